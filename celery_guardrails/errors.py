@@ -1,0 +1,181 @@
+"""The whole error hierarchy.
+
+Everything of ours that can be raised is here, with the fields that a caller needs to react.
+`PermanentError` and `TransientError` are not failures of ours: tasks raise them to say what should happen.
+Every class survives a pickle round trip, because Celery pickles exceptions between processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "DeadLetterError",
+    "DeadLetterNotFound",
+    "Fault",
+    "GuardrailsError",
+    "InvalidTransition",
+    "PermanentError",
+    "PublishError",
+    "QueryError",
+    "RequeueFailed",
+    "SchemaMismatch",
+    "SinkError",
+    "StoreError",
+    "TransientError",
+    "nearest",
+]
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be, or `None` when nothing is close."""
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One wrong setting, as data: `guardrails check` prints a list of them.
+
+    `task` is `None` for a fault of the settings; `setting` is the field's name (dotted inside the settings,
+    `policies.billing.*.max_attempts`); `suggestion` is the nearest right spelling or what to write instead.
+    """
+
+    setting: str
+    value: str
+    problem: str
+    task: str | None = None
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        where = f"task {self.task}: " if self.task else ""
+        hint = f" ({self.suggestion})" if self.suggestion else ""
+        return f"{where}{self.setting} = {self.value}: {self.problem}{hint}"
+
+
+class GuardrailsError(Exception):
+    """Base of every failure of guardrails itself."""
+
+
+class ConfigurationError(GuardrailsError):
+    """A policy or a setting is wrong. `.faults` lists every fault found, `.setting` and `.value` name the first."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(tuple(faults))
+        self.faults = tuple(faults)
+        self.setting = self.faults[0].setting if self.faults else ""
+        self.value = self.faults[0].value if self.faults else ""
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return str(self.faults[0])
+        return "\n".join([f"{len(self.faults)} faults:", *(f"  {fault}" for fault in self.faults)])
+
+
+class PublishError(GuardrailsError):
+    """A broker did not confirm a message of ours. `.queue` is where it was meant to go."""
+
+    def __init__(self, queue: str, reason: str) -> None:
+        super().__init__(queue, reason)
+        self.queue = queue
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"could not publish to {self.queue}: {self.reason}"
+
+
+class StoreError(GuardrailsError):
+    """The archive cannot be opened, read or written. `.url` never holds a password."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"archive {self.url}: {self.reason}"
+
+
+class SchemaMismatch(StoreError):
+    """The archive's schema is newer than this version, or older where we do not migrate by ourselves."""
+
+
+class QueryError(GuardrailsError):
+    """A query names an unknown field or is malformed. `.term` is the part that is wrong."""
+
+    def __init__(self, term: str, problem: str, suggestion: str | None = None) -> None:
+        super().__init__(term, problem, suggestion)
+        self.term = term
+        self.problem = problem
+        self.suggestion = suggestion
+
+    def __str__(self) -> str:
+        hint = f" (did you mean {self.suggestion!r}?)" if self.suggestion else ""
+        return f"{self.term}: {self.problem}{hint}"
+
+
+class DeadLetterError(GuardrailsError):
+    """Something is wrong with one dead letter, `.dead_letter_id`."""
+
+    def __init__(self, dead_letter_id: str, problem: str = "") -> None:
+        super().__init__(dead_letter_id, problem)
+        self.dead_letter_id = dead_letter_id
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"dead letter {self.dead_letter_id}: {self.problem}"
+
+
+class DeadLetterNotFound(DeadLetterError):
+    """No dead letter has this id, or several do where the id was shortened."""
+
+    def __init__(self, dead_letter_id: str, problem: str = "not found") -> None:
+        super().__init__(dead_letter_id, problem)
+
+
+class InvalidTransition(DeadLetterError):
+    """The dead letter is in a state from which this cannot be done."""
+
+
+class RequeueFailed(DeadLetterError):
+    """The broker did not take the requeued message; the letter is `dead` again."""
+
+
+class SinkError(GuardrailsError):
+    """A sink did not take an alert. `.retryable` says whether trying again can help."""
+
+    def __init__(self, reason: str, retryable: bool = True, retry_after: float | None = None) -> None:
+        super().__init__(reason, retryable, retry_after)
+        self.reason = reason
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class PermanentError(Exception):
+    """Raise it in a task to say: trying again cannot help. The task is dead-lettered at once."""
+
+
+class TransientError(Exception):
+    """Raise it in a task to say: try again later.
+
+    Args:
+        retry_after: the least delay in seconds before the next attempt, or `None` to leave it to the policy.
+    """
+
+    def __init__(self, *args: Any, retry_after: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_transient, (type(self), self.args, self.retry_after))
+
+
+def _transient(cls: type[TransientError], args: tuple[Any, ...], retry_after: float | None) -> TransientError:
+    return cls(*args, retry_after=retry_after)

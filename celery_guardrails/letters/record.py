@@ -1,0 +1,128 @@
+"""The dead letter as data, schema version 1.
+
+Owns: id, task, task_id, root_id, parent_id, group_id, reason, failure, attempts, policy, environment, worker, queue,
+exchange, routing_key, priority, published_at, first_failed_at, died_at, correlation, affected, version, owner,
+runbook, severity, generation, dead_letter_id, preview, and message (the original bytes, headers and properties).
+It must not know how a letter is published, stored or shown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "FailedAttempt",
+    "Letter",
+    "LetterFailure",
+    "OriginalMessage",
+    "Preview",
+    "letter_id",
+]
+
+SCHEMA_VERSION = 1
+_NAMESPACE = UUID("6a0f5b0e-6a1c-5c59-9d0e-2f6f7f2f4c11")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LetterFailure(_Frozen):
+    """The last attempt's error."""
+
+    type: str
+    message: str
+    category: Category
+    fingerprint: str
+    traceback: str = ""
+
+
+class FailedAttempt(_Frozen):
+    """One failed attempt; `delay` is in seconds."""
+
+    number: int
+    started_at: datetime | None = None
+    ended_at: datetime
+    error: str
+    message: str
+    category: Category = Category.UNKNOWN
+    fingerprint: str = ""
+    worker: str = ""
+    delay: float | None = None
+    generation: int = 0
+
+
+class OriginalMessage(_Frozen):
+    """The message as the worker got it, byte for byte: enough to publish it again without importing the task."""
+
+    body: Base64Bytes
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class Preview(_Frozen):
+    """The arguments as people may see them: redacted, cut where long."""
+
+    args: str = ""
+    kwargs: str = ""
+    truncated: bool = False
+
+
+class Letter(_Frozen):
+    """Everything needed to run a task again byte for byte, and to understand why it died.
+
+    `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter.
+    `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
+    """
+
+    v: int = SCHEMA_VERSION
+    id: str
+    task: str
+    task_id: str
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    reason: Reason
+    explanation: str = ""
+    failure: LetterFailure
+    attempts: tuple[FailedAttempt, ...] = ()
+    policy: dict[str, Any] = Field(default_factory=dict)
+    environment: str = ""
+    worker: str = ""
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    priority: int | None = None
+    published_at: datetime | None = None
+    first_failed_at: datetime
+    died_at: datetime
+    correlation: dict[str, str] = Field(default_factory=dict)
+    affected: dict[str, str] = Field(default_factory=dict)
+    version: str | None = None
+    owner: str | None = None
+    runbook: str | None = None
+    severity: str = "error"
+    generation: int = 0
+    dead_letter_id: str | None = None
+    preview: Preview = Preview()
+    message: OriginalMessage
+
+    @property
+    def origin_id(self) -> str:
+        """The id under which the archive keeps this work: the first death's."""
+        return self.dead_letter_id or self.id
+
+
+def letter_id(task_id: str, attempt: int, generation: int, reason: Reason) -> str:
+    """The id of one death: the same death captured twice has one id (UUID version 5)."""
+    return str(uuid5(_NAMESPACE, f"{task_id}/{attempt}/{generation}/{reason.value}"))

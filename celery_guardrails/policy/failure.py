@@ -1,0 +1,83 @@
+"""One attempt's error as data: what a decision, a history entry, a dead letter and an alert are made of.
+
+Owns the types only. How an exception becomes a `Failure` is in `describe.py`; knows nothing of Celery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+__all__ = ["Attempt", "Category", "Failure", "History"]
+
+
+class Category(str, Enum):
+    """The kind of a failure; `transient` kinds are worth another attempt."""
+
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    RATE_LIMIT = "rate_limit"
+    SERVER_ERROR = "server_error"
+    LOCK = "lock"
+    AUTH = "auth"
+    VALIDATION = "validation"
+    NOT_FOUND = "not_found"
+    RESOURCE = "resource"
+    BUG = "bug"
+    WORKER_LOST = "worker_lost"
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one attempt failed.
+
+    `error` is the exception's dotted type name (builtins without their module), `message` at most 2,000
+    characters, `mro` the dotted names of its classes, nearest first, `transient` what the taxonomy makes of it
+    (`None`: it has no name for it), `retry_after` what a server asked for, in seconds. `exception` stays in the
+    process: predicates and user callables see it; it is never stored.
+    """
+
+    error: str
+    message: str
+    category: Category
+    transient: bool | None
+    fingerprint: str
+    traceback: str = ""
+    retry_after: float | None = None
+    mro: tuple[str, ...] = ()
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed attempt, as history keeps it. `delay` is the seconds waited before the next one, `None` at the end."""
+
+    number: int
+    started_at: datetime | None
+    ended_at: datetime
+    error: str
+    message: str
+    category: Category
+    fingerprint: str
+    worker: str
+    delay: float | None = None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened before this failure.
+
+    `attempt` is the number of the attempt that has just failed (the first is 1), `published_at` the instant from
+    which the deadline counts, `attempts` the earlier failed ones, oldest first, of which some may have been
+    dropped.
+    """
+
+    attempt: int
+    published_at: datetime
+    attempts: tuple[Attempt, ...] = ()
