@@ -1,0 +1,128 @@
+"""Dead letters as bytes and back.
+
+Owns the wire form: JSON, schema version 1. A newer version is refused, so that the queue keeps what this version
+cannot read; whatever is not a letter at all becomes one, with reason `undecodable`, so that nothing is thrown away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from pydantic import ValidationError
+
+from celery_guardrails.errors import GuardrailsError
+from celery_guardrails.letters.record import (
+    SCHEMA_VERSION,
+    Letter,
+    LetterFailure,
+    OriginalMessage,
+    Preview,
+)
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+
+__all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
+
+_UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
+_PREVIEW = 1000
+
+
+class NewerSchema(GuardrailsError):
+    """A dead letter was written by a newer version. `.version` is its schema version."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+    def __str__(self) -> str:
+        return f"dead letter has schema version {self.version}, this version reads up to {SCHEMA_VERSION}: upgrade"
+
+
+def encode(letter: Letter) -> bytes:
+    """The letter as it travels and as the archive keeps it."""
+    return letter.model_dump_json(exclude_none=True).encode()
+
+
+def decode(body: bytes | str) -> Letter:
+    """Read a letter.
+
+    Raises:
+        NewerSchema: a newer version wrote it.
+        ValueError: it is not a dead letter.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"not JSON: {exc}") from exc
+    if not isinstance(raw, dict):
+        raise ValueError("not a JSON object")
+    version = raw.get("v")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError("no schema version")
+    if version > SCHEMA_VERSION:
+        raise NewerSchema(version)
+    try:
+        return Letter.model_validate(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
+
+
+def unreadable(
+    body: bytes,
+    problem: str,
+    queue: str,
+    now: datetime,
+    *,
+    environment: str = "",
+    content_type: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Letter:
+    """A letter for a message in the dead-letter queue that is none, so that a person can see it.
+
+    Its id follows from the bytes: the same message seen twice is the same letter.
+    """
+    digest = hashlib.sha256(body).hexdigest()
+    shown = body[:_PREVIEW].decode("utf-8", "replace")
+    return Letter(
+        id=str(uuid5(_UNREADABLE, digest)),
+        task="(undecodable)",
+        task_id="",
+        reason=Reason.UNDECODABLE,
+        explanation=f"a message in {queue} is not a dead letter: {problem}",
+        failure=LetterFailure(
+            type="undecodable", message=problem, category=Category.VALIDATION, fingerprint="v1:undecodable"
+        ),
+        environment=environment,
+        queue="",
+        first_failed_at=now,
+        died_at=now,
+        preview=Preview(args=shown, truncated=len(body) > _PREVIEW),
+        message=OriginalMessage.model_construct(
+            body=body, content_type=content_type, content_encoding=None, headers=json_safe(headers or {}), properties={}
+        ),
+    )
+
+
+def json_safe(value: Any, depth: int = 12) -> Any:
+    """A copy of what a broker handed us that JSON can hold: unknown kinds become text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    if depth <= 0:
+        return str(type(value))
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [json_safe(item, depth - 1) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    return str(value)

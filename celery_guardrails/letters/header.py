@@ -1,0 +1,183 @@
+"""The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
+
+Owns the fields `v`, `published_at`, `requeued_at`, `history`, `crashes`, `dead_letter_id` and `generation`, at most
+4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must not know Celery.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails.clock import from_epoch
+from celery_guardrails.policy.failure import Attempt, Category
+
+__all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "write_header"]
+
+HEADER = "guardrails"
+VERSION = 1
+MAX_BYTES = 4096
+KEPT_FIRST, KEPT_LAST = 2, 8
+_MESSAGE_LENGTHS = (200, 100, 40, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header says.
+
+    `published_at` is the instant of the first publish, `None` where the publisher did not write one;
+    `requeued_at` the last time somebody put the work back, from which its deadline counts anew; `generation` how
+    often that happened, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths.
+    """
+
+    published_at: datetime | None = None
+    requeued_at: datetime | None = None
+    attempts: tuple[Attempt, ...] = ()
+    crashes: int = 0
+    dead_letter_id: str | None = None
+    generation: int = 0
+
+    @property
+    def deadline_starts_at(self) -> datetime | None:
+        """The instant from which the policy's deadline counts."""
+        return self.requeued_at or self.published_at
+
+    def with_attempt(self, attempt: Attempt) -> Header:
+        """This header after one more failed attempt: of many, the first 2 and the last 8 are kept."""
+        attempts = (*self.attempts, attempt)
+        if len(attempts) > KEPT_FIRST + KEPT_LAST:
+            attempts = attempts[:KEPT_FIRST] + attempts[-KEPT_LAST:]
+        return replace(self, attempts=attempts)
+
+    def encode(self) -> dict[str, Any]:
+        """The JSON-safe header, at most 4 KiB: messages are shortened first, then attempts in the middle dropped."""
+        attempts = self.attempts
+        for length in _MESSAGE_LENGTHS:
+            encoded = self._encode(attempts, length)
+            if len(json.dumps(encoded)) <= MAX_BYTES:
+                return encoded
+        while len(attempts) > 1:
+            middle = min(KEPT_FIRST, len(attempts) - 1)
+            attempts = attempts[:middle] + attempts[middle + 1 :]
+            encoded = self._encode(attempts, 0)
+            if len(json.dumps(encoded)) <= MAX_BYTES:
+                return encoded
+        return self._encode((), 0)
+
+    def _encode(self, attempts: tuple[Attempt, ...], message_length: int) -> dict[str, Any]:
+        encoded: dict[str, Any] = {"v": VERSION}
+        if self.published_at is not None:
+            encoded["published_at"] = round(self.published_at.timestamp(), 3)
+        if attempts:
+            encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
+        if self.crashes:
+            encoded["crashes"] = self.crashes
+        if self.dead_letter_id is not None:
+            encoded["dead_letter_id"] = self.dead_letter_id
+            encoded["generation"] = self.generation
+        if self.requeued_at is not None:
+            encoded["requeued_at"] = round(self.requeued_at.timestamp(), 3)
+        return encoded
+
+
+def read_header(headers: Mapping[str, Any] | None) -> Header:
+    """The guardrails header among a message's headers.
+
+    It is looked for at the top and in the nested `headers` that Sentry's patch of `apply_async` makes; the one
+    with the longer history wins. What cannot be read counts as absent.
+    """
+    if not isinstance(headers, Mapping):
+        return Header()
+    nested = headers.get("headers")
+    top, inner = _decode(headers.get(HEADER)), _decode(nested.get(HEADER) if isinstance(nested, Mapping) else None)
+    return inner if len(inner.attempts) > len(top.attempts) else top
+
+
+def write_header(headers: MutableMapping[str, Any], header: Header) -> None:
+    """Put the header where every reader finds it: at the top, and nested where there is a nested `headers`."""
+    encoded = header.encode()
+    headers[HEADER] = encoded
+    nested = headers.get("headers")
+    if isinstance(nested, Mapping):
+        headers["headers"] = {**nested, HEADER: encoded}
+
+
+def _encode_attempt(attempt: Attempt, message_length: int) -> dict[str, Any]:
+    encoded: dict[str, Any] = {
+        "n": attempt.number,
+        "started_at": round(attempt.started_at.timestamp(), 3) if attempt.started_at else None,
+        "ended_at": round(attempt.ended_at.timestamp(), 3),
+        "error": attempt.error[:120],
+        "message": attempt.message[:message_length],
+        "category": attempt.category.value,
+        "fingerprint": attempt.fingerprint[:64],
+        "worker": attempt.worker[:80],
+        "delay": None if attempt.delay is None else round(attempt.delay, 3),
+    }
+    if attempt.generation:
+        encoded["generation"] = attempt.generation
+    return encoded
+
+
+def _decode(raw: Any) -> Header:
+    if not isinstance(raw, Mapping):
+        return Header()
+    history = raw.get("history")
+    attempts = [_decode_attempt(entry) for entry in history] if isinstance(history, (list, tuple)) else []
+    letter = raw.get("dead_letter_id")
+    return Header(
+        published_at=_instant(raw.get("published_at")),
+        requeued_at=_instant(raw.get("requeued_at")),
+        attempts=tuple(attempt for attempt in attempts if attempt is not None),
+        crashes=_count(raw.get("crashes")),
+        dead_letter_id=letter if isinstance(letter, str) and letter else None,
+        generation=_count(raw.get("generation")),
+    )
+
+
+def _decode_attempt(raw: Any) -> Attempt | None:
+    if not isinstance(raw, Mapping):
+        return None
+    ended_at = _instant(raw.get("ended_at"))
+    if ended_at is None:
+        return None
+    delay = raw.get("delay")
+    return Attempt(
+        number=_count(raw.get("n")),
+        started_at=_instant(raw.get("started_at")),
+        ended_at=ended_at,
+        error=_text(raw.get("error")),
+        message=_text(raw.get("message")),
+        category=_category(raw.get("category")),
+        fingerprint=_text(raw.get("fingerprint")),
+        worker=_text(raw.get("worker")),
+        delay=float(delay) if isinstance(delay, (int, float)) and not isinstance(delay, bool) else None,
+        generation=_count(raw.get("generation")),
+    )
+
+
+def _instant(raw: Any) -> datetime | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        return None
+    try:
+        return from_epoch(raw)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _count(raw: Any) -> int:
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else 0
+
+
+def _text(raw: Any) -> str:
+    return raw if isinstance(raw, str) else ""
+
+
+def _category(raw: Any) -> Category:
+    try:
+        return Category(raw)
+    except ValueError:
+        return Category.UNKNOWN

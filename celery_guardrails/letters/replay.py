@@ -1,0 +1,109 @@
+"""From a dead letter to the message that runs the task again.
+
+Owns what is changed on the way back (retries, eta, expires, our own header) and what brokers added that must not
+travel again. Publishing it is the transport's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails.letters.header import Header, read_header, write_header
+from celery_guardrails.letters.record import FailedAttempt, Letter
+from celery_guardrails.policy.failure import Attempt
+
+__all__ = ["BROKER_HEADERS", "ReplayMessage", "attempts_of", "replay"]
+
+BROKER_HEADERS = (
+    "x-death",
+    "x-delivery-count",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+    # kombu has already decompressed the body it hands out, but leaves this header
+    "compression",
+)
+"""Headers that describe a past delivery, not the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayMessage:
+    """A message to publish as it stands: the original bytes, to where the original went."""
+
+    dead_letter_id: str
+    task: str
+    body: bytes
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any]
+    queue: str
+    exchange: str
+    routing_key: str
+    priority: int | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) -> ReplayMessage:
+    """The message that puts this work back.
+
+    Body and routing are the original's; attempts start again at 1 and the deadline at `now`; `expires` and `eta`
+    are dropped, since a person decided that it should run now; the history of earlier attempts is kept.
+
+    Args:
+        letter: the latest death of the work.
+        generation: how many times the work has been put back, this time included.
+        dead_letter_id: the id under which the archive keeps the work.
+        now: the instant of the requeue.
+    """
+    headers = {key: value for key, value in letter.message.headers.items() if key not in BROKER_HEADERS}
+    header = read_header(headers)
+    headers.update(retries=0, eta=None, expires=None)
+    write_header(
+        headers,
+        Header(
+            published_at=header.published_at or letter.published_at,
+            requeued_at=now,
+            attempts=attempts_of(letter),
+            dead_letter_id=dead_letter_id,
+            generation=generation,
+        ),
+    )
+    original = letter.message.properties
+    return ReplayMessage(
+        dead_letter_id=dead_letter_id,
+        task=letter.task,
+        body=letter.message.body,
+        content_type=letter.message.content_type,
+        content_encoding=letter.message.content_encoding,
+        headers=headers,
+        queue=letter.queue,
+        exchange=letter.exchange,
+        routing_key=letter.routing_key,
+        priority=letter.priority,
+        properties={key: original[key] for key in ("correlation_id", "reply_to") if original.get(key)},
+    )
+
+
+def attempts_of(letter: Letter) -> tuple[Attempt, ...]:
+    """The letter's attempts as history entries."""
+    return tuple(_attempt(attempt) for attempt in letter.attempts)
+
+
+def _attempt(attempt: FailedAttempt) -> Attempt:
+    return Attempt(
+        number=attempt.number,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        error=attempt.error,
+        message=attempt.message,
+        category=attempt.category,
+        fingerprint=attempt.fingerprint,
+        worker=attempt.worker,
+        delay=attempt.delay,
+        generation=attempt.generation,
+    )
