@@ -1,0 +1,159 @@
+"""The dead-letter queues as the guardian sees them: batches of deliveries, acknowledged when the archive has them.
+
+Owns consuming and acknowledging; what a delivery means is decided by the guardian.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu import Connection, Consumer, Message, Queue
+
+from celery_guardrails.errors import GuardrailsError
+
+__all__ = ["ConsumerLost", "DeadLetterConsumer", "Delivery", "waiting"]
+
+
+class ConsumerLost(GuardrailsError):
+    """The connection to the broker broke; what was not acknowledged will be delivered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message from a queue, not yet acknowledged. `body` is what was published, decompressed."""
+
+    queue: str
+    body: bytes
+    content_type: str | None
+    headers: Mapping[str, Any]
+    message: Message
+
+    def ack(self) -> None:
+        """Take it off the queue: call it only when the archive has it."""
+        self.message.ack()
+
+
+class DeadLetterConsumer:
+    """Receives batches from the dead-letter queues over one connection.
+
+    Args:
+        app: the application whose broker is used.
+        queues: the queues to consume; they are declared.
+        prefetch: how many deliveries may be unacknowledged at once; grows by those held back for good.
+    """
+
+    def __init__(self, app: Celery, queues: Sequence[Queue], prefetch: int = 200) -> None:
+        self._app = app
+        self._queues = list(queues)
+        self._prefetch = prefetch
+        self._arrived: deque[Delivery] = deque()
+        self._connection: Connection | None = None
+        self._consumer: Consumer | None = None
+        self._held = 0
+
+    def receive(self, most: int, wait: float) -> list[Delivery]:
+        """Up to `most` deliveries: whatever arrives within `wait` seconds, at once when enough is there.
+
+        Raises:
+            ConsumerLost: the broker cannot be reached.
+        """
+        until = time.monotonic() + wait
+        try:
+            connection = self._connected()
+            while len(self._arrived) < most:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                try:
+                    connection.drain_events(timeout=left)
+                except TimeoutError:
+                    break
+        except self._errors() as exc:
+            self.close()
+            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge what the archive has.
+
+        Raises:
+            ConsumerLost: the connection broke before; they will come again, and be recognised.
+        """
+        try:
+            for delivery in deliveries:
+                delivery.ack()
+        except self._errors() as exc:
+            self.close()
+            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+
+    def hold(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep deliveries unacknowledged until this consumer ends, and go on receiving others."""
+        self._held += len(deliveries)
+        if self._consumer is not None and deliveries:
+            self._consumer.qos(prefetch_count=self._prefetch + self._held)
+
+    def close(self) -> None:
+        """Let go of the connection: whatever is not acknowledged goes back to its queue."""
+        connection, self._connection, self._consumer = self._connection, None, None
+        self._arrived.clear()
+        self._held = 0
+        if connection is not None:
+            try:
+                connection.release()
+            except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
+                return
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = self._app.connection_for_read(heartbeat=0)
+            self._connection = connection
+            channel = connection.channel()
+            consumer = Consumer(channel, self._queues, accept=None, on_message=self._arrive, auto_declare=True)
+            consumer.qos(prefetch_count=self._prefetch)
+            consumer.consume()
+            self._consumer = consumer
+        return self._connection
+
+    def _arrive(self, message: Message) -> None:
+        info = message.delivery_info or {}
+        body = message.body
+        self._arrived.append(
+            Delivery(
+                queue=str(info.get("routing_key") or ""),
+                body=body.encode() if isinstance(body, str) else bytes(body or b""),
+                content_type=message.content_type,
+                headers=message.headers or {},
+                message=message,
+            )
+        )
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        known: tuple[type[BaseException], ...] = (OSError, ConnectionError)
+        if self._connection is not None:
+            known += (*self._connection.connection_errors, *self._connection.channel_errors)
+        return known
+
+
+def waiting(app: Celery, queues: Sequence[str]) -> int:
+    """How many messages wait in these queues; one that does not exist counts as empty.
+
+    Raises:
+        ConsumerLost: the broker cannot be reached.
+    """
+    total = 0
+    try:
+        with app.connection_for_read(heartbeat=0, connect_timeout=2.0) as connection:
+            for name in queues:
+                with connection.channel() as channel:
+                    try:
+                        total += channel.queue_declare(queue=name, passive=True).message_count
+                    except connection.channel_errors:
+                        continue
+    except (OSError, *app.connection_for_read().connection_errors) as exc:
+        raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+    return total

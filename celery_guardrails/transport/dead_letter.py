@@ -1,0 +1,95 @@
+"""The dead-letter queue as its writers see it, and the queue beside it on which recoveries are reported.
+
+Owns queue names, declarations and the two messages. Reading them is in `consumer.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from celery_guardrails.errors import PublishError, RequeueFailed
+from celery_guardrails.letters.codec import encode
+from celery_guardrails.letters.record import SCHEMA_VERSION, Letter
+from celery_guardrails.letters.replay import ReplayMessage
+from celery_guardrails.transport.publisher import Envelope, Publisher
+from celery_guardrails.transport.routing import address
+
+__all__ = ["DeadLetterSender", "Replayer", "declared_queue", "recovered_queue"]
+
+_JSON, _UTF8 = "application/json", "utf-8"
+
+
+def declared_queue(name: str, arguments: Mapping[str, Any] | None = None) -> Queue:
+    """A durable queue on the default exchange."""
+    return Queue(name, routing_key=name, durable=True, queue_arguments=dict(arguments) if arguments else None)
+
+
+def recovered_queue(dead_letter_queue: str) -> str:
+    """The name of the queue on which workers report that requeued work succeeded."""
+    return f"{dead_letter_queue}.recovered"
+
+
+class DeadLetterSender:
+    """What workers use: one confirmed publish for a dead letter, one for a recovery.
+
+    Args:
+        publisher: how to publish.
+        queue: the application's dead-letter queue.
+        arguments: queue arguments for it, such as `{"x-queue-type": "quorum"}`; must be those it exists with.
+    """
+
+    def __init__(self, publisher: Publisher, queue: str, arguments: Mapping[str, Any] | None = None) -> None:
+        self._publisher = publisher
+        self._queue = queue
+        self._arguments = dict(arguments or {})
+
+    def send(self, letter: Letter, queue: str | None = None) -> None:
+        """Put a dead letter on its queue: the task's own when given, else the application's.
+
+        Raises:
+            PublishError: the broker did not confirm it in time.
+        """
+        name = queue or self._queue
+        headers = {"guardrails_letter": SCHEMA_VERSION, "dead_letter_id": letter.origin_id, "dead_task": letter.task}
+        envelope = Envelope(encode(letter), name, content_type=_JSON, content_encoding=_UTF8, headers=headers)
+        self._publisher.publish(envelope, [declared_queue(name, self._arguments)])
+
+    def report_recovered(self, dead_letter_id: str, generation: int, at: datetime) -> None:
+        """Say that requeued work has succeeded.
+
+        Raises:
+            PublishError: the broker did not confirm it in time.
+        """
+        name = recovered_queue(self._queue)
+        body = {"v": SCHEMA_VERSION, "dead_letter_id": dead_letter_id, "generation": generation, "at": at.isoformat()}
+        envelope = Envelope(json.dumps(body).encode(), name, content_type=_JSON, content_encoding=_UTF8)
+        self._publisher.publish(envelope, [declared_queue(name, self._arguments)])
+
+
+class Replayer:
+    """What requeueing uses: publishes a replayed message to where the original was."""
+
+    def __init__(self, app: Celery, publisher: Publisher) -> None:
+        self._app = app
+        self._publisher = publisher
+
+    def publish(self, message: ReplayMessage) -> None:
+        """Publish, confirmed.
+
+        Raises:
+            RequeueFailed: nobody knows which queue the work came from.
+            PublishError: the broker did not take it.
+        """
+        if not (message.queue or message.routing_key):
+            raise RequeueFailed(message.dead_letter_id, "the queue that it came from is not known")
+        envelope, declare = address(self._app, message)
+        try:
+            self._publisher.publish(envelope, declare)
+        except PublishError as exc:
+            raise PublishError(message.queue, exc.reason) from exc
