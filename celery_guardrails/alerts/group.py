@@ -1,0 +1,197 @@
+"""One problem as data: what an alert group has counted and where it stands.
+
+Owns `AlertGroup`, its state, and how a dead letter is added to its figures, all of bounded size: at most 50
+fingerprints, 20 distinct affected values a name, 10 names, and the last 3 samples for tracing.
+It must not know when a group speaks (engine) nor how it reads (render).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from hashlib import sha256
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from celery_guardrails.alerts.event import AlertEvent, LettersChanged, group_key
+
+__all__ = ["Affected", "AlertGroup", "ErrorCount", "GroupState", "Sample"]
+
+_MOST_ERRORS = 50
+_MOST_VALUES = 20
+_MOST_NAMES = 10
+_SAMPLES = 3
+_VALUE_LIMIT = 100
+_SEVERITIES = {"info": 0, "warning": 1, "error": 2, "critical": 3}
+
+
+class GroupState(str, Enum):
+    """Where a group stands: `idle` -> `pending` -> `open` -> `quiet` -> `resolved`."""
+
+    IDLE = "idle"
+    PENDING = "pending"
+    OPEN = "open"
+    QUIET = "quiet"
+    RESOLVED = "resolved"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class ErrorCount:
+    """One fingerprint of a group: how often, and the latest error type and message line."""
+
+    count: int
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Affected:
+    """Distinct values of one `affected_by` name; `more` says that there were others beyond the first 20."""
+
+    values: tuple[str, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One dead letter to start looking at: its id in the archive and its ids for tracing."""
+
+    letter_id: str
+    correlation: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlertGroup:
+    """What one group has counted in its present period.
+
+    `first_at` and `last_at` are when letters died; `pending_at`, `seen_at`, `edited_at`, `resolved_at` and
+    `spoke_at` (the last message in the channel) are when we took note, so that old letters found late are not
+    resolved at once. `base` is the total at `spoke_at`. `posted` says that this period's message is out.
+    `unsaid` says that the message no longer shows everything. `ordinals` counts the intents of each kind.
+    """
+
+    key: str
+    environment: str
+    task: str
+    fingerprint: str | None = None
+    period: int = 1
+    state: GroupState = GroupState.IDLE
+    severity: str = "error"
+    owner: str | None = None
+    runbook: str | None = None
+    queue: str = ""
+    version: str | None = None
+    total: int = 0
+    base: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    pending_at: datetime | None = None
+    seen_at: datetime | None = None
+    spoke_at: datetime | None = None
+    edited_at: datetime | None = None
+    resolved_at: datetime | None = None
+    errors: dict[str, ErrorCount] = field(default_factory=dict)
+    other_errors: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    affected: dict[str, Affected] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    letters: LettersChanged | None = None
+    ordinals: dict[str, int] = field(default_factory=dict)
+    unsaid: bool = False
+    posted: bool = False
+
+    @classmethod
+    def idle(cls, event: AlertEvent, group_by: tuple[str, ...] = ("task",)) -> AlertGroup:
+        """The empty group that `event` would be counted in."""
+        return cls(
+            key=group_key(event, group_by),
+            environment=event.environment,
+            task=event.task,
+            fingerprint=event.fingerprint if "error" in group_by else None,
+        )
+
+    @property
+    def alert_id(self) -> str:
+        """Eight characters that name this group to people, the same in every period."""
+        return sha256(self.key.encode()).hexdigest()[:8]
+
+    @property
+    def critical(self) -> bool:
+        """Whether any of its dead letters was critical."""
+        return self.severity == "critical"
+
+    def add(self, event: AlertEvent, now: datetime) -> AlertGroup:
+        """Count one dead letter; nothing is said yet."""
+        known = self.errors.get(event.fingerprint)
+        errors, other = self.errors, self.other_errors
+        if known or len(errors) < _MOST_ERRORS:
+            counted = ErrorCount((known.count if known else 0) + 1, event.error, event.message)
+            errors = {**errors, event.fingerprint: counted}
+        else:
+            other += 1
+        return replace(
+            self,
+            total=self.total + 1,
+            severity=event.severity if not self.total else _worst(self.severity, event.severity),
+            owner=event.owner or self.owner,
+            runbook=event.runbook or self.runbook,
+            queue=event.queue or self.queue,
+            version=event.version or self.version,
+            first_at=min(self.first_at, event.at) if self.first_at else event.at,
+            last_at=max(self.last_at, event.at) if self.last_at else event.at,
+            seen_at=now,
+            errors=errors,
+            other_errors=other,
+            reasons={**self.reasons, event.reason: self.reasons.get(event.reason, 0) + 1},
+            affected=_widen(self.affected, event.affected),
+            samples=(*self.samples, Sample(event.letter_id, dict(event.correlation)))[-_SAMPLES:],
+            unsaid=True,
+        )
+
+    def next_period(self) -> AlertGroup:
+        """The same group, empty, at the start of its next period."""
+        fresh = AlertGroup(self.key, self.environment, self.task, self.fingerprint)
+        return replace(fresh, period=self.period + 1)
+
+    def as_payload(self) -> dict[str, Any]:
+        """The group as JSON-safe data, which `from_payload` reads back."""
+        payload: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return payload
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> AlertGroup:
+        """Read what `as_payload` wrote.
+
+        Raises:
+            ValueError: a field is missing or has the wrong type.
+        """
+        return _ADAPTER.validate_python(dict(payload))
+
+
+def _worst(one: str, other: str) -> str:
+    return max(one, other, key=lambda severity: _SEVERITIES.get(severity, _SEVERITIES["error"]))
+
+
+def _widen(affected: Mapping[str, Affected], new: Mapping[str, str]) -> dict[str, Affected]:
+    widened = dict(affected)
+    for name, raw in new.items():
+        value = str(raw)[:_VALUE_LIMIT]
+        if name not in widened and len(widened) >= _MOST_NAMES:
+            continue
+        known = widened.get(name, Affected())
+        if value in known.values:
+            continue
+        if len(known.values) < _MOST_VALUES:
+            widened[name] = Affected((*known.values, value), known.more)
+        else:
+            widened[name] = Affected(known.values, True)
+    return widened
+
+
+_ADAPTER = TypeAdapter(AlertGroup)

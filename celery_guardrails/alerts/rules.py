@@ -1,0 +1,70 @@
+"""The numbers by which alert groups live: how long to wait, when to edit, what counts as worse.
+
+Owns `Rules`, which the engine takes instead of the whole settings. It must not know where settings come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+__all__ = ["AlertTimes", "Rules"]
+
+
+class AlertTimes(Protocol):
+    """What `guardrails["alerts"]` must offer; `settings.AlertSettings` does."""
+
+    @property
+    def group_by(self) -> tuple[str, ...]: ...
+    @property
+    def group_wait(self) -> timedelta: ...
+    @property
+    def group_wait_urgent(self) -> timedelta: ...
+    @property
+    def edit_interval(self) -> timedelta: ...
+    @property
+    def cooldown(self) -> timedelta: ...
+    @property
+    def quiet(self) -> timedelta: ...
+    @property
+    def reopen_within(self) -> timedelta: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a group speaks.
+
+    Args:
+        group_by: `("task",)`, or `("task", "error")` for a group of its own for each fingerprint.
+        group_wait: from the first dead letter to the first message, so that it can count its companions.
+        group_wait_urgent: the same when severity is critical or 50 letters are dead already.
+        edit_interval: the least time between two edits of a message.
+        cooldown: the least time between two messages in the channel about one group.
+        quiet: without a new dead letter for this long, a group is resolved.
+        reopen_within: failing again this soon after continues the same message and thread.
+        can_edit: whether the sink can change a message that it posted (a webhook cannot).
+    """
+
+    group_by: tuple[str, ...] = ("task",)
+    group_wait: timedelta = timedelta(seconds=30)
+    group_wait_urgent: timedelta = timedelta(seconds=5)
+    edit_interval: timedelta = timedelta(seconds=60)
+    cooldown: timedelta = timedelta(minutes=30)
+    quiet: timedelta = timedelta(minutes=15)
+    reopen_within: timedelta = timedelta(hours=1)
+    can_edit: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: AlertTimes, *, can_edit: bool = True) -> Rules:
+        """The rules that these settings and this sink's abilities make."""
+        return cls(
+            group_by=tuple(settings.group_by),
+            group_wait=settings.group_wait,
+            group_wait_urgent=settings.group_wait_urgent,
+            edit_interval=settings.edit_interval,
+            cooldown=settings.cooldown,
+            quiet=settings.quiet,
+            reopen_within=settings.reopen_within,
+            can_edit=can_edit,
+        )

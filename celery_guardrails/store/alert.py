@@ -1,0 +1,201 @@
+"""The tables `alert_event` and `alert_group`, and every query on them.
+
+alert_event: ref_id, environment, task, at, recorded_at, group_key, processed, payload.
+alert_group: key, environment, task, version, state, period, baseline, channel, message_ts, shown, updated_at, data.
+It must not know what a payload means, nor when a group speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import JSON, Boolean, Column, Connection, Index, Integer, String, Table, Text, and_, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from celery_guardrails import clock
+from celery_guardrails.store.metadata import UtcDateTime, metadata
+
+__all__ = [
+    "GroupRow",
+    "RecordableEvent",
+    "alert_event",
+    "alert_group",
+    "load_groups",
+    "mark_processed",
+    "prune_events",
+    "record",
+    "save_group",
+    "save_posted",
+    "save_shown",
+    "unprocessed",
+]
+
+alert_event = Table(
+    "alert_event",
+    metadata,
+    Column("ref_id", String(64), primary_key=True),
+    Column("environment", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("group_key", Text),
+    Column("processed", Boolean, nullable=False, default=False),
+    Column("payload", JSON, nullable=False),
+)
+Index("ix_alert_event_processed_recorded_at", alert_event.c.processed, alert_event.c.recorded_at)
+
+alert_group = Table(
+    "alert_group",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("environment", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("period", Integer, nullable=False),
+    Column("baseline", Integer, nullable=False),
+    Column("channel", Text),
+    Column("message_ts", Text),
+    Column("shown", String(64)),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+
+class RecordableEvent(Protocol):
+    """What `record` takes; `alerts.event.AlertEvent` is one."""
+
+    @property
+    def ref_id(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def at(self) -> datetime: ...
+    def as_payload(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """An alert group as stored. `version` is 0 for one that is not stored yet.
+
+    `channel` and `message_ts` say where this period's message is (`None`: not posted), `shown` is the digest of the
+    text that it shows. They belong to the poster; `save_group` writes them only when a new period begins.
+    """
+
+    key: str
+    environment: str
+    task: str
+    state: str
+    period: int
+    baseline: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 0
+    channel: str | None = None
+    message_ts: str | None = None
+    shown: str | None = None
+
+
+def record(conn: Connection, events: Iterable[RecordableEvent]) -> int:
+    """Keep events for the alert engine, inside the transaction that archives their letters.
+
+    An event whose `ref_id` is known already is left out.
+
+    Returns:
+        How many were new.
+    """
+    now = clock.now()
+    rows = [
+        {
+            "ref_id": event.ref_id,
+            "environment": event.environment,
+            "task": event.task,
+            "at": event.at,
+            "recorded_at": now,
+            "processed": False,
+            "payload": event.as_payload(),
+        }
+        for event in events
+    ]
+    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    return sum(conn.execute(insert(alert_event).values(row).on_conflict_do_nothing()).rowcount for row in rows)
+
+
+def unprocessed(conn: Connection, limit: int = 1000) -> list[tuple[str, dict[str, Any]]]:
+    """The oldest events that no group has counted yet: their `ref_id` and payload."""
+    query = (
+        select(alert_event.c.ref_id, alert_event.c.payload)
+        .where(alert_event.c.processed.is_(False))
+        .order_by(alert_event.c.recorded_at, alert_event.c.at, alert_event.c.ref_id)
+        .limit(limit)
+    )
+    return [(row.ref_id, row.payload) for row in conn.execute(query)]
+
+
+def mark_processed(conn: Connection, ref_ids: Sequence[str], group_key: str) -> int:
+    """Say that a group has counted these events; returns how many nobody had counted before."""
+    statement = update(alert_event).where(alert_event.c.ref_id.in_(ref_ids), alert_event.c.processed.is_(False))
+    return conn.execute(statement.values(processed=True, group_key=group_key)).rowcount
+
+
+def prune_events(conn: Connection, before: datetime) -> int:
+    """Forget counted events that were recorded before this instant; returns how many.
+
+    A letter delivered again after that would be counted again, so keep them longer than the broker keeps a message.
+    """
+    old = and_(alert_event.c.processed.is_(True), alert_event.c.recorded_at < before)
+    return conn.execute(alert_event.delete().where(old)).rowcount
+
+
+def load_groups(
+    conn: Connection, *, keys: Sequence[str] = (), states: Sequence[str] = (), updated_since: datetime | None = None
+) -> list[GroupRow]:
+    """The groups with one of these keys, or in one of these states, or changed at or after `updated_since`."""
+    wanted = [alert_group.c.key.in_(keys), alert_group.c.state.in_(states)]
+    if updated_since is not None:
+        wanted.append(alert_group.c.updated_at >= updated_since)
+    rows = conn.execute(select(alert_group).where(or_(*wanted)).order_by(alert_group.c.key)).mappings()
+    return [_group(row) for row in rows]
+
+
+def save_group(conn: Connection, row: GroupRow, now: datetime) -> bool:
+    """Store a group as it was stepped; `row.version` is the version that was loaded.
+
+    Returns:
+        `False` when somebody else has stored it since: nothing is written, load it and step again.
+    """
+    values = {
+        "state": row.state,
+        "period": row.period,
+        "baseline": row.baseline,
+        "updated_at": now,
+        "data": dict(row.data),
+    }
+    if row.version == 0:
+        insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+        first = {**values, "key": row.key, "environment": row.environment, "task": row.task, "version": 1}
+        return conn.execute(insert(alert_group).values(first).on_conflict_do_nothing()).rowcount == 1
+    old = and_(alert_group.c.key == row.key, alert_group.c.version == row.version)
+    new_period = conn.execute(select(alert_group.c.period).where(old)).scalar() != row.period
+    moved = {"channel": None, "message_ts": None, "shown": None} if new_period else {}
+    return conn.execute(update(alert_group).where(old).values(**values, **moved, version=row.version + 1)).rowcount == 1
+
+
+def save_posted(conn: Connection, key: str, period: int, channel: str, ts: str) -> bool:
+    """Say where the message of this period is; `False` when the group is in another period by now."""
+    same = and_(alert_group.c.key == key, alert_group.c.period == period)
+    return conn.execute(update(alert_group).where(same).values(channel=channel, message_ts=ts)).rowcount == 1
+
+
+def save_shown(conn: Connection, key: str, period: int, shown: str) -> bool:
+    """Say which text the message of this period shows, as a digest of at most 64 characters."""
+    same = and_(alert_group.c.key == key, alert_group.c.period == period)
+    return conn.execute(update(alert_group).where(same).values(shown=shown)).rowcount == 1
+
+
+def _group(row: Mapping[str, Any]) -> GroupRow:
+    return GroupRow(**{name: row[name] for name in GroupRow.__dataclass_fields__})
