@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "SinkError",
     "StoreError",
     "TransientError",
+    "Trouble",
+    "Undelivered",
     "nearest",
 ]
 
@@ -156,6 +159,44 @@ class SinkError(GuardrailsError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class Trouble(str, Enum):
+    """Why a sink did not take a message, as far as it matters for what to do next.
+
+    `rate_limited` it asks for a pause; `unavailable` it certainly did not take it, later it may; `uncertain` nobody
+    knows whether it took it; `auth` nothing can be sent until somebody mends the credentials; `channel` this channel
+    cannot be written to; `gone` the message to change is no more; `too_big` it rejects the layout, plain text may do;
+    `refused` it will never take this message.
+    """
+
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    UNCERTAIN = "uncertain"
+    AUTH = "auth"
+    CHANNEL = "channel"
+    GONE = "gone"
+    TOO_BIG = "too_big"
+    REFUSED = "refused"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Undelivered(SinkError):
+    """A sink did not take a message, or nobody knows whether it did.
+
+    Args:
+        trouble: what kind of trouble it is; decides what the poster does.
+        reason: the sink's own words, such as Slack's `not_in_channel`. Never holds a credential.
+        retry_after: the least wait in seconds that the sink asked for, or `None`.
+    """
+
+    def __init__(self, trouble: Trouble, reason: str, retry_after: float | None = None) -> None:
+        retryable = trouble in (Trouble.RATE_LIMITED, Trouble.UNAVAILABLE, Trouble.UNCERTAIN)
+        super().__init__(reason, retryable, retry_after)
+        self.trouble = trouble
+        self.args = (trouble, reason, retry_after)
 
 
 class PermanentError(Exception):

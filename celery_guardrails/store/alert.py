@@ -12,7 +12,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import JSON, Boolean, Column, Connection, Index, Integer, String, Table, Text, and_, or_, select, update
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    Integer,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    and_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails import clock
@@ -155,7 +171,7 @@ def load_groups(
     conn: Connection, *, keys: Sequence[str] = (), states: Sequence[str] = (), updated_since: datetime | None = None
 ) -> list[GroupRow]:
     """The groups with one of these keys, or in one of these states, or changed at or after `updated_since`."""
-    wanted = [alert_group.c.key.in_(keys), alert_group.c.state.in_(states)]
+    wanted: list[ColumnElement[bool]] = [alert_group.c.key.in_(keys), alert_group.c.state.in_(states)]
     if updated_since is not None:
         wanted.append(alert_group.c.updated_at >= updated_since)
     rows = conn.execute(select(alert_group).where(or_(*wanted)).order_by(alert_group.c.key)).mappings()
@@ -197,5 +213,5 @@ def save_shown(conn: Connection, key: str, period: int, shown: str) -> bool:
     return conn.execute(update(alert_group).where(same).values(shown=shown)).rowcount == 1
 
 
-def _group(row: Mapping[str, Any]) -> GroupRow:
+def _group(row: RowMapping) -> GroupRow:
     return GroupRow(**{name: row[name] for name in GroupRow.__dataclass_fields__})

@@ -1,57 +1,16 @@
-"""Where an alert goes: the one protocol that every sink keeps, and the kinds of trouble it can report.
+"""Where an alert goes: the one protocol that every sink keeps, and what is sent through it.
 
-Owns `Sink`, `Message`, `Posted`, `Trouble` and `Undelivered`. It must not know any sink, nor what to do about trouble:
-the poster decides that, from `Trouble`.
+Owns `Sink`, `Message` and `Posted`. It must not know any sink, nor what to do about trouble: the poster decides that,
+from `errors.Trouble`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
-from celery_guardrails.errors import SinkError
-
-__all__ = ["Message", "Posted", "Sink", "Trouble", "Undelivered"]
-
-
-class Trouble(str, Enum):
-    """Why a sink did not take a message, as far as it matters for what to do next.
-
-    `rate_limited` it asks for a pause; `unavailable` it certainly did not take it, later it may; `uncertain` nobody
-    knows whether it took it; `auth` nothing can be sent until somebody mends the credentials; `channel` this channel
-    cannot be written to; `gone` the message to change is no more; `too_big` it rejects the layout, plain text may do;
-    `refused` it will never take this message.
-    """
-
-    RATE_LIMITED = "rate_limited"
-    UNAVAILABLE = "unavailable"
-    UNCERTAIN = "uncertain"
-    AUTH = "auth"
-    CHANNEL = "channel"
-    GONE = "gone"
-    TOO_BIG = "too_big"
-    REFUSED = "refused"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class Undelivered(SinkError):
-    """A sink did not take a message, or nobody knows whether it did.
-
-    Args:
-        trouble: what kind of trouble it is; decides what the poster does.
-        reason: the sink's own words, such as Slack's `not_in_channel`. Never holds a credential.
-        retry_after: the least wait in seconds that the sink asked for, or `None`.
-    """
-
-    def __init__(self, trouble: Trouble, reason: str, retry_after: float | None = None) -> None:
-        retryable = trouble in (Trouble.RATE_LIMITED, Trouble.UNAVAILABLE, Trouble.UNCERTAIN)
-        super().__init__(reason, retryable, retry_after)
-        self.trouble = trouble
-        self.args = (trouble, reason, retry_after)
+__all__ = ["Message", "Posted", "Sink"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +40,14 @@ class Sink(Protocol):
     """One place where alerts go. Every call either does it or raises `Undelivered`, within its own timeout.
 
     `can_edit` says that `edit` and `reply` work; `can_find` that `find` does. A sink without an ability raises
-    `Undelivered(Trouble.REFUSED)` when it is asked for it.
+    `Undelivered(Trouble.REFUSED)` when it is asked for it. `min_gap` is the least time in seconds between two messages
+    in one channel.
     """
 
     name: str
     can_edit: bool
     can_find: bool
+    min_gap: float
 
     def post(self, message: Message, *, channel: str | None = None) -> Posted:
         """Post a new message in `channel`, or in the sink's own channel when it is `None`."""

@@ -1,0 +1,171 @@
+"""The table `alert_outbox`, and every query on it.
+
+alert_outbox: id, group_key, period, kind, ordinal, notice, broadcast, facts, status (pending, sending, sent, unknown,
+failed), post_uid, created_at, claimed_at, next_try_at, attempts, absent, fence, channel, ts, reason, notes.
+It must not know what is sent, nor when; every change after the first checks the fence of the poster's lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from celery_guardrails.store.metadata import UtcDateTime, metadata
+
+__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "prune_outbox", "statuses", "sweep"]
+
+alert_outbox = Table(
+    "alert_outbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("group_key", Text, nullable=False),
+    Column("period", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("notice", String(32), nullable=False),
+    Column("broadcast", Boolean, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("post_uid", String(64)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("claimed_at", UtcDateTime),
+    Column("next_try_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("absent", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("channel", Text),
+    Column("ts", Text),
+    Column("reason", Text),
+    Column("notes", JSON, nullable=False),
+    UniqueConstraint("group_key", "period", "kind", "ordinal"),
+)
+Index("ix_alert_outbox_status", alert_outbox.c.status)
+
+_LIVE = ("pending", "unknown")
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """One notification as stored. `id` is 0 for one that is not stored yet.
+
+    `attempts` are the tries that failed for the sink's sake, `absent` how often a message of unknown fate was looked
+    for and not found, `notes` what the poster has to remember: `plain`, `repost`, `channel`, `because`, `duplicate`,
+    `logged`.
+    """
+
+    group_key: str
+    period: int
+    kind: str
+    ordinal: int
+    notice: str
+    created_at: datetime
+    next_try_at: datetime
+    broadcast: bool = False
+    facts: Mapping[str, int] = field(default_factory=dict)
+    status: str = "pending"
+    post_uid: str | None = None
+    claimed_at: datetime | None = None
+    attempts: int = 0
+    absent: int = 0
+    fence: int = 0
+    channel: str | None = None
+    ts: str | None = None
+    reason: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    id: int = 0
+
+
+def add(conn: Connection, row: OutboxRow) -> bool:
+    """Store a notification to be delivered.
+
+    Returns:
+        `False` when it is stored already, or when it is an edit and another edit of the same message still waits:
+        a message is rendered when it is sent, so one edit shows both changes.
+    """
+    if row.kind == "edit":
+        waiting = and_(
+            alert_outbox.c.group_key == row.group_key,
+            alert_outbox.c.period == row.period,
+            alert_outbox.c.kind == "edit",
+            alert_outbox.c.status == "pending",
+        )
+        if conn.execute(select(func.count()).select_from(alert_outbox).where(waiting)).scalar():
+            return False
+    values = {name: getattr(row, name) for name in OutboxRow.__dataclass_fields__ if name != "id"}
+    values["facts"], values["notes"] = dict(row.facts), dict(row.notes)
+    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    return conn.execute(insert(alert_outbox).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
+    """What is not delivered yet, due or not, oldest first."""
+    query = select(alert_outbox).where(alert_outbox.c.status.in_(_LIVE)).order_by(alert_outbox.c.id).limit(limit)
+    return [_row(row) for row in conn.execute(query).mappings()]
+
+
+def claim(conn: Connection, row: OutboxRow, *, fence: int, post_uid: str, now: datetime) -> bool:
+    """Say that it is being sent, before it is; commit this before the sink is called.
+
+    Returns:
+        `False` when a poster with a higher fence has taken over, or it is no longer pending.
+    """
+    mine = and_(
+        alert_outbox.c.id == row.id,
+        alert_outbox.c.status == "pending",
+        alert_outbox.c.fence <= fence,
+    )
+    taken = update(alert_outbox).where(mine).values(status="sending", fence=fence, post_uid=post_uid, claimed_at=now)
+    return conn.execute(taken).rowcount == 1
+
+
+def change(conn: Connection, row: OutboxRow, *, fence: int, **values: Any) -> bool:
+    """Set columns of one row; `False` when a poster with a higher fence has taken over: nothing is written."""
+    mine = and_(alert_outbox.c.id == row.id, alert_outbox.c.fence <= fence)
+    return conn.execute(update(alert_outbox).where(mine).values(**values, fence=fence)).rowcount == 1
+
+
+def sweep(conn: Connection, *, fence: int, now: datetime) -> int:
+    """Mark what a poster left behind while sending as of unknown fate; returns how many.
+
+    Only the poster that holds the lease may call it, and not while it is sending itself.
+    """
+    left = and_(alert_outbox.c.status == "sending", alert_outbox.c.fence <= fence)
+    unknown = update(alert_outbox).where(left).values(status="unknown", fence=fence, next_try_at=now, absent=0)
+    return conn.execute(unknown).rowcount
+
+
+def statuses(conn: Connection) -> dict[str, int]:
+    """How many notifications are in which status."""
+    query = select(alert_outbox.c.status, func.count()).group_by(alert_outbox.c.status)
+    return {status: count for status, count in conn.execute(query).tuples()}
+
+
+def prune_outbox(conn: Connection, before: datetime) -> int:
+    """Forget notifications that were sent or given up and are older than this instant; returns how many."""
+    old = and_(alert_outbox.c.status.in_(("sent", "failed")), alert_outbox.c.created_at < before)
+    return conn.execute(alert_outbox.delete().where(old)).rowcount
+
+
+def _row(row: RowMapping) -> OutboxRow:
+    return OutboxRow(**{name: row[name] for name in OutboxRow.__dataclass_fields__})
