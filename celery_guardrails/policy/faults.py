@@ -1,0 +1,75 @@
+"""Where a wrong declaration is reported: it raises at once, or is collected so that `guardrails check` lists them all.
+
+Owns the switch between the two. It must not know what a right value is: fields say that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+
+from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.policy import origin
+
+__all__ = ["collected", "collecting", "is_collecting", "report", "shown", "start", "stop"]
+
+collected: list[Fault] = []
+"""The faults reported since `start()`, oldest first."""
+
+_LONGEST_VALUE = 120
+_always = False
+_sink: ContextVar[list[Fault] | None] = ContextVar("celery_guardrails_faults", default=None)
+
+
+def start() -> None:
+    """From now on, in every thread, record wrong declarations in `collected` instead of raising."""
+    global _always
+    collected.clear()
+    _always = True
+
+
+def stop() -> None:
+    """Wrong declarations raise again; `collected` keeps what was found."""
+    global _always
+    _always = False
+
+
+@contextmanager
+def collecting() -> Iterator[list[Fault]]:
+    """Within the block, and this thread, record wrong declarations in the list that it yields."""
+    found: list[Fault] = []
+    token = _sink.set(found)
+    try:
+        yield found
+    finally:
+        _sink.reset(token)
+
+
+def is_collecting() -> bool:
+    """Whether a wrong declaration is recorded at this moment instead of raising."""
+    return _always or _sink.get() is not None
+
+
+def report(faults: Sequence[Fault]) -> None:
+    """Record the faults, or raise them; each gets the name of the task that the caller's source declares.
+
+    Raises:
+        ConfigurationError: nobody collects.
+    """
+    task = origin.task_name()
+    named = [replace(fault, task=fault.task or task) for fault in faults]
+    sink = _sink.get()
+    if sink is None and not _always:
+        raise ConfigurationError(named)
+    (collected if sink is None else sink).extend(named)
+
+
+def shown(value: object) -> str:
+    """The value as a fault shows it: its `repr`, cut at 120 characters; never raises."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  a user's __repr__ must not hide the fault
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,152 @@
+"""What one task declares: the `Policy` table, validated once at construction.
+
+Owns the fields, their defaults and the faults of a wrong one. How a field is read is in `field.py`; what follows from
+it after a failure is in `decision.py`. It must not know Celery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from celery_guardrails.clock import Duration
+from celery_guardrails.errors import Fault, nearest
+from celery_guardrails.policy import backoff as backoffs
+from celery_guardrails.policy import faults, field
+from celery_guardrails.policy.backoff import Backoff
+from celery_guardrails.policy.field import Acks, Jitter, Matcher, OnExhausted, OnExpired, Severity
+
+__all__ = ["Policy", "faults_in"]
+
+
+class Policy(BaseModel):
+    """What should happen when a task fails. Frozen; fields left out fall back to the weaker declarations.
+
+    Args:
+        retry_on: exception classes, dotted paths (need not be importable) or predicates `exc -> bool`. Given, it
+            replaces the built-in transient taxonomy; `None`, the default, is that taxonomy.
+        give_up_on: likewise, never retried. Where both match, the class nearer in the exception's MRO wins; a tie
+            gives up. Default none.
+        max_attempts: executions in all, at least 1. Default 5 (Celery's `max_retries=4`); `None` is bounded by
+            `deadline` alone.
+        deadline: from the first publish to the start of the last attempt. Default 2 hours; `None` is no deadline.
+        backoff: the delay before jitter. Default `Exponential("5s", factor=3, cap="5m")`.
+        backoff_for: a backoff of its own per exception class, dotted path or category. Default none.
+        jitter: a ratio from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`. Default 0.25.
+        respect_retry_after: a server's `Retry-After` is the least delay. Default true.
+        on_exhausted: `"fail"` (default) re-raises: state FAILURE, errbacks run. `"park"`: state DEAD_LETTERED, so
+            that a later requeue can still complete its chord.
+        max_crashes: worker deaths before the task is dead-lettered, at least 1. Default 3.
+        dead_letter_queue: a queue of its own for this task's dead letters. `None`: the one of the settings.
+        on_expired: `"dead_letter"` (default), or `"drop"`: a task past its `expires` is forgotten, as in Celery.
+        acks: `"late"` (default) runs at least once, `"early"` at most once.
+        owner: who the alert names. Default none.
+        runbook: where the alert says what to do. Default none.
+        severity: `"info"`, `"warning"`, `"error"` (default) or `"critical"`.
+        affected_by: names of the arguments that say who is affected. Default none.
+        correlate: names of the arguments that are kept in clear for tracing. Default none.
+        redact: names of the arguments that are never shown or stored in clear. Default none.
+        max_latency: the promise on time in the queue, for alerts. Default 5 minutes.
+        version: the job's version, kept in the dead letter. Default none.
+
+    Durations are seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`.
+
+    Raises:
+        ConfigurationError: a field is unknown or wrong; its faults name the task, the field, the value, the problem
+            and the nearest right spelling. While faults are collected, wrong fields are left at their default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    retry_on: field.OptionalMatchersField = None
+    give_up_on: field.MatchersField = ()
+    max_attempts: Annotated[int, Field(ge=1)] | None = 5
+    deadline: field.OptionalDurationField = timedelta(hours=2)
+    backoff: field.BackoffField = backoffs.DEFAULT
+    backoff_for: field.BackoffForField = Field(default_factory=dict)
+    jitter: field.JitterField = 0.25
+    respect_retry_after: bool = True
+    on_exhausted: Annotated[OnExhausted, field.choice("fail", "park")] = "fail"
+    max_crashes: Annotated[int, Field(ge=1)] = 3
+    dead_letter_queue: Annotated[str, Field(min_length=1)] | None = None
+    on_expired: Annotated[OnExpired, field.choice("dead_letter", "drop")] = "dead_letter"
+    acks: Annotated[Acks, field.choice("late", "early")] = "late"
+    owner: str | None = None
+    runbook: str | None = None
+    severity: Annotated[Severity, field.choice("info", "warning", "error", "critical")] = "error"
+    affected_by: field.NamesField = ()
+    correlate: field.NamesField = ()
+    redact: field.NamesField = ()
+    max_latency: field.DurationField = timedelta(minutes=5)
+    version: str | None = None
+
+    if TYPE_CHECKING:
+        # What users may write is wider than what the fields hold.
+        def __init__(
+            self,
+            *,
+            retry_on: Sequence[Matcher] | None = ...,
+            give_up_on: Sequence[Matcher] = ...,
+            max_attempts: int | None = ...,
+            deadline: Duration | None = ...,
+            backoff: Backoff = ...,
+            backoff_for: Mapping[Any, Backoff] = ...,
+            jitter: Jitter = ...,
+            respect_retry_after: bool = ...,
+            on_exhausted: OnExhausted = ...,
+            max_crashes: int = ...,
+            dead_letter_queue: str | None = ...,
+            on_expired: OnExpired = ...,
+            acks: Acks = ...,
+            owner: str | None = ...,
+            runbook: str | None = ...,
+            severity: Severity = ...,
+            affected_by: Iterable[str] = ...,
+            correlate: Iterable[str] = ...,
+            redact: Iterable[str] = ...,
+            max_latency: Duration = ...,
+            version: str | None = ...,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, **data: Any) -> None:
+            found: list[Fault] = []
+            while True:
+                try:
+                    super().__init__(**data)
+                    break
+                except ValidationError as error:
+                    further = faults_in(error, type(self))
+                # Once more without the wrong fields: what concerns several fields is only checked when each is right.
+                found += further
+                data = {name: value for name, value in data.items() if name not in {fault.setting for fault in further}}
+            if found:
+                faults.report(found)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Policy:
+        if self.max_attempts is None and self.deadline is None:
+            raise field.problem(None, "is needed where max_attempts is None", 'write deadline="2h"')
+        return self
+
+
+def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """The faults of one pydantic error, one a wrong field; those of the whole model are the deadline's."""
+    found: dict[str, Fault] = {}
+    for entry in error.errors(include_url=False):
+        name = str(entry["loc"][0]) if entry["loc"] else "deadline"
+        context = entry.get("ctx", {})
+        if entry["type"] == "extra_forbidden":
+            near = nearest(name, model.model_fields)
+            hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"
+            fault = Fault(name, faults.shown(entry["input"]), "unknown field", suggestion=hint)
+        elif entry["type"] == "guardrails":
+            fault = Fault(name, context["value"], context["problem"], suggestion=context["hint"] or None)
+        else:
+            fault = Fault(name, faults.shown(entry["input"]), entry["msg"][:1].lower() + entry["msg"][1:])
+        found.setdefault(name, fault)
+    return list(found.values())
