@@ -55,12 +55,11 @@ _BUILTIN_ERRORS = frozenset(
 _CATEGORIES = frozenset(category.value for category in Category)
 
 
-def problem(value: object, text: str, hint: str | None = None) -> PydanticCustomError:
-    """A wrong value, in the shape from which `policy.py` makes a `Fault`."""
+def problem(value: object, text: str, hint: str | None = None, at: str = "") -> PydanticCustomError:
+    """A wrong value, in the shape from which a `Fault` is made; `at` names the field where a whole model is wrong."""
     # The text goes in as context: braces in a message template would be read as place-holders.
-    return PydanticCustomError(
-        "guardrails", "{problem}", {"problem": text, "value": faults.shown(value), "hint": hint or ""}
-    )
+    context = {"problem": text, "value": faults.shown(value), "hint": hint or "", "at": at}
+    return PydanticCustomError("guardrails", "{problem}", context)
 
 
 def choice(*options: str) -> BeforeValidator:

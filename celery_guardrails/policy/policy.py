@@ -130,16 +130,16 @@ class Policy(BaseModel):
     @model_validator(mode="after")
     def _bounded(self) -> Policy:
         if self.max_attempts is None and self.deadline is None:
-            raise field.problem(None, "is needed where max_attempts is None", 'write deadline="2h"')
+            raise field.problem(None, "is needed where max_attempts is None", 'write deadline="2h"', "deadline")
         return self
 
 
 def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of one pydantic error, one a wrong field; those of the whole model are the deadline's."""
+    """The faults of one pydantic error, one a wrong field."""
     found: dict[str, Fault] = {}
     for entry in error.errors(include_url=False):
-        name = str(entry["loc"][0]) if entry["loc"] else "deadline"
         context = entry.get("ctx", {})
+        name = str(entry["loc"][0]) if entry["loc"] else context.get("at", "")
         if entry["type"] == "extra_forbidden":
             near = nearest(name, model.model_fields)
             hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"

@@ -1,0 +1,309 @@
+"""The `guardrails` dict of the Celery configuration, validated once, with what the environment overrides.
+
+Owns the keys and their defaults. It must not know Celery: whoever reads the configuration hands the dict in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from celery_guardrails.errors import ConfigurationError, Fault, nearest
+from celery_guardrails.policy import faults
+from celery_guardrails.policy.field import (
+    DurationField,
+    NamesField,
+    OptionalDurationField,
+    choice,
+    problem,
+    read_names,
+)
+from celery_guardrails.policy.policy import Policy
+
+__all__ = [
+    "ENVIRONMENT_VARIABLES",
+    "AlertSettings",
+    "DeadLetterSettings",
+    "Settings",
+    "SlackSettings",
+    "StoreSettings",
+    "load_settings",
+]
+
+_SECRET_SECTIONS = frozenset({"slack", "store"})
+_PUBLIC_KEYS = frozenset({"slack.base_url", "slack.channel", "slack.fallback_channel", "slack.timeout"})
+_SECRET_WORDS = ("token", "secret", "password", "webhook", "dsn", "api_key")
+_RETENTION: dict[str, timedelta | None] = {
+    "dead": timedelta(days=90),
+    "recovered": timedelta(days=14),
+    "discarded": timedelta(days=30),
+    "audit": timedelta(days=400),
+}
+_RetentionKey = Annotated[str, choice(*_RETENTION)]
+
+ENVIRONMENT_VARIABLES: Mapping[str, str] = {
+    "GUARDRAILS_ALERTS_CONSOLE_URL": "alerts.console_url",
+    "GUARDRAILS_DEAD_LETTER_SPOOL_DIR": "dead_letter.spool_dir",
+    "GUARDRAILS_ENABLED": "enabled",
+    "GUARDRAILS_ENVIRONMENT": "environment",
+    "GUARDRAILS_SLACK_BASE_URL": "slack.base_url",
+    "GUARDRAILS_SLACK_CHANNEL": "slack.channel",
+    "GUARDRAILS_SLACK_TOKEN": "slack.token",
+    "GUARDRAILS_SLACK_WEBHOOK_URL": "slack.webhook_url",
+    "GUARDRAILS_STORE_URL": "store.url",
+}
+"""The environment variables that are read, and the key that each overrides."""
+
+
+def _with_defaults(given: dict[str, timedelta | None]) -> dict[str, timedelta | None]:
+    return {**_RETENTION, **given}
+
+
+def _read_group_by(value: Any) -> tuple[str, ...]:
+    names = read_names(value)
+    if set(names) not in ({"task"}, {"task", "error"}):
+        raise problem(value, 'is not ("task",) or ("task", "error")')
+    return names
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+
+class DeadLetterSettings(_Section):
+    """Where dead letters wait for a guardian.
+
+    Args:
+        queue: the dead-letter queue. Default `celery.dead_letter`.
+        queue_arguments: the broker's arguments when it is declared. Default none.
+        spool_dir: where a worker keeps a letter that the broker does not take. `None`: a folder below the user's
+            state directory.
+        max_payload: bytes of arguments up to which the preview is made; a larger payload is kept whole, only its
+            preview is cut. Default 262,144.
+        publish_timeout: how long a worker waits for the broker's confirmation. Default 5 seconds.
+    """
+
+    queue: Annotated[str, Field(min_length=1)] = "celery.dead_letter"
+    queue_arguments: dict[str, Any] = Field(default_factory=dict)
+    spool_dir: str | None = None
+    max_payload: Annotated[int, Field(ge=1)] = 262_144
+    publish_timeout: DurationField = timedelta(seconds=5)
+
+
+class StoreSettings(_Section):
+    """Where the archive is: an SQLAlchemy URL. SQLite is for one machine with a disk that lasts."""
+
+    url: Annotated[str, Field(min_length=1)] = "sqlite:///guardrails.sqlite3"
+
+
+class SlackSettings(_Section):
+    """How Slack is reached; with neither `token` nor `webhook_url` alerts go to the log.
+
+    Args:
+        token: a bot token; messages are then updated in place. Needs `channel`.
+        channel: the channel's id or name.
+        webhook_url: an incoming webhook, used when there is no token; it cannot edit.
+        base_url: the API's address; `None` is Slack's own.
+        proxy: the HTTP proxy; `None` is what the environment says, `""` is none.
+        timeout: of one request. Default 10 seconds.
+        fallback_channel: where an alert goes when the channel is gone. Default none.
+    """
+
+    token: SecretStr | None = None
+    channel: str | None = None
+    webhook_url: SecretStr | None = None
+    base_url: str | None = None
+    proxy: str | None = None
+    timeout: DurationField = timedelta(seconds=10)
+    fallback_channel: str | None = None
+
+    @model_validator(mode="after")
+    def _addressed(self) -> SlackSettings:
+        if self.token is not None and not self.channel:
+            raise problem(self.channel, "is needed with a token", 'write "channel": "#alerts"', "channel")
+        return self
+
+
+class AlertSettings(_Section):
+    """When people hear of dead letters.
+
+    Args:
+        group_by: `("task",)`, the default, or `("task", "error")`.
+        group_wait: from the first dead letter to the message. Default 30 seconds.
+        group_wait_urgent: likewise when severity is critical or there are 50 at once. Default 5 seconds.
+        edit_interval: least time between two edits of a message. Default 60 seconds.
+        cooldown: nothing new in the channel for so long, unless it gets worse. Default 30 minutes.
+        quiet: without a failure for so long, the problem is resolved. Default 15 minutes.
+        reopen_within: failing again within this time goes on in the same message. Default 1 hour.
+        console_url: where the message's button leads. Default none.
+        log_always: write alerts to the log too when Slack is set. Default false.
+    """
+
+    group_by: Annotated[tuple[str, ...], PlainValidator(_read_group_by)] = ("task",)
+    group_wait: DurationField = timedelta(seconds=30)
+    group_wait_urgent: DurationField = timedelta(seconds=5)
+    edit_interval: DurationField = timedelta(seconds=60)
+    cooldown: DurationField = timedelta(minutes=30)
+    quiet: DurationField = timedelta(minutes=15)
+    reopen_within: DurationField = timedelta(hours=1)
+    console_url: str | None = None
+    log_always: bool = False
+
+
+class Settings(_Section):
+    """Everything that an application configures besides its tasks.
+
+    Args:
+        environment: the name that alerts and dead letters carry. Default `production`.
+        policy: defaults for every guarded task.
+        policies: by task name pattern (`billing.*`); the most specific match is stronger than a task's own policy.
+        dead_letter, store, slack, alerts: the sections above.
+        retention: how long the archive keeps what is `dead`, `recovered`, `discarded`, and the `audit` trail; a key
+            left out keeps its default (90, 14, 30 and 400 days), `None` is for ever.
+        redact: key names never shown or stored in clear, for every task. Default none.
+        guard: name patterns of tasks to put under guard without touching their code. Default none.
+        enabled: `False` makes every guarded task behave as a plain one.
+    """
+
+    environment: Annotated[str, Field(min_length=1)] = "production"
+    policy: Policy = Field(default_factory=Policy)
+    policies: dict[str, Policy] = Field(default_factory=dict)
+    dead_letter: DeadLetterSettings = Field(default_factory=DeadLetterSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    slack: SlackSettings = Field(default_factory=SlackSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
+    retention: Annotated[dict[_RetentionKey, OptionalDurationField], AfterValidator(_with_defaults)] = Field(
+        default_factory=lambda: dict(_RETENTION)
+    )
+    redact: NamesField = ()
+    guard: NamesField = ()
+    enabled: bool = True
+
+
+def load_settings(raw: Mapping[str, Any] | None, environ: Mapping[str, str]) -> Settings:
+    """Read the `guardrails` dict; an environment variable that is set and not empty wins over its key.
+
+    Args:
+        raw: the dict as the application wrote it; `None` is an empty one.
+        environ: the process's environment, of which `ENVIRONMENT_VARIABLES` are read.
+
+    Raises:
+        ConfigurationError: with every fault found; each names the dotted key, the value (never a secret's), the
+            problem and the nearest right spelling.
+    """
+    if raw is not None and not isinstance(raw, Mapping):
+        raise ConfigurationError([Fault("guardrails", _shown("guardrails", raw), "is not a dict")])
+    data, overridden = _overlaid(raw or {}, environ)
+    found = _read_policies(data)
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        found += [_fault(entry, overridden) for entry in error.errors(include_url=False)]
+    if found:
+        raise ConfigurationError(found)
+    return settings
+
+
+def _overlaid(raw: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The dict with the environment's values laid over it, and which variable overrode which key."""
+    data = {str(key): value for key, value in raw.items()}
+    overridden: dict[str, str] = {}
+    for variable, key in ENVIRONMENT_VARIABLES.items():
+        value = environ.get(variable, "").strip()
+        if not value:
+            continue
+        section, _, name = key.rpartition(".")
+        if not section:
+            data[name] = value
+        elif isinstance(current := data.get(section, {}), BaseModel):
+            data[section] = {**{set_: getattr(current, set_) for set_ in current.model_fields_set}, name: value}
+        elif isinstance(current, Mapping):
+            data[section] = {**current, name: value}
+        overridden[key] = variable
+    return data, overridden
+
+
+def _read_policies(data: dict[str, Any]) -> list[Fault]:
+    """Replace the dicts of `policy` and `policies` by policies, in place; what is wrong in them is left out."""
+    found: list[Fault] = []
+    if "policy" in data:
+        data["policy"] = _read_policy("policy", data["policy"], found)
+    patterns = data.get("policies", {})
+    if isinstance(patterns, Mapping):
+        data["policies"] = {
+            str(pattern): _read_policy(f"policies.{pattern}", value, found) for pattern, value in patterns.items()
+        }
+    return found
+
+
+def _read_policy(key: str, value: object, found: list[Fault]) -> Policy:
+    if isinstance(value, Policy):
+        return value
+    if not isinstance(value, Mapping):
+        found.append(Fault(key, faults.shown(value), "is neither a dict nor a Policy"))
+        return Policy()
+    with faults.collecting() as wrong:
+        policy = Policy(**{str(name): entry for name, entry in value.items()})
+    found += [replace(fault, task=None, setting=f"{key}.{fault.setting}") for fault in wrong]
+    return policy
+
+
+def _fault(entry: ErrorDetails, overridden: Mapping[str, str]) -> Fault:
+    context = entry.get("ctx", {})
+    path = [str(part) for part in entry["loc"] if part != "[key]"] + ([context["at"]] if context.get("at") else [])
+    key = ".".join(path)
+    text, hint = entry["msg"][:1].lower() + entry["msg"][1:], context.get("hint") or None
+    if entry["type"] == "extra_forbidden":
+        text, hint = "unknown key", _nearest_key(path)
+    if key in overridden:
+        hint = f"set by {overridden[key]}"
+    value = _shown(key, entry["input"])
+    if entry["type"] == "guardrails" and value != "***":
+        value = context["value"]
+    return Fault(key, value, text, suggestion=hint)
+
+
+def _nearest_key(path: list[str]) -> str:
+    """What the unknown key was probably meant to be: in its own section, else anywhere."""
+    section = ".".join(path[:-1])
+    keys = _keys()
+    siblings = {key: key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == section}
+    near = nearest(path[-1], siblings.values())
+    if near is None:
+        elsewhere = [key for key in keys if key.rpartition(".")[2] == path[-1]]
+        near = elsewhere[0] if elsewhere else nearest(path[-1], keys)
+    return f"did you mean {near}?" if near else f"keys are {', '.join(siblings.values())}"
+
+
+def _keys() -> list[str]:
+    keys: list[str] = []
+    for name, info in Settings.model_fields.items():
+        keys.append(name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, _Section):
+            keys += [f"{name}.{inner}" for inner in info.annotation.model_fields]
+    return keys
+
+
+def _shown(key: str, value: object) -> str:
+    """The value as a fault shows it. Secrets are hidden, and so is what was probably meant to be one."""
+    section, _, name = key.rpartition(".")
+    hidden = (section or key) in _SECRET_SECTIONS and key not in _PUBLIC_KEYS
+    if hidden or any(word in name.lower() for word in _SECRET_WORDS):
+        return "***"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{faults.shown(inner)}: …" for inner in value) + "}"
+    return faults.shown(value)
