@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_guardrails.letters.codec import NewerSchema, decode, encode, json_safe, unreadable
+from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+
+
+def letter(body: bytes = b"[[],{},{}]", **changes: object) -> Letter:
+    fields: dict[str, object] = {
+        "id": letter_id("t1", 3, 0, Reason.ATTEMPTS_EXHAUSTED),
+        "task": "shop.mail",
+        "task_id": "t1",
+        "reason": Reason.ATTEMPTS_EXHAUSTED,
+        "failure": LetterFailure(
+            type="TimeoutError", message="late", category=Category.TIMEOUT, fingerprint="v1:1", traceback="T"
+        ),
+        "first_failed_at": NOW,
+        "died_at": NOW,
+        "message": OriginalMessage.model_construct(
+            body=body, content_type="application/json", content_encoding="utf-8", headers={"id": "t1"}, properties={}
+        ),
+    }
+    return Letter.model_construct(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=2000))
+def test_the_original_bytes_survive(body: bytes) -> None:
+    assert decode(encode(letter(body))).message.body == body
+
+
+def test_a_body_over_a_mebibyte_survives() -> None:
+    body = bytes(range(256)) * 5000
+    assert decode(encode(letter(body))).message.body == body
+
+
+def test_a_newer_schema_is_refused() -> None:
+    raw = json.loads(encode(letter()))
+    raw["v"] = 2
+    with pytest.raises(NewerSchema, match="version 2.*upgrade"):
+        decode(json.dumps(raw))
+
+
+def test_unknown_fields_of_the_same_version_are_ignored() -> None:
+    raw = json.loads(encode(letter()))
+    raw["added_later"] = 1
+    assert decode(json.dumps(raw)).task == "shop.mail"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"{}", "no schema version"),
+        (b'{"v": true}', "no schema version"),
+        (b'{"v": "1"}', "no schema version"),
+        (b'{"v": 1}', "id: Field required"),
+    ],
+)
+def test_what_is_not_a_letter_says_why(body: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        decode(body)
+
+
+@given(st.binary(max_size=3000))
+def test_what_is_not_a_letter_becomes_one(body: bytes) -> None:
+    made = unreadable(body, "not JSON", "celery.dead_letter", NOW, headers={"a": b"\xff", "b": {1: {2}}})
+    again = decode(encode(made))
+    assert again.message.body == body
+    assert again.reason is Reason.UNDECODABLE
+    assert made.id == unreadable(body, "other", "q", NOW).id
+
+
+def test_json_safe_handles_what_brokers_hand_out() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            return "odd"
+
+    deep: dict[str, object] = {}
+    deep["self"] = deep
+    value = {"t": NOW, "b": b"\xff", "n": float("nan"), "o": Odd(), "s": {1}, "m": memoryview(b"x"), "d": deep}
+    json.dumps(json_safe(value), allow_nan=False)

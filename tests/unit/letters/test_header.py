@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_guardrails.letters.header import HEADER, MAX_BYTES, Header, read_header, write_header
+from celery_guardrails.policy.failure import Attempt, Category
+
+T0 = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+
+
+def attempt(number: int, message: str = "boom", error: str = "TimeoutError", generation: int = 0) -> Attempt:
+    return Attempt(
+        number=number,
+        started_at=T0 + timedelta(seconds=number),
+        ended_at=T0 + timedelta(seconds=number + 1),
+        error=error,
+        message=message,
+        category=Category.TIMEOUT,
+        fingerprint="v1:abc",
+        worker="celery@host",
+        delay=1.5,
+        generation=generation,
+    )
+
+
+def test_round_trip_keeps_everything() -> None:
+    header = Header(T0, T0 + timedelta(hours=1), (attempt(1), attempt(2)), 3, "letter-1", 2)
+    headers: dict[str, object] = {}
+    write_header(headers, header)
+    assert read_header(headers) == header
+    assert json.loads(json.dumps(headers[HEADER])) == headers[HEADER]
+
+
+def test_of_many_attempts_the_first_two_and_the_last_eight_stay() -> None:
+    header = Header(T0)
+    for number in range(1, 31):
+        header = header.with_attempt(attempt(number))
+    assert [kept.number for kept in header.attempts] == [1, 2, 23, 24, 25, 26, 27, 28, 29, 30]
+
+
+@given(
+    st.lists(
+        st.builds(attempt, st.integers(1, 10**6), st.text(max_size=3000), st.text(max_size=500), st.integers(0, 50)),
+        max_size=10,
+    )
+)
+def test_never_over_four_kibibytes(attempts: list[Attempt]) -> None:
+    encoded = Header(T0, T0, tuple(attempts), 2, "x" * 36, 1).encode()
+    assert len(json.dumps(encoded)) <= MAX_BYTES
+    assert read_header({HEADER: encoded}).dead_letter_id == "x" * 36
+
+
+def test_sentrys_nested_headers_are_written_and_read_too() -> None:
+    headers: dict[str, object] = {"headers": {"sentry-trace": "1"}}
+    write_header(headers, Header(T0, attempts=(attempt(1),)))
+    assert headers["headers"] == {"sentry-trace": "1", HEADER: headers[HEADER]}
+    del headers[HEADER]
+    assert len(read_header(headers).attempts) == 1
+
+
+def test_the_longer_history_wins() -> None:
+    short, long = Header(T0).encode(), Header(T0, attempts=(attempt(1),)).encode()
+    assert len(read_header({HEADER: short, "headers": {HEADER: long}}).attempts) == 1
+    assert len(read_header({HEADER: long, "headers": {HEADER: short}}).attempts) == 1
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(
+    ["v", "published_at", "requeued_at", "history", "crashes", "dead_letter_id", "generation", "n", "ended_at"]
+)
+
+
+@given(st.dictionaries(FIELDS, JUNK | st.lists(st.dictionaries(FIELDS, JUNK, max_size=6), max_size=3)) | JUNK)
+def test_a_mangled_header_counts_as_absent_and_never_raises(raw: object) -> None:
+    header = read_header({HEADER: raw})
+    assert isinstance(header, Header)
+    json.dumps(header.encode())
+
+
+@pytest.mark.parametrize("headers", [None, [], "x", {}, {HEADER: None}, {"headers": 3}])
+def test_no_header_is_an_empty_one(headers: object) -> None:
+    assert read_header(headers) == Header()  # type: ignore[arg-type]
+
+
+def test_the_deadline_counts_from_the_requeue() -> None:
+    assert Header(T0).deadline_starts_at == T0
+    assert Header(T0, requeued_at=T0 + timedelta(days=1)).deadline_starts_at == T0 + timedelta(days=1)
+    assert Header().deadline_starts_at is None
