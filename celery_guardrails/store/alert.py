@@ -25,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    func,
     or_,
     select,
     update,
@@ -33,12 +34,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails import clock
 from celery_guardrails.store.metadata import UtcDateTime, metadata
+from celery_guardrails.store.table import dead_letter
 
 __all__ = [
     "GroupRow",
     "RecordableEvent",
     "alert_event",
     "alert_group",
+    "letter_states",
     "load_groups",
     "mark_processed",
     "prune_events",
@@ -207,10 +210,19 @@ def save_posted(conn: Connection, key: str, period: int, channel: str, ts: str) 
     return conn.execute(update(alert_group).where(same).values(channel=channel, message_ts=ts)).rowcount == 1
 
 
-def save_shown(conn: Connection, key: str, period: int, shown: str) -> bool:
-    """Say which text the message of this period shows, as a digest of at most 64 characters."""
+def save_shown(conn: Connection, key: str, period: int, shown: str | None) -> bool:
+    """Say which text the message of this period shows, as a digest; `None` when that is not known."""
     same = and_(alert_group.c.key == key, alert_group.c.period == period)
     return conn.execute(update(alert_group).where(same).values(shown=shown)).rowcount == 1
+
+
+def letter_states(conn: Connection, environment: str, task: str, fingerprint: str | None = None) -> dict[str, int]:
+    """How many dead letters of a task are in which state; of one fingerprint, when it is given."""
+    of_task = [dead_letter.c.task == task, dead_letter.c.environment == environment]
+    if fingerprint is not None:
+        of_task.append(dead_letter.c.fingerprint == fingerprint)
+    query = select(dead_letter.c.state, func.count()).where(*of_task).group_by(dead_letter.c.state)
+    return dict(conn.execute(query).tuples().all())
 
 
 def _group(row: RowMapping) -> GroupRow:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -53,7 +54,7 @@ alert_outbox = Table(
     Column("next_try_at", UtcDateTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("absent", Integer, nullable=False),
-    Column("fence", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
     Column("channel", Text),
     Column("ts", Text),
     Column("reason", Text),
@@ -110,7 +111,8 @@ def add(conn: Connection, row: OutboxRow) -> bool:
             alert_outbox.c.kind == "edit",
             alert_outbox.c.status == "pending",
         )
-        if conn.execute(select(func.count()).select_from(alert_outbox).where(waiting)).scalar():
+        # Locked, so that the poster cannot take the waiting edit and load the group before this change is committed.
+        if conn.execute(select(alert_outbox.c.id).where(waiting).with_for_update()).first():
             return False
     values = {name: getattr(row, name) for name in OutboxRow.__dataclass_fields__ if name != "id"}
     values["facts"], values["notes"] = dict(row.facts), dict(row.notes)
@@ -158,7 +160,7 @@ def sweep(conn: Connection, *, fence: int, now: datetime) -> int:
 def statuses(conn: Connection) -> dict[str, int]:
     """How many notifications are in which status."""
     query = select(alert_outbox.c.status, func.count()).group_by(alert_outbox.c.status)
-    return {status: count for status, count in conn.execute(query).tuples()}
+    return dict(conn.execute(query).tuples().all())
 
 
 def prune_outbox(conn: Connection, before: datetime) -> int:

@@ -1,0 +1,333 @@
+"""The poster: takes what is to be said from the outbox and sees that each thing is said exactly once.
+
+A row is `sending` in the store before the sink is called, so that after a crash its fate is looked up, not guessed.
+It must not know when a group speaks, nor how a sink talks; what to do about trouble is in `trouble`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+from celery_guardrails.alerts.group import AlertGroup
+from celery_guardrails.alerts.intent import Kind, Notice
+from celery_guardrails.alerts.render import Rendered, Style, render, render_reply
+from celery_guardrails.alerts.sinks.log import LogSink
+from celery_guardrails.alerts.sinks.sink import Posted, Sink
+from celery_guardrails.alerts.trouble import Circuit, Remedy, look_remedy, remedy
+from celery_guardrails.errors import Trouble, Undelivered
+from celery_guardrails.store import alert, outbox
+from celery_guardrails.store.alert import GroupRow
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.outbox import OutboxRow
+
+__all__ = ["Delivery", "Poster", "PosterLease", "SoleLease"]
+
+_logger = logging.getLogger(__name__)
+_ABSENT_AGAIN = timedelta(seconds=5)
+_LOOK_BACK = timedelta(minutes=10)
+_ABSENCES = 2
+_ROUNDS = 1000
+_T = TypeVar("_T")
+
+
+class PosterLease(Protocol):
+    """What makes one guardian of several the poster."""
+
+    def hold(self, now: datetime) -> int | None:
+        """Take or renew the lease: its fence, or `None` while somebody else holds it."""
+
+
+class SoleLease:
+    """The lease of somebody who knows that there is no other poster."""
+
+    def hold(self, now: datetime) -> int | None:
+        """Always held, with fence 1."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one `deliver_once` did.
+
+    `sent` and `failed` count notifications; `waiting` are left, and `next_due` is when to look again (`None`: when
+    there is something new). `circuit_open` says that the sink's credentials do not work at present; `leading` that
+    this process is the poster.
+    """
+
+    sent: int = 0
+    failed: int = 0
+    waiting: int = 0
+    next_due: datetime | None = None
+    circuit_open: bool = False
+    leading: bool = True
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One notification with its group, loaded after it was claimed, and what it comes down to."""
+
+    row: OutboxRow
+    group_row: GroupRow
+    rendered: Rendered
+    action: Kind
+
+    @property
+    def posted(self) -> Posted:
+        return Posted(self.group_row.message_ts or "", self.group_row.channel or "")
+
+
+class Poster:
+    """Deliver what the outbox holds.
+
+    Args:
+        store: the archive.
+        sink: where alerts go.
+        style: what messages say beside the figures.
+        fallback_channel: where a message goes when its channel cannot be written to; `None`: to the log.
+        lease: elects the poster among several guardians; `None` when there is only one.
+        copy: a sink that gets every new message as well, such as the log; `None` for none.
+        rng: draws the waits between attempts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        *,
+        style: Style = Style(),  # noqa: B008 - frozen
+        fallback_channel: str | None = None,
+        lease: PosterLease | None = None,
+        copy: Sink | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._sink = sink
+        self._style = style
+        self._fallback_channel = fallback_channel
+        self._lease = lease or SoleLease()
+        self._copy = copy
+        self._rng = rng or random.Random()
+        self._log = LogSink()
+        self._circuit = Circuit()
+        self._not_before: dict[str, datetime] = {}
+
+    def deliver_once(self, now: datetime) -> Delivery:
+        """Deliver what is due, at most one message a channel and `min_gap`; call it again at `next_due`.
+
+        Raises:
+            StoreError: the archive cannot be read or written; nothing is lost, call it again.
+        """
+        fence = self._lease.hold(now)
+        if fence is None:
+            return Delivery(leading=False)
+        with self._store.begin() as conn:
+            outbox.sweep(conn, fence=fence, now=now)
+        tally: Counter[str] = Counter()
+        for _ in range(_ROUNDS):
+            if not self._round(fence, now, tally):
+                break
+        if self._circuit.is_open:
+            self._log_waiting(fence, now)
+        waiting = self._live()
+        dues = [self._circuit.probe_at or self._due(row) for row in _heads(waiting)]
+        return Delivery(
+            sent=tally["sent"],
+            failed=tally["failed"],
+            waiting=len(waiting),
+            next_due=min(dues, default=None),
+            circuit_open=self._circuit.is_open,
+        )
+
+    def _round(self, fence: int, now: datetime, tally: Counter[str]) -> bool:
+        """Give each group's oldest notification one chance; whether any had one."""
+        rows = self._live()
+        if not rows or (self._circuit.is_open and not self._mended(now)):
+            return False
+        moved = False
+        for row in _heads(rows):
+            if self._due(row) > now or self._circuit.is_open:
+                continue
+            if _superseded(row, rows):
+                status = self._change(row, fence, "failed", reason="superseded by a later message")
+            elif row.status == "unknown":
+                status = self._look(row, fence, now)
+            else:
+                status = self._send(row, fence, now)
+            tally[status] += 1
+            moved = moved or status != "lost"
+        return moved
+
+    def _mended(self, now: datetime) -> bool:
+        if self._circuit.probe_at is not None and now < self._circuit.probe_at:
+            return False
+        try:
+            _guarded(self._sink.check)
+        except Undelivered as error:
+            if error.trouble is Trouble.AUTH or error.retryable:
+                self._circuit.open(now)
+                return False
+        self._circuit.close()
+        return True
+
+    def _send(self, row: OutboxRow, fence: int, now: datetime) -> str:
+        uid = row.post_uid or uuid4().hex
+        with self._store.begin() as conn:
+            if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now):
+                return "lost"
+        row = replace(row, post_uid=uid, claimed_at=now)
+        # Loaded after the claim: whatever changes from now on queues an edit of its own.
+        job = self._job(row, now)
+        if job is None or (job.action is Kind.EDIT and job.rendered.digest == job.group_row.shown):
+            return self._change(row, fence, "sent", reason="nothing to change")
+        self._not_before[_place(row)] = now + timedelta(seconds=self._sink.min_gap)
+        try:
+            posted = self._call(job)
+        except Undelivered as error:
+            return self._remedy(job, fence, now, remedy(row, job.action, error, now, self._rng, self._fallback_channel))
+        if self._copy is not None and (job.action is Kind.POST or row.broadcast):
+            with contextlib.suppress(Undelivered):
+                self._copy.post(job.rendered.message())
+        return self._sent(job, fence, posted, shown=job.rendered.digest)
+
+    def _look(self, row: OutboxRow, fence: int, now: datetime) -> str:
+        job = self._job(row, now)
+        if job is None or job.action is Kind.EDIT:
+            return self._change(row, fence, "pending", next_try_at=now)
+        if not self._sink.can_find:
+            error = Undelivered(Trouble.REFUSED, "cannot be searched")
+            return self._remedy(job, fence, now, look_remedy(row, error, now, self._rng))
+        thread = job.posted.ts if job.action is Kind.REPLY else ""
+        channel = row.notes.get("channel") or (job.posted.channel if thread else None)
+        since = (row.claimed_at or row.created_at) - _LOOK_BACK
+        try:
+            found = _guarded(lambda: self._sink.find(row.post_uid or "", since=since, channel=channel, thread=thread))
+        except Undelivered as error:
+            return self._remedy(job, fence, now, look_remedy(row, error, now, self._rng))
+        if found is not None:
+            return self._sent(job, fence, found, shown=None)
+        if row.absent + 1 < _ABSENCES:
+            return self._change(row, fence, "unknown", absent=row.absent + 1, next_try_at=now + _ABSENT_AGAIN)
+        return self._change(row, fence, "pending", absent=0, next_try_at=now)
+
+    def _call(self, job: _Job) -> Posted:
+        message = job.rendered.message(job.row.post_uid or "", as_plain_text=bool(job.row.notes.get("plain")))
+        if job.action is Kind.EDIT:
+            _guarded(lambda: self._sink.edit(job.posted, message))
+            return job.posted
+        if job.action is Kind.REPLY:
+            return _guarded(lambda: self._sink.reply(job.posted, message, broadcast=job.row.broadcast))
+        return _guarded(lambda: self._sink.post(message, channel=job.row.notes.get("channel")))
+
+    def _sent(self, job: _Job, fence: int, posted: Posted, *, shown: str | None) -> str:
+        row = job.row
+        with self._store.begin() as conn:
+            done = {"status": "sent", "channel": posted.channel, "ts": posted.ts, "reason": None}
+            if not outbox.change(conn, row, fence=fence, **done):
+                return "lost"
+            if job.action is Kind.POST:
+                alert.save_posted(conn, row.group_key, row.period, posted.channel, posted.ts)
+            if job.action is not Kind.REPLY:
+                alert.save_shown(conn, row.group_key, row.period, shown)
+        return "sent"
+
+    def _remedy(self, job: _Job, fence: int, now: datetime, cure: Remedy) -> str:
+        _logger.info("alert %s of %s: %s", job.row.kind, job.row.group_key, cure.changes.get("reason"))
+        if cure.pause is not None:
+            self._not_before[_place(job.row)] = cure.pause
+        if cure.open_circuit:
+            _logger.warning("%s takes no alerts: %s; they go to the log", self._sink.name, cure.changes.get("reason"))
+            self._circuit.open(now)
+        if cure.to_log:
+            _logger.warning("%s did not take this alert: %s", self._sink.name, cure.changes.get("reason"))
+            self._log.post(job.rendered.message())
+        return self._change(job.row, fence, cure.status, **cure.changes)
+
+    def _log_waiting(self, fence: int, now: datetime) -> None:
+        """Write to the log, once, what the sink would have said by now."""
+        for row in self._live():
+            job = None if row.kind == Kind.EDIT or row.notes.get("logged") else self._job(row, now)
+            if job is None:
+                continue
+            self._log.post(job.rendered.message())
+            # A reply belongs to its instant: it is not said again later. A post shows the present state then.
+            status = "failed" if row.kind == Kind.REPLY else row.status
+            self._change(row, fence, status, notes={**row.notes, "logged": True})
+
+    def _job(self, row: OutboxRow, now: datetime) -> _Job | None:
+        with self._store.read() as conn:
+            found = alert.load_groups(conn, keys=[row.group_key])
+        if not found or found[0].period != row.period:
+            return None
+        action = self._action(row, found[0])
+        if action is None:
+            return None
+        group, notice = AlertGroup.from_payload(found[0].data), Notice(row.notice)
+        if action is Kind.REPLY:
+            rendered = render_reply(group, notice, row.facts, self._style, _remarks(row))
+        else:
+            rendered = render(group, now, self._style, _remarks(row))
+        return _Job(row, found[0], rendered, action)
+
+    def _action(self, row: OutboxRow, group: GroupRow) -> Kind | None:
+        if row.kind == Kind.POST or row.notes.get("repost"):
+            return Kind.POST
+        if group.message_ts is not None and self._sink.can_edit:
+            return Kind(row.kind)
+        return Kind.POST if row.kind == Kind.REPLY else None
+
+    def _change(self, row: OutboxRow, fence: int, status: str, **changes: Any) -> str:
+        with self._store.begin() as conn:
+            return status if outbox.change(conn, row, fence=fence, status=status, **changes) else "lost"
+
+    def _live(self) -> list[OutboxRow]:
+        with self._store.read() as conn:
+            return outbox.live(conn)
+
+    def _due(self, row: OutboxRow) -> datetime:
+        return max(row.next_try_at, self._not_before.get(_place(row), row.next_try_at))
+
+
+def _heads(rows: list[OutboxRow]) -> Iterator[OutboxRow]:
+    """The oldest row of each group: a group's notifications are delivered in their order."""
+    seen = set()
+    for row in rows:
+        if row.group_key not in seen:
+            seen.add(row.group_key)
+            yield row
+
+
+def _superseded(row: OutboxRow, rows: list[OutboxRow]) -> bool:
+    """Whether a later post of the same group waits: both would show the same state, and one says it."""
+    if row.kind != Kind.POST or row.status != "pending":
+        return False
+    return any(other.id > row.id and other.kind == Kind.POST and other.group_key == row.group_key for other in rows)
+
+
+def _place(row: OutboxRow) -> str:
+    return str(row.notes.get("channel") or "")
+
+
+def _remarks(row: OutboxRow) -> tuple[str, ...]:
+    remarks = []
+    if row.notes.get("because"):
+        remarks.append(f"Posted here because its own channel cannot be written to: {row.notes['because']}")
+    if row.notes.get("duplicate"):
+        remarks.append("Possible duplicate: the first try may have arrived")
+    return tuple(remarks)
+
+
+def _guarded(call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except Undelivered:
+        raise
+    except Exception as error:
+        raise Undelivered(Trouble.UNCERTAIN, type(error).__name__) from error

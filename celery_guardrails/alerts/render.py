@@ -1,0 +1,258 @@
+"""How a group reads: the message in the channel and the replies in its thread, as pure data.
+
+Header, what broke and since when, fields, top errors, next step, context: the order in which a tired person asks.
+It must not know how a message is sent. Every limit of Slack's is held here, and arguments are never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.group import AlertGroup, ErrorCount, GroupState
+from celery_guardrails.alerts.intent import Notice
+from celery_guardrails.alerts.sinks.sink import Message
+from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
+
+__all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
+
+_HEADER, _TEXT, _SECTION, _FIELD = 150, 300, 2_900, 400
+_TOP = 5
+_SHOWN_VALUES = 5
+_REASONS = {
+    "attempts_exhausted": "used up all their attempts",
+    "deadline_exceeded": "ran out of time before they could succeed",
+    "permanent_error": "failed with an error that another attempt would not mend",
+    "time_limit": "ran into their time limit",
+    "worker_lost": "killed their worker",
+    "expired": "expired before they could run",
+    "unknown_task": "named a task that the worker does not know",
+    "undecodable": "had a body that could not be decoded",
+    "rejected": "were rejected",
+    "retry_unpublishable": "could not be published again for their next attempt",
+    "result_unstorable": "ran, but their result could not be stored",
+    "cancelled": "were cancelled",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a message says beside the group's figures.
+
+    Args:
+        app: the value for Celery's `-A` in the commands shown; `PROJ` stands for it when it is not known.
+        console_url: where the web console is, without a slash at the end; `None` leaves its button out.
+        quiet: the quiet time, for the words of a resolved alert.
+    """
+
+    app: str = "PROJ"
+    console_url: str | None = None
+    quiet: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One message: `text` in one line, `blocks` for Slack, `plain` as lines, `digest` of all but the update time."""
+
+    text: str
+    blocks: tuple[dict[str, Any], ...]
+    plain: str
+    digest: str
+
+    def message(self, post_uid: str = "", *, as_plain_text: bool = False) -> Message:
+        """What a sink takes; `as_plain_text` leaves the layout out, for a sink that rejected it."""
+        return Message(self.text, self.plain, () if as_plain_text else self.blocks, post_uid)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    header: str
+    story: str
+    fields: tuple[tuple[str, str], ...]
+    errors: tuple[ErrorCount, ...]
+    other_errors: int
+    commands: tuple[str, ...]
+    samples: tuple[str, ...]
+
+
+def headline(group: AlertGroup) -> str:
+    """`OnboardingEmail: 12 dead letters (production)`, at most 150 characters."""
+    count = count_of(group.total, "dead letter")
+    ending = f": {count} ({cut(one_line(group.environment), 40) or 'no environment'})"
+    if group.state is GroupState.RESOLVED:
+        ending += ", no new ones"
+    return cut(one_line(_short(group.task)), _HEADER - len(ending)) + ending
+
+
+def render(group: AlertGroup, now: datetime, style: Style = Style(), remarks: tuple[str, ...] = ()) -> Rendered:
+    """The message that shows a group as it is.
+
+    Args:
+        group: the figures.
+        now: the time of this update, shown at the end.
+        style: the commands' app, the console, the quiet time.
+        remarks: what the poster has to add, such as why this message is in this channel.
+    """
+    parts = _parts(group, now, style)
+    context = f"Alert {group.alert_id} · period {group.period} · updated {when(now)}"
+    blocks = _blocks(group, parts, style, [*remarks, context])
+    plain = _plain(group, parts, style, [*remarks, context])
+    text = escape(f"{parts.header}: {parts.story}", _TEXT)
+    without_time = _plain(group, parts, style, list(remarks))
+    return Rendered(text, blocks, plain, sha256(without_time.encode("utf-8", "replace")).hexdigest())
+
+
+def render_reply(
+    group: AlertGroup,
+    notice: Notice,
+    facts: Mapping[str, int],
+    style: Style = Style(),
+    remarks: tuple[str, ...] = (),
+) -> Rendered:
+    """What is said in the thread; `facts` are the figures at the instant when it was decided to say it."""
+    total, base = facts.get("total", group.total), facts.get("base", group.base)
+    if notice is Notice.RESOLVED:
+        words = f"No new dead letter for {clock.format_duration(style.quiet)}. {_undecided(facts.get('dead'))}"
+    elif notice is Notice.REOPENED:
+        words = f"It fails again: {count_of(total, 'dead letter')} now."
+    elif notice is Notice.WORSE_TOTAL:
+        words = f"It got worse: {count_of(total, 'dead letter')} now, {base:,} at the last message here."
+    else:
+        words = f"{count_of(total, 'dead letter')} now."
+    text = " ".join([f"{_short(group.task)} ({group.environment}): {words}", *remarks])
+    blocks = ({"type": "section", "text": {"type": "mrkdwn", "text": escape(text, _SECTION)}},)
+    digest = sha256(text.encode("utf-8", "replace")).hexdigest()
+    return Rendered(escape(text, _TEXT), blocks, cut(one_line(text), _SECTION), digest)
+
+
+def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
+    errors = sorted(group.errors.values(), key=lambda error: (-error.count, error.error, error.message))
+    shown = tuple(errors[:_TOP])
+    return _Parts(
+        header=headline(group),
+        story=_story(group, now, style),
+        fields=_fields(group),
+        errors=shown,
+        other_errors=group.other_errors + sum(error.count for error in errors[_TOP:]),
+        commands=_commands(group, style),
+        samples=tuple(
+            one_line(" ".join([f"letter={s.letter_id}", *(f"{k}={v}" for k, v in sorted(s.correlation.items()))]))
+            for s in group.samples
+        ),
+    )
+
+
+def _story(group: AlertGroup, now: datetime, style: Style) -> str:
+    why = sorted(group.reasons.items(), key=lambda item: (-item[1], item[0]))
+    if len(why) == 1:
+        words = _REASONS.get(why[0][0], why[0][0])
+    else:
+        words = "died: " + ", ".join(f"{count:,} {_REASONS.get(reason, reason)}" for reason, count in why)
+    story = f"Since {since(group.first_at, now)}, {count_of(group.total, 'message')} of {group.task} {words}."
+    story += " They will not run again by themselves."
+    if group.state is GroupState.RESOLVED:
+        quiet = clock.format_duration(style.quiet)
+        dead = group.letters.dead if group.letters else None
+        story += f" No new dead letter for {quiet}. {_undecided(dead)}"
+    return story
+
+
+def _undecided(dead: int | None) -> str:
+    if dead is None:
+        return "Those in the archive still need a decision: requeue or discard them."
+    if dead == 0:
+        return "None of this task in the archive needs a decision now."
+    return f"{count_of(dead, 'dead letter still needs', 'dead letters still need')} a decision: requeue or discard."
+
+
+def _fields(group: AlertGroup) -> tuple[tuple[str, str], ...]:
+    letters = group.letters
+    became = ""
+    if letters is not None:
+        counts = (("dead", letters.dead), ("requeued", letters.requeued), ("recovered", letters.recovered))
+        became = ", ".join(f"{n:,} {word}" for word, n in (*counts, ("discarded", letters.discarded)) if n)
+    affected = "; ".join(
+        f"{name}: {', '.join(who.values[:_SHOWN_VALUES])}{_and_more(len(who.values), who.more)}"
+        for name, who in sorted(group.affected.items())
+    )
+    fields = (
+        ("Environment", group.environment),
+        ("Severity", group.severity),
+        ("First failure", when(group.first_at)),
+        ("Last failure", when(group.last_at)),
+        ("Letters of this task", became),
+        ("Affected", affected),
+        ("Owner", group.owner or ""),
+        ("Queue", group.queue),
+        ("Release", group.version or ""),
+    )
+    return tuple((name, one_line(value)) for name, value in fields if value)
+
+
+def _and_more(known: int, more: bool) -> str:
+    hidden = known - _SHOWN_VALUES
+    if hidden <= 0:
+        return ""
+    return f" and {hidden}{'+' if more else ''} more"
+
+
+def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
+    base = f"celery -A {style.app} guardrails dlq"
+    look = shell_quote(f"task:{group.task} state:dead")
+    return (f"{base} list {look}", f'{base} requeue {look} --reason "..."')
+
+
+def _blocks(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -> tuple[dict[str, Any], ...]:
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": {"type": "plain_text", "text": parts.header, "emoji": False}},
+        _section(escape(parts.story, _SECTION)),
+        {"type": "section", "fields": [_mrkdwn(f"*{name}*\n{escape(value, _FIELD)}") for name, value in parts.fields]},
+    ]
+    lines = [f"*{e.count:,} x* {code(e.error, 120)} {escape(e.message, 200)}" for e in parts.errors]
+    if parts.other_errors:
+        lines.append(f"and {count_of(parts.other_errors, 'dead letter')} with other errors")
+    if lines:
+        blocks.append(_section("*Top errors*\n" + "\n".join(lines)))
+    steps = [f"Runbook: {escape(group.runbook, 500)}"] if group.runbook else []
+    steps += [code(sample, 300) for sample in parts.samples]
+    steps += [code(command, 700) for command in parts.commands]
+    blocks.append(_section("*Next step*\n" + "\n".join(steps)))
+    if style.console_url:
+        button = {"type": "button", "text": {"type": "plain_text", "text": "Open in console"}}
+        blocks.append(
+            {"type": "actions", "elements": [{**button, "url": f"{style.console_url}/alerts/{group.alert_id}"}]}
+        )
+    blocks.append({"type": "context", "elements": [_mrkdwn(escape(line, _FIELD)) for line in context[:10]]})
+    return tuple(blocks)
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def _mrkdwn(text: str) -> dict[str, Any]:
+    return {"type": "mrkdwn", "text": text, "verbatim": True} if text else {"type": "mrkdwn", "text": " "}
+
+
+def _plain(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -> str:
+    lines = [parts.header, cut(one_line(parts.story), _SECTION)]
+    lines += [f"  {name}: {cut(value, _FIELD)}" for name, value in parts.fields]
+    lines += ["Top errors:"] if parts.errors else []
+    lines += [f"  {e.count:,} x {cut(one_line(e.error), 120)}: {cut(one_line(e.message), 200)}" for e in parts.errors]
+    if parts.other_errors:
+        lines.append(f"  and {count_of(parts.other_errors, 'dead letter')} with other errors")
+    lines.append("Next step:")
+    lines += [f"  Runbook: {cut(one_line(group.runbook), 500)}"] if group.runbook else []
+    lines += [f"  {cut(sample, 300)}" for sample in parts.samples]
+    lines += [f"  {cut(command, 700)}" for command in parts.commands]
+    if style.console_url:
+        lines.append(f"  {style.console_url}/alerts/{group.alert_id}")
+    return "\n".join([*lines, *(cut(one_line(line), _FIELD) for line in context)])
+
+
+def _short(task: str) -> str:
+    return task.rsplit(".", 1)[-1] or task
