@@ -29,15 +29,16 @@ def step(group: AlertGroup, event: EngineEvent, now: datetime, rules: Rules) -> 
 
     Args:
         group: as the last step left it; `AlertGroup.idle` the first time.
-        event: a dead letter, a tick, or new figures of the letters' states. A dead letter that was counted before
-            must not be passed again: the store sees to that by `ref_id`.
+        event: a dead letter or new figures of the letters' states, which are only counted, or a tick, at which it
+            speaks, so that one message says what came together. A dead letter that was counted before must not be
+            passed again: the store sees to that by `ref_id`.
         now: this instant, aware UTC; never before the last step's.
         rules: the times, and whether the sink can edit.
     """
     if isinstance(event, AlertEvent):
-        return _speak(_count(group, event, now, rules), now, rules, flush=False)
+        return _count(group, event, now, rules), []
     if isinstance(event, LettersChanged):
-        return _speak(_note_letters(group, event), now, rules, flush=False)
+        return _note_letters(group, event), []
     return _speak(group, now, rules, flush=event.flush)
 
 

@@ -1,0 +1,261 @@
+"""The guardian's alert service: counts what was recorded, stores what is to be said, has it delivered.
+
+It owns the order of these steps: load, step, store in one transaction, deliver. It must not know when a group speaks
+(engine), how it reads (render) or how it is delivered (outbox).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.engine import next_due, step
+from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, group_key
+from celery_guardrails.alerts.group import AlertGroup, GroupState
+from celery_guardrails.alerts.intent import Intent
+from celery_guardrails.alerts.outbox import Delivery, Poster, PosterLease
+from celery_guardrails.alerts.render import Style
+from celery_guardrails.alerts.rules import Rules
+from celery_guardrails.alerts.sinks.log import LogSink
+from celery_guardrails.alerts.sinks.sink import Sink
+from celery_guardrails.settings import AlertSettings
+from celery_guardrails.store import alert, outbox
+from celery_guardrails.store.alert import GroupRow
+from celery_guardrails.store.alert_change import GroupChange, apply_changes
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.outbox import OutboxRow
+
+__all__ = ["AlertService", "Report"]
+
+_logger = logging.getLogger(__name__)
+_BATCH = 1000
+_LIVE = (GroupState.PENDING.value, GroupState.OPEN.value, GroupState.QUIET.value)
+_RECOUNT = timedelta(seconds=5)
+_KEEP = timedelta(days=30)
+_PRUNE_EVERY = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one `run_once` did.
+
+    `events` were counted, `queued` notifications stored, `delivery` is what the poster did. `next_due` is when to
+    run again at the latest, or `None` when only a new dead letter can change anything.
+    """
+
+    events: int
+    queued: int
+    delivery: Delivery
+    next_due: datetime | None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A group as stored (`row` is `None` for a new one), the events it has to count, the states of its letters."""
+
+    group: AlertGroup
+    row: GroupRow | None
+    ref_ids: tuple[str, ...]
+    happened: tuple[EngineEvent, ...]
+
+
+class AlertService:
+    """Turn recorded events into alerts, once.
+
+    Args:
+        store: the archive, whose schema is up to date.
+        sink: where alerts go; `build_sink(settings.slack)` makes it.
+        settings: `settings.alerts`: group_by, group_wait (30 s), group_wait_urgent (5 s), edit_interval (60 s),
+            cooldown (30 min), quiet (15 min), reopen_within (1 h), console_url, log_always.
+        fallback_channel: `settings.slack.fallback_channel`; `None`: to the log.
+        lease: elects the poster among several guardians; `None` when there is only one.
+        app: what to write after `celery -A` in the commands shown.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        settings: AlertSettings,
+        *,
+        fallback_channel: str | None = None,
+        lease: PosterLease | None = None,
+        app: str = "PROJ",
+    ) -> None:
+        self._store = store
+        self._rules = Rules.from_settings(settings, can_edit=sink.can_edit)
+        console = settings.console_url.rstrip("/") if settings.console_url else None
+        self.poster = Poster(
+            store,
+            sink,
+            style=Style(app=app, console_url=console, quiet=settings.quiet),
+            fallback_channel=fallback_channel,
+            lease=lease,
+            copy=LogSink() if settings.log_always and not isinstance(sink, LogSink) else None,
+        )
+        self._recounted_at: dict[str, datetime] = {}
+        self._prune_at: datetime | None = None
+
+    def run_once(self, now: datetime, flush: bool = False) -> Report:
+        """Count, decide, store, deliver.
+
+        Args:
+            now: this instant.
+            flush: do not wait for `group_wait` or `edit_interval`, because nobody may look again soon.
+
+        Raises:
+            StoreError: the archive cannot be read or written; nothing is lost or said twice, run it again.
+        """
+        events = queued = 0
+        more = True
+        while more:
+            loaded, more = self._load(now, flush)
+            stepped = [_step(one, now, self._rules, Tick(flush), last=not more) for one in loaded]
+            changes = [change for _, change in stepped if change is not None]
+            stored = apply_changes(self._store, changes, now) if changes else 0
+            if stored is None:
+                # Another guardian was quicker; it has counted these events, or the next run does.
+                break
+            events, queued = events + sum(len(one.ref_ids) for one in loaded), queued + stored
+        self._prune(now)
+        delivery = self.poster.deliver_once(now)
+        dues = [delivery.next_due, *(next_due(group, self._rules) for group, _ in stepped)]
+        return Report(events, queued, delivery, min((due for due in dues if due is not None), default=None))
+
+    def drain(
+        self,
+        within: timedelta,
+        *,
+        now: Callable[[], datetime] = clock.now,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> Report:
+        """Run with `flush` until nothing is left to deliver, or `within` is over: for `guardian --once`.
+
+        Args:
+            within: how long to wait for a slow sink; what is left then stays in the outbox.
+            now: the clock.
+            wait: sleeps for so many seconds.
+        """
+        end = now() + within
+        report = self.run_once(now(), flush=True)
+        while report.delivery.next_due is not None and max(report.delivery.next_due, now()) <= end:
+            wait(max(0.0, (report.delivery.next_due - now()).total_seconds()) + 0.01)
+            later = self.run_once(now(), flush=True)
+            report = _joined(report, later)
+        return report
+
+    def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], bool]:
+        """Every live group and those with new events; whether more events wait than were loaded."""
+        with self._store.read() as conn:
+            batch = alert.unprocessed(conn, _BATCH)
+            by_key, broken = _sorted(batch, self._rules.group_by)
+            rows = alert.load_groups(conn, keys=[*by_key], states=_LIVE, updated_since=now - self._rules.reopen_within)
+            stored = {row.key: row for row in rows}
+            loaded = []
+            for key in sorted({*stored, *by_key}):
+                events, row = by_key.get(key, []), stored.get(key)
+                group = _group(row) if row else AlertGroup.idle(events[0], self._rules.group_by)
+                happened: list[EngineEvent] = list(events)
+                if events or flush or self._recount_due(key, now):
+                    states = alert.letter_states(conn, group.environment, group.task, group.fingerprint)
+                    happened.append(_letters(states))
+                    self._recounted_at[key] = now
+                loaded.append(_Loaded(group, row, tuple(event.ref_id for event in events), tuple(happened)))
+        if broken:
+            with self._store.begin() as conn:
+                alert.mark_processed(conn, broken, "")
+        self._recounted_at = {key: at for key, at in self._recounted_at.items() if key in stored or key in by_key}
+        return loaded, len(batch) == _BATCH
+
+    def _recount_due(self, key: str, now: datetime) -> bool:
+        counted = self._recounted_at.get(key)
+        return counted is None or now >= counted + _RECOUNT
+
+    def _prune(self, now: datetime) -> None:
+        if self._prune_at is not None and now < self._prune_at:
+            return
+        self._prune_at = now + _PRUNE_EVERY
+        with self._store.begin() as conn:
+            alert.prune_events(conn, now - _KEEP)
+            outbox.prune_outbox(conn, now - _KEEP)
+
+
+def _sorted(
+    batch: Sequence[tuple[str, Mapping[str, Any]]], group_by: tuple[str, ...]
+) -> tuple[dict[str, list[AlertEvent]], list[str]]:
+    """The events by group, and the ids of those that cannot be read."""
+    by_key: dict[str, list[AlertEvent]] = {}
+    broken = []
+    for ref_id, payload in batch:
+        try:
+            event = AlertEvent.from_payload(payload)
+        except ValueError as error:
+            _logger.warning("alert event %s cannot be read and is left out: %s", ref_id, error)
+            broken.append(ref_id)
+        else:
+            by_key.setdefault(group_key(event, group_by), []).append(event)
+    return by_key, broken
+
+
+def _step(
+    loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: bool
+) -> tuple[AlertGroup, GroupChange | None]:
+    group, intents = loaded.group, list[Intent]()
+    # Before the last batch nothing is said, so that the first message counts all that came together.
+    for event in (*loaded.happened, tick) if last else loaded.happened:
+        group, said = step(group, event, now, rules)
+        intents += said
+    if group == loaded.group:
+        return group, None
+    row = GroupRow(
+        key=group.key,
+        environment=group.environment,
+        task=group.task,
+        state=group.state.value,
+        period=group.period,
+        baseline=group.base,
+        data=group.as_payload(),
+        version=loaded.row.version if loaded.row else 0,
+    )
+    return group, GroupChange(row, loaded.ref_ids, tuple(_notification(group, intent, now) for intent in intents))
+
+
+def _notification(group: AlertGroup, intent: Intent, now: datetime) -> OutboxRow:
+    return OutboxRow(
+        group_key=group.key,
+        period=intent.period,
+        kind=intent.kind.value,
+        ordinal=intent.ordinal,
+        notice=intent.notice.value,
+        broadcast=intent.broadcast,
+        facts=dict(intent.facts),
+        created_at=now,
+        next_try_at=now,
+    )
+
+
+def _group(row: GroupRow) -> AlertGroup:
+    return replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)
+
+
+def _letters(states: Mapping[str, int]) -> LettersChanged:
+    return LettersChanged(
+        dead=states.get("dead", 0),
+        requeued=states.get("requeued", 0),
+        recovered=states.get("recovered", 0),
+        discarded=states.get("discarded", 0),
+    )
+
+
+def _joined(first: Report, later: Report) -> Report:
+    delivery = replace(
+        later.delivery,
+        sent=first.delivery.sent + later.delivery.sent,
+        failed=first.delivery.failed + later.delivery.failed,
+    )
+    return Report(first.events + later.events, first.queued + later.queued, delivery, later.next_due)

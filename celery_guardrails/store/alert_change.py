@@ -1,0 +1,55 @@
+"""How stepped groups get into the store: groups, counted events and notifications change together or not at all.
+
+It must not know why a group changed. Who comes second, of two guardians that stepped the same group, writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from celery_guardrails.store import alert, outbox
+from celery_guardrails.store.alert import GroupRow
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.outbox import OutboxRow
+
+__all__ = ["GroupChange", "apply_changes"]
+
+
+@dataclass(frozen=True)
+class GroupChange:
+    """A group as it was stepped (with the version that was loaded), the events it counted, what it wants said."""
+
+    group: GroupRow
+    ref_ids: tuple[str, ...] = ()
+    notifications: tuple[OutboxRow, ...] = ()
+
+
+def apply_changes(store: Store, changes: Sequence[GroupChange], now: datetime) -> int | None:
+    """Write all of these changes in one transaction.
+
+    Returns:
+        How many notifications were stored, or `None` when somebody else has counted one of the events or stepped one
+        of the groups since they were loaded: nothing is written, load them and step again.
+
+    Raises:
+        StoreError: the archive cannot be written.
+    """
+    queued = 0
+    try:
+        with store.begin() as conn:
+            for change in changes:
+                ref_ids = change.ref_ids
+                if ref_ids and alert.mark_processed(conn, ref_ids, change.group.key) != len(ref_ids):
+                    raise _Overtaken
+                if not alert.save_group(conn, change.group, now):
+                    raise _Overtaken
+                queued += sum(outbox.add(conn, row) for row in change.notifications)
+    except _Overtaken:
+        return None
+    return queued
+
+
+class _Overtaken(Exception):
+    """Rolls the transaction back; never leaves this module."""
