@@ -301,7 +301,8 @@ def _keys() -> list[str]:
 def _shown(key: str, value: object) -> str:
     """The value as a fault shows it. Secrets are hidden, and so is what was probably meant to be one."""
     section, _, name = key.rpartition(".")
-    hidden = (section or key) in _SECRET_SECTIONS and key not in _PUBLIC_KEYS
+    meant = nearest(key, _keys()) or key
+    hidden = (section or key) in _SECRET_SECTIONS and meant not in _PUBLIC_KEYS
     if hidden or any(word in name.lower() for word in _SECRET_WORDS):
         return "***"
     if isinstance(value, Mapping):

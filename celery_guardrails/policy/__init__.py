@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
-from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, Retry
+from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, Requested, Retry, decide
+from celery_guardrails.policy.declaration import declared
+from celery_guardrails.policy.describe import describe
 from celery_guardrails.policy.failure import Attempt, Category, Failure, History
+from celery_guardrails.policy.merge import Effective, Layer, match_pattern, merge
 from celery_guardrails.policy.policy import Policy
+from celery_guardrails.policy.schedule import PlannedAttempt, schedule
 
 __all__ = [
     "Attempt",
@@ -14,12 +18,22 @@ __all__ = [
     "Constant",
     "DeadLetter",
     "Decision",
+    "Effective",
     "Exponential",
     "Failure",
     "History",
+    "Layer",
     "Linear",
+    "PlannedAttempt",
     "Policy",
     "Reason",
+    "Requested",
     "Retry",
     "Schedule",
+    "decide",
+    "declared",
+    "describe",
+    "match_pattern",
+    "merge",
+    "schedule",
 ]

@@ -19,7 +19,7 @@ from celery_guardrails.errors import Fault
 from celery_guardrails.policy import faults
 from celery_guardrails.policy.failure import Failure
 
-__all__ = ["DEFAULT", "Backoff", "Constant", "Exponential", "Linear", "Schedule", "delay", "is_tenacity_wait"]
+__all__ = ["DEFAULT", "Backoff", "Constant", "Exponential", "Linear", "Schedule", "delay", "is_tenacity_wait", "limits"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,19 @@ def delay(backoff: Backoff, attempt: int, failure: Failure) -> float:
     except Exception as error:  # noqa: BLE001  a user's callable must not cost the task its retry
         logger.warning("backoff %r failed at attempt %d, using %s: %r", backoff, attempt, DEFAULT, error)
         return DEFAULT.seconds(attempt)
+
+
+def limits(backoff: Backoff, seconds: float, failure: Failure) -> tuple[float, float]:
+    """The first and the longest delay of a backoff in seconds; `seconds` is the one at hand.
+
+    A callable has no longest delay that could be known: it is then the longer of the first and the one at hand.
+    """
+    first = delay(backoff, 1, failure)
+    if isinstance(backoff, (Exponential, Linear)):
+        return first, _cap(backoff.cap)
+    if isinstance(backoff, Schedule):
+        return first, max(backoff.waits).total_seconds()
+    return first, max(first, seconds)
 
 
 def is_tenacity_wait(backoff: object) -> bool:

@@ -6,10 +6,21 @@ Owns `Reason`, `Retry`, `DeadLetter` and `decide`. Reads no clock, no random sou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
+from random import Random
 
-__all__ = ["DeadLetter", "Decision", "Reason", "Retry"]
+from celery_guardrails.clock import format_duration
+from celery_guardrails.policy import backoff as backoffs
+from celery_guardrails.policy import jitter
+from celery_guardrails.policy.backoff import Backoff
+from celery_guardrails.policy.failure import Failure, History
+from celery_guardrails.policy.matching import nearest_rule, refusal
+from celery_guardrails.policy.policy import Policy
+
+__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide"]
+
+_LONGEST_SECONDS = timedelta(days=3650).total_seconds()
 
 
 class Reason(str, Enum):
@@ -49,3 +60,96 @@ class DeadLetter:
 
 
 Decision = Retry | DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """What the task asked for by calling `self.retry()` itself.
+
+    `delay` is the explicit countdown, `None` for the policy's backoff; `max_attempts` counts executions in all (one
+    more than Celery's `max_retries`), `None` for the policy's. The smaller of the two holds.
+    """
+
+    delay: timedelta | None = None
+    max_attempts: int | None = None
+
+
+def decide(
+    policy: Policy,
+    failure: Failure,
+    history: History,
+    now: datetime,
+    rng: Random,
+    *,
+    requested: Requested | None = None,
+) -> Decision:
+    """What happens to a task after this failure.
+
+    Args:
+        policy: the policy in force.
+        failure: the attempt's error.
+        history: what came before; `history.attempt` is the attempt that has just failed.
+        now: this instant, aware UTC.
+        rng: where jitter is drawn from.
+        requested: what the task asked for by its own `self.retry()`. The kind of the error is then not looked at,
+            and an explicit delay is taken as it is, still within attempts and deadline.
+
+    Returns:
+        `Retry` only if the next attempt is allowed by number and would start by the deadline.
+    """
+    if requested is None and (why := refusal(policy, failure)):
+        return DeadLetter(Reason.PERMANENT_ERROR, why)
+    limit = _limit(policy, requested)
+    if limit is not None and history.attempt >= limit:
+        return DeadLetter(Reason.ATTEMPTS_EXHAUSTED, _exhausted(history.attempt, limit, failure))
+    delay, source = _delay(policy, failure, history, rng, requested)
+    if policy.deadline is not None and now + delay > history.published_at + policy.deadline:
+        age = format_duration(max(now - history.published_at, timedelta(0)))
+        text = f"a retry in {_shown(delay)} would start after the deadline of {format_duration(policy.deadline)}"
+        return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after the first publish ({source})")
+    following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
+    return Retry(delay, f"{following} in {_shown(delay)} after {failure.error} ({source})")
+
+
+def _limit(policy: Policy, requested: Requested | None) -> int | None:
+    limits = [policy.max_attempts, requested.max_attempts if requested else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _delay(
+    policy: Policy, failure: Failure, history: History, rng: Random, requested: Requested | None
+) -> tuple[timedelta, str]:
+    """How long to wait, and in words where that comes from."""
+    if requested is not None and requested.delay is not None:
+        return _bounded(requested.delay.total_seconds()), "the task asked for this delay"
+    rule = nearest_rule(policy.backoff_for, failure)
+    seconds = _jittered(policy, policy.backoff if rule is None else rule, failure, history, rng)
+    if policy.respect_retry_after and failure.retry_after is not None and failure.retry_after > seconds:
+        return _bounded(failure.retry_after), "the server's Retry-After"
+    return _bounded(seconds), "backoff"
+
+
+def _jittered(policy: Policy, backoff: Backoff, failure: Failure, history: History, rng: Random) -> float:
+    seconds = backoffs.delay(backoff, history.attempt, failure)
+    if policy.jitter != "decorrelated":
+        return jitter.spread(policy.jitter, seconds, base=seconds, cap=seconds, previous=None, rng=rng)
+    previous = history.attempts[-1].delay if history.attempts else None
+    base, cap = backoffs.limits(backoff, seconds, failure)
+    return jitter.spread("decorrelated", seconds, base=base, cap=cap, previous=previous, rng=rng)
+
+
+def _bounded(seconds: float) -> timedelta:
+    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_SECONDS))
+
+
+def _exhausted(attempt: int, limit: int, failure: Failure) -> str:
+    # A lowered max_attempts, or a further generation, can leave more attempts behind than are allowed now.
+    counted = (
+        f"{attempt} of {limit} attempts failed" if attempt <= limit else f"{attempt} attempts failed, {limit} allowed"
+    )
+    return f"{counted}, the last with {failure.error}"
+
+
+def _shown(delay: timedelta) -> str:
+    seconds = delay.total_seconds()
+    return format_duration(timedelta(seconds=round(seconds, 1 if seconds < 60 else 0)))

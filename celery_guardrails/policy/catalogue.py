@@ -1,0 +1,184 @@
+"""What is known of exception classes, by dotted path: the standard library's and those of the libraries that tasks use.
+
+Data only: a class not listed is what its nearest listed base is. Nothing here is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from celery_guardrails.policy.failure import Category
+
+__all__ = ["CATALOGUE", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure is; `transient` is `None` where nothing is known about another attempt."""
+
+    category: Category
+    transient: bool | None
+
+
+_OURS = {
+    "celery_guardrails.errors": {
+        "unknown yes": "TransientError",
+        "unknown no": "PermanentError",
+    },
+}
+
+_STANDARD_LIBRARY = {
+    "": {
+        "timeout yes": "TimeoutError",
+        "connection yes": "ConnectionError",
+        "auth no": "PermissionError",
+        "not_found no": "FileNotFoundError ProcessLookupError",
+        "resource yes": "BlockingIOError InterruptedError",
+        "resource unknown": "MemoryError",
+        "validation no": "ValueError FileExistsError IsADirectoryError NotADirectoryError",
+        "bug no": "ArithmeticError AssertionError AttributeError BufferError ImportError LookupError NameError "
+        "NotImplementedError RecursionError ReferenceError StopAsyncIteration StopIteration SyntaxError TypeError "
+        "UnboundLocalError Warning",
+    },
+    "asyncio.exceptions": {"timeout yes": "TimeoutError", "connection yes": "IncompleteReadError"},
+    "concurrent.futures._base": {"timeout yes": "TimeoutError"},
+    "decimal": {"validation no": "InvalidOperation"},
+    "ftplib": {"server_error yes": "error_temp", "validation no": "error_perm"},
+    "http.client": {
+        "connection yes": "BadStatusLine IncompleteRead",
+        "validation no": "InvalidURL UnknownProtocol",
+        "bug no": "ImproperConnectionState",
+    },
+    "_pickle": {"validation no": "PickleError UnpicklingError PicklingError"},
+    "pickle": {"validation no": "PickleError UnpicklingError PicklingError"},
+    "smtplib": {
+        "connection yes": "SMTPServerDisconnected SMTPConnectError",
+        "auth no": "SMTPAuthenticationError",
+        "validation no": "SMTPNotSupportedError",
+    },
+    "socket": {"connection yes": "gaierror herror"},
+    "sqlite3": {
+        "validation no": "DataError IntegrityError",
+        "bug no": "ProgrammingError InterfaceError",
+    },
+    "ssl": {
+        "connection yes": "SSLEOFError SSLZeroReturnError SSLSyscallError SSLWantReadError SSLWantWriteError",
+        "connection no": "SSLCertVerificationError",
+        "connection unknown": "SSLError",
+    },
+    "subprocess": {"timeout yes": "TimeoutExpired"},
+}
+
+_HTTP_CLIENTS = {
+    "requests.exceptions": {
+        "timeout yes": "Timeout",
+        "connection yes": "ConnectionError ChunkedEncodingError",
+        "connection unknown": "SSLError",
+        "server_error yes": "RetryError",
+        "validation no": "InvalidURL InvalidSchema MissingSchema InvalidHeader JSONDecodeError TooManyRedirects "
+        "URLRequired",
+        "bug no": "StreamConsumedError",
+    },
+    "urllib3.exceptions": {
+        "timeout yes": "TimeoutError",
+        "connection yes": "ProtocolError NewConnectionError ProxyError",
+        "connection unknown": "SSLError",
+        "resource yes": "EmptyPoolError",
+        "validation no": "LocationValueError LocationParseError URLSchemeUnknown",
+        "bug no": "ClosedPoolError HostChangedError",
+    },
+    "httpx": {
+        "timeout yes": "TimeoutException",
+        "connection yes": "NetworkError RemoteProtocolError ProxyError",
+        "validation no": "UnsupportedProtocol TooManyRedirects InvalidURL",
+        "bug no": "LocalProtocolError StreamError CookieConflict",
+    },
+    "slack_sdk.errors": {"validation no": "SlackObjectFormationError", "bug no": "SlackClientNotConnectedError"},
+}
+
+_CLOUD = {
+    "botocore.exceptions": {
+        "timeout yes": "ConnectTimeoutError ReadTimeoutError",
+        "connection yes": "ConnectionError HTTPClientError IncompleteReadError ResponseStreamingError "
+        "MetadataRetrievalError",
+        "connection unknown": "SSLError",
+        "auth no": "NoCredentialsError PartialCredentialsError ProfileNotFound NoAuthTokenError",
+        "validation no": "ParamValidationError InvalidRegionError",
+        "bug no": "NoRegionError UnknownServiceError DataNotFoundError OperationNotPageableError",
+    },
+}
+
+_DATABASES = {
+    "psycopg.errors": {"timeout yes": "ConnectionTimeout"},
+    "psycopg": {
+        "connection yes": "OperationalError",
+        "validation no": "DataError IntegrityError",
+        "bug no": "ProgrammingError InterfaceError NotSupportedError",
+    },
+    "sqlalchemy.exc": {
+        "timeout yes": "TimeoutError",
+        "connection yes": "DisconnectionError",
+        "validation no": "DataError IntegrityError",
+        "not_found no": "NoResultFound",
+        "bug no": "ArgumentError CompileError InvalidRequestError ProgrammingError",
+    },
+    "sqlalchemy.orm.exc": {"lock yes": "StaleDataError", "not_found no": "ObjectDeletedError"},
+    "redis.exceptions": {
+        "timeout yes": "TimeoutError",
+        "connection yes": "ConnectionError ReadOnlyError ClusterDownError MasterDownError AskError MovedError",
+        "server_error yes": "BusyLoadingError TryAgainError",
+        "lock yes": "LockError WatchError",
+        "resource yes": "MaxConnectionsError OutOfMemoryError",
+        "auth no": "AuthenticationError AuthenticationWrongNumberOfArgsError AuthorizationError NoPermissionError",
+        "validation no": "DataError",
+        "bug no": "NoScriptError",
+    },
+}
+
+_MESSAGING = {
+    "kombu.exceptions": {
+        "connection yes": "OperationalError",
+        "resource yes": "LimitExceeded",
+        "validation no": "SerializationError ContentDisallowed",
+        "bug no": "NotBoundError",
+    },
+    "amqp.exceptions": {
+        "connection yes": "RecoverableConnectionError RecoverableChannelError ConnectionForced",
+        "server_error yes": "InternalError MessageNacked",
+        "lock yes": "ResourceLocked",
+        "resource yes": "ResourceError",
+        "auth no": "AccessRefused NotAllowed",
+        "not_found no": "NotFound",
+        "validation no": "ContentTooLarge PreconditionFailed InvalidCommand InvalidPath",
+        "bug no": "AMQPNotImplementedError",
+    },
+    "billiard.exceptions": {
+        "timeout yes": "SoftTimeLimitExceeded",
+        "timeout unknown": "TimeLimitExceeded",
+        "worker_lost yes": "WorkerLostError",
+    },
+    "celery.exceptions": {
+        "timeout yes": "TimeoutError",
+        "connection yes": "BackendError",
+        "bug no": "ImproperlyConfigured NotRegistered",
+    },
+}
+
+_TRANSIENT: Mapping[str, bool | None] = {"yes": True, "no": False, "unknown": None}
+
+
+def _entries(*catalogues: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, Verdict]]:
+    for catalogue in catalogues:
+        for module, verdicts in catalogue.items():
+            for verdict, names in verdicts.items():
+                category, transient = verdict.split()
+                for name in names.split():
+                    path = f"{module}.{name}" if module else name
+                    yield path, Verdict(Category(category), _TRANSIENT[transient])
+
+
+CATALOGUE: Mapping[str, Verdict] = dict(
+    _entries(_OURS, _STANDARD_LIBRARY, _HTTP_CLIENTS, _CLOUD, _DATABASES, _MESSAGING)
+)
+"""Dotted path of a class -> what it means."""

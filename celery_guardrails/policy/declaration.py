@@ -1,0 +1,41 @@
+"""A policy as JSON, for `guardrails policy --json` and for the policy kept in a dead letter.
+
+Pure. What was a class or a callable becomes its dotted name: it is there to be read, not to be loaded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from celery_guardrails.clock import format_duration
+from celery_guardrails.policy.backoff import Constant, Exponential, Linear, Schedule, is_tenacity_wait
+from celery_guardrails.policy.dotted import dotted_name
+from celery_guardrails.policy.policy import Policy
+
+__all__ = ["declared"]
+
+
+def declared(policy: Policy) -> dict[str, Any]:
+    """Every field of the policy as JSON-safe data, in the order of the table; never raises.
+
+    Durations are text (`"2h"`), backoff forms are what one would write, `retry_on` is `None` for the built-in
+    taxonomy.
+    """
+    return {name: _plain(getattr(policy, name)) for name in Policy.model_fields}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (Exponential, Constant, Linear, Schedule)):
+        return str(value)
+    # A tenacity wait, or another callable object, has no name of its own: its class's is the most that can be said.
+    return dotted_name(type(value) if is_tenacity_wait(value) else value)

@@ -1,0 +1,106 @@
+"""From an exception to a `Failure`, whatever the exception does: it never raises, and what it makes is bounded.
+
+Foreign code can break `__str__`, `__cause__` or a message's size; each part falls back on its own.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import TypeVar
+
+from celery_guardrails.policy.catalogue import Verdict
+from celery_guardrails.policy.dotted import dotted_name, mro_names
+from celery_guardrails.policy.failure import Failure
+from celery_guardrails.policy.fingerprint import fingerprint, fingerprint_of
+from celery_guardrails.policy.retry_after import retry_after
+from celery_guardrails.policy.taxonomy import UNKNOWN, classify
+
+__all__ = ["LONGEST_MESSAGE", "LONGEST_TRACEBACK", "describe", "traceback_text"]
+
+LONGEST_MESSAGE = 2_000
+"""Characters of a message that are kept."""
+LONGEST_TRACEBACK = 32 * 1024
+"""Bytes of a traceback's text that are kept, from its head and its tail."""
+
+T = TypeVar("T")
+
+_HEAD = 8 * 1024
+_CUT = "\n  [... cut ...]\n"
+_FRAMEWORKS = ("celery_guardrails", "celery", "billiard")
+
+
+def describe(exc: BaseException, now: datetime, *, override: str | None = None, with_traceback: bool = True) -> Failure:
+    """What an attempt's exception is, as data.
+
+    Args:
+        exc: the exception, with its traceback where it has one.
+        now: this instant, from which a server's `Retry-After` date counts.
+        override: the fingerprint's text where the caller knows better than the stack.
+        with_traceback: `False` leaves the text out; `traceback_text` makes it later, when it is needed after all.
+    """
+    cls = type(exc)
+    error = _or(lambda: dotted_name(cls), "unknown")
+    message = _message(exc)
+    verdict: Verdict = _or(lambda: classify(exc), UNKNOWN)
+    return Failure(
+        error=error,
+        message=message,
+        category=verdict.category,
+        transient=verdict.transient,
+        fingerprint=_or(lambda: fingerprint(exc, override), fingerprint_of(error, message)),
+        traceback=traceback_text(exc) if with_traceback else "",
+        retry_after=_or(lambda: retry_after(exc, now), None),
+        mro=_or(lambda: mro_names(cls), (error,)),
+        exception=exc,
+    )
+
+
+def traceback_text(exc: BaseException) -> str:
+    """The traceback as Python prints it, without the frames of Celery and of ours above the task's own code.
+
+    At most 32 KiB; of a longer one the first 8 KiB and the end are kept. Never raises.
+    """
+
+    def formatted() -> str:
+        return "".join(traceback.format_exception(type(exc), exc, _below_frameworks(exc.__traceback__)))
+
+    fallback = f"{_or(lambda: dotted_name(type(exc)), 'unknown')}: {_message(exc)}"
+    return _cut(_clean(_or(formatted, fallback)))
+
+
+def _message(exc: BaseException) -> str:
+    text = _or(lambda: str(exc), f"<{type(exc).__name__} whose message cannot be shown>")
+    return _clean(text[: LONGEST_MESSAGE + 1])[:LONGEST_MESSAGE]
+
+
+def _below_frameworks(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is neither ours nor Celery's."""
+    while frames is not None:
+        module = str(frames.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in _FRAMEWORKS:
+            break
+        frames = frames.tb_next
+    return frames
+
+
+def _clean(text: str) -> str:
+    """Without what JSON in UTF-8 or PostgreSQL cannot hold: lone surrogates and NUL."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode("utf-8")
+    if len(encoded) <= LONGEST_TRACEBACK:
+        return text
+    tail = LONGEST_TRACEBACK - _HEAD - len(_CUT)
+    return encoded[:_HEAD].decode("utf-8", "ignore") + _CUT + encoded[-tail:].decode("utf-8", "ignore")
+
+
+def _or(attempt: Callable[[], T], fallback: T) -> T:
+    try:
+        return attempt()
+    except Exception:  # noqa: BLE001  describing a failure must not become one
+        return fallback

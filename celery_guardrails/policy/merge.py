@@ -1,0 +1,78 @@
+"""From several declarations to the policy in force, field by field, and where each field came from.
+
+Pure: it must not know where the layers are kept.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from celery_guardrails.errors import Fault
+from celery_guardrails.policy import faults
+from celery_guardrails.policy.policy import Policy
+
+__all__ = ["Effective", "Layer", "match_pattern", "merge"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One declaration; `name` is what `guardrails policy` shows as the place where a field came from."""
+
+    name: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The policy in force, and for each of its fields the layer that set it, or `"default"`."""
+
+    policy: Policy
+    provenance: dict[str, str]
+
+
+def merge(layers: Sequence[Layer], task: str | None = None) -> Effective:
+    """Merge declarations; for each field the first layer that sets it wins.
+
+    Args:
+        layers: strongest first.
+        task: the task's name, for the fault.
+
+    Raises:
+        ConfigurationError: together they bound the task neither by attempts nor by a deadline. While faults are
+            collected, the deadline is then left at its default.
+    """
+    values: dict[str, Any] = {}
+    provenance = dict.fromkeys(Policy.model_fields, "default")
+    for layer in layers:
+        for name in layer.policy.model_fields_set - values.keys():
+            values[name] = getattr(layer.policy, name)
+            provenance[name] = layer.name
+    if values.get("max_attempts", 0) is None and values.get("deadline", 0) is None:
+        where = f"{provenance['max_attempts']} sets max_attempts=None and {provenance['deadline']} sets deadline=None"
+        faults.report([Fault("deadline", "None", where, task, 'write deadline="2h"')])
+        del values["deadline"]
+        provenance["deadline"] = "default"
+    # Each value was validated in its layer.
+    return Effective(Policy.model_construct(set(values), **values), provenance)
+
+
+def match_pattern(patterns: Mapping[str, T], task_name: str) -> list[tuple[str, T]]:
+    """The entries whose pattern matches, most specific first.
+
+    An exact name is the most specific, then the longest literal start, then the most literal characters. Case
+    matters; `*`, `?` and `[...]` mean what they mean to `fnmatch`.
+    """
+    matching = [(pattern, value) for pattern, value in patterns.items() if fnmatch.fnmatchcase(task_name, pattern)]
+    return sorted(matching, key=lambda entry: _specificity(entry[0], task_name), reverse=True)
+
+
+def _specificity(pattern: str, task_name: str) -> tuple[bool, int, int, str]:
+    start = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    literal = re.sub(r"\[[^]]*\]|[*?]", "", pattern)
+    return pattern == task_name, len(start), len(literal), pattern

@@ -1,0 +1,164 @@
+"""What a failure is: its category, and whether another attempt is worth it, without importing any library.
+
+Looks at the codes that an exception carries first, then at its classes by dotted path, nearest first. What has no
+name here is unknown, and the default policy does not retry it. It must not know policies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery_guardrails.policy import code
+from celery_guardrails.policy.catalogue import CATALOGUE, Verdict
+from celery_guardrails.policy.dotted import mro_names
+from celery_guardrails.policy.failure import Category
+
+__all__ = ["UNKNOWN", "classify"]
+
+UNKNOWN = Verdict(Category.UNKNOWN, None)
+"""What has no name."""
+
+_DEEPEST = 5
+_OURS = "celery_guardrails.errors."
+
+
+def classify(exc: BaseException) -> Verdict:
+    """What this exception is; never raises, whatever its attributes do."""
+    return _classify(exc, 0) or UNKNOWN
+
+
+def _classify(exc: BaseException, depth: int) -> Verdict | None:
+    names = mro_names(type(exc))
+    # What the task itself says about its error is stronger than any code that the error carries.
+    listed = next(((name, CATALOGUE[name]) for name in names if name in CATALOGUE), None)
+    if listed and listed[0].startswith(_OURS):
+        return listed[1]
+    inspectors = [_INSPECTORS[name] for name in names if name in _INSPECTORS]
+    for inspector in (*inspectors, _status, _sqlstate):
+        verdict = _safely(inspector, exc, depth)
+        if verdict is not None:
+            return verdict
+    # After the classes: ssl.SSLError and socket.gaierror keep numbers of their own in errno.
+    return listed[1] if listed else _safely(_errno, exc, depth)
+
+
+def _safely(inspector: _Inspector, exc: BaseException, depth: int) -> Verdict | None:
+    try:
+        return inspector(exc, depth)
+    except Exception:  # noqa: BLE001  an attribute of foreign code can be a property that raises
+        return None
+
+
+def _status(exc: Any, depth: int) -> Verdict | None:
+    response = getattr(exc, "response", None)
+    for name in ("status_code", "status"):
+        status = getattr(response, name, None)
+        if isinstance(status, int):
+            return code.of_http(status)
+    return None
+
+
+def _sqlstate(exc: Any, depth: int) -> Verdict | None:
+    for name in ("sqlstate", "pgcode"):
+        state = getattr(exc, name, None)
+        if isinstance(state, str) and len(state) == 5:
+            return code.of_sqlstate(state)
+    return None
+
+
+def _errno(exc: Any, depth: int) -> Verdict | None:
+    return code.of_errno(exc.errno) if isinstance(exc, OSError) and isinstance(exc.errno, int) else None
+
+
+def _url_status(exc: Any, depth: int) -> Verdict | None:
+    return code.of_http(exc.code)
+
+
+def _wrapped(exc: Any, depth: int) -> Verdict | None:
+    """What the wrapped error is: `.reason` of urllib and urllib3, `.orig` of SQLAlchemy."""
+    inner = getattr(exc, "reason", None) or getattr(exc, "orig", None)
+    return _classify(inner, depth + 1) if isinstance(inner, BaseException) and depth < _DEEPEST else None
+
+
+def _too_many_responses(exc: Any, depth: int) -> Verdict | None:
+    found = re.search(r"too many (\d{3}) error responses", str(exc))
+    return code.of_http(int(found[1])) if found else None
+
+
+def _tls(exc: Any, depth: int) -> Verdict | None:
+    text = str(exc)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return Verdict(Category.CONNECTION, False)
+    return Verdict(Category.CONNECTION, True) if "EOF" in text else None
+
+
+def _aws(exc: Any, depth: int) -> Verdict | None:
+    response = exc.response
+    verdict = code.of_aws(str(response.get("Error", {}).get("Code", "")))
+    return verdict or code.of_http(int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)))
+
+
+def _slack(exc: Any, depth: int) -> Verdict | None:
+    status = getattr(exc.response, "status_code", 200)
+    return code.of_http(status) or code.of_slack(str(exc.response.get("error") or ""))
+
+
+def _grpc(exc: Any, depth: int) -> Verdict | None:
+    return code.of_grpc(exc.code().name)
+
+
+def _smtp(exc: Any, depth: int) -> Verdict | None:
+    return code.of_smtp(exc.smtp_code)
+
+
+def _smtp_recipients(exc: Any, depth: int) -> Verdict | None:
+    """One recipient who may be reached later is worth another attempt: nobody got the message in this one."""
+    verdicts = [code.of_smtp(int(reply[0])) for reply in exc.recipients.values()]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return max(known, key=lambda verdict: bool(verdict.transient), default=None)
+
+
+def _sqlite(exc: Any, depth: int) -> Verdict | None:
+    text = str(exc).lower()
+    if "locked" in text or "busy" in text:
+        return Verdict(Category.LOCK, True)
+    if "no such" in text or "syntax error" in text:
+        return Verdict(Category.BUG, False)
+    return Verdict(Category.RESOURCE, None) if "full" in text else None
+
+
+def _psycopg_connect(exc: Any, depth: int) -> Verdict | None:
+    """Refused log-ins come without an SQLSTATE, as libpq's text."""
+    refused = exc.sqlstate is None and ("authentication failed" in str(exc) or "no pg_hba.conf entry" in str(exc))
+    return Verdict(Category.AUTH, False) if refused else None
+
+
+def _sqlalchemy(exc: Any, depth: int) -> Verdict | None:
+    verdict = _wrapped(exc, depth)
+    if getattr(exc, "connection_invalidated", False) and (verdict is None or not verdict.transient):
+        return Verdict(Category.CONNECTION, True)
+    return verdict
+
+
+_Inspector = Callable[[BaseException, int], Verdict | None]
+
+_INSPECTORS: Mapping[str, _Inspector] = {
+    "botocore.exceptions.ClientError": _aws,
+    "botocore.exceptions.SSLError": _tls,
+    "grpc.RpcError": _grpc,
+    "httpx.ConnectError": _tls,
+    "psycopg.OperationalError": _psycopg_connect,
+    "requests.exceptions.SSLError": _tls,
+    "slack_sdk.errors.SlackApiError": _slack,
+    "smtplib.SMTPRecipientsRefused": _smtp_recipients,
+    "smtplib.SMTPResponseException": _smtp,
+    "sqlalchemy.exc.StatementError": _sqlalchemy,
+    "sqlite3.OperationalError": _sqlite,
+    "urllib.error.HTTPError": _url_status,
+    "urllib.error.URLError": _wrapped,
+    "urllib3.exceptions.MaxRetryError": _wrapped,
+    "urllib3.exceptions.ResponseError": _too_many_responses,
+    "urllib3.exceptions.SSLError": _tls,
+}
