@@ -1,0 +1,242 @@
+"""Opening the archive: one engine, one transaction at a time, and a schema that this version understands.
+
+Owns the connection settings of SQLite and PostgreSQL, the migration and how a database's error becomes a
+`StoreError`. It must not know what is in the tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from celery_guardrails.errors import SchemaMismatch, StoreError
+
+__all__ = ["MIGRATE_COMMAND", "SchemaState", "Store", "open_store"]
+
+MIGRATE_COMMAND = "celery -A proj guardrails migrate"
+"""What a person runs to bring a PostgreSQL archive up to date."""
+
+VERSION_TABLE = "guardrails_schema"
+BUSY_TIMEOUT = 5.0
+"""Seconds that a SQLite statement waits for another process, and that PostgreSQL may take to answer a connection."""
+
+_MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
+_OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
+_NO_ARCHIVE = "no archive yet: start a guardian (celery -A proj guardian)"
+_WRITE = "guardrails_write"
+# alembic's `context` and `op` are global to the process
+_migrating = threading.Lock()
+
+
+class SchemaState(str, Enum):
+    """How an archive's schema stands to this version's."""
+
+    CURRENT = "current"
+    OLDER = "older"
+    EMPTY = "empty"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Store:
+    """The archive's database, as every query function gets its connections.
+
+    Args:
+        engine: made by `open_store`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.url = _shown(engine.url)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction that may write: committed at the end, rolled back when anything is raised.
+
+        On SQLite it takes the write lock at once, so that it cannot fail half way because another process writes.
+
+        Raises:
+            StoreError: the database cannot be opened, is locked for over five seconds, or refuses a statement.
+        """
+        with self._transaction(write=True) as conn:
+            yield conn
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads: on SQLite it waits for no writer.
+
+        Raises:
+            StoreError: as `begin`.
+        """
+        with self._transaction(write=False) as conn:
+            yield conn
+
+    def check(self) -> SchemaState:
+        """How the archive's schema stands to this version's; nothing is changed.
+
+        Raises:
+            SchemaMismatch: it is newer than this version, or it is a PostgreSQL archive whose schema is older.
+            StoreError: the database cannot be read.
+        """
+        with self.read() as conn:
+            state = self._state(conn)
+        if state is not SchemaState.CURRENT and self.engine.dialect.name != "sqlite":
+            found = "has no tables yet" if state is SchemaState.EMPTY else "is older than this version"
+            raise SchemaMismatch(self.url, f"the schema {found}, run: {MIGRATE_COMMAND}")
+        return state
+
+    def migrate(self) -> None:
+        """Bring the schema up to this version's, in one transaction; safe when several processes do it at once.
+
+        Raises:
+            SchemaMismatch: it is newer than this version.
+            StoreError: the database cannot be written.
+        """
+        with _migrating, self.begin() as conn:
+            if conn.dialect.name == "postgresql":
+                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            if self._state(conn) is not SchemaState.CURRENT:
+                config = _alembic()
+                config.attributes["connection"] = conn
+                command.upgrade(config, "head")
+
+    def ready(self) -> Store:
+        """This store, once its schema is this version's: an older SQLite archive is migrated by itself.
+
+        Raises:
+            SchemaMismatch: as `check`.
+            StoreError: as `migrate`.
+        """
+        if self.check() is not SchemaState.CURRENT:
+            self.migrate()
+        return self
+
+    def close(self) -> None:
+        """Close the connections; the store may still be used and opens new ones."""
+        self.engine.dispose()
+
+    def _state(self, conn: Connection) -> SchemaState:
+        script = ScriptDirectory.from_config(_alembic())
+        current = MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        if current is None:
+            return SchemaState.EMPTY
+        if current == script.get_current_head():
+            return SchemaState.CURRENT
+        if current in {revision.revision for revision in script.walk_revisions()}:
+            return SchemaState.OLDER
+        raise SchemaMismatch(self.url, f"its schema {current} is newer than this version: upgrade celery-guardrails")
+
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Connection]:
+        try:
+            with self.engine.connect().execution_options(**{_WRITE: write}) as conn, conn.begin():
+                yield conn
+        except SQLAlchemyError as exc:
+            raise StoreError(self.url, _reason(exc)) from exc
+
+
+def open_store(url: str, *, create: bool = True) -> Store:
+    """Open the archive.
+
+    Args:
+        url: `sqlite:///path/to/file.db`, `sqlite://` (in memory, for tests) or `postgresql://user:password@host/name`.
+        create: `False` for those who only read: an archive that does not exist yet is an error, and stays so.
+
+    Raises:
+        StoreError: the url is none, its driver is not installed, the file's folder is missing, or, with
+            `create=False`, there is no archive yet.
+    """
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        raise StoreError("?", "the url is none: write sqlite:///file.db or postgresql://user@host/name") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        store = _sqlite(parsed, create)
+    elif backend in {"postgresql", "postgres"}:
+        store = _postgresql(parsed)
+    else:
+        raise StoreError(_shown(parsed), f"{backend} is not supported: use sqlite or postgresql")
+    if not create:
+        with store.read() as conn:
+            if store._state(conn) is SchemaState.EMPTY:
+                raise StoreError(store.url, _NO_ARCHIVE)
+    return store
+
+
+def _sqlite(url: URL, create: bool) -> Store:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise StoreError(_shown(url), f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is the oldest that works")
+    args: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
+    if url.database in (None, "", ":memory:"):
+        args["poolclass"] = StaticPool
+    else:
+        path = Path(str(url.database))
+        if not path.parent.is_dir():
+            raise StoreError(_shown(url), f"the folder {path.parent} does not exist")
+        if not create and not path.exists():
+            raise StoreError(_shown(url), _NO_ARCHIVE)
+    engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, **args)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Store(engine)
+
+
+def _postgresql(url: URL) -> Store:
+    url = url.set(drivername="postgresql+psycopg")
+    connect_args = {} if "connect_timeout" in url.query else {"connect_timeout": int(BUSY_TIMEOUT)}
+    try:
+        engine = create_engine(
+            url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=connect_args
+        )
+    except ImportError:
+        raise StoreError(_shown(url), "psycopg is missing: pip install 'celery-guardrails[postgres]'") from None
+    return Store(engine)
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    # the driver's own implicit BEGIN starts too late to take the write lock first
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # a commit survives a power cut: the queue is acknowledged on its strength
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    write = conn.get_execution_options().get(_WRITE, True)
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "celery_guardrails.store:migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _shown(url: URL) -> str:
+    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _reason(exc: SQLAlchemyError) -> str:
+    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,1 @@
+"""The revisions, oldest first by number; a published one is never changed."""

@@ -1,0 +1,205 @@
+"""What goes into the archive and what comes out of it, as data.
+
+Owns the states of a dead letter and the shapes that queries return. Knows neither SQL nor who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from celery_guardrails.letters.codec import encode
+from celery_guardrails.letters.record import Letter
+
+__all__ = [
+    "Archivable",
+    "Archived",
+    "ArchivedLetter",
+    "Confirmation",
+    "Death",
+    "Group",
+    "Keyset",
+    "LetterSummary",
+    "Outcome",
+    "Page",
+    "State",
+    "Stats",
+]
+
+
+class State(str, Enum):
+    """Where a dead letter stands: `dead` -> `requeued` -> `recovered`, or `dead` again; `dead` <-> `discarded`."""
+
+    DEAD = "dead"
+    REQUEUED = "requeued"
+    RECOVERED = "recovered"
+    DISCARDED = "discarded"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Outcome(str, Enum):
+    """What archiving one death came to."""
+
+    NEW = "new"
+    """Work that the archive did not know."""
+    DUPLICATE = "duplicate"
+    """This very death is archived already: a redelivery."""
+    REGRESSED = "regressed"
+    """Work that was put back has died again; it is `dead` with this generation."""
+    STALE = "stale"
+    """A death that changes no state: of an older generation, or a second one of the same; kept in the history."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Confirmation(str, Enum):
+    """What a report of success came to."""
+
+    RECOVERED = "recovered"
+    """The letter is now `recovered`."""
+    ALREADY = "already"
+    """It was recovered before."""
+    STALE = "stale"
+    """Another generation, or a state in which success changes nothing."""
+    UNKNOWN = "unknown"
+    """The archive has no such letter."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Archivable:
+    """A letter together with its JSON exactly as it was published."""
+
+    letter: Letter
+    payload: bytes
+
+    @classmethod
+    def of(cls, letter: Letter) -> Archivable:
+        """A letter that was not published: one that the guardian made for an unreadable message."""
+        return cls(letter, encode(letter))
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """One death after archiving. `id` is the dead letter's, `death_id` this death's."""
+
+    id: str
+    death_id: str
+    outcome: Outcome
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class LetterSummary:
+    """One row of the archive, without the replayable payload.
+
+    `id` is the first death's; `message` is redacted and cut to 500 characters; `attempts` counts the executions of
+    the latest generation; `regressed` says that it died again after a requeue; `requeue_tried_at` is when somebody
+    last set out to publish it and `requeue_published_at` when the broker took it; `resolved_at` is when it was
+    recovered or discarded; `death_id` is the latest death's.
+    """
+
+    id: str
+    task: str
+    task_id: str
+    root_id: str | None
+    parent_id: str | None
+    group_id: str | None
+    state: State
+    reason: str
+    category: str
+    error: str
+    message: str
+    fingerprint: str
+    generation: int
+    environment: str
+    worker: str
+    queue: str
+    owner: str | None
+    severity: str
+    version: str | None
+    published_at: datetime | None
+    first_failed_at: datetime
+    died_at: datetime
+    archived_at: datetime
+    requeued_at: datetime | None
+    requeued_by: str | None
+    requeue_reason: str | None
+    requeue_tried_at: datetime | None
+    requeue_published_at: datetime | None
+    resolved_at: datetime | None
+    regressed: bool
+    attempts: int
+    death_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedLetter:
+    """One dead letter whole: its row, and the letter of its latest death, which is what a requeue publishes."""
+
+    summary: LetterSummary
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One time that the work died, with that letter."""
+
+    id: str
+    generation: int
+    died_at: datetime
+    reason: str
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Keyset:
+    """Where a page ended; the next one starts after it."""
+
+    died_at: datetime
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some dead letters in order; `next` is `None` on the last page."""
+
+    letters: tuple[LetterSummary, ...]
+    next: Keyset | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Dead letters that have something in common.
+
+    `key` holds the columns grouped by and their values (an absent value is `""`); `error`, `message` and
+    `sample_id` are those of the latest death in the group; `states` counts by state.
+    """
+
+    key: Mapping[str, str]
+    count: int
+    first_died_at: datetime
+    last_died_at: datetime
+    error: str
+    message: str
+    sample_id: str
+    regressed: int
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts over the archive; `oldest_dead_at` is the death of the one that has waited longest for a decision."""
+
+    total: int
+    by_state: Mapping[str, int]
+    by_task: Mapping[str, int]
+    by_reason: Mapping[str, int]
+    oldest_dead_at: datetime | None

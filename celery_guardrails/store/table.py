@@ -1,0 +1,129 @@
+"""The archive's tables, without those of the alerts.
+
+`dead_letter` is one row for each piece of dead work; `death` one for each time it died, with the whole letter as it
+was published; `letter_argument` the values kept in clear, for `arg.NAME`; `audit` who did what; `lease` and
+`guardian` which guardian does what. Knows no query.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text, text
+from sqlalchemy.sql import expression
+
+from celery_guardrails.store.metadata import UtcDateTime, metadata
+
+__all__ = ["audit", "dead_letter", "death", "guardian", "lease", "letter_argument"]
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    Column("id", Text, primary_key=True),  # of the first death
+    Column("task", Text, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("root_id", Text),
+    Column("parent_id", Text),
+    Column("group_id", Text),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("message", Text, nullable=False),  # redacted at capture, cut
+    Column("fingerprint", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("owner", Text),
+    Column("severity", Text, nullable=False),
+    Column("version", Text),
+    Column("published_at", UtcDateTime),
+    Column("first_failed_at", UtcDateTime, nullable=False),
+    Column("died_at", UtcDateTime, nullable=False),
+    Column("archived_at", UtcDateTime, nullable=False),
+    Column("requeued_at", UtcDateTime),
+    Column("requeued_by", Text),
+    Column("requeue_reason", Text),
+    Column("requeue_tried_at", UtcDateTime),  # when somebody last set out to publish it
+    Column("requeue_published_at", UtcDateTime),  # null while claimed and not yet known to be published
+    Column("resolved_at", UtcDateTime),  # recovered or discarded
+    Column("regressed", Boolean, nullable=False, server_default=expression.false()),
+    Column("attempts", Integer, nullable=False),  # executions of the latest generation
+    Column("death_id", Text, nullable=False),  # the latest death: what would be requeued
+    # text_pattern_ops lets PostgreSQL use an index for `task:billing.*`, whatever the database's collation
+    Index("ix_dead_letter_died_at", "died_at", "id"),
+    Index("ix_dead_letter_state", "state", "died_at", "id"),
+    Index("ix_dead_letter_task", "task", "died_at", "id", postgresql_ops={"task": "text_pattern_ops"}),
+    Index("ix_dead_letter_reason", "reason", "died_at", "id"),
+    Index("ix_dead_letter_queue", "queue", "died_at", "id", postgresql_ops={"queue": "text_pattern_ops"}),
+    Index("ix_dead_letter_fingerprint", "fingerprint", "died_at", "id"),
+    Index(
+        "ix_dead_letter_unpublished",
+        "requeue_tried_at",
+        sqlite_where=text("state = 'requeued' AND requeue_published_at IS NULL"),
+        postgresql_where=text("state = 'requeued' AND requeue_published_at IS NULL"),
+    ),
+)
+
+death = Table(
+    "death",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("letter_id", Text, ForeignKey("dead_letter.id", ondelete="CASCADE"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("died_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # the letter's JSON as published
+    Index("ix_death_letter_id", "letter_id", "generation"),
+)
+
+letter_argument = Table(
+    "letter_argument",
+    metadata,
+    Column("letter_id", Text, ForeignKey("dead_letter.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Index(
+        "ix_letter_argument_value",
+        "name",
+        "value",
+        postgresql_ops={"name": "text_pattern_ops", "value": "text_pattern_ops"},
+    ),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # SQLite gives numbers by itself, and never twice, only to a column that is INTEGER and AUTOINCREMENT
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("before", Text),  # JSON
+    Column("after", Text),  # JSON
+    Column("outcome", Text, nullable=False),
+    Column("operation_id", Text),
+    Index("ix_audit_target", "target", "seq"),
+    Index("ix_audit_actor", "actor", "seq"),
+    sqlite_autoincrement=True,
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+guardian = Table(
+    "guardian",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+)
