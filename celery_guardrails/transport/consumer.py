@@ -15,6 +15,7 @@ from celery import Celery
 from kombu import Connection, Consumer, Message, Queue
 
 from celery_guardrails.errors import GuardrailsError
+from celery_guardrails.transport.connection import connection_errors, opened
 
 __all__ = ["ConsumerLost", "DeadLetterConsumer", "Delivery", "waiting"]
 
@@ -73,7 +74,7 @@ class DeadLetterConsumer:
                     connection.drain_events(timeout=left)
                 except TimeoutError:
                     break
-        except self._errors() as exc:
+        except connection_errors(self._connection) as exc:
             self.close()
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
@@ -87,7 +88,7 @@ class DeadLetterConsumer:
         try:
             for delivery in deliveries:
                 delivery.ack()
-        except self._errors() as exc:
+        except connection_errors(self._connection) as exc:
             self.close()
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
@@ -110,8 +111,7 @@ class DeadLetterConsumer:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            connection = self._app.connection_for_read(heartbeat=0)
-            self._connection = connection
+            connection = self._connection = opened(self._app)
             channel = connection.channel()
             consumer = Consumer(channel, self._queues, accept=None, on_message=self._arrive, auto_declare=True)
             consumer.qos(prefetch_count=self._prefetch)
@@ -132,12 +132,6 @@ class DeadLetterConsumer:
             )
         )
 
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        known: tuple[type[BaseException], ...] = (OSError, ConnectionError)
-        if self._connection is not None:
-            known += (*self._connection.connection_errors, *self._connection.channel_errors)
-        return known
-
 
 def waiting(app: Celery, queues: Sequence[str]) -> int:
     """How many messages wait in these queues; one that does not exist counts as empty.
@@ -146,14 +140,18 @@ def waiting(app: Celery, queues: Sequence[str]) -> int:
         ConsumerLost: the broker cannot be reached.
     """
     total = 0
+    connection: Connection | None = None
     try:
-        with app.connection_for_read(heartbeat=0, connect_timeout=2.0) as connection:
-            for name in queues:
-                with connection.channel() as channel:
-                    try:
-                        total += channel.queue_declare(queue=name, passive=True).message_count
-                    except connection.channel_errors:
-                        continue
-    except (OSError, *app.connection_for_read().connection_errors) as exc:
+        connection = opened(app, timeout=2.0)
+        for name in queues:
+            with connection.channel() as channel:
+                try:
+                    total += channel.queue_declare(queue=name, passive=True).message_count
+                except connection.channel_errors:
+                    continue
+    except connection_errors(connection) as exc:
         raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+    finally:
+        if connection is not None:
+            connection.release()
     return total

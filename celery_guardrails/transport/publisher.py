@@ -18,6 +18,7 @@ from celery import Celery
 from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.connection import connection_errors, opened
 
 __all__ = ["Envelope", "Publisher"]
 
@@ -133,16 +134,9 @@ class Publisher:
             self._drop(line)
 
     def _open(self) -> _Line:
-        connection = self._app.connection_for_write(
-            transport_options={"confirm_publish": True}, connect_timeout=min(self._timeout, 4.0)
-        )
-        try:
-            channel = connection.channel()
-            mandatory = connection.transport.driver_type == "amqp"
-            return _Line(connection, Producer(channel, auto_declare=False), mandatory)
-        except BaseException:
-            connection.release()
-            raise
+        connection = opened(self._app, confirm=True, timeout=min(self._timeout, 4.0))
+        mandatory = connection.transport.driver_type == "amqp"
+        return _Line(connection, Producer(connection.channel(), auto_declare=False), mandatory)
 
     def _drop(self, line: _Line | None) -> None:
         if line is None:
@@ -154,5 +148,4 @@ class Publisher:
 
 
 def _is_recoverable(line: _Line, exc: Exception) -> bool:
-    errors = (*line.connection.connection_errors, *line.connection.channel_errors, MessageNacked, NotFound, OSError)
-    return isinstance(exc, errors)
+    return isinstance(exc, (*connection_errors(line.connection), MessageNacked, NotFound))
