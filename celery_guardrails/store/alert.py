@@ -222,7 +222,7 @@ def letter_states(conn: Connection, environment: str, task: str, fingerprint: st
     if fingerprint is not None:
         of_task.append(dead_letter.c.fingerprint == fingerprint)
     query = select(dead_letter.c.state, func.count()).where(*of_task).group_by(dead_letter.c.state)
-    return dict(conn.execute(query).tuples().all())
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def _group(row: RowMapping) -> GroupRow:

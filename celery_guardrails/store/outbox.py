@@ -160,7 +160,7 @@ def sweep(conn: Connection, *, fence: int, now: datetime) -> int:
 def statuses(conn: Connection) -> dict[str, int]:
     """How many notifications are in which status."""
     query = select(alert_outbox.c.status, func.count()).group_by(alert_outbox.c.status)
-    return dict(conn.execute(query).tuples().all())
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def prune_outbox(conn: Connection, before: datetime) -> int:

@@ -67,7 +67,8 @@ class SlackStandIn(LocalServer):
     Set `mode` for all calls from now on; `script("chat.postMessage", Mode.SERVER_ERROR, Mode.OK)` for the next calls
     of one method (`"webhook"` for the webhook, `"*"` for any). `retry_after` (seconds) goes into 429 answers,
     `slow_for` (seconds) is how long `Mode.SLOW` takes to answer what it has done. `scopes` are what the token may do
-    beside posting: remove `history` or `list` to have those methods refused.
+    beside posting: remove `history` or `list` to have those methods refused. `clock` gives the epoch seconds of a
+    message's ts; replace it where a test's time is a value.
 
     Args:
         port: where to listen; 0 takes a free one.
@@ -79,6 +80,7 @@ class SlackStandIn(LocalServer):
         self.mode: Mode | str = Mode.OK
         self.retry_after = 30
         self.slow_for = 30.0
+        self.clock: Callable[[], float] = time.time
         self.scopes = {"history", "list"}
         self.messages: dict[str, SlackMessage] = {}
         self.calls: list[str] = []
@@ -246,7 +248,7 @@ class SlackStandIn(LocalServer):
         return self.channels.setdefault(name, known)
 
     def _next_ts(self) -> str:
-        self._last_ts = max(time.time_ns() // 1000, self._last_ts + 1)
+        self._last_ts = max(round(self.clock() * 1_000_000), self._last_ts + 1)
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
     def _tell(self, message: SlackMessage, what: str) -> None:
