@@ -1,0 +1,210 @@
+"""An outage of the shop's mail provider, played with real processes: `make demo`, or `python -m example_project.demo`.
+
+Twelve onboarding emails run into it, retry, die, are announced by one Slack message, and are put back when the
+provider is repaired. Each promise is checked on the way; the exit code is 0 only if all of them held. The broker is a
+SQLite file, or what `BROKER_URL` says. This file is the story; `scene.py` is how it is set up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from types import FrameType
+from typing import Any
+
+from example_project.scene import CommandFailed, Scene
+from example_project.shop.mail_server import OK, TIME_OUT
+from example_project.stage import StageError
+from example_project.timeline import Timeline
+
+__all__ = ["main"]
+
+CUSTOMERS, ORDERS = 12, 4
+EMAIL, IMPORT = "send_onboarding_email", "import_order"
+DIE_WITHIN, RECOVER_WITHIN = 75.0, 40.0
+
+
+def main() -> int:
+    """Play the demo; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
+    timeline = Timeline()
+    scene = Scene(timeline, os.environ)
+    trouble = ""
+    try:
+        with scene:
+            customers = play(scene)
+        check_the_end(scene, customers)
+    except (StageError, CommandFailed) as error:
+        trouble = str(error)
+    except KeyboardInterrupt:
+        timeline.say("stopped; every process that was started has ended", style="bold red")
+        return 130
+    finally:
+        scene.leave_broker_clean()
+    good = timeline.verdict(trouble)
+    scene.remove() if good else scene.show_logs()
+    return 0 if good else 1
+
+
+def play(scene: Scene) -> list[str]:
+    """The story, act by act; returns the customers' addresses."""
+    scene.timeline.act("The shop opens")
+    scene.open()
+    scene.timeline.act("The mail provider stops answering")
+    customers = break_provider(scene)
+    watch_them_die(scene)
+    scene.timeline.act("What people see")
+    check_slack(scene)
+    check_letters(scene)
+    scene.timeline.act("The provider is repaired, and the work is put back")
+    put_back(scene)
+    return customers
+
+
+def break_provider(scene: Scene) -> list[str]:
+    """The provider accepts connections and says nothing more; then the day's work comes in."""
+    scene.timeline.command(scene.world.set_mail_mode(TIME_OUT), "accepts connections, never answers")
+    published = scene.python("example_project.shop.storefront", "--customers", str(CUSTOMERS), "--orders", str(ORDERS))
+    scene.timeline.say(f"{CUSTOMERS} onboarding emails, {ORDERS} webhooks and one order without lines are in the queue")
+    return list(json.loads(published)["addresses"])
+
+
+def watch_them_die(scene: Scene) -> None:
+    """Until Slack knows of all dead letters, say how the mail server is called again and again."""
+    told = 0
+
+    def announced() -> bool:
+        nonlocal told
+        calls = scene.world.calls()
+        if len(calls) >= told + CUSTOMERS:
+            told = len(calls) // CUSTOMERS * CUSTOMERS
+            scene.timeline.say(f"mail server: {told} connections so far, none answered")
+        return scene.slack_log.count(EMAIL) >= CUSTOMERS and scene.slack_log.count(IMPORT) >= 1
+
+    scene.stage.wait_until(announced, "Slack knows of all dead letters", DIE_WITHIN)
+    webhooks = scene.webhooks()
+    scene.timeline.check(
+        len(webhooks) == ORDERS == len(set(webhooks)),
+        "the webhooks were not held up by the failing emails",
+        f"{len(webhooks)} delivered, each once",
+    )
+
+
+def check_slack(scene: Scene) -> None:
+    """One message for the twelve, which grew in place; one of its own for the bug."""
+    about = scene.slack_log.about(EMAIL)
+    scene.show_slack(EMAIL)
+    posts = [arrival for arrival in about if arrival.what == "posted"]
+    scene.timeline.check(
+        len(posts) == 1 and not any(arrival.what == "replied" for arrival in about),
+        f"one Slack message for the {CUSTOMERS}",
+        f"{len(posts)} posted",
+    )
+    counts = list(dict.fromkeys(arrival.count for arrival in about))
+    scene.timeline.check(
+        len({arrival.ts for arrival in about}) == 1 and len(counts) > 1 and counts == sorted(counts),
+        "it grew in place",
+        f"{' → '.join(map(str, counts))} dead letters, by edits of message {about[0].ts}",
+    )
+    bug = scene.slack_log.about(IMPORT)
+    scene.timeline.check(
+        len(bug) == 1 and bug[0].ts != about[0].ts, "the import's bug has a message of its own", bug[0].headline
+    )
+
+
+def check_letters(scene: Scene) -> None:
+    """What the archive says: the emails after several attempts with growing delays, the bug after one."""
+    scene.guardrails("dlq", "groups")
+    dead = scene.guardrails_json("dlq", "list", "--state", "dead")
+    emails = [letter for letter in dead if letter["task"] == f"shop.{EMAIL}"]
+    bugs = [letter for letter in dead if letter["task"] == f"shop.{IMPORT}"]
+    held = len(emails) == CUSTOMERS and len(bugs) == 1 and len(dead) == CUSTOMERS + 1
+    scene.timeline.check(held, "every failed task is in the archive", f"{len(emails)} emails, {len(bugs)} import")
+    if not held:
+        raise StageError(f"the archive holds {Counter(letter['task'] for letter in dead)}")
+    scene.guardrails("dlq", "show", emails[0]["id"])
+    letters = scene.letters([letter["id"] for letter in emails])
+    scene.timeline.check(
+        {letter["reason"] for letter in letters} == {"attempts_exhausted"},
+        "the emails used up their attempts",
+        _counted(f"{len(letter['attempts'])} attempts, {letter['reason']}" for letter in letters),
+    )
+    check_delays(scene, [_delays(letter) for letter in letters])
+    [bug] = scene.letters([bugs[0]["id"]])
+    scene.timeline.check(
+        len(bug["attempts"]) == 1 and bug["reason"] == "permanent_error",
+        "the bug died at once, without a retry",
+        f"{len(bug['attempts'])} attempt, {bug['reason']}: {bug['error']['type']}",
+    )
+
+
+def check_delays(scene: Scene, delays: list[list[float]]) -> None:
+    """Each email waited longer each time, and no two waited alike."""
+    grew = all(len(one) >= 2 and one == sorted(set(one)) for one in delays)
+    steps = [f"{min(step):.1f} to {max(step):.1f} s" for step in zip(*delays, strict=False)]
+    scene.timeline.check(grew, "their delays grew", ", then ".join(steps))
+    first = {one[0] for one in delays if one}
+    scene.timeline.check(
+        len(first) > len(delays) // 2,
+        "the jitter spread them",
+        f"{len(first)} different first delays for {len(delays)} emails",
+    )
+
+
+def put_back(scene: Scene) -> None:
+    """Repair, requeue with a reason, and wait until the archive says that all have recovered."""
+    scene.timeline.command(scene.world.set_mail_mode(OK))
+    scene.guardrails("dlq", "requeue", f"task:shop.{EMAIL} state:dead", "--reason", "provider repaired")
+    scene.stage.wait_until(lambda: len(scene.world.mailbox()) >= CUSTOMERS, "all emails have arrived", RECOVER_WITHIN)
+    scene.timeline.say(f"mail server: {len(scene.world.mailbox())} letters accepted")
+    arguments = ("dlq", "list", "--task", f"shop.{EMAIL}", "--state", "recovered")
+    recovered = scene.poll_guardrails_json(lambda found: len(found) >= CUSTOMERS, RECOVER_WITHIN, *arguments)
+    scene.timeline.check(
+        len(recovered) == CUSTOMERS and {letter["state"] for letter in recovered} == {"recovered"},
+        "the letters read recovered",
+        f"{len(recovered)} recovered",
+    )
+    left = scene.guardrails_json("dlq", "list", "--state", "dead")
+    scene.timeline.check(
+        [letter["task"] for letter in left] == [f"shop.{IMPORT}"],
+        "what was not put back is still there",
+        f"{len(left)} dead: {', '.join(letter['task'] for letter in left)}",
+    )
+
+
+def check_the_end(scene: Scene, customers: list[str]) -> None:
+    """When nothing runs any more, nothing can arrive twice any more."""
+    scene.timeline.act("The shop closes")
+    codes = {actor.name: actor.process.returncode for actor in scene.stage.actors}
+    ended = {name: code for name, code in codes.items() if name in ("worker", "guardian")}
+    scene.timeline.check(
+        set(ended.values()) == {0},
+        "worker and guardian stopped cleanly",
+        ", ".join(f"{name}: exit code {code}" for name, code in ended.items()),
+    )
+    arrived = Counter(letter["to"] for letter in scene.world.mailbox())
+    scene.timeline.check(
+        arrived == Counter(customers),
+        f"all {CUSTOMERS} emails arrived, each exactly once",
+        _counted(f"arrived {times} x" for times in arrived.values()),
+    )
+
+
+def _delays(letter: dict[str, Any]) -> list[float]:
+    return [float(attempt["delay"]) for attempt in letter["attempts"] if attempt["delay"] is not None]
+
+
+def _counted(what: Any) -> str:
+    return "; ".join(f"{count} x {words}" for words, count in Counter(what).items()) or "nothing"
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

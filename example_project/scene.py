@@ -1,0 +1,176 @@
+"""How the demo is set up: the processes around the shop, the commands a person would type, and what they answer.
+
+Commands run as they are shown, in processes of their own. The story is in `demo.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rich.text import Text
+
+from celery_guardrails.testing import SlackStandIn
+from example_project.slack_log import Arrival, SlackLog
+from example_project.slack_view import slack_message
+from example_project.stage import Actor, Stage
+from example_project.timeline import Timeline
+from example_project.world import ROOT, World
+
+__all__ = ["CommandFailed", "Scene"]
+
+CHANNEL = "#shop-alerts"
+_CELERY = ("celery", "-A", "example_project.shop")
+_COMMAND_WITHIN = 60
+_POLL_EVERY = 1.0
+_LOG_LINES = 25
+_AT_ONCE = 3
+
+
+class CommandFailed(Exception):
+    """A command ended with another exit code than 0."""
+
+
+class Scene:
+    """The shop with everything around it; a context manager that stops all of it.
+
+    Args:
+        timeline: where it is shown.
+        environ: the demo's own environment.
+    """
+
+    def __init__(self, timeline: Timeline, environ: Mapping[str, str]) -> None:
+        self.timeline = timeline
+        self.world = World(environ)
+        self.stage = Stage(self.world.directory, ROOT, self.world.environ)
+        self.slack_log = SlackLog(self._tell)
+        self.slack = SlackStandIn(on_change=self.slack_log)
+        self._partner: Actor | None = None
+
+    def __enter__(self) -> Scene:
+        self.slack.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # a second Ctrl-C must not leave a process behind
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            self.stage.stop()
+        finally:
+            self.slack.stop()
+
+    def open(self) -> None:
+        """Start every process, the shop's own last, when all that they need is there."""
+        self.timeline.say(f"broker: {self.world.broker}")
+        mail = self._start_server("mail server", "example_project.shop.mail_server", str(self.world.mail))
+        self._partner, partner_address = self._start_server("partner", "example_project.shop.partner_server")
+        self.timeline.say(f"a stand-in for Slack: {self.slack.base_url}", style="dim")
+        self.world.environ |= {
+            "SHOP_SMTP": mail[1],
+            "SHOP_PARTNER_URL": f"http://{partner_address}/orders",
+            "GUARDRAILS_SLACK_BASE_URL": self.slack.base_url,
+            "GUARDRAILS_SLACK_TOKEN": "xoxb-stand-in",
+            "GUARDRAILS_SLACK_CHANNEL": CHANNEL,
+        }
+        self.guardrails("check")
+        worker = self._start("worker", "worker", "--concurrency", "2", "--loglevel", "INFO")
+        self._start("guardian", "guardian")
+        self.stage.wait_for_log(worker, r" ready\.")
+        self.timeline.say("the worker is ready")
+
+    def guardrails(self, *arguments: str) -> None:
+        """Run `celery guardrails ...` and show what it answers."""
+        answer = self._run(_CELERY, "guardrails", *arguments)
+        self.timeline.show(Text.from_ansi(answer.rstrip()))
+
+    def guardrails_json(self, *arguments: str, shown: bool = True) -> Any:
+        """Run it with `--json` and return what it answers."""
+        return json.loads(self._run(_CELERY, "guardrails", *arguments, "--json", shown=shown))
+
+    def poll_guardrails_json(self, enough: Callable[[Any], bool], seconds: float, *arguments: str) -> Any:
+        """Run it again and again until the answer is `enough`; the last answer when the time is up."""
+        until, answer = time.monotonic() + seconds, self.guardrails_json(*arguments)
+        while not enough(answer) and time.monotonic() < until:
+            time.sleep(_POLL_EVERY)
+            answer = self.guardrails_json(*arguments, shown=False)
+        return answer
+
+    def letters(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Each of these dead letters, as `dlq show --json` has it."""
+        others = f"   # and the other {len(ids) - 1}" if len(ids) > 1 else ""
+        line = shlex.join([*_CELERY, "guardrails", "dlq", "show", ids[0], "--json"])
+        self.timeline.command(line + others)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda one: self.guardrails_json("dlq", "show", one, shown=False), ids))
+
+    def python(self, module: str, *arguments: str) -> str:
+        """Run a module of the shop's."""
+        return self._run(("python", "-m"), module, *arguments)
+
+    def show_slack(self, task: str) -> None:
+        """Show the message about a task as a person would see it."""
+        about = self.slack_log.about(task)
+        message = self.slack.messages[about[0].ts]
+        edits = f"edited {len(message.edits)} times" if message.edits else "not edited"
+        self.timeline.show(slack_message(message.blocks, CHANNEL, edits, self.timeline.width))
+
+    def webhooks(self) -> list[str]:
+        """What the partner has received."""
+        lines = self._partner.log.read_text().splitlines() if self._partner else []
+        return [line for line in lines if line.startswith("received ")]
+
+    def leave_broker_clean(self) -> None:
+        """Take the demo's queues off a broker that others use too."""
+        try:
+            self.world.remove_queues()
+        except Exception as error:  # noqa: BLE001  the demo is over, whatever the broker says to this
+            self.timeline.say(f"could not remove the queues {self.world.queue}*: {error}", style="yellow")
+
+    def show_logs(self) -> None:
+        """Show the last lines of the processes that failed; of worker and guardian when none did."""
+        failed = [actor for actor in self.stage.actors if actor.process.returncode != 0]
+        for actor in failed or [actor for actor in self.stage.actors if actor.name in ("worker", "guardian")]:
+            self.timeline.act(f"{actor.name} (exit code {actor.process.returncode}), the end of {actor.log}")
+            for line in actor.tail(_LOG_LINES):
+                self.timeline.console.print(Text(line, style="dim"))
+        self.timeline.console.print(f"\nlogs, archive and broker are kept in {self.world.directory}")
+
+    def remove(self) -> None:
+        """Remove what the demo has written."""
+        self.world.remove()
+
+    def _tell(self, arrival: Arrival) -> None:
+        verb = {"posted": "a new message", "edited": "the message now reads", "replied": "a reply"}[arrival.what]
+        self.timeline.say(f"Slack {CHANNEL}, {verb}: {arrival.headline}", style="magenta")
+
+    def _start_server(self, name: str, module: str, *arguments: str) -> tuple[Actor, str]:
+        self.timeline.command(shlex.join(["python", "-m", module, *arguments, "&"]).replace("'&'", "&"))
+        actor = self.stage.start(name, [sys.executable, "-m", module, *arguments])
+        return actor, self.stage.wait_for_log(actor, r"listening on (\S+)")
+
+    def _start(self, name: str, *arguments: str) -> Actor:
+        self.timeline.command(shlex.join([*_CELERY, *arguments]) + " &")
+        return self.stage.start(name, [sys.executable, "-m", *_CELERY, *arguments])
+
+    def _run(self, program: tuple[str, ...], *arguments: str, shown: bool = True) -> str:
+        line = shlex.join([*program, *arguments])
+        if shown:
+            self.timeline.command(line)
+        real = [sys.executable, "-m", *program] if program == _CELERY else [sys.executable, "-m"]
+        colour = {"FORCE_COLOR": "1"} if self.timeline.console.is_terminal and "--json" not in arguments else {}
+        environ = {**self.world.environ, "COLUMNS": str(self.timeline.width), **colour}
+        done = subprocess.run(
+            [*real, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_COMMAND_WITHIN, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise CommandFailed(f"$ {line}\nexit code {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
+        return done.stdout
