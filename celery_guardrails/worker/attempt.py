@@ -1,0 +1,209 @@
+"""What a worker does when an attempt has failed: describe, decide, act.
+
+    body raised -> describe -> decide -> Retry:      publish the retry, raise Celery's Retry
+                                      -> DeadLetter: publish the letter, then let the failure out (or park it)
+
+The dead letter is confirmed before the result backend and the errbacks hear of the failure. Nothing here may make a
+task's outcome worse than it was: failures of ours are logged and the original exception goes its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from celery_guardrails import clock
+from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.header import Header, read_header, write_header
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy import Policy, decide, describe
+from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.failure import Attempt, Failure, History
+from celery_guardrails.worker import sentry
+from celery_guardrails.worker.capture import capture
+from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.republish import publish_retry
+
+__all__ = ["FINAL", "FailedRun", "attempt_failed", "attempt_recovered", "eager_retry", "examine", "is_plain"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+FINAL = "_guardrails_final"
+"""Where a request keeps the decision of a `retry()` that was refused: whatever leaves the body then is final."""
+
+PARKED = "DEAD_LETTERED"
+# The system's source has no state that forked children would share, so their jitters differ.
+_rng = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """One failed attempt with all that is known about it."""
+
+    task: Any
+    request: Any
+    guard: Guardrails
+    policy: Policy
+    failure: Failure
+    header: Header
+    started_at: datetime | None
+    now: datetime
+
+    @property
+    def history(self) -> History:
+        """What the decision looks at."""
+        begun = self.header.deadline_starts_at or self.started_at or self.now
+        return History(int(self.request.retries or 0) + 1, begun, self.header.attempts)
+
+    def attempt(self, delay: float | None) -> Attempt:
+        """This attempt as a history entry; `delay` seconds until the next one."""
+        return Attempt(
+            number=int(self.request.retries or 0) + 1,
+            started_at=self.started_at,
+            ended_at=self.now,
+            error=self.failure.error,
+            message=self.failure.message,
+            category=self.failure.category,
+            fingerprint=self.failure.fingerprint,
+            worker=str(self.request.hostname or ""),
+            delay=delay,
+            generation=self.header.generation,
+        )
+
+
+def is_plain(task: Any) -> bool:
+    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
+    return BUILT_IN.match(task.name) is not None or not Guardrails.of(task.app).settings.enabled
+
+
+def examine(task: Any, request: Any, exc: BaseException, started: float | None) -> FailedRun:
+    """Gather what is known about a failed attempt. `started` is in epoch seconds."""
+    guard = Guardrails.of(task.app)
+    now = clock.now()
+    header = read_header(request.__dict__)
+    started_at = clock.from_epoch(started) if started is not None else None
+    if header.published_at is None:
+        # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
+        header = Header(
+            started_at or now, header.requeued_at, header.attempts, header.crashes, header.dead_letter_id,
+            header.generation,
+        )  # fmt: skip
+    policy = guard.policy_of(task).policy
+    return FailedRun(task, request, guard, policy, describe(exc, now), header, started_at, now)
+
+
+def attempt_failed(task: Any, request: Any, exc: Exception, started: float) -> BaseException:
+    """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or Celery's word.
+
+    Args:
+        task: the task.
+        request: its request.
+        exc: what left the body.
+        started: when the attempt began, in epoch seconds.
+    """
+    try:
+        if is_plain(task) or (task.throws and isinstance(exc, task.throws)):
+            return exc
+        return _act(examine(task, request, exc, started), exc)
+    except Exception:
+        logger.warning(
+            "guardrails failed on %s[%s]: its error goes the usual way", task.name, request.id, exc_info=True
+        )
+        return exc
+
+
+def attempt_recovered(task: Any, request: Any) -> None:
+    """Say that requeued work has succeeded; never raises."""
+    try:
+        header = read_header(request.__dict__)
+        if header.dead_letter_id is None or is_plain(task) or request.is_eager:
+            return
+        Guardrails.of(task.app).dead_letters.report_recovered(header.dead_letter_id, header.generation, clock.now())
+    except Exception:
+        logger.warning("could not report that %s[%s] has recovered", task.name, request.id, exc_info=True)
+
+
+def eager_retry(request: Any, signal: Retry, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Prepare an eager request for its next attempt, at once; returns its arguments."""
+    if signal.sig is not None:
+        args, kwargs = tuple(signal.sig.args), dict(signal.sig.kwargs)
+    request.__dict__.update(retries=int(request.retries or 0) + 1, args=args, kwargs=kwargs)
+    return args, kwargs
+
+
+def _act(run: FailedRun, exc: Exception) -> BaseException:
+    refused: Decision | None = run.request.__dict__.pop(FINAL, None)
+    decision = refused or decide(run.policy, run.failure, run.history, run.now, _rng)
+    if isinstance(decision, DeadLetter):
+        return _bury(run, decision, exc)
+    delay = decision.delay.total_seconds()
+    header = run.header.with_attempt(run.attempt(delay))
+    if run.request.is_eager:
+        write_header(run.request.__dict__, header)
+    else:
+        try:
+            publish_retry(run.guard, run.task, run.request, header, delay, run.now)
+        except PublishError as lost:
+            return _bury(run, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)), exc)
+    retry: BaseException = Retry(decision.reason, exc, when=delay, is_eager=run.request.is_eager)
+    return retry
+
+
+def _bury(run: FailedRun, decision: DeadLetter, exc: Exception) -> BaseException:
+    letter = capture(run, decision)
+    if run.request.is_eager:
+        run.guard.captured.append(letter)
+    else:
+        try:
+            run.guard.dead_letters.send(letter, run.policy.dead_letter_queue)
+        except PublishError as lost:
+            return _unacknowledged(run, exc, lost)
+    logger.warning(
+        "%s[%s] is dead-lettered as %s: %s (%s)",
+        letter.task, letter.task_id, letter.reason, letter.explanation, letter.failure.type,
+    )  # fmt: skip
+    _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
+    if run.policy.on_exhausted != "park":
+        return exc
+    _harmlessly(lambda: sentry.report(exc), run.task)
+    _harmlessly(lambda: _park(run, letter), run.task)
+    ignore: BaseException = Ignore()
+    return ignore
+
+
+def _unacknowledged(run: FailedRun, exc: Exception, lost: PublishError) -> BaseException:
+    """The last resort: leave the message with the broker, which will deliver it again."""
+    if run.task.acks_late:
+        logger.warning("%s[%s] goes back to its queue: %s", run.task.name, run.request.id, lost)
+        back: BaseException = Reject(lost, requeue=True)
+        return back
+    logger.warning(
+        "%s[%s] is lost to the dead-letter queue: %s, and its message was acknowledged early",
+        run.task.name, run.request.id, lost,
+    )  # fmt: skip
+    return exc
+
+
+def _park(run: FailedRun, letter: Letter) -> None:
+    if run.task.ignore_result or run.request.is_eager:
+        return
+    meta = {
+        "dead_letter_id": letter.origin_id,
+        "reason": letter.reason.value,
+        "error": letter.failure.type,
+        "message": letter.failure.message,
+    }
+    run.task.backend.store_result(run.request.id, meta, PARKED, request=run.request)
+
+
+def _harmlessly(action: Callable[[], Any], task: Any) -> None:
+    try:
+        action()
+    except Exception:
+        logger.warning("guardrails failed on %s", task.name, exc_info=True)

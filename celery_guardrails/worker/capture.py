@@ -1,0 +1,172 @@
+"""From a failed run to a dead letter.
+
+Owns what is taken from the task, its request and its policy. The parts that only explain (previews, ids for
+tracing) may fail without harm; the message itself is always kept whole.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kombu.serialization import dumps
+
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_values, preview
+from celery_guardrails.letters.record import (
+    FailedAttempt,
+    Letter,
+    LetterFailure,
+    OriginalMessage,
+    Preview,
+    letter_id,
+)
+from celery_guardrails.letters.redact import Redactor
+from celery_guardrails.policy import declared
+from celery_guardrails.policy.decision import DeadLetter
+from celery_guardrails.policy.failure import Attempt, Category
+from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.republish import as_bytes
+from celery_guardrails.worker.request import ORIGINAL, original_of
+
+if TYPE_CHECKING:
+    from celery_guardrails.worker.attempt import FailedRun
+
+__all__ = ["capture"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+def capture(run: FailedRun, decision: DeadLetter) -> Letter:
+    """The dead letter of a failed run: everything needed to run it again and to understand why it died."""
+    request, policy, header = run.request, run.policy, run.header
+    attempts = (*header.attempts, run.attempt(None))
+    delivery: Mapping[str, Any] = request.delivery_info or {}
+    exchange, routing_key = delivery.get("exchange") or "", delivery.get("routing_key") or ""
+    message = _message(run)
+    shown = _shown(run, len(message.body))
+    return Letter(
+        id=letter_id(request.id, len(attempts) and attempts[-1].number, header.generation, decision.reason),
+        dead_letter_id=header.dead_letter_id,
+        generation=header.generation,
+        task=run.task.name,
+        task_id=request.id,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        group_id=request.group,
+        reason=decision.reason,
+        explanation=decision.explanation,
+        failure=_failure(run),
+        attempts=tuple(_attempt(attempt) for attempt in attempts),
+        policy=declared(policy),
+        environment=run.guard.settings.environment,
+        worker=str(request.hostname or ""),
+        queue=queue_name(run.task.app, exchange, routing_key),
+        exchange=exchange,
+        routing_key=routing_key,
+        priority=delivery.get("priority"),
+        published_at=header.published_at,
+        first_failed_at=attempts[0].ended_at,
+        died_at=run.now,
+        correlation=shown.correlation,
+        affected=shown.affected,
+        version=policy.version,
+        owner=policy.owner,
+        runbook=policy.runbook,
+        severity=policy.severity,
+        preview=shown.preview,
+        message=message,
+    )
+
+
+class _Shown:
+    """What people see of the arguments."""
+
+    def __init__(self) -> None:
+        self.preview = Preview()
+        self.correlation: dict[str, str] = {}
+        self.affected: dict[str, str] = {}
+
+
+def _shown(run: FailedRun, payload: int) -> _Shown:
+    shown = _Shown()
+    try:
+        settings, policy = run.guard.settings, run.policy
+        redactor = Redactor((*settings.redact, *policy.redact))
+        args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
+        names = _parameter_names(run.task)
+        limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
+        shown.preview = preview(args, kwargs, names, redactor, limit)
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        shown.correlation = named_values(policy.correlate, arguments, redactor)
+        shown.affected = named_values(policy.affected_by, arguments, redactor)
+    except Exception:
+        logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
+    return shown
+
+
+def _parameter_names(task: Any) -> list[str]:
+    """The names of the positional parameters, as a caller counts them."""
+    try:
+        parameters = inspect.signature(task.run).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _message(run: FailedRun) -> OriginalMessage:
+    original = original_of(run.request)
+    if original is None:
+        return _rebuilt(run)
+    properties = {key: value for key, value in run.request.properties.items() if key != ORIGINAL}
+    return OriginalMessage.model_construct(
+        body=as_bytes(original.body),
+        content_type=original.content_type,
+        content_encoding=original.content_encoding,
+        headers=json_safe(original.headers),
+        properties=json_safe(properties),
+    )
+
+
+def _rebuilt(run: FailedRun) -> OriginalMessage:
+    """Eager mode, or a task class with a Request of its own: the message as Celery would write it again."""
+    request = run.request
+    embed = {"callbacks": request.callbacks, "errbacks": request.errbacks, "chain": request.chain,
+             "chord": request.chord}  # fmt: skip
+    serializer = run.task.serializer or run.task.app.conf.task_serializer
+    content_type, encoding, body = dumps((request.args or (), request.kwargs or {}, embed), serializer)
+    headers = {
+        "lang": "py", "task": run.task.name, "id": request.id, "root_id": request.root_id or request.id,
+        "parent_id": request.parent_id, "group": request.group, "retries": request.retries,
+    }  # fmt: skip
+    return OriginalMessage.model_construct(
+        body=as_bytes(body), content_type=content_type, content_encoding=encoding, headers=headers, properties={}
+    )
+
+
+def _failure(run: FailedRun) -> LetterFailure:
+    failure = run.failure
+    return LetterFailure(
+        type=failure.error,
+        message=failure.message,
+        category=Category(failure.category),
+        fingerprint=failure.fingerprint,
+        traceback=failure.traceback,
+    )
+
+
+def _attempt(attempt: Attempt) -> FailedAttempt:
+    return FailedAttempt(
+        number=attempt.number,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        error=attempt.error,
+        message=attempt.message,
+        category=attempt.category,
+        fingerprint=attempt.fingerprint,
+        worker=attempt.worker,
+        delay=attempt.delay,
+        generation=attempt.generation,
+    )

@@ -1,0 +1,183 @@
+"""What guardrails is to one Celery application: its settings, its tasks' policies, its connections.
+
+Owns installation, validation and putting tasks under guard by name. Settings are read when they are first needed,
+because Celery loads its configuration lazily.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import click
+from celery import Celery, Task, bootsteps
+from celery.signals import celeryd_init
+
+from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy import Effective, match_pattern
+from celery_guardrails.settings import Settings, load_settings
+from celery_guardrails.transport.dead_letter import DeadLetterSender
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.worker.effective import effective_policy, is_guarded, task_faults
+
+__all__ = ["BUILT_IN", "Guardrails"]
+
+BUILT_IN = re.compile(r"celery\.")
+"""Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
+
+_CAPTURED = 1000
+_installed: WeakKeyDictionary[Celery, Guardrails] = WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+class Guardrails:
+    """Guardrails on one application.
+
+    The first `GuardedTask` that is bound installs it; `Guardrails(app)` does so explicitly.
+
+    Args:
+        app: the application.
+        guard: name patterns (`billing.*`) of tasks to put under guard without touching their code, beside those
+            of the setting `guard`.
+
+    Attributes:
+        captured: in eager mode, the dead letters of this process: the last 1,000.
+    """
+
+    def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
+        self.app = app
+        self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
+        self._guard = tuple(guard)
+        self._settings: Settings | None = None
+        self._policies: dict[str, Effective] = {}
+        self._publisher: Publisher | None = None
+        with _lock:
+            earlier = _installed.get(app)
+            if earlier is not None:
+                self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
+            _installed[app] = self
+        app.steps["worker"].add(GuardStep)
+        app.on_after_finalize.connect(self._finalized, weak=False)
+        if app.finalized:
+            self._finalized()
+
+    @classmethod
+    def of(cls, app: Celery) -> Guardrails:
+        """The application's guardrails, installed when it has none yet."""
+        app = app._get_current_object() if hasattr(app, "_get_current_object") else app
+        with _lock:
+            return _installed.get(app) or cls(app)
+
+    @property
+    def settings(self) -> Settings:
+        """The application's settings, read once.
+
+        Raises:
+            ConfigurationError: they are wrong; it lists every fault.
+        """
+        if self._settings is None:
+            self._settings = load_settings(self.app.conf.get("guardrails"), os.environ)
+        return self._settings
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The name patterns of tasks to put under guard, from the code and from the settings."""
+        return tuple(dict.fromkeys((*self._guard, *self.settings.guard)))
+
+    @property
+    def publisher(self) -> Publisher:
+        """Confirmed publishing on connections of our own."""
+        if self._publisher is None:
+            self._publisher = Publisher(self.app, self.settings.dead_letter.publish_timeout)
+        return self._publisher
+
+    @property
+    def dead_letters(self) -> DeadLetterSender:
+        """The way to the dead-letter queue."""
+        chosen = self.settings.dead_letter
+        return DeadLetterSender(self.publisher, chosen.queue, chosen.queue_arguments)
+
+    def policy_of(self, task: Task) -> Effective:
+        """The task's policy in force, and where each field came from.
+
+        Raises:
+            ConfigurationError: the layers contradict each other.
+        """
+        found = self._policies.get(task.name)
+        if found is None:
+            found = self._policies[task.name] = effective_policy(task, self.settings)
+        return found
+
+    def guarded_tasks(self) -> list[Task]:
+        """The application's tasks under guard, by name."""
+        self.sweep()
+        return [task for name, task in sorted(self.app.tasks.items()) if is_guarded(task) and not BUILT_IN.match(name)]
+
+    def sweep(self) -> None:
+        """Put the tasks whose names match a pattern under guard: those registered by now."""
+        from celery_guardrails.worker.task import adopt  # it needs this module to install itself
+
+        patterns = dict.fromkeys(self.patterns)
+        if patterns:
+            for name, task in list(self.app._tasks.items()):
+                matches = match_pattern(patterns, name)
+                if matches:
+                    adopt(task, matches[0][0])
+
+    def faults(self) -> list[Fault]:
+        """Every fault of the settings and of the tasks' policies."""
+        try:
+            settings = self.settings
+        except ConfigurationError as exc:
+            return list(exc.faults)
+        found: list[Fault] = []
+        if self.app.conf.task_protocol != 2:
+            problem = "guarded tasks keep their history in message headers, which protocol 1 does not have"
+            found.append(Fault("task_protocol", str(self.app.conf.task_protocol), problem, None, "write 2"))
+        for task in self.guarded_tasks():
+            found.extend(task_faults(task, settings))
+        return found
+
+    def prepare(self) -> None:
+        """Make ready for a worker: tasks under guard, policies valid, acknowledgement as declared.
+
+        Raises:
+            ConfigurationError: something is wrong; it lists every fault.
+        """
+        if faults := self.faults():
+            raise ConfigurationError(faults)
+        if self.settings.enabled:
+            for task in self.guarded_tasks():
+                effective = self.policy_of(task)
+                explicit = getattr(task, "_guardrails_own_acks_late", None)
+                if explicit is None or effective.provenance["acks"] != "default":
+                    task.acks_late = effective.policy.acks == "late"
+
+    def _finalized(self, *_: Any, **__: Any) -> None:
+        try:
+            self.sweep()
+        except ConfigurationError:
+            return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
+
+
+class GuardStep(bootsteps.Step):  # type: ignore[misc]
+    """Stops a worker whose policies or settings are wrong before it takes a message."""
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        try:
+            Guardrails.of(worker.app).prepare()
+        except ConfigurationError as exc:
+            raise click.ClickException(f"celery-guardrails is not configured right.\n{exc}") from exc
+
+
+@celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _install_by_settings(instance: Any = None, **_: Any) -> None:
+    """A worker whose settings name guardrails has it, even when no code of the application does."""
+    if instance is not None and instance.app.conf.get("guardrails") is not None:
+        Guardrails.of(instance.app)

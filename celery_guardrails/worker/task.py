@@ -1,0 +1,210 @@
+"""`GuardedTask`: the base class that an application swaps in.
+
+Owns the seams to Celery: publishing (our header), running (`__call__`), `retry()` and installation. What happens
+after a failure is in `attempt.py`; this file only leads there, and costs a task that succeeds next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from time import time
+from typing import Any, ClassVar
+
+from celery import Celery, Task
+from celery.exceptions import Retry, TaskPredicate
+
+from celery_guardrails.letters.header import HEADER, VERSION
+from celery_guardrails.policy import Policy
+from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
+from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.manual import retry_by_hand
+
+__all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
+
+_INSIDE = "_guardrails_inside"
+
+
+class GuardMixin:
+    """What makes a task guarded. `GuardedTask` is this on Celery's `Task`; mix it into a task class of your own."""
+
+    policy: ClassVar[Policy | None] = None
+    """What the class declares. Fields that it leaves out come from its base classes, then from the settings."""
+
+    Request = "celery_guardrails.worker.request:GuardedRequest"
+
+    _guardrails_guarded = True
+    _guardrails_own_acks_late: ClassVar[bool | None] = None
+
+    request_stack: Any
+    run: Callable[..., Any]
+    name: str
+    app: Celery
+
+    @classmethod
+    def bind(cls, app: Celery) -> Any:
+        """Called by Celery; notes whether the task sets `acks_late` itself, before Celery fills in its default."""
+        cls._guardrails_own_acks_late = getattr(cls, "acks_late", None)
+        return super().bind(app)  # type: ignore[misc]
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Called by Celery when the task gets its application: installs guardrails there, once."""
+        super().on_bound(app)  # type: ignore[misc]
+        Guardrails.of(app)
+        install_call(cls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request._protected or request.called_directly or _INSIDE in request.__dict__:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        # As Celery's own protected __call__ does: a further call of this task inside is a plain one.
+        request._protected = 1
+        if request.is_eager:
+            return _run_eagerly(self, request, self.run, args, kwargs)
+        started = time()
+        try:
+            result = self.run(*args, **kwargs)
+        except TaskPredicate:
+            raise
+        except Exception as exc:
+            outcome = attempt_failed(self, request, exc, started)
+            if outcome is exc:
+                raise
+            raise outcome from None
+        if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
+            attempt_recovered(self, request)
+        return result
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """As Celery's, with the header that says when the work was first published."""
+        headers = options.get("headers")
+        if not headers:
+            options["headers"] = {HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
+        elif HEADER not in headers or not options.get("retries"):
+            # headers that a task hands on to another one must not make that one inherit its history
+            options["headers"] = {**headers, HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
+        return super().apply_async(args, kwargs, **options)  # type: ignore[misc]
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Retry the task by hand, within its policy.
+
+        An explicit `countdown` (seconds) or `eta` is honoured within the policy's attempts and deadline; without
+        one the policy's backoff decides. `max_retries` can only lower the policy's `max_attempts`. When no
+        attempt is left this raises `exc` (or `MaxRetriesExceededError`), as Celery does, and the work is
+        dead-lettered if that leaves the task.
+
+        Raises:
+            celery.exceptions.Retry: always, unless `throw` is false, when another attempt was scheduled.
+        """
+
+        def celery_retry(**changed: Any) -> Retry:
+            call = {
+                "args": args, "kwargs": kwargs, "exc": exc, "throw": throw, "eta": eta, "countdown": countdown,
+                "max_retries": max_retries, **options, **changed,
+            }  # fmt: skip
+            return super(GuardMixin, self).retry(**call)  # type: ignore[misc]
+
+        altered = args is not None or kwargs is not None or bool(options)
+        return retry_by_hand(self, celery_retry, exc, throw, eta, countdown, max_retries, altered)
+
+
+class GuardedTask(GuardMixin, Task):  # type: ignore[misc]
+    """A Celery task under guard: swap it in as base class and declare a `Policy`.
+
+    Use it as `@app.task(base=GuardedTask, policy=Policy(...))`, subclass it with a `policy` attribute, or guard a
+    whole application with `Celery(..., task_cls=GuardedTask)`. Celery's own tasks (`celery.*`) stay as they are.
+    """
+
+    abstract = True
+
+
+def install_call(cls: type) -> None:
+    """Make the body hook the outermost call of a task class.
+
+    Nothing is to be done where nobody else defines `__call__`. Where a class does (Flask's application context,
+    say), that one is called inside ours, so that its failures are met too.
+    """
+    if BUILT_IN.match(str(getattr(cls, "name", None) or "")):
+        return
+    definers = [base for base in cls.__mro__ if "__call__" in base.__dict__ and base not in (Task, object)]
+    outer = definers[0] if definers else None
+    if definers == [GuardMixin] or outer is None or getattr(outer.__dict__["__call__"], "_guardrails", False):
+        return
+    inner = definers[1] if outer is GuardMixin else outer
+    if inner.__module__.startswith("celery.") and outer is GuardMixin:
+        return
+    original: Callable[..., Any] = inner.__dict__["__call__"]
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request._protected or request.called_directly or _INSIDE in request.__dict__:
+            return original(self, *args, **kwargs)
+        request.__dict__[_INSIDE] = True
+        return _run_inside(self, request, lambda *a, **k: original(self, *a, **k), args, kwargs)
+
+    __call__._guardrails = True  # type: ignore[attr-defined]
+    cls.__call__ = __call__  # type: ignore[method-assign]
+
+
+def adopt(task: Task, pattern: str) -> None:
+    """Put a task under guard that was registered with another base class; its name, signatures and calls go on.
+
+    Celery's own `autoretry_for` of such a task steps aside: what it names is retried by the policy instead.
+    """
+    cls = type(task)
+    if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):
+        return
+    attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_guardrails_adopted": pattern}
+    guarded = type(cls.__name__, (GuardMixin, cls), attributes)
+    install_call(guarded)
+    task.__class__ = guarded
+    if hasattr(task, "_orig_run"):
+        task.run = task._orig_run
+
+
+def _run_inside(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    if request.is_eager:
+        return _run_eagerly(task, request, call, args, kwargs)
+    started = time()
+    try:
+        result = call(*args, **kwargs)
+    except TaskPredicate:
+        raise
+    except Exception as exc:
+        outcome = attempt_failed(task, request, exc, started)
+        if outcome is exc:
+            raise
+        raise outcome from None
+    if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
+        attempt_recovered(task, request)
+    return result
+
+
+def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Eager mode: retries run at once, in place, whatever `task_eager_propagates` says."""
+    while True:
+        started = time()
+        try:
+            return call(*args, **kwargs)
+        except Retry as signal:
+            args, kwargs = eager_retry(request, signal, args, kwargs)
+        except TaskPredicate:
+            raise
+        except Exception as exc:
+            outcome = attempt_failed(task, request, exc, started)
+            if outcome is exc:
+                raise
+            if not isinstance(outcome, Retry):
+                raise outcome from None
+            args, kwargs = eager_retry(request, outcome, args, kwargs)

@@ -1,0 +1,237 @@
+"""The application that the integration tests run in real workers.
+
+Everything that differs between tests comes from environment variables; what tasks did is written to files below
+`GUARDED_RUNS`, one line a run, so that a test can count across processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, Task, shared_task
+from celery.exceptions import Ignore, Reject
+from pydantic import BaseModel
+
+from celery_guardrails import Constant, Exponential, GuardedTask, PermanentError, Policy, TransientError
+
+PREFIX = os.environ.get("GUARDED_PREFIX", "guarded")
+RUNS = Path(os.environ.get("GUARDED_RUNS", "."))
+
+app = Celery("guarded")
+app.conf.update(
+    broker_url=os.environ.get("BROKER_URL", "memory://"),
+    result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
+    task_default_queue=f"{PREFIX}.tasks",
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+    task_publish_retry_policy={"max_retries": 3},
+    guardrails={
+        "environment": "test",
+        "dead_letter": {"queue": f"{PREFIX}.dead"},
+        "store": {"url": os.environ.get("GUARDED_STORE", "sqlite:///guarded.sqlite3")},
+        "guard": ["vendor.*"],
+        "policies": {"vendor.*": {"max_attempts": 2, "backoff": Constant("100ms")}},
+        **json.loads(os.environ.get("GUARDED_SETTINGS", "{}")),
+    },
+)
+
+QUICK: dict[str, Any] = {"backoff": Constant("100ms"), "jitter": "none"}
+
+if os.environ.get("SENTRY_DSN"):
+    import sentry_sdk
+
+    sentry_sdk.init(dsn=os.environ["SENTRY_DSN"], default_integrations=True, traces_sample_rate=0.0)
+
+
+def ran(key: str, **facts: Any) -> int:
+    """Note a run of `key`, and return how many there were before it."""
+    path = RUNS / key
+    before = len(path.read_text().splitlines()) if path.exists() else 0
+    with path.open("a") as log:
+        log.write(json.dumps({"at": time.time(), "pid": os.getpid(), **facts}) + "\n")
+    return before
+
+
+def broken(key: str) -> bool:
+    """Whether the test has broken what `key` depends on."""
+    return (RUNS / f"{key}.broken").exists()
+
+
+@app.task(base=GuardedTask, name="guarded.add")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(base=GuardedTask, name="guarded.flaky", bind=True, policy=Policy(max_attempts=5, **QUICK))
+def flaky(self: Any, key: str, failures: int) -> str:
+    before = ran(key, retries=self.request.retries)
+    if before < failures:
+        raise ConnectionError(f"run {before + 1} of {key}")
+    return f"done after {before + 1}"
+
+
+@app.task(
+    base=GuardedTask,
+    name="guarded.mail",
+    policy=Policy(
+        max_attempts=3, owner="growth", runbook="https://runbooks.example/mail", affected_by=("customer",),
+        correlate=("order_id",), redact=("address",), **QUICK,
+    ),
+)  # fmt: skip
+def mail(order_id: int, customer: str = "c", address: str = "", password: str = "") -> str:
+    ran(f"mail-{order_id}", address=address)
+    if broken("mail"):
+        raise TimeoutError("smtp did not answer")
+    return "sent"
+
+
+@app.task(base=GuardedTask, name="guarded.bug", policy=Policy(**QUICK))
+def bug(key: str) -> None:
+    ran(key)
+    raise KeyError("missing")
+
+
+@app.task(base=GuardedTask, name="guarded.own_words")
+def own_words(key: str, kind: str) -> None:
+    ran(key)
+    if kind == "permanent":
+        raise PermanentError("the account is closed")
+    raise TransientError("busy", retry_after=3 * 3600)
+
+
+@app.task(base=GuardedTask, name="guarded.by_hand", bind=True, policy=Policy(max_attempts=3, **QUICK))
+def by_hand(self: Any, key: str, countdown: float | None = None, changed: bool = False) -> None:
+    ran(key, retries=self.request.retries, countdown=countdown)
+    try:
+        raise ValueError("not yet")
+    except ValueError as exc:
+        extra = {"kwargs": {"key": key, "countdown": 0.05, "changed": True}} if changed else {}
+        raise self.retry(exc=exc, countdown=countdown, **extra) from exc
+
+
+@app.task(base=GuardedTask, name="guarded.handled", bind=True, policy=Policy(max_attempts=2, **QUICK))
+def handled(self: Any, key: str) -> str:
+    ran(key)
+    try:
+        raise self.retry()
+    except self.MaxRetriesExceededError:
+        return "handled it myself"
+
+
+@app.task(base=GuardedTask, name="guarded.parked", policy=Policy(max_attempts=2, on_exhausted="park", **QUICK))
+def parked(key: str) -> str:
+    ran(key)
+    if broken(key):
+        raise ConnectionError("down")
+    return key
+
+
+@app.task(base=GuardedTask, name="guarded.expected", throws=(LookupError,))
+def expected(key: str) -> None:
+    ran(key)
+    raise KeyError("expected")
+
+
+@app.task(base=GuardedTask, name="guarded.silent", ignore_result=True, policy=Policy(max_attempts=2, **QUICK))
+def silent(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
+
+
+@app.task(base=GuardedTask, name="guarded.signals", bind=True)
+def signals(self: Any, key: str, kind: str) -> None:
+    ran(key)
+    raise Ignore() if kind == "ignore" else Reject("no", requeue=False)
+
+
+class Order(BaseModel):
+    id: int
+
+
+@app.task(base=GuardedTask, name="guarded.typed", pydantic=True, policy=Policy(max_attempts=2, **QUICK))
+def typed(order: Order, key: str) -> int:
+    ran(key)
+    if broken(key):
+        raise ConnectionError("down")
+    return order.id
+
+
+@app.task(base=GuardedTask, name="guarded.heard")
+def heard(*args: Any, key: str = "heard") -> str:
+    ran(key, args=[str(arg)[:200] for arg in args])
+    return "heard"
+
+
+@app.task(base=GuardedTask, name="guarded.errback")
+def errback(request: Any, exc: Any, traceback: Any, key: str = "errback") -> None:
+    ran(key, dead=len(list(RUNS.glob("*.dead"))))
+
+
+@app.task(base=GuardedTask, name="guarded.slow", policy=Policy(max_attempts=2, **QUICK), soft_time_limit=1)
+def slow(key: str) -> None:
+    ran(key)
+    time.sleep(10)
+
+
+@app.task(
+    base=GuardedTask, name="guarded.growing",
+    policy=Policy(max_attempts=4, backoff=Exponential("100ms", factor=3, cap="2s"), jitter=0.25),
+)  # fmt: skip
+def growing(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
+
+
+class ContextTask(GuardedTask):
+    """As Flask's documentation has it: a `__call__` of its own that does not call `super()`."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        ran("context")
+        if broken("context"):
+            raise ConnectionError("no application context")
+        return self.run(*args, **kwargs)
+
+
+@app.task(base=ContextTask, name="guarded.in_context", policy=Policy(max_attempts=2, **QUICK))
+def in_context(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
+
+
+@app.task(name="vendor.plain", max_retries=7)
+def vendor_plain(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
+
+
+@shared_task(name="vendor.shared", autoretry_for=(ValueError,), max_retries=9, retry_backoff=True)
+def vendor_shared(key: str) -> None:
+    ran(key)
+    raise ValueError("down")
+
+
+class VendorTask(Task):
+    name = "vendor.by_class"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        ran("vendor-context")
+        return self.run(*args, **kwargs)
+
+    def run(self, key: str) -> None:
+        ran(key)
+        raise ConnectionError("down")
+
+
+app.register_task(VendorTask())
+
+
+@app.task(name="outside.plain")
+def outside(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
