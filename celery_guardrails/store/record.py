@@ -17,7 +17,6 @@ __all__ = [
     "Archivable",
     "Archived",
     "ArchivedLetter",
-    "Confirmation",
     "Death",
     "Group",
     "Keyset",
@@ -52,22 +51,6 @@ class Outcome(str, Enum):
     """Work that was put back has died again; it is `dead` with this generation."""
     STALE = "stale"
     """A death that changes no state: of an older generation, or a second one of the same; kept in the history."""
-
-    def __str__(self) -> str:
-        return self.value
-
-
-class Confirmation(str, Enum):
-    """What a report of success came to."""
-
-    RECOVERED = "recovered"
-    """The letter is now `recovered`."""
-    ALREADY = "already"
-    """It was recovered before."""
-    STALE = "stale"
-    """Another generation, or a state in which success changes nothing."""
-    UNKNOWN = "unknown"
-    """The archive has no such letter."""
 
     def __str__(self) -> str:
         return self.value

@@ -1,0 +1,206 @@
+"""Putting a batch of deaths into the archive, so that doing it again changes nothing.
+
+Owns what a death means for the row of its work: new, the same again, a further death after a requeue, or one that
+comes too late. It must not know where the letters come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.store.record import Archivable, Archived, Outcome, State
+from celery_guardrails.store.table import dead_letter, death, letter_argument
+
+__all__ = ["archive", "key_of"]
+
+# A PostgreSQL index entry holds at most 2,704 bytes, a character takes up to 4
+_INDEXED = 400
+_ID = 100
+_MESSAGE = 500
+_LARGEST = 2**31 - 1
+
+
+def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> list[Archived]:
+    """Archive a batch, in a handful of statements whatever its size.
+
+    Args:
+        conn: a transaction of `Store.begin`; acknowledge the messages after it has committed.
+        letters: deaths in any order, of any works; the same one may come twice.
+        now: when they are archived.
+
+    Returns:
+        One result for each of `letters`, in their order.
+    """
+    if not letters:
+        return []
+    first: dict[str, Archivable] = {}
+    for item in letters:
+        first.setdefault(key_of(item.letter.id), item)
+    latest: dict[str, Letter] = {}
+    for item in sorted(first.values(), key=lambda item: item.letter.generation):
+        latest[key_of(item.letter.origin_id)] = item.letter
+    # every archiver inserts, and then locks, in the order of ids: two of them never wait for each other
+    made = _insert(conn, dead_letter, [_row(key, latest[key], now) for key in sorted(latest)])
+    _insert_arguments(conn, {key: latest[key] for key in sorted(made)})
+    standing = _standing(conn, latest.keys() - made)
+    fresh = _insert(conn, death, [_death(key, first[key]) for key in sorted(first)])
+    outcomes = _settle(conn, [first[key].letter for key in fresh], made, standing)
+    results = []
+    for item in letters:
+        key = key_of(item.letter.id)
+        # the second of two equal ones in a batch finds nothing left: it is the duplicate
+        outcome = outcomes.pop(key, Outcome.DUPLICATE)
+        results.append(Archived(key_of(item.letter.origin_id), key, outcome, item.letter))
+    return results
+
+
+def key_of(identity: str) -> str:
+    """The id under which the archive keeps it: itself, or a digest where it is no id of ours but too long for one."""
+    clean = _clean(identity)
+    return clean if len(clean) <= _ID else hashlib.sha256(clean.encode()).hexdigest()
+
+
+def _insert(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:
+    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing(index_elements=[table.c.id]).returning(table.c.id)
+    return set(conn.execute(statement, list(rows)).scalars())
+
+
+def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
+    rows = []
+    for key, letter in letters.items():
+        named = {_cut(name): _cut(value) for name, value in {**letter.affected, **letter.correlation}.items()}
+        rows += [{"letter_id": key, "name": name, "value": value} for name, value in named.items()]
+    if rows:
+        conn.execute(letter_argument.insert(), rows)
+
+
+def _standing(conn: Connection, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+    """State and generation of works that were there before, locked until the transaction ends."""
+    if not keys:
+        return {}
+    columns = (dead_letter.c.id, dead_letter.c.state, dead_letter.c.generation)
+    query = select(*columns).where(dead_letter.c.id.in_(sorted(keys))).order_by(dead_letter.c.id).with_for_update()
+    return {row.id: (row.state, row.generation) for row in conn.execute(query)}
+
+
+def _settle(
+    conn: Connection, fresh: Iterable[Letter], made: Collection[str], standing: dict[str, tuple[str, int]]
+) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    changes: dict[str, dict[str, Any]] = {}
+    state = dict(standing)
+    unseen = set(made)
+    for letter in sorted(fresh, key=lambda letter: (letter.generation, letter.id)):
+        key, own, generation = key_of(letter.origin_id), key_of(letter.id), _small(letter.generation)
+        if key in made:
+            outcomes[own] = Outcome.NEW if key in unseen else Outcome.REGRESSED
+            unseen.discard(key)
+            continue
+        at_state, at_generation = state[key]
+        open_again = generation == at_generation and at_state in (State.REQUEUED, State.RECOVERED)
+        if generation < at_generation or (generation == at_generation and not open_again):
+            outcomes[own] = Outcome.STALE
+            continue
+        # discarding was a decision on the work: a copy that ran all the same does not undo it
+        kept = at_state == State.DISCARDED
+        outcomes[own] = Outcome.STALE if kept else Outcome.REGRESSED
+        state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation)
+        changes[key] = _change(key, letter, state[key][0])
+    ordered = [changes[key] for key in sorted(changes)]
+    _apply(conn, [{**change, "resolved_at": None} for change in ordered if change["state"] == State.DEAD])
+    _apply(conn, [change for change in ordered if change["state"] == State.DISCARDED])
+    return outcomes
+
+
+def _apply(conn: Connection, changes: Sequence[dict[str, Any]]) -> None:
+    if not changes:
+        return
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in changes[0] if name != "id"}
+    statement = update(dead_letter).where(dead_letter.c.id == bindparam("new_id")).values(values)
+    conn.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in changes])
+
+
+def _change(key: str, letter: Letter, state: str) -> dict[str, Any]:
+    return {"id": key, "state": state, "regressed": True, **_latest(letter)}
+
+
+def _latest(letter: Letter) -> dict[str, Any]:
+    """The columns that tell of the latest death."""
+    return {
+        "reason": letter.reason.value,
+        "category": letter.failure.category.value,
+        "error": _cut(letter.failure.type),
+        "message": _cut(letter.failure.message or letter.explanation, _MESSAGE),
+        "fingerprint": _cut(letter.failure.fingerprint),
+        "generation": _small(letter.generation),
+        "worker": _cut(letter.worker),
+        "queue": _cut(letter.queue),
+        "owner": _cut_or_none(letter.owner),
+        "severity": _cut(letter.severity),
+        "version": _cut_or_none(letter.version),
+        "died_at": _aware(letter.died_at),
+        "attempts": _small(letter.attempts[-1].number) if letter.attempts else 0,
+        "death_id": key_of(letter.id),
+    }
+
+
+def _row(key: str, letter: Letter, now: datetime) -> dict[str, Any]:
+    return {
+        "id": key,
+        "task": _cut(letter.task),
+        "task_id": _cut(letter.task_id),
+        "root_id": _cut_or_none(letter.root_id),
+        "parent_id": _cut_or_none(letter.parent_id),
+        "group_id": _cut_or_none(letter.group_id),
+        "state": State.DEAD.value,
+        "environment": _cut(letter.environment),
+        "published_at": _aware(letter.published_at) if letter.published_at else None,
+        "first_failed_at": _aware(letter.first_failed_at),
+        "archived_at": now,
+        # its first letter is in another archive, or pruned: it has been put back all the same
+        "regressed": letter.generation > 0,
+        **_latest(letter),
+    }
+
+
+def _death(key: str, item: Archivable) -> dict[str, Any]:
+    return {
+        "id": key,
+        "letter_id": key_of(item.letter.origin_id),
+        "generation": _small(item.letter.generation),
+        "died_at": _aware(item.letter.died_at),
+        "reason": item.letter.reason.value,
+        "payload": item.payload,
+    }
+
+
+def _clean(value: str) -> str:
+    # PostgreSQL refuses NUL, and both refuse half a surrogate pair: one such letter must not block its batch
+    if value.isascii():
+        return value.replace("\0", "\ufffd")
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _cut(value: str, limit: int = _INDEXED) -> str:
+    return _clean(value[:limit])
+
+
+def _cut_or_none(value: str | None) -> str | None:
+    return None if value is None else _cut(value)
+
+
+def _small(number: int) -> int:
+    return max(0, min(number, _LARGEST))
+
+
+def _aware(at: datetime) -> datetime:
+    # the letter's JSON may come without an offset; Celery and we write UTC
+    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)

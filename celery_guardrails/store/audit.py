@@ -1,0 +1,92 @@
+"""The audit trail: who did what to which dead letter, why, and how it ended.
+
+Owns: seq, at, actor, action, target, reason, before, after, outcome, operation_id. Append-only: the database itself
+refuses to change or delete a row. It must not know what the actions do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from celery_guardrails.store.table import audit
+
+__all__ = ["AuditEntry", "append", "entries"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One thing that somebody did.
+
+    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done` or `failed`;
+    `operation_id` links the entries of one operation, `None` where there is only this one; `seq` is 0 until stored.
+    """
+
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    reason: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    outcome: str = "done"
+    operation_id: str | None = None
+    seq: int = 0
+
+
+def append(conn: Connection, entry: AuditEntry) -> None:
+    """Add an entry, in the transaction of what it tells of."""
+    conn.execute(
+        audit.insert().values(
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            target=entry.target,
+            reason=entry.reason,
+            before=_text(entry.before),
+            after=_text(entry.after),
+            outcome=entry.outcome,
+            operation_id=entry.operation_id,
+        )
+    )
+
+
+def entries(
+    conn: Connection,
+    *,
+    target: str | None = None,
+    actor: str | None = None,
+    limit: int = 100,
+    before_seq: int | None = None,
+) -> list[AuditEntry]:
+    """The trail, newest first.
+
+    Args:
+        conn: a transaction.
+        target: only of this dead letter; `None` for all.
+        actor: only what this person did; `None` for all.
+        limit: at most so many.
+        before_seq: only older ones than this number: the last one's of the page before.
+    """
+    statement = select(audit)
+    if target is not None:
+        statement = statement.where(audit.c.target == target)
+    if actor is not None:
+        statement = statement.where(audit.c.actor == actor)
+    if before_seq is not None:
+        statement = statement.where(audit.c.seq < before_seq)
+    rows = conn.execute(statement.order_by(audit.c.seq.desc()).limit(limit)).mappings()
+    return [AuditEntry(**{**row, "before": _data(row["before"]), "after": _data(row["after"])}) for row in rows]
+
+
+def _text(data: Mapping[str, Any] | None) -> str | None:
+    return None if data is None else json.dumps(data, sort_keys=True, default=str)
+
+
+def _data(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

@@ -1,0 +1,133 @@
+"""Which dead letters are meant, as data, and the same as an SQL condition.
+
+`Query` is what the query language parses to (`recovery/query.py`); this module knows no syntax of it, only what each
+field means in the tables.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, exists, false, func, not_, or_, true
+
+from celery_guardrails.store.record import State
+from celery_guardrails.store.table import dead_letter, letter_argument
+
+__all__ = ["ARGUMENT_PREFIX", "FIELDS", "INSTANT_FIELDS", "Query", "Term", "condition"]
+
+ARGUMENT_PREFIX = "arg."
+INSTANT_FIELDS = ("since", "before")
+
+_COLUMNS = {
+    "task": dead_letter.c.task,
+    "error": dead_letter.c.error,
+    "reason": dead_letter.c.reason,
+    "state": dead_letter.c.state,
+    "queue": dead_letter.c.queue,
+    "category": dead_letter.c.category,
+    "fingerprint": dead_letter.c.fingerprint,
+    "worker": dead_letter.c.worker,
+    "owner": dead_letter.c.owner,
+    "environment": dead_letter.c.environment,
+    "release": dead_letter.c.version,
+    "id": dead_letter.c.id,
+}
+FIELDS = (*_COLUMNS, *INSTANT_FIELDS, "text")
+"""Every field but the arguments', which are `arg.NAME`."""
+
+_FULL_ID = 36  # a UUID in text
+_GLOB_SPECIAL = re.compile(r"[\[*?]")
+_LIKE_SPECIAL = re.compile(r"[\\%_]")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition.
+
+    `field` is one of `FIELDS` or `arg.NAME`; `value` is an aware instant for `since` and `before`, else text, in
+    which `*` stands for anything where `glob` is set; `negated` turns it round.
+    """
+
+    field: str
+    value: str | datetime
+    glob: bool = False
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """All of these must hold; no term at all means every dead letter."""
+
+    terms: tuple[Term, ...] = ()
+
+    def with_term(self, field: str, value: str | datetime | State, *, glob: bool = False) -> Query:
+        """This query, narrowed by one more term."""
+        return Query((*self.terms, Term(field, str(value) if isinstance(value, State) else value, glob)))
+
+
+def condition(query: Query, dialect: str) -> ColumnElement[bool]:
+    """The query as a condition on `dead_letter`.
+
+    Args:
+        query: what is meant.
+        dialect: `sqlite` or `postgresql`: they spell a case-sensitive pattern differently.
+    """
+    return and_(true(), *(_term(term, dialect) for term in query.terms))
+
+
+def _term(term: Term, dialect: str) -> ColumnElement[bool]:
+    found = _positive(term, dialect)
+    # a letter without an owner is not Anna's: a plain NOT would leave it out
+    return not_(func.coalesce(found, false())) if term.negated else found
+
+
+def _positive(term: Term, dialect: str) -> ColumnElement[bool]:
+    if isinstance(term.value, datetime):
+        column = dead_letter.c.died_at
+        return column >= term.value if term.field == "since" else column < term.value
+    if term.field == "text":
+        return _contains(term.value)
+    if term.field.startswith(ARGUMENT_PREFIX):
+        name = term.field.removeprefix(ARGUMENT_PREFIX)
+        return exists().where(
+            letter_argument.c.letter_id == dead_letter.c.id,
+            letter_argument.c.name == name,
+            _matches(letter_argument.c.value, _pieces(term.value, term.glob), dialect),
+        )
+    return _column(term.field, term.value, term.glob, dialect)
+
+
+def _column(field: str, value: str, glob: bool, dialect: str) -> ColumnElement[bool]:
+    column = _COLUMNS[field]
+    pieces = _pieces(value, glob)
+    if field == "id" and not glob and len(value) < _FULL_ID:
+        return _matches(column, [*pieces, ""], dialect)
+    if field == "error":
+        # people write `TimeoutError`, the archive knows `asyncio.exceptions.TimeoutError`
+        dotted = ["", f".{pieces[0]}", *pieces[1:]]
+        return or_(_matches(column, pieces, dialect), _matches(column, dotted, dialect))
+    return _matches(column, pieces, dialect)
+
+
+def _pieces(value: str, glob: bool) -> list[str]:
+    # PostgreSQL refuses NUL in text; the archive holds the replacement character in its place
+    clean = value.replace("\0", "\ufffd")
+    return clean.split("*") if glob else [clean]
+
+
+def _matches(column: ColumnElement[str], pieces: list[str], dialect: str) -> ColumnElement[bool]:
+    if len(pieces) == 1:
+        return column == pieces[0]
+    if dialect == "sqlite":
+        # LIKE ignores case in SQLite, and so cannot use an index
+        pattern = "*".join(_GLOB_SPECIAL.sub(r"[\g<0>]", piece) for piece in pieces)
+        return column.op("GLOB", is_comparison=True)(pattern)
+    return column.like("%".join(_LIKE_SPECIAL.sub(r"\\\g<0>", piece) for piece in pieces), escape="\\")
+
+
+def _contains(value: str) -> ColumnElement[bool]:
+    clean = value.replace("\0", "\ufffd")
+    columns = (dead_letter.c.message, dead_letter.c.task, dead_letter.c.error)
+    return or_(*(column.icontains(clean, autoescape=True) for column in columns))

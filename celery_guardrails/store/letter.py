@@ -1,0 +1,210 @@
+"""Reading dead letters: one, its history, a page, how many, what they have in common.
+
+Also the front door of the archive: `archive` and `confirm_recovered` are here under the names that their callers use.
+It must not know who reads, nor the syntax of a query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, select, tuple_
+
+from celery_guardrails.errors import DeadLetterNotFound
+from celery_guardrails.letters.codec import decode
+from celery_guardrails.store.archive import archive, key_of
+from celery_guardrails.store.filter import Query, condition
+from celery_guardrails.store.record import (
+    Archivable,
+    Archived,
+    ArchivedLetter,
+    Death,
+    Group,
+    Keyset,
+    LetterSummary,
+    Outcome,
+    Page,
+    State,
+    Stats,
+)
+from celery_guardrails.store.table import dead_letter, death
+from celery_guardrails.store.transition import confirm_recovered
+
+__all__ = [
+    "GROUPINGS",
+    "Archivable",
+    "Archived",
+    "ArchivedLetter",
+    "Death",
+    "Group",
+    "Keyset",
+    "LetterSummary",
+    "Outcome",
+    "Page",
+    "Query",
+    "State",
+    "Stats",
+    "archive",
+    "confirm_recovered",
+    "count",
+    "deaths",
+    "get",
+    "groups",
+    "search",
+    "stats",
+]
+
+_ALL = Query()
+_COLUMNS = [dead_letter.c[field.name] for field in fields(LetterSummary)]
+
+GROUPINGS = {
+    "fingerprint": ("task", "fingerprint"),
+    "task": ("task",),
+    "error": ("error",),
+    "queue": ("queue",),
+    "worker": ("worker",),
+    "version": ("version",),
+}
+"""What dead letters can be grouped by, and the columns that this means."""
+
+
+def get(conn: Connection, letter_id: str) -> ArchivedLetter:
+    """One dead letter with its replayable payload.
+
+    Args:
+        conn: a transaction.
+        letter_id: its id, or the beginning of it where no other id begins so.
+
+    Raises:
+        DeadLetterNotFound: no id begins so, or several do.
+    """
+    key = key_of(letter_id.strip())
+    query = select(*_COLUMNS, death.c.payload).join(death, death.c.id == dead_letter.c.death_id)
+    rows = conn.execute(query.where(dead_letter.c.id == key)).mappings().all()
+    if not rows and key:
+        # the successor of a prefix is the prefix with its last character's successor
+        after = key[:-1] + chr(min(ord(key[-1]) + 1, 0xD7FF))
+        begun = query.where(dead_letter.c.id.startswith(key, autoescape=True), dead_letter.c.id >= key)
+        if conn.dialect.name == "sqlite":
+            begun = begun.where(dead_letter.c.id < after)
+        rows = conn.execute(begun.limit(2)).mappings().all()
+    if not rows:
+        raise DeadLetterNotFound(letter_id)
+    if len(rows) > 1:
+        raise DeadLetterNotFound(letter_id, "several ids begin so: write more of it")
+    return ArchivedLetter(_summary(rows[0]), decode(rows[0]["payload"]))
+
+
+def deaths(conn: Connection, letter_id: str) -> list[Death]:
+    """Every death of this work, the oldest generation first; empty for an unknown id."""
+    query = select(death).where(death.c.letter_id == letter_id)
+    rows = conn.execute(query.order_by(death.c.generation, death.c.died_at, death.c.id))
+    return [Death(row.id, row.generation, row.died_at, row.reason, decode(row.payload)) for row in rows]
+
+
+def search(
+    conn: Connection,
+    query: Query = _ALL,
+    limit: int = 100,
+    after: Keyset | None = None,
+    *,
+    newest_first: bool = True,
+) -> Page:
+    """A page of the dead letters that a query means, by the time of their latest death.
+
+    Args:
+        conn: a transaction.
+        query: which; default all.
+        limit: at most so many, at least 1.
+        after: where the page before ended (its `next`); `None` for the first page.
+        newest_first: the order.
+    """
+    position = tuple_(dead_letter.c.died_at, dead_letter.c.id)
+    statement = select(*_COLUMNS).where(condition(query, conn.dialect.name))
+    if after is not None:
+        mark = tuple_(after.died_at, after.id, types=[dead_letter.c.died_at.type, dead_letter.c.id.type])
+        statement = statement.where(position < mark if newest_first else position > mark)
+    order = [dead_letter.c.died_at, dead_letter.c.id]
+    statement = statement.order_by(*(column.desc() if newest_first else column for column in order))
+    found = [_summary(row) for row in conn.execute(statement.limit(limit + 1)).mappings()]
+    letters = tuple(found[:limit])
+    return Page(letters, Keyset(letters[-1].died_at, letters[-1].id) if len(found) > limit else None)
+
+
+def count(conn: Connection, query: Query = _ALL) -> int:
+    """How many dead letters a query means."""
+    statement = select(func.count()).select_from(dead_letter).where(condition(query, conn.dialect.name))
+    return conn.execute(statement).scalar_one()
+
+
+def groups(conn: Connection, query: Query = _ALL, by: str = "fingerprint", limit: int = 100) -> list[Group]:
+    """What the dead letters have in common, the largest group first.
+
+    Args:
+        conn: a transaction.
+        query: which dead letters; default all.
+        by: one of `GROUPINGS`; `fingerprint` means task and fingerprint.
+        limit: at most so many groups.
+
+    Raises:
+        KeyError: `by` is none of `GROUPINGS`.
+    """
+    names = GROUPINGS[by]
+    wanted = condition(query, conn.dialect.name)
+    keys = [func.coalesce(dead_letter.c[name], "").label(f"key_{name}") for name in names]
+    total = func.count().label("total")
+    largest = (
+        select(*keys, total, *_counts(), func.min(dead_letter.c.died_at).label("first"),
+               func.max(dead_letter.c.died_at).label("last"))
+        .where(wanted).group_by(*keys).order_by(total.desc(), *keys).limit(limit).subquery("largest")
+    )  # fmt: skip
+    place = func.row_number().over(partition_by=keys, order_by=[dead_letter.c.died_at.desc(), dead_letter.c.id.desc()])
+    sample_columns = (dead_letter.c.id, dead_letter.c.error, dead_letter.c.message)
+    ranked = select(*keys, *sample_columns, place.label("place")).where(wanted).subquery("ranked")
+    same = and_(ranked.c.place == 1, *(ranked.c[f"key_{name}"] == largest.c[f"key_{name}"] for name in names))
+    statement = select(largest, ranked.c.id, ranked.c.error, ranked.c.message).join(ranked, same)
+    order = [largest.c.total.desc(), *(largest.c[f"key_{name}"] for name in names)]
+    return [_group(row, names) for row in conn.execute(statement.order_by(*order)).mappings()]
+
+
+def stats(conn: Connection, query: Query = _ALL) -> Stats:
+    """Counts by state, task and reason, over the dead letters that a query means; default all."""
+    wanted = condition(query, conn.dialect.name)
+    by_state = _tally(conn, dead_letter.c.state, wanted)
+    by_task = _tally(conn, dead_letter.c.task, wanted)
+    by_reason = _tally(conn, dead_letter.c.reason, wanted)
+    oldest = select(func.min(dead_letter.c.died_at)).where(wanted, dead_letter.c.state == State.DEAD.value)
+    return Stats(sum(by_state.values()), by_state, by_task, by_reason, conn.execute(oldest).scalar())
+
+
+def _tally(conn: Connection, column: ColumnElement[str], wanted: ColumnElement[bool]) -> dict[str, int]:
+    statement = select(column, func.count()).where(wanted).group_by(column)
+    rows = [(str(row[0]), int(row[1])) for row in conn.execute(statement)]
+    return dict(sorted(rows, key=lambda row: (-row[1], row[0])))
+
+
+def _counts() -> list[Any]:
+    by_state = [func.sum(case((dead_letter.c.state == s.value, 1), else_=0)).label(f"in_{s.value}") for s in State]
+    return [*by_state, func.sum(case((dead_letter.c.regressed, 1), else_=0)).label("regressed")]
+
+
+def _group(row: RowMapping, names: tuple[str, ...]) -> Group:
+    first: datetime = row["first"]
+    return Group(
+        key={name: row[f"key_{name}"] for name in names},
+        count=row["total"],
+        first_died_at=first,
+        last_died_at=row["last"],
+        error=row["error"],
+        message=row["message"],
+        sample_id=row["id"],
+        regressed=int(row["regressed"]),
+        states={s.value: int(row[f"in_{s.value}"]) for s in State if row[f"in_{s.value}"]},
+    )
+
+
+def _summary(row: RowMapping) -> LetterSummary:
+    values = {column.name: row[column.name] for column in _COLUMNS}
+    return LetterSummary(**values | {"state": State(values["state"])})

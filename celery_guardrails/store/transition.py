@@ -1,0 +1,121 @@
+"""Moving one dead letter from state to state, each as one conditional UPDATE, so that there is a single winner.
+
+Owns which state may follow which. Who asked and why goes into the audit trail by the caller, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, update
+
+from celery_guardrails.store.archive import key_of
+from celery_guardrails.store.record import State
+from celery_guardrails.store.table import dead_letter
+
+__all__ = [
+    "claim",
+    "confirm_recovered",
+    "discard",
+    "mark_failed",
+    "mark_published",
+    "restore",
+    "take_over",
+    "unpublished",
+]
+
+
+def claim(conn: Connection, letter_id: str, actor: str, reason: str, now: datetime) -> bool:
+    """Claim a dead letter for a requeue: `dead` -> `requeued`, with the next generation.
+
+    Returns:
+        `False` when it is not `dead`, or somebody else was faster.
+    """
+    values = {
+        "state": State.REQUEUED.value,
+        "generation": dead_letter.c.generation + 1,
+        "requeued_at": now,
+        "requeued_by": actor,
+        "requeue_reason": reason,
+        "requeue_tried_at": now,
+        "requeue_published_at": None,
+    }
+    return _move(conn, letter_id, State.DEAD, values)
+
+
+def mark_published(conn: Connection, letter_id: str, generation: int, now: datetime) -> bool:
+    """Note that the broker took the requeued message; `False` when another generation stands by now.
+
+    It may have recovered or died again in the meantime: the note is right all the same.
+    """
+    statement = update(dead_letter).where(dead_letter.c.id == letter_id, dead_letter.c.generation == generation)
+    return conn.execute(statement.values(requeue_published_at=now)).rowcount == 1
+
+
+def mark_failed(conn: Connection, letter_id: str, generation: int) -> bool:
+    """Undo a claim whose message the broker did not take: `dead` again, with the generation before.
+
+    Returns:
+        `False` when it is no longer `requeued` with this generation, or known to be published: nothing is undone.
+    """
+    values = {
+        "state": State.DEAD.value,
+        "generation": generation - 1,
+        "requeued_at": None,
+        "requeued_by": None,
+        "requeue_reason": None,
+        "requeue_tried_at": None,
+    }
+    unpublished_yet = and_(dead_letter.c.generation == generation, dead_letter.c.requeue_published_at.is_(None))
+    return _move(conn, letter_id, State.REQUEUED, values, unpublished_yet)
+
+
+def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: datetime) -> bool:
+    """Note that requeued work succeeded: `requeued` -> `recovered`.
+
+    Args:
+        conn: a transaction.
+        letter_id: the dead letter's id.
+        generation: which requeue succeeded.
+        at: when.
+
+    Returns:
+        `True` when it became `recovered` by this call. A confirmation that comes twice, or of another generation, or
+        for an unknown letter, changes nothing.
+    """
+    values = {"state": State.RECOVERED.value, "resolved_at": at}
+    return _move(conn, key_of(letter_id), State.REQUEUED, values, dead_letter.c.generation == generation)
+
+
+def discard(conn: Connection, letter_id: str, now: datetime) -> bool:
+    """`dead` -> `discarded`; `False` when it is not `dead`."""
+    return _move(conn, letter_id, State.DEAD, {"state": State.DISCARDED.value, "resolved_at": now})
+
+
+def restore(conn: Connection, letter_id: str) -> bool:
+    """`discarded` -> `dead`; `False` when it is not `discarded`."""
+    return _move(conn, letter_id, State.DISCARDED, {"state": State.DEAD.value, "resolved_at": None})
+
+
+def unpublished(conn: Connection, older_than: datetime, limit: int = 100) -> list[str]:
+    """The ids of claims that nobody has tried to publish since `older_than`, the longest waiting first."""
+    waiting = select(dead_letter.c.id).where(
+        dead_letter.c.state == State.REQUEUED.value,
+        dead_letter.c.requeue_published_at.is_(None),
+        dead_letter.c.requeue_tried_at < older_than,
+    )
+    return list(conn.execute(waiting.order_by(dead_letter.c.requeue_tried_at).limit(limit)).scalars())
+
+
+def take_over(conn: Connection, letter_id: str, older_than: datetime, now: datetime) -> bool:
+    """Take an unpublished claim over, so that of several guardians one publishes it; `False` when another did."""
+    waiting = and_(dead_letter.c.requeue_published_at.is_(None), dead_letter.c.requeue_tried_at < older_than)
+    return _move(conn, letter_id, State.REQUEUED, {"requeue_tried_at": now}, waiting)
+
+
+def _move(conn: Connection, letter_id: str, source: State, values: dict[str, Any], also: Any = None) -> bool:
+    statement = update(dead_letter).where(dead_letter.c.id == letter_id, dead_letter.c.state == source.value)
+    if also is not None:
+        statement = statement.where(also)
+    return conn.execute(statement.values(values)).rowcount == 1
