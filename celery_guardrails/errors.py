@@ -23,6 +23,7 @@ __all__ = [
     "PermanentError",
     "PublishError",
     "QueryError",
+    "ReasonRequired",
     "RequeueFailed",
     "SchemaMismatch",
     "SinkError",
@@ -146,6 +147,17 @@ class InvalidTransition(DeadLetterError):
 
 class RequeueFailed(DeadLetterError):
     """The broker did not take the requeued message; the letter is `dead` again."""
+
+
+class ReasonRequired(GuardrailsError):
+    """Somebody set out to change a dead letter without saying why. `.action` is what they wanted to do."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"{self.action}: a reason is required, it goes into the audit trail"
 
 
 class SinkError(GuardrailsError):

@@ -1,0 +1,82 @@
+"""Finding dead letters for people: what the commands and the console read.
+
+Each function is one reading transaction on the archive. Owns no SQL and no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from celery_guardrails.errors import QueryError, nearest
+from celery_guardrails.store import letter as letters
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.filter import Query
+from celery_guardrails.store.record import ArchivedLetter, Death, Group, Keyset, LetterSummary, Page, Stats
+
+__all__ = ["count", "deaths", "each", "get", "groups", "search", "stats"]
+
+_ALL = Query()
+
+
+def get(store: Store, letter_id: str) -> ArchivedLetter:
+    """One dead letter whole, by its id or an unambiguous beginning of it.
+
+    Raises:
+        DeadLetterNotFound: no id begins so, or several do.
+        StoreError: the archive cannot be read.
+    """
+    with store.read() as conn:
+        return letters.get(conn, letter_id)
+
+
+def deaths(store: Store, letter_id: str) -> list[Death]:
+    """Every time this work died, the oldest generation first; `letter_id` is whole."""
+    with store.read() as conn:
+        return letters.deaths(conn, letter_id)
+
+
+def search(
+    store: Store, query: Query = _ALL, limit: int = 100, after: Keyset | None = None, *, newest_first: bool = True
+) -> Page:
+    """A page of dead letters, by the time of death; `after` is the `next` of the page before."""
+    with store.read() as conn:
+        return letters.search(conn, query, limit, after, newest_first=newest_first)
+
+
+def each(store: Store, query: Query = _ALL, *, batch: int = 500) -> Iterator[LetterSummary]:
+    """Every dead letter that a query means, the longest dead first, in constant memory.
+
+    No transaction stays open between two pages: what dies again or is archived meanwhile may come at the end.
+    """
+    after: Keyset | None = None
+    while True:
+        page = search(store, query, batch, after, newest_first=False)
+        yield from page.letters
+        if page.next is None:
+            return
+        after = page.next
+
+
+def count(store: Store, query: Query = _ALL) -> int:
+    """How many dead letters a query means."""
+    with store.read() as conn:
+        return letters.count(conn, query)
+
+
+def groups(store: Store, query: Query = _ALL, by: str = "fingerprint", limit: int = 100) -> list[Group]:
+    """What they have in common, the largest group first.
+
+    Raises:
+        QueryError: `by` is not one of fingerprint (task and fingerprint), task, error, queue, worker, version.
+    """
+    if by not in letters.GROUPINGS:
+        choices = list(letters.GROUPINGS)
+        raise QueryError(by, f"group by one of {', '.join(choices)}", nearest(by, choices))
+    with store.read() as conn:
+        return letters.groups(conn, query, by, limit)
+
+
+def stats(store: Store, query: Query = _ALL) -> Stats:
+    """Counts by state, task and reason, and since when the oldest one waits."""
+    with store.read() as conn:
+        return letters.stats(conn, query)

@@ -1,0 +1,180 @@
+"""Deciding on one dead letter: claim it for a requeue, discard it, restore it, with a name and a reason.
+
+Owns that the change and its audit entry are one transaction, and what a person is told when it cannot be done. It must
+not know how a message is published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails.errors import InvalidTransition, ReasonRequired
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.store import audit, transition
+from celery_guardrails.store import letter as letters
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.record import LetterSummary, State
+
+__all__ = [
+    "GUARDIAN",
+    "Claim",
+    "claim_requeue",
+    "discard",
+    "requeue_failed",
+    "requeue_published",
+    "restore",
+    "take_over",
+    "unpublished_claims",
+]
+
+GUARDIAN = "guardian"
+"""The actor of what nobody in person did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right, and the duty, to publish one dead letter again. `generation` counts this requeue already."""
+
+    id: str
+    generation: int
+    actor: str
+    reason: str
+    letter: Letter
+
+
+def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> Claim:
+    """Claim a dead letter, so that nobody else puts it back at the same time; then publish it.
+
+    Args:
+        store: the archive.
+        letter_id: its id, or an unambiguous beginning of it.
+        actor: who does it.
+        reason: why; it goes into the audit trail.
+        now: this instant.
+
+    Raises:
+        ReasonRequired: the reason is blank.
+        DeadLetterNotFound: no id begins so, or several do.
+        InvalidTransition: it is not `dead`, with who put it back and when; or it holds no task message at all.
+    """
+    reason = _given(reason, "requeue")
+    with store.begin() as conn:
+        found = letters.get(conn, letter_id)
+        whole, letter = found.summary.id, found.letter
+        if not (letter.queue or letter.exchange or letter.routing_key):
+            raise InvalidTransition(whole, "it holds no task message, so there is nothing to run: discard it")
+        if not transition.claim(conn, whole, actor, reason, now):
+            raise _refused(letters.get(conn, whole).summary, "requeued")
+        claim = Claim(whole, found.summary.generation + 1, actor, reason, letter)
+        after = {"state": State.REQUEUED.value, "generation": claim.generation}
+        audit.append(conn, _entry("requeue", found.summary, actor, reason, after, now))
+    return claim
+
+
+def requeue_published(store: Store, claim: Claim, now: datetime) -> None:
+    """Note that the broker took the message of a claim; the work may have succeeded by now, which is left alone."""
+    with store.begin() as conn:
+        transition.mark_published(conn, claim.id, claim.generation, now)
+
+
+def requeue_failed(store: Store, claim: Claim, error: str, now: datetime) -> bool:
+    """Give a claim back: the letter is `dead` again with its generation before, and the audit trail says why.
+
+    Returns:
+        `False` when the work has moved on already, which means that the message did get through: nothing is changed.
+    """
+    with store.begin() as conn:
+        before = letters.get(conn, claim.id).summary
+        if not transition.mark_failed(conn, claim.id, claim.generation):
+            return False
+        after = {"state": State.DEAD.value, "generation": claim.generation - 1, "error": error}
+        audit.append(conn, _entry("requeue", before, claim.actor, claim.reason, after, now, outcome="failed"))
+    return True
+
+
+def discard(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> LetterSummary:
+    """Decide that a dead letter will not be tried again; it can be restored until retention removes it.
+
+    Raises:
+        ReasonRequired: the reason is blank.
+        DeadLetterNotFound: no id begins so, or several do.
+        InvalidTransition: it is not `dead`.
+    """
+    reason = _given(reason, "discard")
+    with store.begin() as conn:
+        before = letters.get(conn, letter_id).summary
+        if not transition.discard(conn, before.id, now):
+            raise _refused(letters.get(conn, before.id).summary, "discarded")
+        audit.append(conn, _entry("discard", before, actor, reason, {"state": State.DISCARDED.value}, now))
+        return letters.get(conn, before.id).summary
+
+
+def restore(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> LetterSummary:
+    """Take a discarded letter back: it is `dead` and waits for a decision again.
+
+    Raises:
+        ReasonRequired: the reason is blank.
+        DeadLetterNotFound: no id begins so, or several do.
+        InvalidTransition: it is not `discarded`.
+    """
+    reason = _given(reason, "restore")
+    with store.begin() as conn:
+        before = letters.get(conn, letter_id).summary
+        if not transition.restore(conn, before.id):
+            raise _refused(letters.get(conn, before.id).summary, "restored")
+        audit.append(conn, _entry("restore", before, actor, reason, {"state": State.DEAD.value}, now))
+        return letters.get(conn, before.id).summary
+
+
+def unpublished_claims(store: Store, older_than: datetime) -> list[str]:
+    """The ids of claims that nobody has tried to publish since `older_than`: their process died, or the store did."""
+    with store.read() as conn:
+        return transition.unpublished(conn, older_than)
+
+
+def take_over(store: Store, letter_id: str, older_than: datetime, now: datetime) -> Claim | None:
+    """Take an abandoned claim over; `None` when somebody else did, or it has been published or resolved since."""
+    with store.begin() as conn:
+        if not transition.take_over(conn, letter_id, older_than, now):
+            return None
+        found = letters.get(conn, letter_id)
+        row = found.summary
+        return Claim(row.id, row.generation, row.requeued_by or GUARDIAN, row.requeue_reason or "", found.letter)
+
+
+def _given(reason: str, action: str) -> str:
+    if not reason.strip():
+        raise ReasonRequired(action)
+    return reason.strip()
+
+
+def _refused(row: LetterSummary, wanted: str) -> InvalidTransition:
+    state = row.state
+    if state is State.REQUEUED:
+        present = f"{row.requeued_by} has requeued it at {_shown(row.requeued_at)} ({row.requeue_reason})"
+    elif state is State.RECOVERED:
+        present = f"it recovered at {_shown(row.resolved_at)}, requeued by {row.requeued_by}"
+    elif state is State.DISCARDED:
+        present = f"it was discarded at {_shown(row.resolved_at)}: restore it first"
+    else:
+        present = "it is dead already"
+    return InvalidTransition(row.id, f"cannot be {wanted}: {present}")
+
+
+def _shown(at: datetime | None) -> str:
+    return "?" if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _entry(
+    action: str,
+    before: LetterSummary,
+    actor: str,
+    reason: str,
+    after: dict[str, Any],
+    now: datetime,
+    outcome: str = "done",
+) -> audit.AuditEntry:
+    state = {"state": before.state.value, "generation": before.generation}
+    return audit.AuditEntry(now, actor, action, before.id, reason, state, after, outcome)
