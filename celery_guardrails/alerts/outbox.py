@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.intent import Kind, Notice
+from celery_guardrails.alerts.lease import PosterLease, SoleLease
 from celery_guardrails.alerts.render import Rendered, Style, render, render_reply
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Posted, Sink
@@ -28,7 +29,7 @@ from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
 
-__all__ = ["Delivery", "Poster", "PosterLease", "SoleLease"]
+__all__ = ["Delivery", "Poster"]
 
 _logger = logging.getLogger(__name__)
 _ABSENT_AGAIN = timedelta(seconds=5)
@@ -36,21 +37,6 @@ _LOOK_BACK = timedelta(minutes=10)
 _ABSENCES = 2
 _ROUNDS = 1000
 _T = TypeVar("_T")
-
-
-class PosterLease(Protocol):
-    """What makes one guardian of several the poster."""
-
-    def hold(self, now: datetime) -> int | None:
-        """Take or renew the lease: its fence, or `None` while somebody else holds it."""
-
-
-class SoleLease:
-    """The lease of somebody who knows that there is no other poster."""
-
-    def hold(self, now: datetime) -> int | None:
-        """Always held, with fence 1."""
-        return 1
 
 
 @dataclass(frozen=True)
@@ -119,6 +105,10 @@ class Poster:
         self._circuit = Circuit()
         self._not_before: dict[str, datetime] = {}
 
+    def close(self, now: datetime) -> None:
+        """Let another guardian post at once, instead of when the lease expires."""
+        self._lease.release(now)
+
     def deliver_once(self, now: datetime) -> Delivery:
         """Deliver what is due, at most one message a channel and `min_gap`; call it again at `next_due`.
 
@@ -180,7 +170,7 @@ class Poster:
     def _send(self, row: OutboxRow, fence: int, now: datetime) -> str:
         uid = row.post_uid or uuid4().hex
         with self._store.begin() as conn:
-            if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now):
+            if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now, held=self._lease.held):
                 return "lost"
         row = replace(row, post_uid=uid, claimed_at=now)
         # Loaded after the claim: whatever changes from now on queues an edit of its own.

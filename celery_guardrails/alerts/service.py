@@ -18,7 +18,8 @@ from celery_guardrails.alerts.engine import next_due, step
 from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Intent
-from celery_guardrails.alerts.outbox import Delivery, Poster, PosterLease
+from celery_guardrails.alerts.lease import PosterLease
+from celery_guardrails.alerts.outbox import Delivery, Poster
 from celery_guardrails.alerts.render import Style
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
@@ -73,7 +74,7 @@ class AlertService:
         settings: `settings.alerts`: group_by, group_wait (30 s), group_wait_urgent (5 s), edit_interval (60 s),
             cooldown (30 min), quiet (15 min), reopen_within (1 h), console_url, log_always.
         fallback_channel: `settings.slack.fallback_channel`; `None`: to the log.
-        lease: elects the poster among several guardians; `None` when there is only one.
+        lease: elects the poster among several guardians, a `StoreLease`; `None` when there is only one.
         app: what to write after `celery -A` in the commands shown.
     """
 
@@ -148,6 +149,14 @@ class AlertService:
             later = self.run_once(now(), flush=True)
             report = _joined(report, later)
         return report
+
+    def close(self, now: datetime) -> None:
+        """Give the poster's lease back: call it when the guardian stops.
+
+        Raises:
+            StoreError: the archive cannot be written; the lease then expires by itself.
+        """
+        self.poster.close(now)
 
     def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], bool]:
         """Every live group and those with new events; whether more events wait than were loaded."""

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from celery_guardrails.store.lease import Lease, holds
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
 __all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "prune_outbox", "statuses", "sweep"]
@@ -126,12 +127,24 @@ def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
     return [_row(row) for row in conn.execute(query).mappings()]
 
 
-def claim(conn: Connection, row: OutboxRow, *, fence: int, post_uid: str, now: datetime) -> bool:
+def claim(
+    conn: Connection, row: OutboxRow, *, fence: int, post_uid: str, now: datetime, held: Lease | None = None
+) -> bool:
     """Say that it is being sent, before it is; commit this before the sink is called.
 
+    Args:
+        conn: a transaction.
+        row: what is to be sent.
+        fence: of the poster's lease.
+        post_uid: what the message will carry.
+        now: this instant.
+        held: the lease, checked in this transaction; `None` for a poster that needs none.
+
     Returns:
-        `False` when a poster with a higher fence has taken over, or it is no longer pending.
+        `False` when another poster has taken over, or it is no longer pending.
     """
+    if held is not None and not holds(conn, held):
+        return False
     mine = and_(
         alert_outbox.c.id == row.id,
         alert_outbox.c.status == "pending",

@@ -1,0 +1,236 @@
+"""How an alert reads, and that it holds Slack's limits whatever is in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_guardrails.alerts.event import AlertEvent, LettersChanged
+from celery_guardrails.alerts.group import AlertGroup, GroupState
+from celery_guardrails.alerts.intent import Notice
+from celery_guardrails.alerts.render import Style, headline, render, render_reply
+from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
+from celery_guardrails.testing.slack_limits import faults_of
+from celery_guardrails.testing.slack_show import shown
+
+T0 = datetime(2026, 3, 1, 14, 2, 5, tzinfo=timezone.utc)
+EVENT = AlertEvent(
+    ref_id="d1",
+    environment="production",
+    task="shop.tasks.OnboardingEmail",
+    at=T0,
+    error="smtplib.SMTPServerDisconnected",
+    message="Connection unexpectedly closed: <timed out> & gone",
+    fingerprint="v1:a",
+    reason="attempts_exhausted",
+    category="connection",
+    letter_id="l1",
+    owner="growth",
+    runbook="https://runbooks.example/onboarding?a=1&b=2",
+    queue="mail",
+    version="7",
+    affected={"user_id": "42"},
+    correlation={"order_id": "A-17"},
+)
+
+
+def counted(*events: AlertEvent) -> AlertGroup:
+    group = AlertGroup.idle(events[0])
+    for event in events:
+        group = group.add(event, T0)
+    return replace(group, state=GroupState.OPEN)
+
+
+TWELVE = counted(*[EVENT] * 12)
+
+
+def test_the_whole_message():
+    rendered = render(TWELVE, T0 + timedelta(minutes=5), Style(app="shop", console_url="http://c"))
+    assert (
+        rendered.plain
+        == f"""\
+OnboardingEmail: 12 dead letters (production)
+Since 14:02 UTC, 12 messages of shop.tasks.OnboardingEmail used up all their attempts. They will not run again by \
+themselves.
+  Environment: production
+  Severity: error
+  First failure: 2026-03-01 14:02:05 UTC
+  Last failure: 2026-03-01 14:02:05 UTC
+  Affected: user_id: 42
+  Owner: growth
+  Queue: mail
+  Release: 7
+Top errors:
+  12 x smtplib.SMTPServerDisconnected: Connection unexpectedly closed: <timed out> & gone
+Next step:
+  Runbook: https://runbooks.example/onboarding?a=1&b=2
+  letter=l1 order_id=A-17
+  letter=l1 order_id=A-17
+  letter=l1 order_id=A-17
+  celery -A shop guardrails dlq list "task:shop.tasks.OnboardingEmail state:dead"
+  celery -A shop guardrails dlq requeue "task:shop.tasks.OnboardingEmail state:dead" --reason "..."
+  http://c/alerts/{TWELVE.alert_id}
+Alert {TWELVE.alert_id} · period 1 · updated 2026-03-01 14:07:05 UTC"""
+    )
+    assert [block["type"] for block in rendered.blocks] == [
+        "header",
+        "section",
+        "section",
+        "section",
+        "section",
+        "actions",
+        "context",
+    ]
+    assert rendered.blocks[0]["text"]["text"] == "OnboardingEmail: 12 dead letters (production)"
+    assert "&lt;timed out&gt; &amp; gone" in rendered.blocks[3]["text"]["text"]
+    assert rendered.text.startswith("OnboardingEmail: 12 dead letters (production): Since 14:02 UTC, 12 messages")
+    assert "Connection unexpectedly closed: <timed out> & gone" in shown("#alerts", rendered.text, rendered.blocks)
+    assert "[Open in console] http://c/alerts/" in shown("#alerts", rendered.text, rendered.blocks)
+    assert "14:02 UTC" in shown("#alerts", rendered.text, ())
+
+
+def test_what_is_not_known_is_left_out():
+    bare = counted(replace(EVENT, owner=None, runbook=None, queue="", version=None, affected={}, correlation={}))
+    plain = render(bare, T0).plain
+    for word in ("Owner", "Runbook", "Queue", "Release", "Affected", "http", "Letters of"):
+        assert word not in plain
+    assert plain.startswith("OnboardingEmail: 1 dead letter (production)\n")
+
+
+def test_several_reasons_and_errors_are_listed_most_first():
+    events = [replace(EVENT, fingerprint=f"v1:{n}", error=f"E{n}", reason="permanent_error") for n in range(7)]
+    plain = render(counted(*[EVENT] * 3, *events), T0).plain
+    assert "died: 7 failed with an error that another attempt would not mend, 3 used up all their attempts" in plain
+    assert "  3 x smtplib" in plain
+    assert "and 3 dead letters with other errors" in plain
+    house = render(counted(replace(EVENT, reason="own")), T0).plain
+    assert "1 message of shop.tasks.OnboardingEmail own." in house
+
+
+@pytest.mark.parametrize(
+    ("letters", "words"),
+    [
+        (None, "Those in the archive still need a decision"),
+        (LettersChanged(dead=1, recovered=2), "1 dead letter still needs a decision"),
+        (LettersChanged(dead=9), "9 dead letters still need a decision"),
+        (LettersChanged(recovered=9), "None of this task in the archive needs a decision now"),
+    ],
+)
+def test_resolved_says_what_still_needs_a_decision(letters, words):
+    group = replace(TWELVE, state=GroupState.RESOLVED, letters=letters)
+    rendered = render(group, T0)
+    assert words in rendered.plain
+    assert headline(group) == "OnboardingEmail: 12 dead letters (production), no new ones"
+    facts = {} if letters is None else {"dead": letters.dead}
+    assert words in render_reply(group, Notice.RESOLVED, facts).plain
+
+
+def test_replies_say_what_changed():
+    facts = {"total": 31, "base": 12}
+    assert "It got worse: 31 dead letters now, 12 at the last" in render_reply(TWELVE, Notice.WORSE_TOTAL, facts).text
+    assert "It fails again: 31 dead letters now" in render_reply(TWELVE, Notice.REOPENED, facts).text
+    assert "31 dead letters now." in render_reply(TWELVE, Notice.GROWTH, facts, remarks=("Possible duplicate",)).text
+
+
+def test_affected_names_five_and_counts_the_rest():
+    few = counted(*(replace(EVENT, affected={"user": f"u{n}"}) for n in range(8)))
+    assert "user: u0, u1, u2, u3, u4 and 3 more" in render(few, T0).plain
+    many = counted(*(replace(EVENT, affected={"user": f"u{n}"}) for n in range(30)))
+    assert "and 15+ more" in render(many, T0).plain
+
+
+def test_the_digest_changes_with_the_text_and_not_with_the_time():
+    now = render(TWELVE, T0).digest
+    assert render(TWELVE, T0 + timedelta(hours=1)).digest == now
+    assert render(TWELVE.add(EVENT, T0), T0).digest != now
+
+
+TEXT = st.text(max_size=4000) | st.sampled_from(
+    ["<!channel>", "@here " * 900, "&<>" * 2000, "```", "\n\r\x00", "𝒳" * 3000]
+)
+EVENTS = st.builds(
+    lambda task, env, error, message, fp, owner, runbook, affected, reason: replace(
+        EVENT,
+        task=task,
+        environment=env,
+        error=error,
+        message=message,
+        fingerprint=fp,
+        owner=owner,
+        runbook=runbook,
+        affected=affected,
+        correlation=affected,
+        reason=reason,
+        queue=message,
+        version=error,
+    ),
+    *[TEXT] * 7,
+    st.dictionaries(TEXT, TEXT, max_size=3),
+    TEXT,
+)
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=8), st.sampled_from(GroupState), st.booleans())
+def test_the_limits_hold_whatever_is_in_it(events, state, many):
+    group = replace(
+        counted(*events), state=state, total=10**9 if many else len(events), letters=LettersChanged(3, 2, 1)
+    )
+    rendered = render(group, T0, Style(app="a", console_url="http://c"), ("remark " * 200,))
+    assert faults_of(rendered.blocks) == []
+    assert len(headline(group)) <= 150
+    assert 1 <= len(rendered.text) <= 300
+    assert len(rendered.blocks[2]["fields"]) <= 10
+    texts = [rendered.text, *_texts(rendered.blocks)]
+    assert sum(map(len, texts)) <= 12_000
+    for text in texts:
+        assert "<" not in text
+        assert "\x00" not in text
+        assert "@channel" not in text
+        assert "@here" not in text
+    json.dumps(rendered.blocks)
+    reply = render_reply(group, Notice.WORSE_TOTAL, {"total": 1})
+    assert faults_of(reply.blocks) == []
+    assert len(reply.text) <= 300
+
+
+def _texts(value):
+    if isinstance(value, dict):
+        if value.get("type") == "mrkdwn":
+            yield value["text"]
+        else:
+            for inner in value.values():
+                yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+
+
+@given(st.text(), st.integers(1, 60))
+def test_escaping_keeps_its_limit_and_cuts_no_entity(text, limit):
+    escaped = escape(text, limit)
+    assert len(escaped) <= limit
+    assert "<" not in escaped
+    assert ">" not in escaped
+    rest = escaped.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
+    assert "&" not in rest
+
+
+def test_words():
+    assert escape("<!channel> & @everyone") == "&lt;!\u2060channel&gt; &amp; @\u2060everyone"
+    assert cut("abc", 3) == "abc"
+    assert cut("abcd", 3) == "ab…"
+    assert cut("abcd", 0) == ""
+    assert code("a`b") == "`a'b`"
+    assert code("") == "` `"
+    assert one_line("a\n\tb  c\x1b") == "a b c"
+    assert count_of(1, "dead letter") == "1 dead letter"
+    assert count_of(1204, "dead letter") == "1,204 dead letters"
+    assert shell_quote('a"b$c`d\\!') == r'"a\"b\$c\`d\\\!"'
+    assert when(None) == "unknown"
+    assert since(T0, T0) == "14:02 UTC"
+    assert since(T0 - timedelta(days=1), T0) == "2026-02-28 14:02:05 UTC"
