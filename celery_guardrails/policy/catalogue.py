@@ -72,7 +72,7 @@ _STANDARD_LIBRARY = {
 
 _HTTP_CLIENTS = {
     "requests.exceptions": {
-        "timeout yes": "Timeout",
+        "timeout yes": "Timeout ConnectTimeout",
         "connection yes": "ConnectionError ChunkedEncodingError",
         "connection unknown": "SSLError",
         "server_error yes": "RetryError",

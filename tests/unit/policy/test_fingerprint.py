@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_guardrails.policy import fingerprint as module
+from celery_guardrails.policy.fingerprint import fingerprint, fingerprint_of, normalised
+
+
+def caught(source, name="shop.tasks", filename="/srv/shop/tasks.py", **names):
+    """The exception that this source's `run()` raises, as if the module were an application's."""
+    space = {"__name__": name, **names}
+    exec(compile(textwrap.dedent(source), filename, "exec"), space)
+    try:
+        space["run"]()
+    except BaseException as error:  # noqa: BLE001  the tests look at whatever it is
+        return error.with_traceback(error.__traceback__.tb_next)
+
+
+FAILS = "def run():\n    raise ValueError('order 1')\n"
+
+
+def test_a_line_a_path_and_an_id_do_not_matter():
+    first = caught(FAILS)
+    moved = caught("\n\n\n" + FAILS.replace("order 1", "order 2"), filename="/opt/release-7/tasks.py")
+    assert fingerprint(first) == fingerprint(moved)
+    assert fingerprint(first).startswith("v1:")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (FAILS.replace("ValueError", "KeyError"), "shop.tasks"),
+        (FAILS, "shop.other"),
+        ("def inner():\n    raise ValueError('x')\ndef run():\n    inner()\n", "shop.tasks"),
+        ("def run():\n  try:\n    1 / 0\n  except Exception as e:\n    raise ValueError('x') from e\n", "shop.tasks"),
+        ("def run():\n  try:\n    1 / 0\n  except Exception:\n    raise ValueError('x')\n", "shop.tasks"),
+    ],
+)
+def test_type_place_and_root_cause_do_matter(source, name):
+    assert fingerprint(caught(source, name)) != fingerprint(caught(FAILS))
+
+
+def test_a_suppressed_context_is_not_a_root_cause():
+    source = "def run():\n  try:\n    1 / 0\n  except Exception:\n    raise ValueError('x') from None\n"
+    assert fingerprint(caught(source)) == fingerprint(caught(FAILS))
+
+
+def test_frames_of_libraries_are_passed_over():
+    source = "def run():\n    json.loads('{')\n"
+    in_library = caught(source, json=json)
+    assert fingerprint(in_library) == fingerprint(caught("def run():\n    json.loads('[')\n", json=json))
+    library = "/srv/.venv/lib/python3.11/site-packages/vendor.py"
+    vendored = caught(FAILS, "vendor", library)
+    assert fingerprint(vendored) == fingerprint(caught(FAILS, "vendor.moved", library))
+    for framework in ("celery_guardrails.worker.task", "celery.app.trace"):
+        assert fingerprint(caught(FAILS, framework)) == fingerprint_of("ValueError", "order 1")
+    assert module._is_own("<frozen importlib._bootstrap>") is False
+
+
+def test_without_a_stack_the_message_decides():
+    assert fingerprint(ValueError("order 4711 is late")) == fingerprint(ValueError("order 9 is late"))
+    assert fingerprint(ValueError("order is late")) != fingerprint(ValueError("order is lost"))
+    assert fingerprint(ValueError("x")) == fingerprint_of("ValueError", "x")
+
+
+def test_an_override_is_all_that_counts():
+    assert fingerprint(ValueError("a"), "card") == fingerprint(KeyError("b"), "card") != fingerprint(ValueError("a"))
+
+
+def test_a_cycle_of_causes_ends():
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert fingerprint(first)
+    raised = caught(FAILS)
+    raised.__cause__ = raised
+    assert fingerprint(raised)
+    raised.__cause__, second.__cause__ = second, KeyError()
+    second.__cause__.__cause__ = second
+    assert fingerprint(raised)
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_a_broken_message_has_a_fingerprint_too():
+    assert fingerprint(Mute()) == fingerprint_of(f"{Mute.__module__}.Mute", "")
+    assert fingerprint(ValueError("\udcff"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("order 4711 failed", "order 12 failed"),
+        ("order_id AB12 failed", "order_id XY98 failed"),
+        ("user 3f2504e0-4f89-11d3-9a0c-0305e82c3301", "user 9b2504e0-4f89-11d3-9a0c-0305e82c3399"),
+        ("blob da39a3ee5e6b4b0d3255bfef95601890afd80709", "blob aa39a3ee5e6b4b0d3255bfef95601890afd80700"),
+        ("<Thing object at 0x7f00aa>", "<Thing object at 0x7f11bb>"),
+        ("connect to 10.0.0.1:5432 failed", "connect to 192.168.1.77:5433 failed"),
+        ("connect to fe80::1:2:3 failed", "connect to fe80::9:8:7 failed"),
+        ("at 2026-11-22T12:00:00Z", "at 2025-01-01 01:02:03.4+01:00"),
+        ("after 30 seconds", "after 5.2s"),
+        ("GET https://a.example/1?x=y failed", "GET http://b.example/ failed"),
+        ("unknown customer 'anna'", "unknown customer 'bo'"),
+        ("mail to anna@example.org bounced", "mail to bo.b@mail.example.com bounced"),
+    ],
+)
+def test_variable_parts_are_replaced(one, other):
+    assert normalised(one) == normalised(other) != ""
+
+
+def test_words_are_kept():
+    assert normalised("Can't reach  the mail server, don't\nknow why") == "Can't reach the mail server, don't know why"
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12))
+def test_numbers_never_matter(one, other):
+    assert fingerprint_of("E", f"order {one} is late") == fingerprint_of("E", f"order {other} is late")
+
+
+@given(st.text())
+def test_a_fingerprint_is_stable_and_short(text):
+    assert fingerprint_of("E", text) == fingerprint_of("E", text)
+    assert len(fingerprint_of("E", text)) == len("v1:") + 16
+
+
+def test_the_scheme_does_not_drift():
+    """The stored groups of older versions must go on matching: a change here needs a v2."""
+    assert fingerprint_of("TimeoutError", "order 4711 is late") == "v1:2e3499100b9aef84"
