@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import (
     AfterValidator,
@@ -293,8 +293,9 @@ def _keys() -> list[str]:
     keys: list[str] = []
     for name, info in Settings.model_fields.items():
         keys.append(name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, _Section):
-            keys += [f"{name}.{inner}" for inner in info.annotation.model_fields]
+        # By its bases: on Python 3.10 `dict[str, int]` passes for a type, and issubclass then raises.
+        if _Section in getattr(info.annotation, "__mro__", ()):
+            keys += [f"{name}.{inner}" for inner in cast("type[_Section]", info.annotation).model_fields]
     return keys
 
 

@@ -103,8 +103,8 @@ def read_names(value: Any) -> tuple[str, ...]:
 def read_matcher(value: Any) -> Matcher:
     """Read an exception class, the dotted path of one, or a predicate."""
     if isinstance(value, type):
-        if issubclass(value, BaseException):
-            return value
+        if _is_error(value):
+            return cast("Matcher", value)
         raise problem(value, "is a class but not an exception class")
     if isinstance(value, str):
         return _path(value)
@@ -148,7 +148,7 @@ def read_backoff_for(value: Any) -> dict[type[BaseException] | str, Backoff]:
             read[str(key)] = read_backoff(backoff)
         elif isinstance(key, str):
             read[_path(key, _CATEGORIES)] = read_backoff(backoff)
-        elif isinstance(key, type) and issubclass(key, BaseException):
+        elif _is_error(key):
             read[key] = read_backoff(backoff)
         else:
             raise problem(key, "is not an exception class, a dotted path or a category")
@@ -164,6 +164,11 @@ def read_jitter(value: Any) -> Any:
     near = nearest(value, _JITTERS) if isinstance(value, str) else None
     listed = ", ".join(repr(name) for name in _JITTERS)
     raise problem(value, f"is not a ratio from 0 to 1 or one of {listed}", f"did you mean {near!r}?" if near else None)
+
+
+def _is_error(value: Any) -> bool:
+    # Not issubclass: on Python 3.10 `list[int]` passes for a type, and issubclass then raises.
+    return isinstance(value, type) and BaseException in value.__mro__
 
 
 def _path(value: str, others: frozenset[str] = frozenset()) -> str:

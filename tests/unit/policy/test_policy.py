@@ -49,6 +49,7 @@ def is_busy(exc):
         ("backoff_for", {"rate_limt": Constant(1)}, "did you mean 'rate_limit'?"),
         ("backoff_for", {3: Constant(1)}, None),
         ("backoff_for", {int: Constant(1)}, None),
+        ("backoff_for", {list[int]: Constant(1)}, None),
         ("backoff_for", {TimeoutError: "5s"}, "write Exponential"),
         ("jitter", 1.5, None),
         ("jitter", -0.1, None),
