@@ -6,22 +6,26 @@ Everything that differs between tests comes from environment variables; what tas
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task, shared_task
+from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
 
 from celery_guardrails import Constant, Exponential, GuardedTask, PermanentError, Policy, TransientError
+from tests.apps import vendor  # noqa: F401 registers a shared task
 
 PREFIX = os.environ.get("GUARDED_PREFIX", "guarded")
 RUNS = Path(os.environ.get("GUARDED_RUNS", "."))
 
 app = Celery("guarded")
+# not shared with other applications: a test process makes several, one after the other
+task = functools.partial(app.task, shared=False)
 app.conf.update(
     broker_url=os.environ.get("BROKER_URL", "memory://"),
     result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
@@ -61,12 +65,12 @@ def broken(key: str) -> bool:
     return (RUNS / f"{key}.broken").exists()
 
 
-@app.task(base=GuardedTask, name="guarded.add")
+@task(base=GuardedTask, name="guarded.add")
 def add(x: int, y: int) -> int:
     return x + y
 
 
-@app.task(base=GuardedTask, name="guarded.flaky", bind=True, policy=Policy(max_attempts=5, **QUICK))
+@task(base=GuardedTask, name="guarded.flaky", bind=True, policy=Policy(max_attempts=5, **QUICK))
 def flaky(self: Any, key: str, failures: int) -> str:
     before = ran(key, retries=self.request.retries)
     if before < failures:
@@ -74,7 +78,7 @@ def flaky(self: Any, key: str, failures: int) -> str:
     return f"done after {before + 1}"
 
 
-@app.task(
+@task(
     base=GuardedTask,
     name="guarded.mail",
     policy=Policy(
@@ -89,13 +93,13 @@ def mail(order_id: int, customer: str = "c", address: str = "", password: str = 
     return "sent"
 
 
-@app.task(base=GuardedTask, name="guarded.bug", policy=Policy(**QUICK))
+@task(base=GuardedTask, name="guarded.bug", policy=Policy(**QUICK))
 def bug(key: str) -> None:
     ran(key)
     raise KeyError("missing")
 
 
-@app.task(base=GuardedTask, name="guarded.own_words")
+@task(base=GuardedTask, name="guarded.own_words")
 def own_words(key: str, kind: str) -> None:
     ran(key)
     if kind == "permanent":
@@ -103,7 +107,7 @@ def own_words(key: str, kind: str) -> None:
     raise TransientError("busy", retry_after=3 * 3600)
 
 
-@app.task(base=GuardedTask, name="guarded.by_hand", bind=True, policy=Policy(max_attempts=3, **QUICK))
+@task(base=GuardedTask, name="guarded.by_hand", bind=True, policy=Policy(max_attempts=3, **QUICK))
 def by_hand(self: Any, key: str, countdown: float | None = None, changed: bool = False) -> None:
     ran(key, retries=self.request.retries, countdown=countdown)
     try:
@@ -113,7 +117,7 @@ def by_hand(self: Any, key: str, countdown: float | None = None, changed: bool =
         raise self.retry(exc=exc, countdown=countdown, **extra) from exc
 
 
-@app.task(base=GuardedTask, name="guarded.handled", bind=True, policy=Policy(max_attempts=2, **QUICK))
+@task(base=GuardedTask, name="guarded.handled", bind=True, policy=Policy(max_attempts=2, **QUICK))
 def handled(self: Any, key: str) -> str:
     ran(key)
     try:
@@ -122,7 +126,7 @@ def handled(self: Any, key: str) -> str:
         return "handled it myself"
 
 
-@app.task(base=GuardedTask, name="guarded.parked", policy=Policy(max_attempts=2, on_exhausted="park", **QUICK))
+@task(base=GuardedTask, name="guarded.parked", policy=Policy(max_attempts=2, on_exhausted="park", **QUICK))
 def parked(key: str) -> str:
     ran(key)
     if broken(key):
@@ -130,19 +134,19 @@ def parked(key: str) -> str:
     return key
 
 
-@app.task(base=GuardedTask, name="guarded.expected", throws=(LookupError,))
+@task(base=GuardedTask, name="guarded.expected", throws=(LookupError,))
 def expected(key: str) -> None:
     ran(key)
     raise KeyError("expected")
 
 
-@app.task(base=GuardedTask, name="guarded.silent", ignore_result=True, policy=Policy(max_attempts=2, **QUICK))
+@task(base=GuardedTask, name="guarded.silent", ignore_result=True, policy=Policy(max_attempts=2, **QUICK))
 def silent(key: str) -> None:
     ran(key)
     raise ConnectionError("down")
 
 
-@app.task(base=GuardedTask, name="guarded.signals", bind=True)
+@task(base=GuardedTask, name="guarded.signals", bind=True)
 def signals(self: Any, key: str, kind: str) -> None:
     ran(key)
     raise Ignore() if kind == "ignore" else Reject("no", requeue=False)
@@ -152,7 +156,7 @@ class Order(BaseModel):
     id: int
 
 
-@app.task(base=GuardedTask, name="guarded.typed", pydantic=True, policy=Policy(max_attempts=2, **QUICK))
+@task(base=GuardedTask, name="guarded.typed", pydantic=True, policy=Policy(max_attempts=2, **QUICK))
 def typed(order: Order, key: str) -> int:
     ran(key)
     if broken(key):
@@ -160,24 +164,45 @@ def typed(order: Order, key: str) -> int:
     return order.id
 
 
-@app.task(base=GuardedTask, name="guarded.heard")
+@task(base=GuardedTask, name="guarded.heard")
 def heard(*args: Any, key: str = "heard") -> str:
     ran(key, args=[str(arg)[:200] for arg in args])
     return "heard"
 
 
-@app.task(base=GuardedTask, name="guarded.errback")
+@task(base=GuardedTask, name="guarded.errback")
 def errback(request: Any, exc: Any, traceback: Any, key: str = "errback") -> None:
-    ran(key, dead=len(list(RUNS.glob("*.dead"))))
+    ran(key)
 
 
-@app.task(base=GuardedTask, name="guarded.slow", policy=Policy(max_attempts=2, **QUICK), soft_time_limit=1)
+@task(base=GuardedTask, name="guarded.handing_on", bind=True, policy=Policy(max_attempts=2, **QUICK))
+def handing_on(self: Any, key: str) -> None:
+    """Hands its own headers on to another task, as people do to trace requests."""
+    ran(key)
+    if self.request.retries:
+        heard.apply_async(kwargs={"key": f"{key}.child"}, headers=dict(self.request.headers or {}))
+        failing_child.apply_async((f"{key}.failing",), headers=dict(self.request.headers or {}))
+    raise ConnectionError("down")
+
+
+@task(base=GuardedTask, name="guarded.failing_child", policy=Policy(max_attempts=2, **QUICK))
+def failing_child(key: str) -> None:
+    ran(key)
+    raise ConnectionError("down")
+
+
+@task(base=GuardedTask, name="guarded.replacing", bind=True)
+def replacing(self: Any) -> None:
+    raise self.replace(add.s(20, 3))
+
+
+@task(base=GuardedTask, name="guarded.slow", policy=Policy(max_attempts=2, **QUICK), soft_time_limit=1)
 def slow(key: str) -> None:
     ran(key)
     time.sleep(10)
 
 
-@app.task(
+@task(
     base=GuardedTask, name="guarded.growing",
     policy=Policy(max_attempts=4, backoff=Exponential("100ms", factor=3, cap="2s"), jitter=0.25),
 )  # fmt: skip
@@ -198,22 +223,16 @@ class ContextTask(GuardedTask):
         return self.run(*args, **kwargs)
 
 
-@app.task(base=ContextTask, name="guarded.in_context", policy=Policy(max_attempts=2, **QUICK))
+@task(base=ContextTask, name="guarded.in_context", policy=Policy(max_attempts=2, **QUICK))
 def in_context(key: str) -> None:
     ran(key)
     raise ConnectionError("down")
 
 
-@app.task(name="vendor.plain", max_retries=7)
+@task(name="vendor.plain", max_retries=7)
 def vendor_plain(key: str) -> None:
     ran(key)
     raise ConnectionError("down")
-
-
-@shared_task(name="vendor.shared", autoretry_for=(ValueError,), max_retries=9, retry_backoff=True)
-def vendor_shared(key: str) -> None:
-    ran(key)
-    raise ValueError("down")
 
 
 class VendorTask(Task):
@@ -231,7 +250,7 @@ class VendorTask(Task):
 app.register_task(VendorTask())
 
 
-@app.task(name="outside.plain")
+@task(name="outside.plain")
 def outside(key: str) -> None:
     ran(key)
     raise ConnectionError("down")

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Broker
+from tests.guarded import Guarded
+from tests.harness import Harness
+
+
+@pytest.fixture
+def make_guarded(harness: Harness, result_backend: str) -> Callable[..., Guarded]:
+    """Makes the guarded application on a broker."""
+
+    def make(broker: Broker, **settings: Any) -> Guarded:
+        return Guarded(harness, broker.url, result_backend, settings)
+
+    return make
+
+
+@pytest.fixture
+def guarded(broker: Broker, make_guarded: Callable[..., Guarded]) -> Guarded:
+    """The guarded application, once on Redis and once on RabbitMQ."""
+    return make_guarded(broker)
+
+
+@pytest.fixture
+def on_redis(redis_broker: Broker, make_guarded: Callable[..., Guarded]) -> Guarded:
+    """The guarded application on Redis."""
+    return make_guarded(redis_broker)
