@@ -14,16 +14,16 @@ from celery_guardrails.store.lease import Lease, acquire, release, renew
 
 __all__ = ["LEASE_NAME", "PosterLease", "SoleLease", "StoreLease"]
 
-LEASE_NAME = "alerts"
+LEASE_NAME = "poster"
 _LASTS = timedelta(seconds=30)
 _RENEW_EVERY = timedelta(seconds=10)
 
 
 class PosterLease(Protocol):
-    """What makes one guardian of several the poster. `held` is the lease to check on each claim, if there is one."""
+    """What makes one guardian of several the poster.
 
-    @property
-    def held(self) -> Lease | None: ...
+    One that is kept in the store has an attribute `held`, a `store.lease.Lease` to check on each claim.
+    """
 
     def hold(self, now: datetime) -> int | None:
         """Take or renew the lease: its fence, or `None` while somebody else holds it."""
@@ -46,7 +46,7 @@ class SoleLease:
 
 
 class StoreLease:
-    """The lease `alerts` in the store.
+    """The lease `poster` in the store.
 
     Args:
         store: the archive.

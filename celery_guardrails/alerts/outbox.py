@@ -169,8 +169,10 @@ class Poster:
 
     def _send(self, row: OutboxRow, fence: int, now: datetime) -> str:
         uid = row.post_uid or uuid4().hex
+        # A lease that is not in the store has nothing to check here.
+        held = getattr(self._lease, "held", None)
         with self._store.begin() as conn:
-            if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now, held=self._lease.held):
+            if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now, held=held):
                 return "lost"
         row = replace(row, post_uid=uid, claimed_at=now)
         # Loaded after the claim: whatever changes from now on queues an edit of its own.

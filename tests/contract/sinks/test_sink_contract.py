@@ -221,4 +221,4 @@ def test_the_settings_choose_the_sink():
     assert isinstance(build_sink(SlackSettings(webhook_url=hook)), SlackWebhookSink)
     both = build_sink(SlackSettings(token=SecretStr("t"), channel="#a", webhook_url=hook))
     assert isinstance(both, SlackSink)
-    assert both._client.base_url == "https://slack.com/api/"
+    assert both._client.base_url.endswith("slack.com/api/")

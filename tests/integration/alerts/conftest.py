@@ -19,6 +19,8 @@ from celery_guardrails.settings import AlertSettings, SlackSettings
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.testing import SlackStandIn
+from tests.conftest import run_server
+from tests.servers_postgres import PostgreSQLServer
 
 
 @dataclass
@@ -72,7 +74,27 @@ class Driver:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'archive.sqlite3'}").ready()
+    yield from _open(f"sqlite:///{tmp_path / 'archive.sqlite3'}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A private PostgreSQL."""
+    yield from run_server(PostgreSQLServer)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An archive on every kind of database."""
+    if request.param == "sqlite":
+        yield from _open(f"sqlite:///{tmp_path / 'archive.sqlite3'}")
+    else:
+        yield from _open(request.getfixturevalue("postgresql_server").fresh_url())
+
+
+def _open(url: str) -> Iterator[Store]:
+    opened = open_store(url)
+    opened.migrate()
     yield opened
     opened.close()
 

@@ -22,6 +22,11 @@ from celery_guardrails.store.engine import open_store
 from celery_guardrails.store.table import dead_letter
 
 
+@pytest.fixture
+def store(any_store):
+    return any_store
+
+
 def archived(store, now, **states):
     """Put rows into the archive so that there is something to decide."""
     with store.begin() as conn:
