@@ -13,11 +13,11 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
-HOUSE := celery_guardrails tests example_project bench house
+HOUSE := $(wildcard celery_guardrails tests example_project bench house)
 PACKAGING := setup.cfg setup.py pyproject.toml
 
 help: ## show this
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-example ## play the whole story on this machine, no server needed (under 2 minutes)
 	$(BIN)/python -m example_project.demo
@@ -53,7 +53,7 @@ clean: ## remove what make made
 
 $(BIN)/python:
 	@test -n "$(PYTHON)"
-	"$(PYTHON)" -m venv $(VENV)
+	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-example: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[example]'
