@@ -93,7 +93,7 @@ class Store:
             StoreError: the database cannot be read.
         """
         with self.read() as conn:
-            state = self._state(conn)
+            state = self.state(conn)
         if state is not SchemaState.CURRENT and self.engine.dialect.name != "sqlite":
             found = "has no tables yet" if state is SchemaState.EMPTY else "is older than this version"
             raise SchemaMismatch(self.url, f"the schema {found}, run: {MIGRATE_COMMAND}")
@@ -109,7 +109,7 @@ class Store:
         with _migrating, self.begin() as conn:
             if conn.dialect.name == "postgresql":
                 conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            if self._state(conn) is not SchemaState.CURRENT:
+            if self.state(conn) is not SchemaState.CURRENT:
                 config = _alembic()
                 config.attributes["connection"] = conn
                 command.upgrade(config, "head")
@@ -129,7 +129,12 @@ class Store:
         """Close the connections; the store may still be used and opens new ones."""
         self.engine.dispose()
 
-    def _state(self, conn: Connection) -> SchemaState:
+    def state(self, conn: Connection) -> SchemaState:
+        """How the schema stands to this version's, inside a transaction; `check` also refuses what cannot be used.
+
+        Raises:
+            SchemaMismatch: it is newer than this version.
+        """
         script = ScriptDirectory.from_config(_alembic())
         current = MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE}).get_current_revision()
         if current is None:
@@ -172,10 +177,18 @@ def open_store(url: str, *, create: bool = True) -> Store:
     else:
         raise StoreError(_shown(parsed), f"{backend} is not supported: use sqlite or postgresql")
     if not create:
-        with store.read() as conn:
-            if store._state(conn) is SchemaState.EMPTY:
-                raise StoreError(store.url, _NO_ARCHIVE)
+        _require_archive(store)
     return store
+
+
+def _require_archive(store: Store) -> None:
+    try:
+        with store.read() as conn:
+            if store.state(conn) is SchemaState.EMPTY:
+                raise StoreError(store.url, _NO_ARCHIVE)
+    except StoreError:
+        store.close()
+        raise
 
 
 def _sqlite(url: URL, create: bool) -> Store:

@@ -1,0 +1,174 @@
+"""Opening an archive: migrated once, refused when it cannot be understood, and never made by those who only read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from celery_guardrails.errors import SchemaMismatch, StoreError
+from celery_guardrails.store import alert, outbox, table
+from celery_guardrails.store.engine import MIGRATE_COMMAND, SchemaState, Store, open_store
+from celery_guardrails.store.metadata import metadata
+
+
+def test_a_reader_does_not_make_the_archive(url: str) -> None:
+    for _ in range(2):
+        with pytest.raises(StoreError, match="no archive yet: start a guardian"):
+            open_store(url, create=False)
+
+
+def test_a_reader_opens_what_is_there(url: str, store: Store) -> None:
+    reader = open_store(url, create=False)
+    assert reader.check() is SchemaState.CURRENT
+    reader.close()
+
+
+def test_migrating_twice_changes_nothing(store: Store) -> None:
+    store.migrate()
+    assert store.ready() is store
+
+
+def test_the_migrations_make_what_the_tables_declare(store: Store) -> None:
+    assert {table.audit.name, alert.alert_group.name, outbox.alert_outbox.name} <= metadata.tables.keys()
+    with store.read() as conn:
+        options = {"version_table": "guardrails_schema", "compare_type": False}
+        assert compare_metadata(MigrationContext.configure(conn, opts=options), metadata) == []
+
+
+def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:
+    with store.begin() as conn:
+        conn.execute(text("UPDATE guardrails_schema SET version_num = '9999'"))
+    for refused in (store.check, store.migrate, store.ready):
+        with pytest.raises(SchemaMismatch, match="9999 is newer than this version"):
+            refused()
+    with store.read() as conn:
+        assert conn.execute(text("SELECT version_num FROM guardrails_schema")).scalar() == "9999"
+
+
+def test_an_older_schema_is_migrated_on_sqlite_and_refused_on_postgresql(url: str) -> None:
+    store = open_store(url)
+    if url.startswith("sqlite"):
+        assert store.check() is SchemaState.EMPTY
+        assert store.ready().check() is SchemaState.CURRENT
+    else:
+        with pytest.raises(SchemaMismatch, match=MIGRATE_COMMAND):
+            store.ready()
+        with store.read() as conn:
+            assert inspect(conn).get_table_names() == []
+    store.migrate()
+    with store.begin() as conn:
+        conn.execute(text("UPDATE guardrails_schema SET version_num = '0001'"))
+    if url.startswith("sqlite"):
+        assert store.check() is SchemaState.OLDER
+    else:
+        with pytest.raises(SchemaMismatch, match="is older than this version"):
+            store.check()
+    store.close()
+
+
+def test_several_processes_migrate_at_once(url: str) -> None:
+    code = f"from celery_guardrails.store.engine import open_store; open_store({url!r}).migrate()"
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    reader = open_store(url, create=False)
+    assert reader.check() is SchemaState.CURRENT
+    reader.close()
+
+
+def _insert_and_fail(store: Store, error: Exception | None) -> None:
+    one = text("INSERT INTO lease (name, owner, fence, expires_at) VALUES ('a', 'b', 1, 1)")
+    with store.begin() as conn:
+        conn.execute(one)
+        if error is not None:
+            raise error
+        conn.execute(one)
+
+
+def test_an_error_in_the_block_undoes_it(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError):
+        _insert_and_fail(store, ZeroDivisionError())
+    with pytest.raises(StoreError, match=r"(?i)unique"):
+        _insert_and_fail(store, None)
+    with store.read() as conn:
+        assert conn.execute(table.lease.select()).all() == []
+
+
+def test_a_password_is_never_shown() -> None:
+    with pytest.raises(StoreError) as caught, open_store("postgresql://u:hush@127.0.0.1:1/x?sslpassword=hush").read():
+        pass
+    assert "hush" not in str(caught.value)
+    assert "u:***@127.0.0.1:1/x" in str(caught.value)
+
+
+def test_postgresql_that_is_away_is_a_clear_error_and_comes_back(postgresql_server) -> None:
+    store = open_store(postgresql_server.fresh_url())
+    store.migrate()
+    postgresql_server.stop()
+    try:
+        with pytest.raises(StoreError), store.begin():
+            pass
+    finally:
+        postgresql_server.start()
+    assert store.check() is SchemaState.CURRENT
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nonsense", "the url is none"),
+        ("mysql://root@localhost/x", "mysql is not supported"),
+        ("sqlite:////nowhere/at/all/archive.db", "the folder /nowhere/at/all does not exist"),
+    ],
+)
+def test_an_impossible_url_is_a_clear_error(url: str, problem: str) -> None:
+    with pytest.raises(StoreError, match=problem):
+        open_store(url)
+
+
+def test_what_is_no_database_is_a_clear_error(tmp_path) -> None:
+    (tmp_path / "archive.db").write_bytes(b"not a database at all" * 1000)
+    with pytest.raises(StoreError, match="not a database"):
+        open_store(f"sqlite:///{tmp_path / 'archive.db'}").ready()
+    with pytest.raises(StoreError, match="unable to open"):
+        open_store(f"sqlite:///{tmp_path}").ready()
+
+
+def test_a_sqlite_archive_that_another_process_keeps_locked_is_a_clear_error(store_file, monkeypatch) -> None:
+    monkeypatch.setattr("celery_guardrails.store.engine.BUSY_TIMEOUT", 0.05)
+    store = open_store(store_file)
+    store.migrate()
+    other = open_store(store_file)
+    with store.begin(), pytest.raises(StoreError, match="locked"), other.begin():
+        pass
+    with store.begin(), other.read() as conn:
+        assert conn.execute(table.lease.select()).all() == []
+    store.close()
+    other.close()
+
+
+def test_an_archive_in_memory_is_for_tests() -> None:
+    store = open_store("sqlite://").ready()
+    assert store.check() is SchemaState.CURRENT
+    with pytest.raises(StoreError, match="no archive yet"):
+        open_store("sqlite://", create=False)
+    store.close()
+
+
+def test_an_old_sqlite_and_a_missing_driver_are_clear_errors(monkeypatch) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    with pytest.raises(StoreError, match="too old"):
+        open_store("sqlite://")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match="psycopg is missing"):
+        open_store("postgres://localhost/x")
+
+
+@pytest.fixture
+def store_file(tmp_path) -> str:
+    return f"sqlite:///{tmp_path / 'archive.db'}"

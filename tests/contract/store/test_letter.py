@@ -1,0 +1,162 @@
+"""Reading the archive: what each term of a query finds, pages without gaps, groups and counts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from celery_guardrails.errors import DeadLetterNotFound, QueryError
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.recovery import search as reading
+from celery_guardrails.recovery.query import parse_query
+from celery_guardrails.store import transition
+from celery_guardrails.store.record import State
+from tests.contract.store.conftest import NOW, Mortuary
+
+
+@pytest.fixture
+def filled(mortuary: Mortuary) -> Mortuary:
+    mortuary.bury(id="aaaa1111", task="billing.charge", queue="mail", owner="ann", correlation={"order_id": "4711"})
+    mortuary.bury(
+        id="aaaa2222", task="billing.refund", error="requests.exceptions.Timeout", message="100% of API keys_ gone",
+        died_at=NOW - timedelta(hours=3), version="2026.11", environment="staging", affected={"user": "u*1"},
+    )  # fmt: skip
+    mortuary.bury(
+        id="bbbb3333", task="Billing.charge", category=Category.BUG, reason=Reason.PERMANENT_ERROR, worker="w2@[host]",
+        fingerprint="v1:bar", error="KeyError", died_at=NOW - timedelta(days=2),
+    )  # fmt: skip
+    return mortuary
+
+
+def found(mortuary: Mortuary, text: str) -> str:
+    """The first letters' digits of what a query finds."""
+    query = parse_query(text, NOW)
+    page = reading.search(mortuary.store, query, newest_first=True)
+    assert reading.count(mortuary.store, query) == len(page.letters)
+    return " ".join(row.id[-1] for row in page.letters)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("", "1 2 3"),
+        ("task:billing.charge", "1"),
+        ("task:billing.*", "1 2"),
+        ("task:*.charge", "1 3"),
+        ('task:"billing.*"', ""),
+        ("!task:billing.*", "3"),
+        ("error:Timeout", "2"),
+        ("error:Timeout*", "1 2"),
+        ("error:requests.*", "2"),
+        ("error:requests.exceptions.Timeout", "2"),
+        ("error:imeout", ""),
+        ("reason:permanent_error", "3"),
+        ("reason:*_error", "3"),
+        ("state:dead", "1 2 3"),
+        ("!state:dead", ""),
+        ("queue:mail task:billing.refund", "2"),
+        ("category:bug", "3"),
+        ("fingerprint:v1:bar", "3"),
+        ("worker:w2@[host]", "3"),
+        ("worker:w2@[h*", "3"),
+        ("worker:w?@*", ""),
+        ("owner:ann", "1"),
+        ("!owner:ann", "2 3"),
+        ("environment:staging", "2"),
+        ("release:2026.11", "2"),
+        ("id:aaaa", "1 2"),
+        ("id:aaaa2222", "2"),
+        ("id:*3", "3"),
+        ("since:2h", "1"),
+        ("before:2h", "2 3"),
+        ("since:1d before:1h", "2"),
+        ("!since:2h", "2 3"),
+        (f"since:{NOW.isoformat()}", "1"),
+        ("text:api", "2"),
+        ('text:"API KEYS_"', "2"),
+        ("text:100%", "2"),
+        ("text:key_error", ""),
+        ("text:keyerror", "3"),
+        ("text:refund", "2"),
+        ("arg.order_id:4711", "1"),
+        ("arg.order_id:47*", "1"),
+        ("!arg.order_id:4711", "2 3"),
+        ('arg.user:"u*1"', "2"),
+        ("arg.user:u*", "2"),
+        ("arg.nothing:4711", ""),
+        ('owner:"nul\0"', ""),
+    ],
+)
+def test_each_term_finds_what_it_says(filled: Mortuary, text: str, ids: str) -> None:
+    assert found(filled, text) == ids
+
+
+def test_an_id_may_be_shortened_while_it_is_unambiguous(filled: Mortuary) -> None:
+    assert reading.get(filled.store, "b").summary.id == "bbbb3333"
+    assert reading.get(filled.store, " aaaa1111 ").summary.id == "aaaa1111"
+    with pytest.raises(DeadLetterNotFound, match="several ids begin so"):
+        reading.get(filled.store, "aaaa")
+    for unknown in ("aaaa3", "", "   ", "%", "_aaa1111", "BBBB3333", "bbbb33334"):
+        with pytest.raises(DeadLetterNotFound, match="not found"):
+            reading.get(filled.store, unknown)
+    assert reading.deaths(filled.store, "unknown") == []
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_pages_leave_nothing_out_though_many_died_at_once(mortuary: Mortuary, newest_first: bool) -> None:
+    buried = [mortuary.letter(died_at=NOW + timedelta(seconds=number // 4)) for number in range(23)]
+    mortuary.archive(*buried)
+    seen, after = [], None
+    while True:
+        page = reading.search(mortuary.store, limit=5, after=after, newest_first=newest_first)
+        seen += [(row.died_at, row.id) for row in page.letters]
+        if page.next is None:
+            break
+        after = page.next
+    assert seen == sorted(((letter.died_at, letter.id) for letter in buried), reverse=newest_first)
+    assert [row.id for row in reading.each(mortuary.store, batch=7)] == [
+        letter.id for letter in sorted(buried, key=lambda letter: (letter.died_at, letter.id))
+    ]
+
+
+def test_groups_are_by_task_and_fingerprint_and_show_their_latest_death(mortuary: Mortuary) -> None:
+    for minute in range(3):
+        mortuary.bury(message=f"message {minute}", died_at=NOW + timedelta(minutes=minute))
+    gone = mortuary.bury(task="other", version=None)
+    with mortuary.store.begin() as conn:
+        transition.discard(conn, gone.id, NOW)
+    large, small = reading.groups(mortuary.store)
+    assert large.key == {"task": "billing.charge", "fingerprint": "v1:f00"}
+    assert (large.count, large.error, large.message, large.regressed) == (3, "TimeoutError", "message 2", 0)
+    assert (large.first_died_at, large.last_died_at) == (NOW, NOW + timedelta(minutes=2))
+    assert (large.states, small.states, small.sample_id) == ({"dead": 3}, {"discarded": 1}, gone.id)
+    assert len(reading.groups(mortuary.store, limit=1)) == 1
+    (only,) = reading.groups(mortuary.store, parse_query("task:other", NOW), by="version")
+    assert (only.key, only.count) == ({"version": ""}, 1)
+    with pytest.raises(QueryError, match="did you mean 'fingerprint'"):
+        reading.groups(mortuary.store, by="fingerprnt")
+
+
+@pytest.mark.parametrize("by", ["task", "error", "queue", "worker", "version", "fingerprint"])
+def test_every_grouping_counts_everything_once(filled: Mortuary, by: str) -> None:
+    assert sum(group.count for group in reading.groups(filled.store, by=by)) == 3
+
+
+def test_stats_of_an_empty_and_of_a_filled_archive(mortuary: Mortuary) -> None:
+    empty = reading.stats(mortuary.store)
+    assert (empty.total, empty.by_state, empty.oldest_dead_at) == (0, {}, None)
+    old = mortuary.bury(died_at=NOW - timedelta(days=1))
+    mortuary.bury()
+    mortuary.bury(task="other", reason=Reason.EXPIRED)
+    with mortuary.store.begin() as conn:
+        transition.discard(conn, old.id, NOW)
+    stats = reading.stats(mortuary.store)
+    assert (stats.total, stats.by_state) == (3, {State.DEAD: 2, State.DISCARDED: 1})
+    assert (stats.by_task, stats.by_reason) == (
+        {"billing.charge": 2, "other": 1},
+        {"attempts_exhausted": 2, "expired": 1},
+    )
+    assert stats.oldest_dead_at == NOW
+    assert reading.stats(mortuary.store, parse_query("task:other", NOW)).total == 1
