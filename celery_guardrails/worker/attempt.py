@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Policy, decide, describe
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.capture import capture
@@ -95,7 +96,7 @@ def examine(task: Any, request: Any, exc: BaseException, started: float | None) 
             header.generation,
         )  # fmt: skip
     policy = guard.policy_of(task).policy
-    return FailedRun(task, request, guard, policy, describe(exc, now), header, started_at, now)
+    return FailedRun(task, request, guard, policy, describe(exc, now, with_traceback=False), header, started_at, now)
 
 
 def attempt_failed(task: Any, request: Any, exc: Exception, started: float) -> BaseException:
@@ -156,6 +157,8 @@ def _act(run: FailedRun, exc: Exception) -> BaseException:
 
 
 def _bury(run: FailedRun, decision: DeadLetter, exc: Exception) -> BaseException:
+    # formatting a traceback costs several times a decision: only for those that are kept
+    run = replace(run, failure=replace(run.failure, traceback=traceback_text(exc)))
     letter = capture(run, decision)
     if run.request.is_eager:
         run.guard.captured.append(letter)

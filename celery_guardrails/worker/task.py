@@ -44,7 +44,8 @@ class GuardMixin:
     @classmethod
     def bind(cls, app: Celery) -> Any:
         """Called by Celery; notes whether the task sets `acks_late` itself, before Celery fills in its default."""
-        cls._guardrails_own_acks_late = getattr(cls, "acks_late", None)
+        if "_guardrails_own_acks_late" not in vars(cls):  # Celery binds twice
+            cls._guardrails_own_acks_late = getattr(cls, "acks_late", None)
         return super().bind(app)  # type: ignore[misc]
 
     @classmethod

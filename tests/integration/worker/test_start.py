@@ -1,0 +1,47 @@
+"""A worker that is configured wrong does not start, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Broker
+from tests.guarded import APP, Guarded
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"polices": {}}, "polices"),
+        ({"policy": {"max_atempts": 3}}, "max_attempts"),
+        ({"slack": {"chanel": "#x"}}, "did you mean channel?"),
+    ],
+)
+def test_a_wrong_setting_stops_the_worker(
+    redis_broker: Broker, make_guarded: Callable[..., Guarded], settings: dict[str, object], said: str
+) -> None:
+    guarded = make_guarded(redis_broker, **settings)
+    worker = guarded.harness.worker(APP, wait=False)
+    assert worker.wait(60) == 1
+    log = worker.log()
+    assert said in log
+    assert "Traceback" not in log
+
+
+def test_automatic_retries_beside_a_policy_stop_the_worker(
+    redis_broker: Broker, make_guarded: Callable[..., Guarded]
+) -> None:
+    guarded = make_guarded(redis_broker)
+    (guarded.harness.folder / "doubled.py").write_text(
+        "from tests.apps.guarded import app\n"
+        "from celery_guardrails import GuardedTask\n"
+        "@app.task(base=GuardedTask, name='doubled', autoretry_for=(OSError,), max_retries=4, retry_backoff=2)\n"
+        "def doubled(): ...\n"
+    )
+    worker = guarded.harness.worker("doubled", wait=False)
+    assert worker.wait(60) == 1
+    assert "task doubled: autoretry_for" in worker.log()
+    assert "policy=Policy(retry_on=(OSError,), max_attempts=5, backoff=Exponential(2, factor=2, cap=600))" in (
+        " ".join(worker.log().split())
+    )
