@@ -1,0 +1,91 @@
+"""The guardian's services, which all have one shape, and the small ones among them.
+
+A service has a name, how often it runs, and `run_once(now, flush)`. Archiving is not one: it is what the loop is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from celery_guardrails.alerts.service import AlertService
+from celery_guardrails.recovery.requeue import RequeuePublisher, finish_requeues
+from celery_guardrails.store import lease
+from celery_guardrails.store.engine import Store
+
+__all__ = ["Alerting", "Heartbeat", "RequeueFinishing", "Service"]
+
+logger = logging.getLogger("celery_guardrails.guardian")
+
+
+class Service(Protocol):
+    """Something that the guardian does now and then.
+
+    Attributes:
+        name: for the log.
+        every: how often it runs.
+    """
+
+    name: str
+    every: timedelta
+
+    def run_once(self, now: datetime, flush: bool) -> None:
+        """Do it. `flush` means that the guardian ends afterwards: do not wait for anything."""
+
+
+class Alerting:
+    """Counts dead letters and posts alerts, every half second."""
+
+    name = "alerts"
+    every = timedelta(milliseconds=500)
+
+    def __init__(self, service: AlertService) -> None:
+        self._service = service
+
+    def run_once(self, now: datetime, flush: bool) -> None:
+        """Step the alert groups and deliver what is due."""
+        self._service.run_once(now, flush=flush)
+
+
+class RequeueFinishing:
+    """Publishes requeues whose process died between claiming and publishing, every 30 seconds.
+
+    Args:
+        store: the archive.
+        publisher: how a requeued message is published.
+        grace: how long a claim may stay unpublished before it counts as abandoned. Default 60 seconds.
+    """
+
+    name = "requeues"
+    every = timedelta(seconds=30)
+
+    def __init__(
+        self, store: Store, publisher: RequeuePublisher, grace: timedelta = timedelta(seconds=60)
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._grace = grace
+
+    def run_once(self, now: datetime, flush: bool) -> None:
+        """Finish them; the work may then run twice, if it had been published after all."""
+        finish_requeues(self._store, self._publisher, now, self._grace)
+
+
+class Heartbeat:
+    """Writes every 10 seconds that this guardian is alive."""
+
+    name = "heartbeat"
+    every = timedelta(seconds=10)
+
+    def __init__(self, store: Store, guardian_id: str, started_at: datetime) -> None:
+        self._store = store
+        self._id = guardian_id
+        self._started_at = started_at
+
+    def run_once(self, now: datetime, flush: bool) -> None:
+        """Write it."""
+        with self._store.begin() as conn:
+            lease.heartbeat(conn, self._id, self._started_at, now, socket.gethostname(), os.getpid())
