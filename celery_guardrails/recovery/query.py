@@ -90,9 +90,9 @@ def _instant(whole: str, value: str, now: datetime) -> datetime:
     try:
         # Python 3.10 does not read the Z
         at = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value))
-    except ValueError:
+        return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         raise QueryError(whole, "write a duration such as 2h or 14d, or an instant such as 2026-11-01T09:00Z") from None
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
 
 
 def _malformed(rest: str) -> QueryError:
