@@ -1,0 +1,87 @@
+"""The commands, as Celery finds them: `celery guardian`, `celery guardrails`, and `celery worker --guardian`.
+
+Celery imports this module for every command of every application, before it imports the application, so it must be
+cheap and must not know anything: what a command needs is imported when the command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from celery.bin.base import CeleryOption, handle_preload_options
+from celery.bin.worker import worker
+
+from celery_guardrails.cli.group import LazyGroup
+
+__all__ = ["guardian", "guardrails"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--once", is_flag=True, help="Archive and alert on what is waiting now, then exit.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: print the outcome as one JSON object.")
+@click.option("-l", "--loglevel", metavar="LEVEL", default=None, help="Default INFO, with --once WARNING.")
+@click.option("-f", "--logfile", metavar="PATH", default=None, help="Default: standard error.")
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def guardian(
+    ctx: click.Context, once: bool, as_json: bool, loglevel: str | None, logfile: str | None, **_preload: Any
+) -> None:
+    """Archive dead letters, post alerts, confirm recoveries: runs until SIGTERM."""
+    from celery_guardrails.cli.guardian import command
+
+    if as_json and not once:
+        raise click.UsageError("--json needs --once: the daemon reports in its log.", ctx)
+    command(ctx, once=once, as_json=as_json, loglevel=loglevel, logfile=logfile)
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_at={
+        "check": "celery_guardrails.cli.check:check",
+        "policy": "celery_guardrails.cli.policy:policy",
+        "dlq": "celery_guardrails.cli.dlq:dlq",
+        "alerts": "celery_guardrails.cli.alerts:alerts",
+        "migrate": "celery_guardrails.cli.migrate:migrate",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def guardrails(ctx: click.Context, **_preload: Any) -> None:
+    """See what failed and why, put it back, and check the policies."""
+
+
+def _embed(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    if value and not ctx.resilient_parsing:
+        from celery_guardrails.cli.embedded import EmbeddedGuardian
+
+        ctx.obj.app.steps["worker"].add(EmbeddedGuardian)
+    return value
+
+
+def _extend_worker() -> None:
+    if all(param.name != "guardian" for param in worker.params):
+        worker.params.append(
+            CeleryOption(
+                ["--guardian"],
+                is_flag=True,
+                callback=_embed,
+                help_group="Features",
+                help="Run a guardian inside this worker, which archives dead letters and posts alerts.",
+            )
+        )
+
+
+def _collect_faults() -> None:
+    # `check` lists all wrong declarations at once: they must not stop the import of the application, which comes next.
+    words = sys.argv[1:]
+    if "guardrails" in words and "check" in words[words.index("guardrails") :]:
+        from celery_guardrails.policy import faults
+
+        faults.start()
+
+
+_extend_worker()
+_collect_faults()

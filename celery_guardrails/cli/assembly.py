@@ -1,0 +1,188 @@
+"""A guardian put together from an application: its queues, archive, services, and what it says of itself at start.
+
+Here because only the commands know Celery as well as the guardian. It must not know how the guardian is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.service import AlertService
+from celery_guardrails.alerts.service import Report as AlertReport
+from celery_guardrails.alerts.sinks.build import build_sink
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.guardian.guardian import Guardian, OnceReport
+from celery_guardrails.guardian.ingest import Ingest
+from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
+from celery_guardrails.settings import Settings
+from celery_guardrails.store import lease
+from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.transport.consumer import DeadLetterConsumer
+from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
+from celery_guardrails.worker.install import Guardrails
+
+__all__ = ["Assembly", "StoreLease", "alerts_go_to", "assembled", "dead_letter_queues"]
+
+logger = logging.getLogger("celery_guardrails.guardian")
+
+LEASE_TTL = timedelta(seconds=30)
+"""How long after a guardian's sudden death another one starts to post its alerts."""
+DRAIN = timedelta(seconds=30)
+"""How long `--once` waits for a slow sink; what is left stays in the archive for the next guardian."""
+
+
+class StoreLease:
+    """Elects the guardian that posts alerts, through a lease in the archive.
+
+    Args:
+        store: the archive.
+        owner: this guardian, unique.
+    """
+
+    def __init__(self, store: Store, owner: str) -> None:
+        self._store = store
+        self._owner = owner
+        self._held: lease.Lease | None = None
+
+    def hold(self, now: datetime) -> int | None:
+        """Take or renew the lease: its fence, or `None` while another guardian holds it."""
+        if self._held is None or self._held.expires_at - now < LEASE_TTL / 2:
+            with self._store.begin() as conn:
+                self._held = lease.acquire(conn, "poster", self._owner, LEASE_TTL, now)
+        return self._held.fence if self._held else None
+
+    def release(self, now: datetime) -> None:
+        """Give it back, so that the next guardian need not wait."""
+        held, self._held = self._held, None
+        if held is not None:
+            with self._store.begin() as conn:
+                lease.release(conn, held, now)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A guardian with what it was made of.
+
+    `queues` are the dead-letter queues that it consumes, beside each of which it consumes the one for recoveries.
+    """
+
+    guardian: Guardian
+    alerts: AlertService
+    store: Store
+    settings: Settings
+    queues: tuple[str, ...]
+    poster: StoreLease
+
+    def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
+        """Archive what waits, then say it; for a guardian that was assembled without its alert service.
+
+        Raises:
+            ConsumerLost: the broker cannot be reached.
+            StoreError: the archive cannot be written.
+        """
+        archived = self.guardian.run_once(progress)
+        return archived, self.alerts.drain(DRAIN)
+
+    def introduction(self) -> list[str]:
+        """Where the archive is, what is consumed, where alerts go, and what to keep in mind."""
+        lines = [
+            f"archive: {self.store.url}",
+            f"dead-letter queues: {', '.join(self.queues)}",
+            f"alerts go to {alerts_go_to(self.settings)}",
+        ]
+        if self.store.engine.dialect.name == "sqlite":
+            lines.append(
+                "SQLite is for guardians on one machine with a disk that lasts; "
+                "set store.url to postgresql://... for more than one, or in a container without a volume"
+            )
+        if not self.settings.enabled:
+            lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
+        return lines
+
+
+def dead_letter_queues(guardrails: Guardrails) -> tuple[str, ...]:
+    """Every queue that settings and policies send dead letters to, the application's own first.
+
+    Raises:
+        ConfigurationError: the settings or a policy are wrong.
+    """
+    settings = guardrails.settings
+    policies = [settings.policy, *settings.policies.values()]
+    policies += [guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()]
+    named = [policy.dead_letter_queue for policy in policies if policy.dead_letter_queue]
+    return tuple(dict.fromkeys([settings.dead_letter.queue, *sorted(named)]))
+
+
+def alerts_go_to(settings: Settings) -> str:
+    """Where alerts go, in words and without secrets."""
+    if settings.slack.token is not None:
+        return f"Slack, channel {settings.slack.channel}"
+    if settings.slack.webhook_url is not None:
+        return "Slack, through a webhook"
+    return "the log, because no Slack is set"
+
+
+@contextmanager
+def assembled(project: Project, *, once: bool = False) -> Iterator[Assembly]:
+    """A guardian for this project, whose lease and heartbeat are given back at the end.
+
+    Args:
+        project: the application.
+        once: leave its alert service out of its services: `Assembly.once` runs that itself, to the end.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened; nothing is consumed then.
+    """
+    guardrails = project.guardrails
+    if faults := guardrails.faults():
+        raise ConfigurationError(faults)
+    store = open_store(guardrails.settings.store.url).ready()
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    assembly = _assemble(project, store, owner, once)
+    try:
+        yield assembly
+    finally:
+        _leave(assembly, owner)
+
+
+def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembly:
+    guardrails, settings = project.guardrails, project.guardrails.settings
+    queues = dead_letter_queues(guardrails)
+    recovered = [recovered_queue(queue) for queue in queues]
+    arguments = settings.dead_letter.queue_arguments
+    consumer = DeadLetterConsumer(project.app, [declared_queue(name, arguments) for name in (*queues, *recovered)])
+    poster = StoreLease(store, owner)
+    alerts = AlertService(
+        store,
+        build_sink(settings.slack),
+        settings.alerts,
+        fallback_channel=settings.slack.fallback_channel,
+        lease=poster,
+        app=project.name,
+    )
+    services: list[Service] = [RequeueFinishing(store, Replayer(project.app, project.publisher))]
+    if not once:
+        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services]
+    guardian = Guardian(consumer, Ingest(store, recovered, settings.environment), services)
+    return Assembly(guardian, alerts, store, settings, queues, poster)
+
+
+def _leave(assembly: Assembly, owner: str) -> None:
+    try:
+        assembly.poster.release(clock.now())
+        with assembly.store.begin() as conn:
+            lease.forget(conn, guardian_id=owner)
+    except StoreError as exc:
+        logger.warning("could not sign off, others take over in %s: %s", clock.format_duration(LEASE_TTL), exc)
+    finally:
+        assembly.store.close()

@@ -1,0 +1,103 @@
+"""`guardrails check`: everything that is wrong with the settings and the policies, at once.
+
+Wrong declarations were collected while the application was imported (`celery_guardrails.cli` switches that on); here
+they are put together with what only the whole application shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+import click
+
+from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, table
+from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.policy import faults as declarations
+from celery_guardrails.policy.merge import match_pattern
+from celery_guardrails.settings import Settings
+from celery_guardrails.worker.effective import is_guarded, task_faults
+from celery_guardrails.worker.install import BUILT_IN, Guardrails
+
+__all__ = ["check"]
+
+
+@click.command()
+@json_option
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Check the settings and every task's policy; exit 1 with everything that is wrong."""
+    project = project_of(ctx)
+    found = _faults(project)
+    if as_json:
+        emit_json([_as_json(fault) for fault in found])
+    elif found:
+        _show(found)
+    if not found:
+        for remark in _remarks(project.guardrails):
+            note(f"Warning: {remark}")
+        if not as_json:
+            _praise(project.guardrails)
+    if found:
+        ctx.exit(1)
+
+
+def _faults(project: Project) -> list[Fault]:
+    """Every fault, without repetition: of declarations, settings and what they make together."""
+    try:
+        guardrails = project.guardrails
+    finally:
+        # From here on a fault is to be raised where it is found, which names its task better.
+        declarations.stop()
+    found = [*declarations.collected, *guardrails.faults()]
+    try:
+        settings = guardrails.settings
+    except ConfigurationError:
+        # `Guardrails.faults` stops at wrong settings; the tasks' own declarations can be checked without them.
+        settings = Settings()
+        for name, task in sorted(project.app.tasks.items()):
+            if is_guarded(task) and not BUILT_IN.match(name):
+                found.extend(task_faults(task, settings))
+    return list(dict.fromkeys(found))
+
+
+def _as_json(fault: Fault) -> dict[str, str | None]:
+    ordered = asdict(fault)
+    return {key: ordered[key] for key in ("task", "setting", "value", "problem", "suggestion")}
+
+
+def _show(found: Sequence[Fault]) -> None:
+    console = printer()
+    rows = [
+        (f.task or "(settings)", f.setting, f.value, f.problem + (f" ({f.suggestion})" if f.suggestion else ""))
+        for f in found
+    ]
+    table(console, ["Task", "Setting", Column("Value", "fold"), Column("Problem", "fold")], rows)
+    note(f"{len(found)} fault{'s' if len(found) != 1 else ''} found.")
+
+
+def _remarks(guardrails: Guardrails) -> Iterable[str]:
+    """What is allowed but is hardly meant."""
+    names = [name for name in guardrails.app.tasks if not BUILT_IN.match(name)]
+    settings = guardrails.settings
+    for origin, patterns in (("guard", guardrails.patterns), ("policies", tuple(settings.policies))):
+        for pattern in patterns:
+            if not any(match_pattern({pattern: None}, name) for name in names):
+                yield f"{origin}: the pattern {pattern} matches no task"
+    guarded = {task.name for task in guardrails.guarded_tasks()}
+    for pattern in settings.policies:
+        matching = [name for name in names if match_pattern({pattern: None}, name)]
+        if matching and not guarded.intersection(matching):
+            yield f"policies: no task that matches {pattern} is under guard, such as {matching[0]}"
+    if not settings.enabled:
+        yield "enabled is False: every guarded task behaves as a plain one"
+    if not guarded:
+        yield "no task is under guard: use base=GuardedTask, or the setting guard"
+
+
+def _praise(guardrails: Guardrails) -> None:
+    guarded = len(guardrails.guarded_tasks())
+    plain = sum(not BUILT_IN.match(name) for name in guardrails.app.tasks) - guarded
+    rest = f", {plain} not under guard" if plain else ""
+    click.echo(f"Settings and policies are right: {guarded} task{'s' if guarded != 1 else ''} under guard{rest}.")

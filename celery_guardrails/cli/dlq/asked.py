@@ -1,0 +1,53 @@
+"""Which dead letters a command line means: query terms, options and ids, made into one query.
+
+It must not know what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from celery_guardrails import clock
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.recovery.query import parse_query
+from celery_guardrails.store.filter import Query
+from celery_guardrails.store.record import State
+
+__all__ = ["filtered", "is_query", "query_options"]
+
+_OPTIONS = (
+    click.argument("query", nargs=-1),
+    click.option("--task", metavar="NAME", help="Only of this task; * stands for anything."),
+    click.option("--state", type=click.Choice([s.value for s in State]), help="Only in this state."),
+    click.option("--reason", type=click.Choice([r.value for r in Reason]), help="Only dead for this reason."),
+)
+
+
+def query_options(command: Any) -> Any:
+    """Give a reading command QUERY and the options for what is asked most."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def filtered(
+    terms: Sequence[str], *, task: str | None = None, state: str | None = None, reason: str | None = None
+) -> Query:
+    """The query that terms and options make together.
+
+    Raises:
+        QueryError: a term is wrong; it names the nearest right one.
+    """
+    query = parse_query(" ".join(terms), clock.now())
+    for field, value in (("task", task), ("state", state), ("reason", reason)):
+        if value is not None:
+            query = query.with_term(field, value, glob="*" in value)
+    return query
+
+
+def is_query(words: Sequence[str]) -> bool:
+    """Whether these are terms of a query, and not ids, in which there is no colon."""
+    return any(":" in word for word in words)

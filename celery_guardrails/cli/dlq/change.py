@@ -1,0 +1,230 @@
+"""`dlq requeue`, `dlq discard`, `dlq restore`: deciding what becomes of dead letters, with a name and a reason.
+
+Owns who is asked, what is counted first and what is said at the end. What an action does is in `recovery/`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import click
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.text import count_of
+from celery_guardrails.cli.dlq.asked import filtered, is_query
+from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
+from celery_guardrails.cli.output import emit_json, note, progress
+from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
+from celery_guardrails.recovery import requeue as requeueing
+from celery_guardrails.recovery import search, transition
+from celery_guardrails.store.filter import Query
+from celery_guardrails.store.record import State
+
+__all__ = ["discard", "requeue", "restore"]
+
+Act = Callable[[str, datetime], str]
+"""Does it to the dead letter with this id, or beginning of one, and returns the whole id.
+
+Raises `DeadLetterError` where it cannot be done.
+"""
+
+_BROKER_DOWN = 3
+"""This many letters in a row that the broker does not take are enough to see that it takes none."""
+
+
+@dataclass(frozen=True)
+class _Verb:
+    """What is done, in words: `requeue`, `requeued`, and from which state."""
+
+    name: str
+    past: str
+    source: State
+
+
+@dataclass
+class _Outcome:
+    """What became of the letters that were meant. `stopped` is why the rest was left alone."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    stopped: str | None = None
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _given(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("must not be blank: it goes into the audit trail.")
+    return value.strip()
+
+
+_OPTIONS = (
+    click.argument("which", nargs=-1, required=True, metavar="ID...|QUERY"),
+    click.option("--reason", required=True, callback=_given, help="Why; it goes into the audit trail."),
+    click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host."),
+    click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before acting on what a QUERY means."),
+    click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
+    click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
+)
+
+
+def _change_options(command: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_change_options
+@click.option(
+    "--wait", "wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0,
+    help="Wait so long for the outcome: recovered, or dead again. A guardian must run. Default 0.",
+)  # fmt: skip
+@click.pass_context
+def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
+    """Put dead letters back into the queue that they came from: by ID, or all that a QUERY means."""
+    from celery_guardrails.transport.dead_letter import Replayer
+
+    project = project_of(ctx)
+    actor, reason = given["by"] or _actor(), given["reason"]
+    replayer = Replayer(project.app, project.publisher)
+
+    def act(letter_id: str, now: datetime) -> str:
+        return requeueing.requeue(project.archive, replayer, letter_id, actor, reason, now).id
+
+    _change(ctx, project, _Verb("requeue", "requeued", State.DEAD), act, given, wait)
+
+
+@click.command()
+@_change_options
+@click.pass_context
+def discard(ctx: click.Context, /, **given: Any) -> None:
+    """Decide that dead letters will not be tried again. They can be restored."""
+    project = project_of(ctx)
+    actor, reason = given["by"] or _actor(), given["reason"]
+
+    def act(letter_id: str, now: datetime) -> str:
+        return transition.discard(project.archive, letter_id, actor, reason, now).id
+
+    _change(ctx, project, _Verb("discard", "discarded", State.DEAD), act, given)
+
+
+@click.command()
+@_change_options
+@click.pass_context
+def restore(ctx: click.Context, /, **given: Any) -> None:
+    """Take discarded letters back: they are dead again and wait for a decision."""
+    project = project_of(ctx)
+    actor, reason = given["by"] or _actor(), given["reason"]
+
+    def act(letter_id: str, now: datetime) -> str:
+        return transition.restore(project.archive, letter_id, actor, reason, now).id
+
+    _change(ctx, project, _Verb("restore", "restored", State.DISCARDED), act, given)
+
+
+def _change(
+    ctx: click.Context, project: Project, verb: _Verb, act: Act, given: dict[str, Any], wait: float = 0.0
+) -> None:
+    ids, matched = _meant(project, verb, given["which"])
+    if given["dry_run"]:
+        if given["as_json"]:
+            emit_json({"action": verb.name, "dry_run": True, "matched": matched})
+        else:
+            click.echo(f"Would {verb.name} {count_of(matched, 'dead letter')}. Nothing was changed.")
+        return
+    if matched and is_query(given["which"]) and not given["yes"] and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"{verb.name.capitalize()} {count_of(matched, 'dead letter')}?", abort=True, err=True)
+    outcome = _act_on_all(verb, act, ids, matched)
+    awaited = await_recovery(project, outcome.done, wait) if wait and outcome.done else None
+    if given["as_json"]:
+        emit_json(_as_json(verb, matched, outcome, awaited))
+    else:
+        click.echo(_summary(project, verb, outcome, awaited))
+    if outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
+        ctx.exit(1)
+
+
+def _meant(project: Project, verb: _Verb, which: Sequence[str]) -> tuple[Iterable[str], int]:
+    """The ids of the letters that are meant, and how many they are."""
+    if not is_query(which):
+        ids = list(dict.fromkeys(which))
+        return ids, len(ids)
+    # Frozen at this instant: what dies again while this runs is not put back a second time.
+    asked = filtered(which).with_term("before", clock.now())
+    wanted = asked.with_term("state", verb.source)
+    matched, others = search.count(project.archive, wanted), search.count(project.archive, asked)
+    rest = others - matched
+    left = f" Left alone: {rest:,} that match, but are not {verb.source}." if rest else ""
+    note(f"{count_of(matched, 'dead letter')} to {verb.name}.{left}")
+    return _ids(project, wanted), matched
+
+
+def _ids(project: Project, wanted: Query) -> Iterable[str]:
+    for letter in search.each(project.archive, wanted):
+        yield letter.id
+
+
+def _act_on_all(verb: _Verb, act: Act, ids: Iterable[str], matched: int) -> _Outcome:
+    outcome = _Outcome()
+    refused_in_a_row = 0
+    with progress(verb.name, matched) as advance:
+        try:
+            for letter_id in ids:
+                try:
+                    whole = act(letter_id, clock.now())
+                except DeadLetterError as exc:
+                    note(f"{letter_id}: {exc.problem}")
+                    outcome.failed.append({"id": letter_id, "problem": exc.problem})
+                    refused_in_a_row = refused_in_a_row + 1 if isinstance(exc, RequeueFailed) else 0
+                else:
+                    outcome.done.append(whole)
+                    refused_in_a_row = 0
+                advance(1)
+                if refused_in_a_row == _BROKER_DOWN:
+                    outcome.stopped = "the broker takes no messages"
+                    break
+        except StoreError as exc:
+            outcome.stopped = str(exc)
+    return outcome
+
+
+def _summary(project: Project, verb: _Verb, outcome: _Outcome, awaited: Awaited | None) -> str:
+    words = f"{verb.past.capitalize()} {count_of(len(outcome.done), 'dead letter')}"
+    if outcome.failed:
+        words += f"; {len(outcome.failed):,} could not be {verb.past}"
+    if outcome.stopped:
+        words += f"; stopped, because {outcome.stopped}"
+    if awaited is not None:
+        return f"{words}. {awaited}"
+    if verb.name == "requeue" and outcome.done:
+        words += f". What became of them: {project.typed('dlq stats')}"
+        return words
+    return f"{words}."
+
+
+def _as_json(verb: _Verb, matched: int, outcome: _Outcome, awaited: Awaited | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "action": verb.name,
+        "dry_run": False,
+        "matched": matched,
+        "done": outcome.done,
+        "failed": outcome.failed,
+        "stopped": outcome.stopped,
+    }
+    if awaited is not None:
+        found |= {"recovered": awaited.recovered, "dead_again": awaited.dead_again, "unknown": awaited.unknown}
+    return found

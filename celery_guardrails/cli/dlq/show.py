@@ -1,0 +1,237 @@
+"""`dlq show ID`: one dead letter, with everything that a person at 3 a.m. needs to decide what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from celery_guardrails import clock
+from celery_guardrails.cli.dlq.reading import state_text
+from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, printer, stamp, table
+from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.cli.unarchived import tell_unarchived
+from celery_guardrails.letters.record import FailedAttempt
+from celery_guardrails.recovery import search
+from celery_guardrails.store import audit
+from celery_guardrails.store.audit import AuditEntry
+from celery_guardrails.store.record import ArchivedLetter, Death, State
+
+__all__ = ["show"]
+
+_ENTRIES = 50
+
+
+@click.command()
+@click.argument("letter_id", metavar="ID")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
+    """Show one dead letter in full. The beginning of its ID is enough where no other begins so."""
+    project = project_of(ctx)
+    found = search.get(project.archive, letter_id)
+    with project.archive.read() as conn:
+        entries = audit.entries(conn, target=found.summary.id, limit=_ENTRIES)[::-1]
+    deaths = search.deaths(project.archive, found.summary.id)
+    if as_json:
+        emit_json(_as_json(found, entries, deaths))
+    else:
+        _show(project, found, entries, deaths)
+    tell_unarchived(project)
+
+
+def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> None:
+    console, now = printer(), clock.now()
+    summary, letter = found.summary, found.letter
+    state = state_text(summary.state, summary.regressed)
+    console.print(Text.assemble((clean(summary.task), "bold"), " is ", state, f", {summary.reason}"))
+    if letter.explanation:
+        console.print(clean(letter.explanation))
+    console.print()
+    console.print(Text.assemble((f"{letter.failure.type}: ", "bold"), clean(letter.failure.message)))
+    console.print()
+    _facts(console, found, now)
+    _attempts(console, letter.attempts)
+    _deaths(console, deaths, now)
+    if letter.failure.traceback.strip():
+        _title(console, "Traceback")
+        for line in letter.failure.traceback.rstrip().splitlines():
+            console.print("  " + _printable(line), soft_wrap=True)
+    _trail(console, entries, now)
+    _next(console, project, found)
+
+
+def _facts(console: Console, found: ArchivedLetter, now: datetime) -> None:
+    summary, letter = found.summary, found.letter
+    cut = "  (cut)" if letter.preview.truncated else ""
+    requeued = f"{_when(summary.requeued_at, now)} by {summary.requeued_by}: {summary.requeue_reason}"
+    facts = (
+        ("Id", summary.id),
+        ("Task id", summary.task_id),
+        ("Root id", summary.root_id if summary.root_id != summary.task_id else ""),
+        ("Died", _when(summary.died_at, now)),
+        ("First failed", _when(summary.first_failed_at, now)),
+        ("Published", _when(summary.published_at, now)),
+        ("Args", f"{letter.preview.args}{cut}"),
+        ("Kwargs", f"{letter.preview.kwargs}{cut}"),
+        ("Affected", _pairs(letter.affected)),
+        ("Correlation", _pairs(letter.correlation)),
+        ("Queue", summary.queue),
+        ("Worker", summary.worker),
+        ("Environment", summary.environment),
+        ("Release", summary.version),
+        ("Category", f"{summary.category}, fingerprint {summary.fingerprint}"),
+        ("Severity", summary.severity),
+        ("Owner", summary.owner),
+        ("Runbook", letter.runbook),
+        (
+            "Put back",
+            f"{summary.generation} time{'s' if summary.generation != 1 else ''}" if summary.generation else "",
+        ),
+        ("Requeued", requeued if summary.requeued_at else ""),
+        ("Resolved", _when(summary.resolved_at, now) if summary.resolved_at else ""),
+    )
+    for name, value in facts:
+        if value:
+            line = Text.assemble((f"{name:<14}", "dim"), clean(value))
+            console.print(line, soft_wrap=True)
+
+
+def _attempts(console: Console, attempts: Sequence[FailedAttempt]) -> None:
+    if not attempts:
+        return
+    _title(console, "Attempts")
+    again = any(attempt.generation for attempt in attempts)
+    rows = []
+    for attempt in attempts:
+        number = f"{attempt.number}" + (f" of requeue {attempt.generation}" if again and attempt.generation else "")
+        lasted = _lasted(attempt.started_at, attempt.ended_at)
+        waited = f"{attempt.delay:.3g}s" if attempt.delay is not None else ""
+        error = f"{attempt.error.rpartition('.')[2]}: {clean(attempt.message)}"
+        rows.append((number, stamp(attempt.ended_at), lasted, waited, attempt.worker, error))
+    table(console, ["#", "Failed at", "Ran", "Waited then", Column("Worker", "fold"), Column("Error", "flex")], rows)
+
+
+def _deaths(console: Console, deaths: Sequence[Death], now: datetime) -> None:
+    if len(deaths) < 2:
+        return
+    _title(console, "Deaths")
+    rows = [
+        (
+            str(d.generation),
+            _when(d.died_at, now),
+            d.reason,
+            f"{d.letter.failure.type}: {clean(d.letter.failure.message)}",
+        )
+        for d in deaths
+    ]
+    table(console, ["Put back", "Died", "Reason", Column("Error", "flex")], rows)
+
+
+def _trail(console: Console, entries: Sequence[AuditEntry], now: datetime) -> None:
+    if not entries:
+        return
+    _title(console, "Done so far")
+    rows = [(_when(e.at, now), e.actor, e.action, e.outcome, e.reason) for e in entries]
+    table(console, ["At", Column("By", "fold"), "Action", "Outcome", Column("Reason", "fold")], rows)
+
+
+def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
+    summary = found.summary
+    dead = (
+        f'{project.typed(f"dlq requeue {summary.id} --reason")} "..."',
+        f'{project.typed(f"dlq discard {summary.id} --reason")} "..."',
+    )
+    steps = {
+        State.DEAD: dead,
+        State.DISCARDED: (f'{project.typed(f"dlq restore {summary.id} --reason")} "..."',),
+        State.REQUEUED: ("It runs again; its worker reports when it has succeeded, and a guardian notes that.",),
+        State.RECOVERED: ("Nothing: it has succeeded.",),
+    }
+    _title(console, "Next")
+    for step in steps[summary.state]:
+        console.print(f"  {step}", soft_wrap=True)
+
+
+def _title(console: Console, words: str) -> None:
+    console.print(Text(f"\n{words}", "bold"))
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in line)
+
+
+def _when(instant: datetime | None, now: datetime) -> str:
+    return f"{stamp(instant)} ({ago(instant, now)})" if instant else "unknown"
+
+
+def _lasted(start: datetime | None, end: datetime) -> str:
+    if start is None:
+        return ""
+    seconds = max(end - start, timedelta(0)).total_seconds()
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.3g}s"
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _as_json(found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> dict[str, Any]:
+    """The keys that `design.md` promises, in its order, then further ones."""
+    summary, letter = found.summary, found.letter
+    promised = {
+        "id": summary.id,
+        "task": summary.task,
+        "task_id": summary.task_id,
+        "state": summary.state.value,
+        "reason": summary.reason,
+        "generation": summary.generation,
+        "error": letter.failure.model_dump(
+            mode="json", include={"type", "message", "category", "fingerprint", "traceback"}
+        ),
+        "attempts": [_attempt_as_json(attempt) for attempt in letter.attempts],
+        "queue": summary.queue,
+        "published_at": summary.published_at,
+        "died_at": summary.died_at,
+        "correlation": letter.correlation,
+        "affected": letter.affected,
+        "args_preview": letter.preview.args,
+        "kwargs_preview": letter.preview.kwargs,
+        "owner": summary.owner,
+        "runbook": letter.runbook,
+        "environment": summary.environment,
+        "worker": summary.worker,
+        "version": summary.version,
+    }
+    return promised | {
+        "explanation": letter.explanation,
+        "preview_truncated": letter.preview.truncated,
+        "severity": summary.severity,
+        "root_id": summary.root_id,
+        "parent_id": summary.parent_id,
+        "group_id": summary.group_id,
+        "first_failed_at": summary.first_failed_at,
+        "archived_at": summary.archived_at,
+        "requeued_at": summary.requeued_at,
+        "requeued_by": summary.requeued_by,
+        "requeue_reason": summary.requeue_reason,
+        "resolved_at": summary.resolved_at,
+        "regressed": summary.regressed,
+        "policy": letter.policy,
+        "deaths": [{"generation": d.generation, "died_at": d.died_at, "reason": d.reason} for d in deaths],
+        "audit": [_entry_as_json(entry) for entry in entries],
+    }
+
+
+def _attempt_as_json(attempt: FailedAttempt) -> dict[str, Any]:
+    names = ("number", "started_at", "ended_at", "error", "message", "worker", "delay")
+    return {name: getattr(attempt, name) for name in names}
+
+
+def _entry_as_json(entry: AuditEntry) -> dict[str, Any]:
+    names = ("seq", "at", "actor", "action", "reason", "outcome", "before", "after")
+    return {name: getattr(entry, name) for name in names}

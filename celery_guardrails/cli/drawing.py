@@ -1,0 +1,67 @@
+"""The schedule of attempts as a picture made of characters: when each may start, and where the deadline is.
+
+Pure text. It must not know where the schedule comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from celery_guardrails.policy.schedule import PlannedAttempt
+
+__all__ = ["brief", "draw"]
+
+_NEAR = 1.25
+
+
+def draw(
+    planned: Sequence[PlannedAttempt], deadline: timedelta | None, width: int = 50, *, ascii_only: bool = False
+) -> list[tuple[str, str, str, str, str]]:
+    """The rows of the picture: number, earliest, latest, bar, remark.
+
+    The bars share one linear time axis of `width` columns, from the first publish to the last attempt, or to the
+    deadline where that is hardly later; a deadline on the axis is drawn in each bar.
+    """
+    end = max((attempt.latest for attempt in planned), default=timedelta(0))
+    if deadline is not None and deadline <= end * _NEAR:
+        end = max(end, deadline)
+    rows = []
+    for attempt in planned:
+        bar = _bar(attempt, end, deadline, width, ascii_only)
+        rows.append((str(attempt.number), brief(attempt.earliest), brief(attempt.latest), bar, _remark(attempt)))
+    return rows
+
+
+def brief(delta: timedelta) -> str:
+    """A duration to the precision that people plan with: `3.8s`, `48s`, `3m20s`, `1h20m`, `3d4h`."""
+    seconds = delta.total_seconds()
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g}s"
+    whole = round(seconds)
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}" + (f"{rest}{name}" if rest else "")
+    return f"{whole}s"
+
+
+def _bar(attempt: PlannedAttempt, end: timedelta, deadline: timedelta | None, width: int, ascii_only: bool) -> str:
+    full, empty, line = ("#", ".", "|") if ascii_only else ("█", "·", "│")
+    cells = [empty] * width
+    if deadline is not None and deadline <= end:
+        cells[_column(deadline, end, width)] = line
+    if attempt.deadline != "exceeds":
+        first, last = _column(attempt.earliest, end, width), _column(attempt.latest, end, width)
+        cells[first : last + 1] = [full] * (last + 1 - first)
+    return "".join(cells)
+
+
+def _column(at: timedelta, end: timedelta, width: int) -> int:
+    return min(width - 1, round(at / end * (width - 1))) if end else 0
+
+
+def _remark(attempt: PlannedAttempt) -> str:
+    if attempt.deadline == "exceeds":
+        return "never: after the deadline"
+    return "may miss the deadline" if attempt.deadline == "may_exceed" else ""

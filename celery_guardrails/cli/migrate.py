@@ -1,0 +1,26 @@
+"""`guardrails migrate`: bring the archive's schema up to this version's."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from celery_guardrails.cli.project import project_of
+
+__all__ = ["migrate"]
+
+
+@click.command()
+@click.pass_context
+def migrate(ctx: click.Context) -> None:
+    """Bring the archive's tables up to date. Safe to run at any time, and twice."""
+    from celery_guardrails.store.engine import open_store
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    store = open_store(project_of(ctx).settings.store.url)
+    try:
+        store.migrate()
+    finally:
+        store.close()
+    click.echo(f"The archive {store.url} is up to date.")

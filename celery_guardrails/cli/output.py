@@ -1,0 +1,187 @@
+"""How commands speak: one JSON value, plain tables, one line on stderr, progress on a terminal.
+
+Owns the look of everything that is printed, and that nothing printed can carry control characters of its own.
+It must not know what is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import IO, Any, Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from celery_guardrails.alerts.text import cut, one_line
+
+__all__ = [
+    "Column",
+    "ago",
+    "clean",
+    "emit_json",
+    "json_option",
+    "note",
+    "printer",
+    "progress",
+    "short",
+    "span",
+    "stamp",
+    "table",
+]
+
+WIDEST = 100
+"""Columns that people see at most; what is piped into a file or another program has no such limit."""
+_PIPED = 4000
+_SHORT_ID = 8
+_PIPED_CELL = 200
+_LEAST_FLEX = 24
+_WORTH_A_BAR = 20
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
+
+
+def printer(file: IO[str] | None = None) -> Console:
+    """A console for people: at most 100 columns on a terminal, unlimited and without colours when piped."""
+    stream = file or sys.stdout
+    context = click.get_current_context(silent=True)
+    plain = bool(getattr(getattr(context, "obj", None), "no_color", False)) or None
+    console = Console(file=stream, no_color=plain, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console.width = min(console.width, WIDEST) if console.is_terminal else _PIPED
+    return console
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON value on stdout: instants as ISO 8601 in UTC."""
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def note(text: str) -> None:
+    """One line on stderr, beside the output."""
+    click.echo(one_line(text), err=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    `fixed` columns are shown whole, `fold` ones are broken into lines where there is no room, and the `flex` one, of
+    which there is at most one, gets what the others leave, and ends in an ellipsis.
+    """
+
+    title: str
+    kind: Literal["fixed", "fold", "flex"] = "fixed"
+    right: bool = False
+
+
+def table(console: Console, columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table; a string is a fixed column, and `-` stands for nothing."""
+    heads = [Column(column) if isinstance(column, str) else column for column in columns]
+    cells = [[_cell(console, value) for value in row] for row in rows]
+    if console.is_terminal:
+        _fit(console, heads, cells)
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in heads:
+        grid.add_column(
+            head.title, overflow="fold", no_wrap=head.kind != "fold", justify="right" if head.right else "left"
+        )
+    for row in cells:
+        grid.add_row(*row)
+    for line in _lines(console, grid):
+        console.print(line, crop=False, overflow="ignore", no_wrap=True)
+
+
+def clean(text: str) -> str:
+    """The text on one line without control characters, so that a message cannot steer the terminal."""
+    return one_line(text)
+
+
+def short(letter_id: str, console: Console) -> str:
+    """The start of an id, which every command takes, on a terminal; the whole id when piped."""
+    return letter_id[:_SHORT_ID] if console.is_terminal else letter_id
+
+
+def ago(instant: datetime | None, now: datetime) -> str:
+    """`3m ago`, `2h ago`, `5d ago`; `-` for an instant that is not known."""
+    return "-" if instant is None else f"{span(now - instant)} ago"
+
+
+def span(delta: timedelta) -> str:
+    """How long, in its two largest units at most: `45s`, `3m`, `1h 20m`, `5d`."""
+    seconds = max(0, int(delta.total_seconds()))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m"
+    if seconds < 10 * 3600 and seconds % 3600 >= 60:
+        return f"{seconds // 3600}h {seconds % 3600 // 60}m"
+    return f"{seconds // 3600}h" if seconds < 48 * 3600 else f"{seconds // 86_400}d"
+
+
+def stamp(instant: datetime | None) -> str:
+    """`2026-03-01 14:02:05 UTC`, or `unknown`."""
+    return "unknown" if instant is None else instant.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@contextmanager
+def progress(words: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr while the block runs; yields what counts so many more as done.
+
+    There is none where stderr is no terminal, or where there is too little to do for one.
+    """
+    stream = sys.stderr
+    if not stream.isatty() or (total is not None and total < _WORTH_A_BAR):
+        yield lambda _count: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _fit(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> None:
+    """Cut the flex column to the width that the others leave."""
+    flexible = next((number for number, head in enumerate(heads) if head.kind == "flex"), None)
+    if flexible is None:
+        return
+    others = sum(
+        max([len(head.title), *(row[number].cell_len for row in cells)]) + 2
+        for number, head in enumerate(heads)
+        if number != flexible
+    )
+    room = max(_LEAST_FLEX, console.width - others)
+    for row in cells:
+        row[flexible].truncate(room, overflow="ellipsis")
+
+
+def _cell(console: Console, value: str | Text) -> Text:
+    if isinstance(value, Text):
+        return value
+    text = one_line(value) or "-"
+    return Text(text if console.is_terminal else cut(text, _PIPED_CELL))
+
+
+def _lines(console: Console, grid: Table) -> list[Text]:
+    """The table's lines without the blanks that fill up its last column."""
+    lines = []
+    for segments in console.render_lines(grid, pad=False):
+        line = Text("", end="")
+        for segment in segments:
+            line.append(segment.text, segment.style)
+        line.rstrip()
+        line.end = "\n"
+        lines.append(line)
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat()
+    return str(value)

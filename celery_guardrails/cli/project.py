@@ -1,0 +1,96 @@
+"""The application that a command is about: its guardrails, its archive, its name on the command line.
+
+Owns the way from a click context to those. It must not know any command.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery import Celery
+
+from celery_guardrails.settings import Settings
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.worker.install import Guardrails
+
+if TYPE_CHECKING:
+    from celery_guardrails.store.engine import Store
+
+__all__ = ["PLACEHOLDER", "Project", "project_of"]
+
+PLACEHOLDER = "PROJ"
+"""Stands for the application in the commands shown, where its name is not known."""
+
+
+class Project:
+    """One application, with what commands need of it.
+
+    Args:
+        app: the application.
+        name: what was written after `celery -A`, for the commands that are shown.
+    """
+
+    def __init__(self, app: Celery, name: str = PLACEHOLDER) -> None:
+        self.app = app
+        self.name = name
+
+    @cached_property
+    def guardrails(self) -> Guardrails:
+        """The application's guardrails, with all its task modules imported."""
+        self.app.loader.import_default_modules()
+        self.app.finalize(auto=True)
+        return Guardrails.of(self.app)
+
+    @property
+    def settings(self) -> Settings:
+        """The application's settings.
+
+        Raises:
+            ConfigurationError: they are wrong.
+        """
+        return Guardrails.of(self.app).settings
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Confirmed publishing to the application's broker."""
+        return self.guardrails.publisher
+
+    @cached_property
+    def archive(self) -> Store:
+        """The archive, which must exist: commands that read do not create it.
+
+        Raises:
+            StoreError: there is none yet, or it cannot be opened.
+        """
+        from celery_guardrails.store.engine import open_store
+
+        return open_store(self.settings.store.url, create=False).ready()
+
+    def close(self) -> None:
+        """Close what this command opened: the archive, and the connections on which it published."""
+        if "archive" in self.__dict__:
+            self.archive.close()
+        if "publisher" in self.__dict__:
+            self.publisher.close()
+
+    def typed(self, words: str) -> str:
+        """A command as a person types it: `typed("dlq show ID")` is `celery -A shop guardrails dlq show ID`."""
+        return f"celery -A {self.name} guardrails {words}"
+
+
+def project_of(ctx: click.Context) -> Project:
+    """The project that this command line names; it is closed when the command ends.
+
+    Raises:
+        click.UsageError: it names none.
+    """
+    given: Any = ctx.find_root().params.get("app", ctx.obj.app)
+    if given is None:
+        raise click.UsageError("Name the application: celery -A PROJ guardrails ...", ctx)
+    named = given if isinstance(given, str) else os.environ.get("CELERY_APP", "")
+    project = Project(ctx.obj.app, named or PLACEHOLDER)
+    ctx.call_on_close(project.close)
+    return project
