@@ -113,7 +113,7 @@ def group_key(event: AlertEvent, group_by: Sequence[str] = ("task",)) -> str:
     parts = [event.environment, event.task]
     if "error" in group_by:
         parts.append(event.fingerprint)
-    return "/".join(quote(part, safe=".:") for part in parts)
+    return "/".join(quote(part, safe=".:", errors="replace") for part in parts)
 
 
 _ADAPTER = TypeAdapter(AlertEvent)

@@ -6,6 +6,7 @@ It must not know how a message is sent. Every limit of Slack's is held here, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,8 +21,9 @@ from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line,
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
-_HEADER, _TEXT, _SECTION, _FIELD = 150, 300, 2_900, 400
+_HEADER, _TEXT, _STORY, _FIELD, _COMMAND = 150, 300, 1_000, 250, 500
 _TOP = 5
+_PLAIN_VALUE = re.compile(r"[\w.:-]+")
 _SHOWN_VALUES = 5
 _REASONS = {
     "attempts_exhausted": "used up all their attempts",
@@ -124,9 +126,9 @@ def render_reply(
     else:
         words = f"{count_of(total, 'dead letter')} now."
     text = " ".join([f"{_short(group.task)} ({group.environment}): {words}", *remarks])
-    blocks = ({"type": "section", "text": {"type": "mrkdwn", "text": escape(text, _SECTION)}},)
+    blocks = ({"type": "section", "text": {"type": "mrkdwn", "text": escape(text, _STORY)}},)
     digest = sha256(text.encode("utf-8", "replace")).hexdigest()
-    return Rendered(escape(text, _TEXT), blocks, cut(one_line(text), _SECTION), digest)
+    return Rendered(escape(text, _TEXT), blocks, cut(one_line(text), _STORY), digest)
 
 
 def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
@@ -202,14 +204,22 @@ def _and_more(known: int, more: bool) -> str:
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     base = f"celery -A {style.app} guardrails dlq"
-    look = shell_quote(f"task:{group.task} state:dead")
+    error = f" {_term('fingerprint', group.fingerprint)}" if group.fingerprint else ""
+    look = shell_quote(f"{_term('task', group.task)}{error} state:dead")
     return (f"{base} list {look}", f'{base} requeue {look} --reason "..."')
+
+
+def _term(field: str, value: str) -> str:
+    if _PLAIN_VALUE.fullmatch(value):
+        return f"{field}:{value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{field}:"{escaped}"'
 
 
 def _blocks(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -> tuple[dict[str, Any], ...]:
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": parts.header, "emoji": False}},
-        _section(escape(parts.story, _SECTION)),
+        _section(escape(parts.story, _STORY)),
         {"type": "section", "fields": [_mrkdwn(f"*{name}*\n{escape(value, _FIELD)}") for name, value in parts.fields]},
     ]
     lines = [f"*{e.count:,} x* {code(e.error, 120)} {escape(e.message, 200)}" for e in parts.errors]
@@ -219,7 +229,7 @@ def _blocks(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) 
         blocks.append(_section("*Top errors*\n" + "\n".join(lines)))
     steps = [f"Runbook: {escape(group.runbook, 500)}"] if group.runbook else []
     steps += [code(sample, 300) for sample in parts.samples]
-    steps += [code(command, 700) for command in parts.commands]
+    steps += [code(command, _COMMAND) for command in parts.commands]
     blocks.append(_section("*Next step*\n" + "\n".join(steps)))
     if style.console_url:
         button = {"type": "button", "text": {"type": "plain_text", "text": "Open in console"}}
@@ -239,7 +249,7 @@ def _mrkdwn(text: str) -> dict[str, Any]:
 
 
 def _plain(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -> str:
-    lines = [parts.header, cut(one_line(parts.story), _SECTION)]
+    lines = [parts.header, cut(one_line(parts.story), _STORY)]
     lines += [f"  {name}: {cut(value, _FIELD)}" for name, value in parts.fields]
     lines += ["Top errors:"] if parts.errors else []
     lines += [f"  {e.count:,} x {cut(one_line(e.error), 120)}: {cut(one_line(e.message), 200)}" for e in parts.errors]
@@ -248,7 +258,7 @@ def _plain(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -
     lines.append("Next step:")
     lines += [f"  Runbook: {cut(one_line(group.runbook), 500)}"] if group.runbook else []
     lines += [f"  {cut(sample, 300)}" for sample in parts.samples]
-    lines += [f"  {cut(command, 700)}" for command in parts.commands]
+    lines += [f"  {cut(command, _COMMAND)}" for command in parts.commands]
     if style.console_url:
         lines.append(f"  {style.console_url}/alerts/{group.alert_id}")
     return "\n".join([*lines, *(cut(one_line(line), _FIELD) for line in context)])

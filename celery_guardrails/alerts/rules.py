@@ -1,34 +1,16 @@
 """The numbers by which alert groups live: how long to wait, when to edit, what counts as worse.
 
-Owns `Rules`, which the engine takes instead of the whole settings. It must not know where settings come from.
+Owns `Rules`, which the engine takes instead of the whole settings. It must not know where settings are read from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
-__all__ = ["AlertTimes", "Rules"]
+from celery_guardrails.settings import AlertSettings
 
-
-class AlertTimes(Protocol):
-    """What `guardrails["alerts"]` must offer; `settings.AlertSettings` does."""
-
-    @property
-    def group_by(self) -> tuple[str, ...]: ...
-    @property
-    def group_wait(self) -> timedelta: ...
-    @property
-    def group_wait_urgent(self) -> timedelta: ...
-    @property
-    def edit_interval(self) -> timedelta: ...
-    @property
-    def cooldown(self) -> timedelta: ...
-    @property
-    def quiet(self) -> timedelta: ...
-    @property
-    def reopen_within(self) -> timedelta: ...
+__all__ = ["Rules"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +38,10 @@ class Rules:
     can_edit: bool = True
 
     @classmethod
-    def from_settings(cls, settings: AlertTimes, *, can_edit: bool = True) -> Rules:
+    def from_settings(cls, settings: AlertSettings, *, can_edit: bool = True) -> Rules:
         """The rules that these settings and this sink's abilities make."""
         return cls(
-            group_by=tuple(settings.group_by),
+            group_by=settings.group_by,
             group_wait=settings.group_wait,
             group_wait_urgent=settings.group_wait_urgent,
             edit_interval=settings.edit_interval,

@@ -84,6 +84,9 @@ alert_group = Table(
 )
 
 
+_AT_ONCE = 500
+
+
 class RecordableEvent(Protocol):
     """What `record` takes; `alerts.event.AlertEvent` is one."""
 
@@ -128,20 +131,15 @@ def record(conn: Connection, events: Iterable[RecordableEvent]) -> int:
         How many were new.
     """
     now = clock.now()
-    rows = [
-        {
-            "ref_id": event.ref_id,
-            "environment": event.environment,
-            "task": event.task,
-            "at": event.at,
-            "recorded_at": now,
-            "processed": False,
-            "payload": event.as_payload(),
-        }
-        for event in events
-    ]
+    # In one order everywhere, so that two guardians that archive the same letters do not lock each other out.
+    rows = [_event(event, now) for event in sorted(events, key=lambda event: event.ref_id)]
     insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    return sum(conn.execute(insert(alert_event).values(row).on_conflict_do_nothing()).rowcount for row in rows)
+    new = 0
+    for start in range(0, len(rows), _AT_ONCE):
+        some = insert(alert_event).values(rows[start : start + _AT_ONCE]).on_conflict_do_nothing()
+        # By what comes back: the row count of an INSERT is not known on every database.
+        new += len(conn.execute(some.returning(alert_event.c.ref_id)).all())
+    return new
 
 
 def unprocessed(conn: Connection, limit: int = 1000) -> list[tuple[str, dict[str, Any]]]:
@@ -196,8 +194,10 @@ def save_group(conn: Connection, row: GroupRow, now: datetime) -> bool:
     }
     if row.version == 0:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-        first = {**values, "key": row.key, "environment": row.environment, "task": row.task, "version": 1}
-        return conn.execute(insert(alert_group).values(first).on_conflict_do_nothing()).rowcount == 1
+        names = {"environment": row.environment.replace("\0", ""), "task": row.task.replace("\0", "")}
+        first = {**values, **names, "key": row.key, "version": 1}
+        new = insert(alert_group).values(first).on_conflict_do_nothing().returning(alert_group.c.key)
+        return conn.execute(new).first() is not None
     old = and_(alert_group.c.key == row.key, alert_group.c.version == row.version)
     new_period = conn.execute(select(alert_group.c.period).where(old)).scalar() != row.period
     moved = {"channel": None, "message_ts": None, "shown": None} if new_period else {}
@@ -223,6 +223,19 @@ def letter_states(conn: Connection, environment: str, task: str, fingerprint: st
         of_task.append(dead_letter.c.fingerprint == fingerprint)
     query = select(dead_letter.c.state, func.count()).where(*of_task).group_by(dead_letter.c.state)
     return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def _event(event: RecordableEvent, now: datetime) -> dict[str, Any]:
+    return {
+        "ref_id": event.ref_id,
+        # PostgreSQL has no NUL in text.
+        "environment": event.environment.replace("\0", ""),
+        "task": event.task.replace("\0", ""),
+        "at": event.at,
+        "recorded_at": now,
+        "processed": False,
+        "payload": event.as_payload(),
+    }
 
 
 def _group(row: RowMapping) -> GroupRow:

@@ -118,7 +118,8 @@ def add(conn: Connection, row: OutboxRow) -> bool:
     values = {name: getattr(row, name) for name in OutboxRow.__dataclass_fields__ if name != "id"}
     values["facts"], values["notes"] = dict(row.facts), dict(row.notes)
     insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    return conn.execute(insert(alert_outbox).values(values).on_conflict_do_nothing()).rowcount == 1
+    new = insert(alert_outbox).values(values).on_conflict_do_nothing().returning(alert_outbox.c.id)
+    return conn.execute(new).first() is not None
 
 
 def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
