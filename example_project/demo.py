@@ -126,7 +126,7 @@ def check_letters(scene: Scene) -> None:
     scene.timeline.check(held, "every failed task is in the archive", f"{len(emails)} emails, {len(bugs)} import")
     if not held:
         raise StageError(f"the archive holds {Counter(letter['task'] for letter in dead)}")
-    scene.guardrails("dlq", "show", emails[0]["id"])
+    scene.guardrails("dlq", "show", emails[0]["id"][:8])
     letters = scene.letters([letter["id"] for letter in emails])
     scene.timeline.check(
         {letter["reason"] for letter in letters} == {"attempts_exhausted"},

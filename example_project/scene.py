@@ -165,8 +165,8 @@ class Scene:
         if shown:
             self.timeline.command(line)
         real = [sys.executable, "-m", *program] if program == _CELERY else [sys.executable, "-m"]
-        colour = {"FORCE_COLOR": "1"} if self.timeline.console.is_terminal and "--json" not in arguments else {}
-        environ = {**self.world.environ, "COLUMNS": str(self.timeline.width), **colour}
+        # FORCE_COLOR: as on a terminal. Where the demo itself is not shown on one, the timeline drops the colours.
+        environ = {**self.world.environ, "COLUMNS": str(self.timeline.width), "FORCE_COLOR": "1"}
         done = subprocess.run(
             [*real, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=_COMMAND_WITHIN, check=False,
