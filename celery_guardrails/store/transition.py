@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, literal_column, select, update
 
 from celery_guardrails.store.archive import key_of
 from celery_guardrails.store.record import State
@@ -101,7 +101,8 @@ def restore(conn: Connection, letter_id: str) -> bool:
 def unpublished(conn: Connection, older_than: datetime, limit: int = 100) -> list[str]:
     """The ids of claims that nobody has tried to publish since `older_than`, the longest waiting first."""
     waiting = select(dead_letter.c.id).where(
-        dead_letter.c.state == State.REQUEUED.value,
+        # as a literal: a partial index is only used where the condition is known to be its own
+        dead_letter.c.state == literal_column(f"'{State.REQUEUED.value}'"),
         dead_letter.c.requeue_published_at.is_(None),
         dead_letter.c.requeue_tried_at < older_than,
     )
