@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -23,8 +24,8 @@ from example_project.timeline import Timeline
 __all__ = ["main"]
 
 CUSTOMERS, ORDERS = 12, 4
-EMAIL, IMPORT = "send_onboarding_email", "import_order"
-DIE_WITHIN, RECOVER_WITHIN = 75.0, 40.0
+EMAIL, IMPORT = "onboarding_email", "import_order"
+DIE_WITHIN, RECOVER_WITHIN, SLACK_SAYS_WITHIN = 75.0, "30", 20.0
 
 
 def main() -> int:
@@ -52,8 +53,9 @@ def main() -> int:
 
 def play(scene: Scene) -> list[str]:
     """The story, act by act; returns the customers' addresses."""
-    scene.timeline.act("The shop opens")
+    scene.timeline.act("A shop opens: it mails new customers, imports orders, tells a partner")
     scene.open()
+    scene.guardrails("policy", f"shop.{EMAIL}", start="Attempts of")
     scene.timeline.act("The mail provider stops answering")
     customers = break_provider(scene)
     watch_them_die(scene)
@@ -75,14 +77,18 @@ def break_provider(scene: Scene) -> list[str]:
 
 def watch_them_die(scene: Scene) -> None:
     """Until Slack knows of all dead letters, say how the mail server is called again and again."""
-    told = 0
+    told, retries = 0, 0
 
     def announced() -> bool:
-        nonlocal told
-        calls = scene.world.calls()
-        if len(calls) >= told + CUSTOMERS:
-            told = len(calls) // CUSTOMERS * CUSTOMERS
+        nonlocal told, retries
+        calls = len(scene.world.calls()) // CUSTOMERS * CUSTOMERS
+        if calls > told:
+            told = calls
             scene.timeline.say(f"mail server: {told} connections so far, none answered")
+        lines = _retries_of_one(scene.worker_log())
+        for line in lines[retries:]:
+            scene.timeline.say(f"worker: {line}", style="yellow")
+        retries = len(lines)
         return scene.slack_log.count(EMAIL) >= CUSTOMERS and scene.slack_log.count(IMPORT) >= 1
 
     scene.stage.wait_until(announced, "Slack knows of all dead letters", DIE_WITHIN)
@@ -126,15 +132,14 @@ def check_letters(scene: Scene) -> None:
     scene.timeline.check(held, "every failed task is in the archive", f"{len(emails)} emails, {len(bugs)} import")
     if not held:
         raise StageError(f"the archive holds {Counter(letter['task'] for letter in dead)}")
-    scene.guardrails("dlq", "show", emails[0]["id"][:8])
-    letters = scene.letters([letter["id"] for letter in emails])
+    scene.guardrails("dlq", "show", emails[0]["id"][:8], end="Traceback")
+    *letters, bug = scene.letters([letter["id"] for letter in (*emails, *bugs)])
     scene.timeline.check(
         {letter["reason"] for letter in letters} == {"attempts_exhausted"},
         "the emails used up their attempts",
         _counted(f"{len(letter['attempts'])} attempts, {letter['reason']}" for letter in letters),
     )
     check_delays(scene, [_delays(letter) for letter in letters])
-    [bug] = scene.letters([bugs[0]["id"]])
     scene.timeline.check(
         len(bug["attempts"]) == 1 and bug["reason"] == "permanent_error",
         "the bug died at once, without a retry",
@@ -158,19 +163,22 @@ def check_delays(scene: Scene, delays: list[list[float]]) -> None:
 def put_back(scene: Scene) -> None:
     """Repair, requeue with a reason, and wait until the archive says that all have recovered."""
     scene.timeline.command(scene.world.set_mail_mode(OK))
-    scene.guardrails("dlq", "requeue", f"task:shop.{EMAIL} state:dead", "--reason", "provider repaired")
-    scene.stage.wait_until(lambda: len(scene.world.mailbox()) >= CUSTOMERS, "all emails have arrived", RECOVER_WITHIN)
-    scene.timeline.say(f"mail server: {len(scene.world.mailbox())} letters accepted")
-    arguments = ("dlq", "list", "--task", f"shop.{EMAIL}", "--state", "recovered")
-    recovered = scene.poll_guardrails_json(lambda found: len(found) >= CUSTOMERS, RECOVER_WITHIN, *arguments)
+    scene.guardrails(
+        "dlq", "requeue", f"task:shop.{EMAIL} state:dead", "--reason", "provider repaired", "--wait", RECOVER_WITHIN
+    )
+    letters = scene.guardrails_json("dlq", "list")
+    recovered = [letter for letter in letters if letter["state"] == "recovered"]
     scene.timeline.check(
-        len(recovered) == CUSTOMERS and {letter["state"] for letter in recovered} == {"recovered"},
+        [letter["task"] for letter in recovered] == [f"shop.{EMAIL}"] * CUSTOMERS,
         "the letters read recovered",
         f"{len(recovered)} recovered",
     )
-    left = scene.guardrails_json("dlq", "list", "--state", "dead")
+    said = f"{CUSTOMERS} recovered"
+    scene.stage.wait_until(lambda: scene.slack_log.letters(EMAIL) == said, f"Slack says {said}", SLACK_SAYS_WITHIN)
+    scene.timeline.check(True, "Slack's message says so too", scene.slack_log.letters(EMAIL))
+    left = [letter for letter in letters if letter["state"] != "recovered"]
     scene.timeline.check(
-        [letter["task"] for letter in left] == [f"shop.{IMPORT}"],
+        [(letter["task"], letter["state"]) for letter in left] == [(f"shop.{IMPORT}", "dead")],
         "what was not put back is still there",
         f"{len(left)} dead: {', '.join(letter['task'] for letter in left)}",
     )
@@ -192,6 +200,12 @@ def check_the_end(scene: Scene, customers: list[str]) -> None:
         f"all {CUSTOMERS} emails arrived, each exactly once",
         _counted(f"arrived {times} x" for times in arrived.values()),
     )
+
+
+def _retries_of_one(log: str) -> list[str]:
+    """What the worker said of one of the emails, the first that failed."""
+    found = re.findall(rf"Task shop\.{EMAIL}\[(\w{{8}})\S* retry: (.+)", log)
+    return [f"{EMAIL}[{task_id}] {words}" for task_id, words in found if task_id == found[0][0]]
 
 
 def _delays(letter: dict[str, Any]) -> list[float]:

@@ -10,8 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +28,6 @@ __all__ = ["CommandFailed", "Scene"]
 CHANNEL = "#shop-alerts"
 _CELERY = ("celery", "-A", "example_project.shop")
 _COMMAND_WITHIN = 60
-_POLL_EVERY = 1.0
 _LOG_LINES = 25
 _AT_ONCE = 3
 
@@ -53,6 +51,7 @@ class Scene:
         self.slack_log = SlackLog(self._tell)
         self.slack = SlackStandIn(on_change=self.slack_log)
         self._partner: Actor | None = None
+        self._worker: Actor | None = None
 
     def __enter__(self) -> Scene:
         self.slack.start()
@@ -81,27 +80,33 @@ class Scene:
             "GUARDRAILS_SLACK_CHANNEL": CHANNEL,
         }
         self.guardrails("check")
-        worker = self._start("worker", "worker", "--concurrency", "2", "--loglevel", "INFO")
+        self._worker = self._start("worker", "worker", "--concurrency", "2", "--loglevel", "INFO")
         self._start("guardian", "guardian")
-        self.stage.wait_for_log(worker, r" ready\.")
+        self.stage.wait_for_log(self._worker, r" ready\.")
         self.timeline.say("the worker is ready")
+        self.timeline.space()
 
-    def guardrails(self, *arguments: str) -> None:
-        """Run `celery guardrails ...` and show what it answers."""
-        answer = self._run(_CELERY, "guardrails", *arguments)
-        self.timeline.show(Text.from_ansi(answer.rstrip()))
+    def guardrails(self, *arguments: str, start: str = "", end: str = "") -> None:
+        """Run `celery guardrails ...` and show what it answers.
+
+        Args:
+            arguments: of the command.
+            start: what comes before the line that begins so is left out.
+            end: the line that begins so is left out, with what comes after it.
+        """
+        lines = Text.from_ansi(self._run(_CELERY, "guardrails", *arguments).rstrip()).split("\n")
+        plain = [line.plain.strip() for line in lines]
+        first = next((number for number, line in enumerate(plain) if start and line.startswith(start)), 0)
+        last = next((number for number, line in enumerate(plain) if end and line.startswith(end)), len(lines))
+        shown = [Text("…", style="dim")] if first else []
+        shown += list(lines[first:last])
+        shown += [Text("…", style="dim")] if last < len(lines) else []
+        self.timeline.show(Text("\n").join(shown))
+        self.timeline.space()
 
     def guardrails_json(self, *arguments: str, shown: bool = True) -> Any:
         """Run it with `--json` and return what it answers."""
         return json.loads(self._run(_CELERY, "guardrails", *arguments, "--json", shown=shown))
-
-    def poll_guardrails_json(self, enough: Callable[[Any], bool], seconds: float, *arguments: str) -> Any:
-        """Run it again and again until the answer is `enough`; the last answer when the time is up."""
-        until, answer = time.monotonic() + seconds, self.guardrails_json(*arguments)
-        while not enough(answer) and time.monotonic() < until:
-            time.sleep(_POLL_EVERY)
-            answer = self.guardrails_json(*arguments, shown=False)
-        return answer
 
     def letters(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Each of these dead letters, as `dlq show --json` has it."""
@@ -121,6 +126,10 @@ class Scene:
         message = self.slack.messages[about[0].ts]
         edits = f"edited {len(message.edits)} times" if message.edits else "not edited"
         self.timeline.show(slack_message(message.blocks, CHANNEL, edits, self.timeline.width))
+
+    def worker_log(self) -> str:
+        """What the worker has said so far."""
+        return self._worker.log.read_text(errors="replace") if self._worker else ""
 
     def webhooks(self) -> list[str]:
         """What the partner has received."""
@@ -148,8 +157,9 @@ class Scene:
         self.world.remove()
 
     def _tell(self, arrival: Arrival) -> None:
-        verb = {"posted": "a new message", "edited": "the message now reads", "replied": "a reply"}[arrival.what]
-        self.timeline.say(f"Slack {CHANNEL}, {verb}: {arrival.headline}", style="magenta")
+        verb = {"posted": "new message", "edited": "same message", "replied": "reply"}[arrival.what]
+        letters = f", {arrival.letters}" if "re" in arrival.letters else ""
+        self.timeline.say(f"Slack, {verb}: {arrival.headline}{letters}", style="magenta")
 
     def _start_server(self, name: str, module: str, *arguments: str) -> tuple[Actor, str]:
         self.timeline.command(shlex.join(["python", "-m", module, *arguments, "&"]).replace("'&'", "&"))

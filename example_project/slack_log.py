@@ -19,12 +19,13 @@ _COUNT = re.compile(r": ([\d,]+) dead letters?")
 
 @dataclass(frozen=True)
 class Arrival:
-    """One change in the channel: `what` is `posted`, `edited` or `replied`."""
+    """One change in the channel: `what` is `posted`, `edited` or `replied`; `letters` says what became of them."""
 
     ts: str
     what: str
     headline: str
     count: int
+    letters: str
 
 
 class SlackLog:
@@ -44,12 +45,12 @@ class SlackLog:
         headers = [block["text"]["text"] for block in message.blocks if block.get("type") == "header"]
         headline = str(headers[0]) if headers else message.text
         stated = _COUNT.search(headline)
-        arrival = Arrival(message.ts, what, headline, int(stated[1].replace(",", "")) if stated else 0)
+        count = int(stated[1].replace(",", "")) if stated else 0
+        arrival = Arrival(message.ts, what, headline, count, _letters(message))
         with self._lock:
-            earlier = [old.headline for old in self._arrivals if old.ts == arrival.ts]
+            told = [(old.headline, old.letters) for old in self._arrivals if old.ts == arrival.ts]
             self._arrivals.append(arrival)
-        # An edit that only brings other figures up to date is no news on the timeline.
-        if headline not in earlier:
+        if (headline, arrival.letters) not in told:
             self._tell(arrival)
 
     def about(self, task: str) -> list[Arrival]:
@@ -60,3 +61,13 @@ class SlackLog:
     def count(self, task: str) -> int:
         """How many dead letters of a task Slack knows of by now."""
         return max((arrival.count for arrival in self.about(task)), default=0)
+
+    def letters(self, task: str) -> str:
+        """What Slack says by now has become of the dead letters of a task."""
+        about = self.about(task)
+        return about[-1].letters if about else ""
+
+
+def _letters(message: SlackMessage) -> str:
+    fields = [field["text"] for block in message.blocks for field in block.get("fields", ())]
+    return next((text.partition("\n")[2] for text in fields if text.startswith("*Letters of this task*")), "")

@@ -36,6 +36,7 @@ class Timeline:
         self.console.width = min(_WIDTH, self.console.width) if self.console.is_terminal else _WIDTH
         self.checks: list[Check] = []
         self._started = time.monotonic()
+        self._spaced = False
 
     @property
     def elapsed(self) -> float:
@@ -49,8 +50,9 @@ class Timeline:
 
     def act(self, title: str) -> None:
         """A new part of the story."""
-        self.console.print()
+        self.space()
         self.console.rule(f"[bold]{escape(title)}", align="left", style="blue")
+        self._spaced = True
 
     def say(self, words: str, style: str = "") -> None:
         """One line of the story."""
@@ -58,25 +60,34 @@ class Timeline:
 
     def command(self, line: str, remark: str = "") -> None:
         """A command that is being run, as a person would type it."""
+        if self.checks:
+            self.space()
         shown = Text("$ ", style="bold green") + Text(line, style="bold")
         self._line(shown + Text(f"   {remark}", style="dim") if remark else shown)
 
+    def space(self) -> None:
+        """An empty line, where there is none yet."""
+        if not self._spaced:
+            self.console.print()
+        self._spaced = True
+
     def show(self, what: RenderableType) -> None:
         """Something below the last line: a command's output, a message."""
-        self.console.print(Padding(what, (0, 0, 0, _MARGIN)))
+        self.console.print(Padding(what, (0, 0, 0, _MARGIN), expand=False))
+        self._spaced = False
 
     def check(self, held: bool, claim: str, found: str) -> bool:
         """Say whether a promise held, and keep that for the end."""
         self.checks.append(Check(held, claim, found))
         mark = Text("✔ ", style="bold green") if held else Text("✘ ", style="bold red")
-        self._line(mark + Text(claim) + Text(f"  {found}", style="dim" if held else "red"))
+        self._line(mark + Text(f"{claim}: ") + Text(found, style="dim" if held else "red"))
         return held
 
     def verdict(self, trouble: str = "") -> bool:
         """Say at the end whether everything held."""
         broken = [check for check in self.checks if not check.held]
         good = not broken and not trouble and bool(self.checks)
-        self.console.print()
+        self.space()
         self.console.rule(style="green" if good else "red")
         seconds = f"{self.elapsed:.0f} seconds"
         if good:
@@ -93,4 +104,6 @@ class Timeline:
         stamp = Text(f"{self.elapsed:5.1f}s  ".rjust(_MARGIN), style="cyan")
         lines = line.wrap(self.console, self.width)
         for number, part in enumerate(lines):
+            part.rstrip()
             self.console.print((stamp if number == 0 else Text(" " * _MARGIN)) + part)
+        self._spaced = False

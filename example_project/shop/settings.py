@@ -32,5 +32,5 @@ guardrails: dict[str, Any] = {
     "store": {"url": "sqlite:///shop-guardrails.sqlite3"},
     "slack": {"channel": "#shop-alerts"},
     # Seconds, so that the demo can be watched. Leave these out and it is 30 seconds and one minute.
-    "alerts": {"group_wait": "2s", "edit_interval": "2s"},
+    "alerts": {"group_wait": "1s", "edit_interval": "1s"},
 }

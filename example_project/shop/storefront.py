@@ -25,7 +25,7 @@ def addresses(customers: int) -> list[str]:
 def publish(customers: int, orders: int, empty_orders: int) -> None:
     """Publish one task for each."""
     for number, email in enumerate(addresses(customers), start=1):
-        tasks.send_onboarding_email.delay(customer_id=number, email=email)
+        tasks.onboarding_email.delay(customer_id=number, email=email)
     for number in range(empty_orders):
         tasks.import_order.delay(order_id=9000 + number, lines=[])
     for number in range(orders):

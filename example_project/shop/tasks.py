@@ -16,9 +16,9 @@ from celery_guardrails import Exponential, GuardedTask, Policy
 from example_project.shop import settings
 from example_project.shop.celery import app
 
-__all__ = ["deliver_webhook", "import_order", "send_onboarding_email"]
+__all__ = ["deliver_webhook", "import_order", "onboarding_email"]
 
-_SMTP_TIMEOUT = 1.0
+_SMTP_TIMEOUT = 0.75
 _HTTP_TIMEOUT = 5.0
 
 
@@ -36,10 +36,10 @@ class MailTask(GuardedTask):
 
 @app.task(
     base=MailTask,
-    name="shop.send_onboarding_email",
+    name="shop.onboarding_email",
     policy=Policy(affected_by=("email",), correlate=("customer_id",)),
 )
-def send_onboarding_email(customer_id: int, email: str) -> None:
+def onboarding_email(customer_id: int, email: str) -> None:
     """Welcome a new customer.
 
     Raises:

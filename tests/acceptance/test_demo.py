@@ -18,14 +18,14 @@ KEY_LINES = [
     "✔ one Slack message for the 12",
     "✔ it grew in place",
     "✔ the import's bug has a message of its own",
-    "✔ the emails used up their attempts  12 x 4 attempts, attempts_exhausted",
+    "✔ the emails used up their attempts: 12 x 4 attempts, attempts_exhausted",
     "✔ their delays grew",
     "✔ the jitter spread them",
-    "✔ the bug died at once, without a retry  1 attempt, permanent_error: ZeroDivisionError",
-    "✔ the letters read recovered  12 recovered",
+    "✔ the bug died at once, without a retry: 1 attempt, permanent_error: ZeroDivisionError",
+    "✔ the letters read recovered: 12 recovered",
     "✔ worker and guardian stopped cleanly",
-    "✔ all 12 emails arrived, each exactly once  12 x arrived 1 x",
-    "$ celery -A example_project.shop guardrails dlq requeue 'task:shop.send_onboarding_email state:dead' --reason",
+    "✔ all 12 emails arrived, each exactly once: 12 x arrived 1 x",
+    "$ celery -A example_project.shop guardrails dlq requeue 'task:shop.onboarding_email state:dead' --reason",
 ]
 
 
