@@ -65,6 +65,10 @@ def _actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def _is_attended() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def _given(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not value.strip():
         raise click.BadParameter("must not be blank: it goes into the audit trail.")
@@ -146,7 +150,7 @@ def _change(
         else:
             click.echo(f"Would {verb.name} {count_of(matched, 'dead letter')}. Nothing was changed.")
         return
-    if matched and is_query(given["which"]) and not given["yes"] and sys.stdin.isatty() and sys.stderr.isatty():
+    if matched and is_query(given["which"]) and not given["yes"] and _is_attended():
         click.confirm(f"{verb.name.capitalize()} {count_of(matched, 'dead letter')}?", abort=True, err=True)
     outcome = _act_on_all(verb, act, ids, matched)
     awaited = await_recovery(project, outcome.done, wait) if wait and outcome.done else None

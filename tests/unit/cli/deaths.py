@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from celery_guardrails.alerts.event import AlertEvent
@@ -80,8 +82,19 @@ def dead(number: int, **changes: Any) -> Letter:
 
 def archived(path: Path, found: Sequence[Letter]) -> Store:
     """An archive at `path` that holds these."""
-    store = open_store(f"sqlite:///{path}").ready()
+    if not path.exists():
+        path.write_bytes(_empty())
+    store = open_store(f"sqlite:///{path}")
     with store.begin() as conn:
         letters.archive(conn, [Archivable.of(letter) for letter in found], DIED)
         alert.record(conn, [AlertEvent.from_letter(letter) for letter in found])
     return store
+
+
+@cache
+def _empty() -> bytes:
+    """An empty archive: the migrations run once, not once a test."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "archive.sqlite3"
+        open_store(f"sqlite:///{path}").ready().close()
+        return path.read_bytes()

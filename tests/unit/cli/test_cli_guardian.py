@@ -1,0 +1,220 @@
+"""`celery guardian`: what it is made of, what `--once` does and says, how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_guardrails import clock
+from celery_guardrails.cli.assembly import LEASE_TTL, StoreLease, alerts_go_to, assembled, dead_letter_queues
+from celery_guardrails.cli.guardian import serve, stopped_by_signals
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.settings import load_settings
+from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.testing.slack import Mode, SlackStandIn
+from celery_guardrails.transport.dead_letter import DeadLetterSender
+from celery_guardrails.transport.publisher import Publisher
+from tests.unit.cli.conftest import Shop, lines
+from tests.unit.cli.deaths import DIED, dead
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """`app.log.setup` changes the root logger of the process."""
+    root, ours = logging.getLogger(), logging.getLogger("celery_guardrails.guardian")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], root.level, ours.level = before
+
+
+def send(shop: Shop, *numbers: int, queue: str | None = None) -> None:
+    """Dead-letter as a worker does."""
+    publisher = Publisher(shop.app)
+    for number in numbers:
+        DeadLetterSender(publisher, "shop.dead").send(dead(number), queue)
+    publisher.close()
+
+
+def test_once_archives_what_waits_in_every_queue_and_says_so_in_one_line(shop: Shop) -> None:
+    shop.archive()
+    send(shop, 1, 2)
+    send(shop, 3, queue="shop.imports")
+    result = shop.run("guardian", "--once")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ("Archived 3 dead letters; sent 1 alert to the log, because no Slack is set.\n")
+    assert len(shop.json("dlq", "list")) == 3
+    assert shop.run("guardian", "--once").stdout == "Archived 0 dead letters.\n"
+
+
+def test_once_tells_what_it_knew_and_what_recovered(shop: Shop) -> None:
+    letter = dead(1)
+    shop.archive(letter)
+    shop.run("dlq", "requeue", letter.id, "--reason", "mended")
+    publisher = Publisher(shop.app)
+    DeadLetterSender(publisher, "shop.dead").report_recovered(letter.id, 1, clock.now())
+    publisher.close()
+    send(shop, 1)
+    outcome = shop.json("guardian", "--once")
+    assert {key: outcome[key] for key in ("archived", "recovered", "known", "held")} == {
+        "archived": 0, "recovered": 1, "known": 1, "held": 0
+    }  # fmt: skip
+    send(shop, 1)
+    assert shop.run("guardian", "--once").stdout == "Archived 0 dead letters; 1 were known.\n"
+    assert shop.json("dlq", "show", letter.id)["state"] == "recovered"
+
+
+def test_once_posts_to_slack_and_keeps_what_slack_refuses(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.archive()
+    monkeypatch.setattr("celery_guardrails.cli.assembly.DRAIN", timedelta(milliseconds=50))
+    with SlackStandIn() as slack:
+        shop.app.conf.guardrails |= {"slack": {"token": "xoxb-1", "channel": "C1", "base_url": slack.base_url}}
+        slack.script("chat.postMessage", *[Mode.SERVER_ERROR] * 20)
+        send(shop, 1)
+        assert "1 alert could not be sent yet and will be" in shop.run("guardian", "--once").stdout
+    assert shop.json("dlq", "stats")["total"] == 1
+
+
+def test_a_broker_that_is_down_is_one_line(shop: Shop) -> None:
+    shop.archive()
+    shop.app.conf.broker_url = "redis://127.0.0.1:1/0"
+    result = shop.run("guardian", "--once")
+    shop.app.conf.broker_url = "memory://"
+    assert result.exit_code == 1
+    assert lines(result.stderr)[-1].startswith("Error: the broker cannot be reached: ")
+
+
+def test_an_archive_that_cannot_be_opened_leaves_the_letters_in_the_queue(shop: Shop, tmp_path: Path) -> None:
+    shop.app.conf.guardrails |= {"store": {"url": f"sqlite:///{tmp_path}/none/archive.db"}}
+    send(shop, 1)
+    result = shop.run("guardian", "--once")
+    assert result.exit_code == 1
+    assert "dead letters stay in their queue" in result.stderr
+    with shop.app.connection_for_read() as connection:
+        assert connection.default_channel.queue_declare("shop.dead", passive=True).message_count == 1
+
+
+@pytest.mark.parametrize("words", [["--json"], ["-l", "LOUD"]])
+def test_wrong_usage(shop: Shop, words: list[str]) -> None:
+    assert shop.run("guardian", *words).exit_code == 2
+
+
+def test_the_daemon_introduces_itself_works_and_stops(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    store = shop.archive()
+    send(shop, 1)
+    stop, project = threading.Event(), Project(shop.app, "shop")
+    caplog.set_level(logging.INFO, "celery_guardrails.guardian")
+    thread = threading.Thread(target=serve, args=(project, stop))
+    thread.start()
+    while not shop.json("dlq", "list"):
+        stop.wait(0.02)
+    stop.set()
+    thread.join()
+    project.close()
+    text = caplog.text
+    for words in ("archive.sqlite3", "shop.dead, shop.imports", "alerts go to the log", "SQLite", "guardian stopped"):
+        assert words in text
+    with store.read() as conn:
+        from celery_guardrails.store import lease
+
+        assert lease.guardians(conn) == []
+
+
+def test_sigterm_asks_it_to_stop_and_a_second_one_would_end_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopped_by_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_every_queue_that_settings_and_policies_name(shop: Shop) -> None:
+    shop.app.conf.guardrails |= {
+        "policies": {"a.*": {"dead_letter_queue": "a.dead"}}, "policy": {"dead_letter_queue": "all.dead"}
+    }  # fmt: skip
+    assert dead_letter_queues(Project(shop.app).guardrails) == ("shop.dead", "a.dead", "all.dead", "shop.imports")
+
+
+def test_a_wrong_policy_stops_it_before_anything_is_consumed(shop: Shop) -> None:
+    shop.app.conf.guardrails |= {"policies": {"shop.*": {"max_attempts": None, "deadline": None}}}
+    with pytest.raises(ConfigurationError), assembled(Project(shop.app)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "the log, because no Slack is set"),
+        ({"slack": {"token": "xoxb-secret", "channel": "#ops"}}, "Slack, channel #ops"),
+        ({"slack": {"webhook_url": "https://hooks/secret"}}, "Slack, through a webhook"),
+    ],
+)
+def test_where_alerts_go_without_secrets(settings: dict[str, Any], words: str) -> None:
+    assert alerts_go_to(load_settings(settings, {})) == words
+
+
+def test_the_kill_switch_is_mentioned(shop: Shop) -> None:
+    shop.archive()
+    shop.app.conf.guardrails |= {"enabled": False}
+    with assembled(Project(shop.app)) as assembly:
+        assert any("enabled is False" in line for line in assembly.introduction())
+
+
+def test_signing_off_from_an_archive_that_is_gone_is_only_logged(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.archive()
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise StoreError("sqlite:///x", "gone")
+
+    with assembled(Project(shop.app)):
+        monkeypatch.setattr("celery_guardrails.store.lease.forget", gone)
+    assert "could not sign off" in caplog.text
+
+
+class TestStoreLease:
+    """The lease by which one guardian of several posts alerts."""
+
+    @pytest.fixture
+    def store(self, shop: Shop) -> Store:
+        return shop.archive()
+
+    def test_one_holds_it_and_the_other_does_not(self, store: Store) -> None:
+        one, other = StoreLease(store, "one"), StoreLease(store, "other")
+        assert one.hold(DIED) == 1
+        assert other.hold(DIED) is None
+        assert one.hold(DIED + LEASE_TTL * 0.9) == 1
+        assert other.hold(DIED + LEASE_TTL * 1.5) is None
+
+    def test_it_is_taken_over_when_its_holder_dies(self, store: Store) -> None:
+        assert StoreLease(store, "one").hold(DIED) == 1
+        assert StoreLease(store, "other").hold(DIED + LEASE_TTL) == 2
+
+    def test_it_is_free_at_once_when_it_is_given_back(self, store: Store) -> None:
+        one = StoreLease(store, "one")
+        one.release(DIED)
+        one.hold(DIED)
+        one.release(DIED)
+        assert StoreLease(store, "other").hold(DIED) == 2
+
+    def test_it_is_not_written_at_each_look(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = StoreLease(store, "one")
+        one.hold(DIED)
+        monkeypatch.setattr(store, "begin", None)
+        assert one.hold(DIED + LEASE_TTL / 3) == 1
+
+
+def test_memory_archives_work_too() -> None:
+    store = open_store("sqlite://").ready()
+    assert StoreLease(store, "one").hold(DIED) == 1
+    store.close()
