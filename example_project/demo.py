@@ -42,6 +42,7 @@ def main() -> int:
     except (StageError, CommandFailed) as error:
         trouble = str(error)
     except KeyboardInterrupt:
+        scene.remove()
         timeline.say("stopped; every process that was started has ended", style="bold red")
         return 130
     finally:

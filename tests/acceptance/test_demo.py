@@ -40,36 +40,60 @@ def _demo(**environ: str) -> subprocess.Popen[str]:
 
 @pytest.mark.timeout(WITHIN + 30)
 def test_the_demo_keeps_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    demo = _demo(TMPDIR=str(tmp_path))
-    try:
-        output, _ = demo.communicate(timeout=WITHIN)
-    except subprocess.TimeoutExpired:
-        demo.terminate()
-        pytest.fail(demo.communicate()[0])
+    with _demo(TMPDIR=str(tmp_path)) as demo:
+        try:
+            output, _ = demo.communicate(timeout=WITHIN)
+        except subprocess.TimeoutExpired:
+            demo.terminate()
+            pytest.fail(demo.communicate()[0])
 
     assert demo.returncode == 0, output
     # long lines are wrapped for the terminal
     unwrapped = " ".join(output.split())
-    assert [line for line in KEY_LINES if " ".join(line.split()) not in unwrapped] == [], output
+    assert [line for line in KEY_LINES if line not in unwrapped] == [], output
     assert "✘" not in output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
-    demo = _demo(TMPDIR=str(tmp_path))
-    assert demo.stdout is not None
     said = ""
-    for line in demo.stdout:
-        said += line
-        if "the worker is ready" in line:
-            demo.send_signal(signal.SIGINT)
-    assert demo.wait(timeout=40) == 130, said
+    with _demo(TMPDIR=str(tmp_path)) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            said += line
+            if "the worker is ready" in line:
+                demo.send_signal(signal.SIGINT)
+        assert demo.wait(timeout=40) == 130, said
+
     assert "every process that was started has ended" in said
+    assert _still_running(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_dies_fails_the_demo_and_shows_its_log(tmp_path: Path) -> None:
+    said, killed = "", False
+    with _demo(TMPDIR=str(tmp_path)) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            said += line
+            if "are in the queue" in line and not killed:
+                [guardian] = [pid for pid, command in _running(tmp_path) if command.endswith(" guardian ")]
+                os.kill(guardian, signal.SIGKILL)
+                killed = True
+        assert demo.wait(timeout=40) == 1, said
+
+    assert "✘ the guardian ended by itself, with exit code -9" in said
+    assert "guardian (exit code -9), the end of" in said
+    assert "Traceback" not in said
     assert _still_running(tmp_path) == []
 
 
 def _still_running(tmp_path: Path) -> list[str]:
-    """Command lines of the processes whose environment names this test's directory."""
+    return [command for _, command in _running(tmp_path)]
+
+
+def _running(tmp_path: Path) -> list[tuple[int, str]]:
+    """The processes whose environment names this test's directory: their pids and command lines."""
     if not Path("/proc/self/environ").exists():
         pytest.skip("needs /proc to see other processes")
     found = []
@@ -79,6 +103,6 @@ def _still_running(tmp_path: Path) -> list[str]:
             command, environ = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if command and f"TMPDIR={tmp_path}".encode() in environ and int(process.name) != os.getpid():
-            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        if command and f"TMPDIR={tmp_path}\0".encode() in environ:
+            found.append((int(process.name), command.replace(b"\0", b" ").decode(errors="replace")))
     return found
