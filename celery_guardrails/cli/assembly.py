@@ -11,10 +11,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
 from celery_guardrails import clock
+from celery_guardrails.alerts.lease import StoreLease
 from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.service import Report as AlertReport
 from celery_guardrails.alerts.sinks.build import build_sink
@@ -30,42 +31,12 @@ from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
 from celery_guardrails.worker.install import Guardrails
 
-__all__ = ["Assembly", "StoreLease", "alerts_go_to", "assembled", "dead_letter_queues"]
+__all__ = ["Assembly", "alerts_go_to", "assembled", "dead_letter_queues"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
 
-LEASE_TTL = timedelta(seconds=30)
-"""How long after a guardian's sudden death another one starts to post its alerts."""
 DRAIN = timedelta(seconds=30)
 """How long `--once` waits for a slow sink; what is left stays in the archive for the next guardian."""
-
-
-class StoreLease:
-    """Elects the guardian that posts alerts, through a lease in the archive.
-
-    Args:
-        store: the archive.
-        owner: this guardian, unique.
-    """
-
-    def __init__(self, store: Store, owner: str) -> None:
-        self._store = store
-        self._owner = owner
-        self._held: lease.Lease | None = None
-
-    def hold(self, now: datetime) -> int | None:
-        """Take or renew the lease: its fence, or `None` while another guardian holds it."""
-        if self._held is None or self._held.expires_at - now < LEASE_TTL / 2:
-            with self._store.begin() as conn:
-                self._held = lease.acquire(conn, "poster", self._owner, LEASE_TTL, now)
-        return self._held.fence if self._held else None
-
-    def release(self, now: datetime) -> None:
-        """Give it back, so that the next guardian need not wait."""
-        held, self._held = self._held, None
-        if held is not None:
-            with self._store.begin() as conn:
-                lease.release(conn, held, now)
 
 
 @dataclass(frozen=True)
@@ -183,6 +154,6 @@ def _leave(assembly: Assembly, owner: str) -> None:
         with assembly.store.begin() as conn:
             lease.forget(conn, guardian_id=owner)
     except StoreError as exc:
-        logger.warning("could not sign off, others take over in %s: %s", clock.format_duration(LEASE_TTL), exc)
+        logger.warning("could not sign off, another guardian takes over when its lease is over: %s", exc)
     finally:
         assembly.store.close()

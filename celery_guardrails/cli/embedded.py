@@ -25,6 +25,7 @@ logger = get_logger("celery_guardrails.guardian")
 PATIENCE = timedelta(seconds=15)
 """How long a worker that ends waits for its guardian; what it has not archived by then stays in the queue."""
 _LOOK_EVERY = 5.0
+_FOLLOW_EVERY = 1.0
 
 
 class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -121,7 +122,7 @@ class _Process(Process):  # type: ignore[misc]
 
     def _follow_parent(self, stop: threading.Event) -> None:
         # A worker that is killed cannot stop its guardian.
-        while not stop.wait(1.0):
+        while not stop.wait(_FOLLOW_EVERY):
             if os.getppid() != self._parent:
                 stop.set()
 

@@ -207,7 +207,12 @@ def _as_json(found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Seque
         "worker": summary.worker,
         "version": summary.version,
     }
-    return promised | {
+    return promised | _further(found, entries, deaths)
+
+
+def _further(found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> dict[str, Any]:
+    summary, letter = found.summary, found.letter
+    return {
         "explanation": letter.explanation,
         "preview_truncated": letter.preview.truncated,
         "severity": summary.severity,

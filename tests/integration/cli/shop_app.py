@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 from celery import Celery
 
 from celery_guardrails import Constant, GuardedTask, PermanentError, Policy
@@ -33,6 +34,10 @@ app.conf.update(
         "policies": {"vendor.*": {"max_attempts": 2, "owner": "vendors"}},
     },
 )
+
+if os.environ.get("SHOP_PRELOAD"):
+    # Celery gives such an option to every command, those of plugins included.
+    app.user_options["preload"].add(click.Option(["--zone"], default="utc"))
 
 
 @app.task(

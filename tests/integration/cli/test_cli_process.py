@@ -64,6 +64,12 @@ def test_the_commands_cost_other_applications_nothing_heavy(harness: Harness) ->
     assert "--guardian" in plain.stdout
 
 
+def test_an_application_with_options_of_its_own(shop: ShopProcesses) -> None:
+    for words in (["guardrails", "--zone", "cet", "check"], ["guardian", "--zone", "cet", "--once"]):
+        result = shop.run(*words, SHOP_PRELOAD="1")
+        assert result.returncode == 0, result.stderr
+
+
 def test_the_whole_way_with_a_guardian_inside_the_worker(
     broker: Broker, make_shop: Callable[..., ShopProcesses]
 ) -> None:

@@ -64,7 +64,7 @@ class Shop:
         """Run `celery guardrails WORDS`, or `celery guardian` when they begin so."""
         command, arguments = (guardian, words[1:]) if words[0] == "guardian" else (guardrails, words)
         context = CLIContext(app=self.app, no_color=True, workdir=None)
-        return CliRunner().invoke(command, list(arguments), obj=context)
+        return runner().invoke(command, list(arguments), obj=context)
 
     def json(self, *words: str, code: int = 0) -> Any:
         """What a command prints with `--json`, which must be one value and nothing else."""
@@ -88,6 +88,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     made = Shop(tmp_path)
     yield made
     made.close()
+
+
+def runner() -> CliRunner:
+    """A runner that keeps stdout and stderr apart, as every version of click but the oldest does by itself."""
+    try:
+        return CliRunner(mix_stderr=False)  # type: ignore[call-arg, unused-ignore]
+    except TypeError:
+        return CliRunner()
 
 
 def lines(text: str) -> Sequence[str]:

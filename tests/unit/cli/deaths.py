@@ -33,19 +33,6 @@ def dead(number: int, **changes: Any) -> Letter:
     """The `number`-th dead letter of an outage, a minute after the one before."""
     task_id = f"task-{number}"
     died = DIED + timedelta(minutes=number)
-    attempts = tuple(
-        FailedAttempt(
-            number=attempt,
-            started_at=died - timedelta(seconds=10 * (3 - attempt), milliseconds=250),
-            ended_at=died - timedelta(seconds=10 * (3 - attempt)),
-            error="TimeoutError",
-            message="smtp did not answer",
-            category=Category.TIMEOUT,
-            worker="w1@host",
-            delay=9.75 if attempt < 3 else None,
-        )
-        for attempt in (1, 2, 3)
-    )
     values: dict[str, Any] = {
         "id": letter_id(task_id, 3, changes.get("generation", 0), Reason.ATTEMPTS_EXHAUSTED),
         "task": "shop.mail",
@@ -57,7 +44,7 @@ def dead(number: int, **changes: Any) -> Letter:
             type="TimeoutError", message="smtp did not answer", category=Category.TIMEOUT,
             fingerprint="f1f1f1f1f1f1f1f1", traceback=TRACEBACK,
         ),
-        "attempts": attempts,
+        "attempts": tuple(_attempt(attempt, died) for attempt in (1, 2, 3)),
         "policy": {"max_attempts": 3},
         "environment": "test",
         "worker": "w1@host",
@@ -78,6 +65,20 @@ def dead(number: int, **changes: Any) -> Letter:
         ),
     }  # fmt: skip
     return Letter(**values | changes)
+
+
+def _attempt(number: int, died: datetime) -> FailedAttempt:
+    ended = died - timedelta(seconds=10 * (3 - number))
+    return FailedAttempt(
+        number=number,
+        started_at=ended - timedelta(milliseconds=250),
+        ended_at=ended,
+        error="TimeoutError",
+        message="smtp did not answer",
+        category=Category.TIMEOUT,
+        worker="w1@host",
+        delay=9.75 if number < 3 else None,
+    )
 
 
 def archived(path: Path, found: Sequence[Letter]) -> Store:

@@ -14,17 +14,16 @@ from typing import Any
 import pytest
 
 from celery_guardrails import clock
-from celery_guardrails.cli.assembly import LEASE_TTL, StoreLease, alerts_go_to, assembled, dead_letter_queues
+from celery_guardrails.cli.assembly import alerts_go_to, assembled, dead_letter_queues
 from celery_guardrails.cli.guardian import serve, stopped_by_signals
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.settings import load_settings
-from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.testing.slack import Mode, SlackStandIn
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.publisher import Publisher
 from tests.unit.cli.conftest import Shop, lines
-from tests.unit.cli.deaths import DIED, dead
+from tests.unit.cli.deaths import dead
 
 
 @pytest.fixture(autouse=True)
@@ -180,41 +179,3 @@ def test_signing_off_from_an_archive_that_is_gone_is_only_logged(
     with assembled(Project(shop.app)):
         monkeypatch.setattr("celery_guardrails.store.lease.forget", gone)
     assert "could not sign off" in caplog.text
-
-
-class TestStoreLease:
-    """The lease by which one guardian of several posts alerts."""
-
-    @pytest.fixture
-    def store(self, shop: Shop) -> Store:
-        return shop.archive()
-
-    def test_one_holds_it_and_the_other_does_not(self, store: Store) -> None:
-        one, other = StoreLease(store, "one"), StoreLease(store, "other")
-        assert one.hold(DIED) == 1
-        assert other.hold(DIED) is None
-        assert one.hold(DIED + LEASE_TTL * 0.9) == 1
-        assert other.hold(DIED + LEASE_TTL * 1.5) is None
-
-    def test_it_is_taken_over_when_its_holder_dies(self, store: Store) -> None:
-        assert StoreLease(store, "one").hold(DIED) == 1
-        assert StoreLease(store, "other").hold(DIED + LEASE_TTL) == 2
-
-    def test_it_is_free_at_once_when_it_is_given_back(self, store: Store) -> None:
-        one = StoreLease(store, "one")
-        one.release(DIED)
-        one.hold(DIED)
-        one.release(DIED)
-        assert StoreLease(store, "other").hold(DIED) == 2
-
-    def test_it_is_not_written_at_each_look(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        one = StoreLease(store, "one")
-        one.hold(DIED)
-        monkeypatch.setattr(store, "begin", None)
-        assert one.hold(DIED + LEASE_TTL / 3) == 1
-
-
-def test_memory_archives_work_too() -> None:
-    store = open_store("sqlite://").ready()
-    assert StoreLease(store, "one").hold(DIED) == 1
-    store.close()

@@ -11,13 +11,12 @@ from celery import Celery
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
 from celery.bin.worker import worker
-from click.testing import CliRunner
 
 from celery_guardrails import Constant, GuardedTask, Policy, Schedule
 from celery_guardrails.cli import _extend_worker, guardrails
 from celery_guardrails.cli.drawing import brief, draw
 from celery_guardrails.policy.schedule import PlannedAttempt, schedule
-from tests.unit.cli.conftest import Shop, lines
+from tests.unit.cli.conftest import Shop, lines, runner
 
 
 def test_check_praises_what_is_right(shop: Shop) -> None:
@@ -61,7 +60,7 @@ def test_check_warns_of_what_is_hardly_meant(shop: Shop) -> None:
 
 def test_check_warns_when_nothing_is_under_guard() -> None:
     app = Celery("bare", broker="memory://", set_as_current=False)
-    result = CliRunner().invoke(guardrails, ["check"], obj=CLIContext(app=app, no_color=True, workdir=None))
+    result = runner().invoke(guardrails, ["check"], obj=CLIContext(app=app, no_color=True, workdir=None))
     assert "no task is under guard" in result.stderr
     assert result.stdout == "Settings and policies are right: 0 tasks under guard.\n"
 
@@ -188,7 +187,7 @@ def test_every_command_has_help(shop: Shop) -> None:
 
 
 def test_the_application_must_be_named() -> None:
-    result = CliRunner().invoke(celery, ["guardrails", "check"])
+    result = runner().invoke(celery, ["guardrails", "check"])
     assert result.exit_code == 2
     assert "celery -A PROJ guardrails" in result.stderr
 
