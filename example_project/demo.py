@@ -39,7 +39,7 @@ def main() -> int:
         with scene:
             customers = play(scene)
         check_the_end(scene, customers)
-    except (StageError, CommandFailed) as error:
+    except (StageError, CommandFailed, ConnectionError) as error:
         trouble = str(error)
     except KeyboardInterrupt:
         scene.remove()
@@ -65,6 +65,8 @@ def play(scene: Scene) -> list[str]:
     check_letters(scene)
     scene.timeline.act("The provider is repaired, and the work is put back")
     put_back(scene)
+    scene.timeline.act("The shop closes")
+    scene.timeline.say("every process is told to end; after that, nothing can arrive twice any more", style="dim")
     return customers
 
 
@@ -186,8 +188,7 @@ def put_back(scene: Scene) -> None:
 
 
 def check_the_end(scene: Scene, customers: list[str]) -> None:
-    """When nothing runs any more, nothing can arrive twice any more."""
-    scene.timeline.act("The shop closes")
+    """When nothing runs any more: how the processes ended, and what the customers have in their mailboxes."""
     codes = {actor.name: actor.process.returncode for actor in scene.stage.actors}
     ended = {name: code for name, code in codes.items() if name in ("worker", "guardian")}
     scene.timeline.check(

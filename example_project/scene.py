@@ -69,6 +69,7 @@ class Scene:
     def open(self) -> None:
         """Start every process, the shop's own last, when all that they need is there."""
         self.timeline.say(f"broker: {self.world.broker}")
+        self.world.reach_broker()
         mail = self._start_server("mail server", "example_project.shop.mail_server", str(self.world.mail))
         self._partner, partner_address = self._start_server("partner", "example_project.shop.partner_server")
         self.timeline.say(f"a stand-in for Slack: {self.slack.base_url}", style="dim")

@@ -15,10 +15,12 @@ from pathlib import Path
 from sqlite3 import connect
 from typing import Any
 
-from kombu import Connection, Exchange
+from kombu import Connection, Exchange, Queue
 from kombu.utils.url import maybe_sanitize_url
 
 __all__ = ["ROOT", "World"]
+
+_CONNECT_WITHIN = 5
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where `celery -A example_project.shop` is run."""
@@ -36,6 +38,7 @@ class World:
         self.mail = self.directory / "mail"
         self.mail.mkdir()
         self.queue = f"shop-demo-{uuid.uuid4().hex[:8]}"
+        self._reached = False
         given = environ.get("BROKER_URL", "")
         self.broker_url = given or f"sqla+sqlite:///{self.directory}/broker.sqlite3"
         if not given:
@@ -73,15 +76,36 @@ class World:
         word = mode if mode.isalnum() else f'"{mode}"'
         return f"echo {word} > {self.mail / 'mode'}"
 
+    def reach_broker(self) -> None:
+        """Find out at once whether the broker answers.
+
+        Raises:
+            ConnectionError: it does not.
+        """
+        try:
+            with Connection(self.broker_url, connect_timeout=_CONNECT_WITHIN) as connection:
+                connection.ensure_connection(max_retries=1, timeout=_CONNECT_WITHIN)
+        except Exception as error:  # kombu, its transports and their drivers raise anything
+            raise ConnectionError(f"the broker {self.broker} cannot be reached: {error}") from error
+        self._reached = True
+
     def remove_queues(self) -> None:
         """Leave the broker as it was found: take the demo's queues off it."""
-        if self.on_sqlite:
+        if self.on_sqlite or not self._reached:
             return
-        names = [self.queue, f"{self.queue}.dead_letter", f"{self.queue}.dead_letter.recovered"]
-        with Connection(self.broker_url, connect_timeout=5) as connection:
-            for name in names:
-                connection.channel().queue_delete(name)
-            Exchange(self.queue, type="direct", channel=connection.channel()).delete()
+        exchange = Exchange(self.queue, type="direct")
+        letters = f"{self.queue}.dead_letter"
+        queues = [Queue(self.queue, exchange, routing_key=self.queue), Queue(letters), Queue(f"{letters}.recovered")]
+        with (
+            Connection(self.broker_url, connect_timeout=_CONNECT_WITHIN) as connection,
+            connection.channel() as channel,
+        ):
+            for queue in queues:
+                bound = queue.bind(channel)
+                # kombu takes the bindings off Redis only when it has declared them in this process
+                bound.declare()
+                bound.delete()
+            exchange.bind(channel).delete()
 
     def remove(self) -> None:
         """Delete the directory."""
