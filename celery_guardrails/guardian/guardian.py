@@ -47,6 +47,9 @@ class Guardian:
         ingest: what archives them.
         services: what else is to be done, each as often as it says.
         now: the clock.
+
+    Attributes:
+        troubles: how often the broker or the archive was away so far.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class Guardian:
         self._now = now
         self._due: dict[str, datetime] = {}
         self._pause = _FIRST_PAUSE
+        self.troubles = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a batch under way is finished first."""
         try:
             while not stop.is_set():
                 if not self._batch():
+                    self.troubles += 1
                     stop.wait(self._pause)
                     self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._serve(self._now())

@@ -62,9 +62,7 @@ class RequeueFinishing:
     name = "requeues"
     every = timedelta(seconds=30)
 
-    def __init__(
-        self, store: Store, publisher: RequeuePublisher, grace: timedelta = timedelta(seconds=60)
-    ) -> None:
+    def __init__(self, store: Store, publisher: RequeuePublisher, grace: timedelta = timedelta(seconds=60)) -> None:
         self._store = store
         self._publisher = publisher
         self._grace = grace

@@ -100,7 +100,7 @@ class Publisher:
         idle, self._idle = self._idle, []
         if self._pid == os.getpid():
             for line in idle:
-                self._drop(line)
+                line.connection.release()
 
     def _send(self, line: _Line, envelope: Envelope, declare: Sequence[Queue], seconds: float) -> None:
         line.producer.publish(
@@ -142,7 +142,10 @@ class Publisher:
         if line is None:
             return
         try:
-            line.connection.collapse()
+            if line.mandatory:
+                line.connection.collapse()  # an AMQP close waits for an answer that may never come
+            else:
+                line.connection.release()
         except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
             return
 
