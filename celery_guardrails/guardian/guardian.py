@@ -138,7 +138,7 @@ class Guardian:
                     service.run_once(now, flush=False)
                 except StoreError as exc:
                     logger.warning("%s could not run: %s", service.name, exc)
-                except Exception:  # noqa: BLE001 one service must not end the others, nor the archiving
+                except Exception:
                     logger.warning("%s failed", service.name, exc_info=True)
 
     def _idle(self) -> float:

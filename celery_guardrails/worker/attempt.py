@@ -31,7 +31,7 @@ from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.republish import publish_retry
 
-__all__ = ["FINAL", "FailedRun", "attempt_failed", "attempt_recovered", "eager_retry", "examine", "is_plain"]
+__all__ = ["FINAL", "FailedRun", "attempt_failed", "attempt_recovered", "eager_retry", "examine", "is_plain", "rng"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -40,7 +40,7 @@ FINAL = "_guardrails_final"
 
 PARKED = "DEAD_LETTERED"
 # The system's source has no state that forked children would share, so their jitters differ.
-_rng = random.SystemRandom()
+rng = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def eager_retry(request: Any, signal: Retry, args: Any, kwargs: Any) -> tuple[An
 
 def _act(run: FailedRun, exc: Exception) -> BaseException:
     refused: Decision | None = run.request.__dict__.pop(FINAL, None)
-    decision = refused or decide(run.policy, run.failure, run.history, run.now, _rng)
+    decision = refused or decide(run.policy, run.failure, run.history, run.now, rng)
     if isinstance(decision, DeadLetter):
         return _bury(run, decision, exc)
     delay = decision.delay.total_seconds()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -14,90 +15,86 @@ from celery.exceptions import Reject, Retry
 from celery.utils.serialization import raise_with_context
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.letters.header import write_header
+from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.republish import can_republish, publish_retry
 
-__all__ = ["retry_by_hand"]
+__all__ = ["RetryCall", "retry_by_hand"]
 
 
-def retry_by_hand(
-    task: Any,
-    celery_retry: Callable[..., Retry],
-    exc: BaseException | None,
-    throw: bool,
-    eta: datetime | None,
-    countdown: float | None,
-    max_retries: int | None,
-    altered: bool,
-) -> Retry:
-    """Do what `self.retry()` asks for, within the policy.
+@dataclass(frozen=True, slots=True)
+class RetryCall:
+    """What a task asked for when it called `self.retry()`.
 
-    Args:
-        task: the task.
-        celery_retry: Celery's own `retry` with the caller's arguments, which can be overridden by keyword.
-        exc: the error to report when no attempt is left.
-        throw: whether to raise the `Retry` rather than to return it.
-        eta: when the next attempt may start, or `None`.
-        countdown: seconds until then, or `None`.
-        max_retries: Celery's limit for this call, or `None`.
-        altered: whether arguments or options differ from those of this attempt.
+    `celery` is Celery's own `retry` with the caller's arguments, which can be overridden by keyword; `altered` says
+    that arguments or options differ from those of this attempt. The rest is as in Celery's signature.
     """
+
+    celery: Callable[..., Retry]
+    exc: BaseException | None
+    throw: bool
+    eta: datetime | None
+    countdown: float | None
+    max_retries: int | None
+    altered: bool
+
+    def requested(self, now: datetime) -> Requested:
+        """The wish as the decision takes it."""
+        limit = None if self.max_retries is None else self.max_retries + 1
+        if self.eta is not None:
+            eta = self.eta if self.eta.tzinfo is not None else self.eta.replace(tzinfo=timezone.utc)
+            return Requested(max(eta - now, timedelta(0)), limit)
+        return Requested(None if self.countdown is None else timedelta(seconds=max(0.0, self.countdown)), limit)
+
+
+def retry_by_hand(task: Any, call: RetryCall) -> Retry:
+    """Do what `self.retry()` asks for, within the policy."""
     request = task.request
     if request.called_directly or attempt.is_plain(task):
-        return celery_retry()
-    cause = exc or sys.exc_info()[1] or task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
+        return call.celery()
+    cause = call.exc or sys.exc_info()[1] or task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
     run = attempt.examine(task, request, cause, None)
-    wanted = Requested(_delay(eta, countdown, run.now), None if max_retries is None else max_retries + 1)
-    decision = decide(run.policy, run.failure, run.history, run.now, attempt._rng, requested=wanted)
+    wanted = call.requested(run.now)
+    decision = decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
     if isinstance(decision, DeadLetter):
-        _refuse(task, request, exc, decision)
+        _refuse(task, request, call, decision)
     delay = decision.delay.total_seconds()
     header = run.header.with_attempt(run.attempt(delay))
     if request.is_eager:
         write_header(request.__dict__, header)
-        return celery_retry(countdown=delay, eta=None, max_retries=int(request.retries or 0) + 1)
+        return call.celery(countdown=delay, eta=None, max_retries=run.history.attempt)
     try:
-        if altered or not can_republish(request):
-            headers = dict(request.headers or {})
-            write_header(headers, header)
-            limit = int(request.retries or 0) + 1
-            ret = _celery_way(
-                lambda: celery_retry(countdown=delay or None, eta=None, max_retries=limit, headers=headers, throw=False)
-            )
-        else:
-            publish_retry(run.guard, task, request, header, delay, run.now)
-            ret = Retry(exc=exc, when=delay)
+        retry = _publish(run, call, header, delay)
     except PublishError as lost:
-        _refuse(task, request, exc, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)))
-    if throw:
-        raise ret
-    return ret
+        _refuse(task, request, call, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)))
+    if call.throw:
+        raise retry
+    return retry
 
 
-def _celery_way(publish: Callable[[], Retry]) -> Retry:
+def _publish(run: attempt.FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:
+    if not call.altered and can_republish(run.request):
+        publish_retry(run.guard, run.task, run.request, header, delay, run.now)
+        return Retry(exc=call.exc, when=delay)
+    headers = dict(run.request.headers or {})
+    write_header(headers, header)
     try:
-        return publish()
+        return call.celery(
+            countdown=delay or None, eta=None, max_retries=run.history.attempt, headers=headers, throw=False
+        )
     except Reject as lost:  # Celery's way to say that its publish failed, which would delete the message
         raise PublishError("the task's queue", str(lost.reason)) from lost
 
 
-def _refuse(task: Any, request: Any, exc: BaseException | None, decision: DeadLetter) -> NoReturn:
+def _refuse(task: Any, request: Any, call: RetryCall, decision: DeadLetter) -> NoReturn:
     """No attempt is left: raise what Celery raises. The body may still handle it; what leaves it is final."""
     request.__dict__[attempt.FINAL] = decision
-    if exc is not None:
-        raise_with_context(exc)  # always raises
+    if call.exc is not None:
+        raise_with_context(call.exc)  # always raises
     raise task.MaxRetriesExceededError(
         f"Can't retry {task.name}[{request.id}]: {decision.explanation}",
         task_args=request.args,
         task_kwargs=request.kwargs,
     )
-
-
-def _delay(eta: datetime | None, countdown: float | None, now: datetime) -> timedelta | None:
-    if eta is not None:
-        aware = eta if eta.tzinfo is not None else eta.replace(tzinfo=timezone.utc)
-        return max(aware - now, timedelta(0))
-    return None if countdown is None else timedelta(seconds=max(0.0, countdown))

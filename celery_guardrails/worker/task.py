@@ -18,7 +18,7 @@ from celery_guardrails.letters.header import HEADER, VERSION
 from celery_guardrails.policy import Policy
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
-from celery_guardrails.worker.manual import retry_by_hand
+from celery_guardrails.worker.manual import RetryCall, retry_by_hand
 
 __all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
 
@@ -110,14 +110,15 @@ class GuardMixin:
         """
 
         def celery_retry(**changed: Any) -> Retry:
-            call = {
+            given = {
                 "args": args, "kwargs": kwargs, "exc": exc, "throw": throw, "eta": eta, "countdown": countdown,
                 "max_retries": max_retries, **options, **changed,
             }  # fmt: skip
-            return super(GuardMixin, self).retry(**call)  # type: ignore[misc]
+            return super(GuardMixin, self).retry(**given)  # type: ignore[misc]
 
         altered = args is not None or kwargs is not None or bool(options)
-        return retry_by_hand(self, celery_retry, exc, throw, eta, countdown, max_retries, altered)
+        call = RetryCall(celery_retry, exc, throw, eta, countdown, max_retries, altered)
+        return retry_by_hand(self, call)
 
 
 class GuardedTask(GuardMixin, Task):  # type: ignore[misc]

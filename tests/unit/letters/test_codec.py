@@ -46,7 +46,7 @@ def test_a_body_over_a_mebibyte_survives() -> None:
 def test_a_newer_schema_is_refused() -> None:
     raw = json.loads(encode(letter()))
     raw["v"] = 2
-    with pytest.raises(NewerSchema, match="version 2.*upgrade"):
+    with pytest.raises(NewerSchema, match=r"version 2.*upgrade"):
         decode(json.dumps(raw))
 
 

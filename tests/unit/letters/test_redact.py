@@ -16,7 +16,8 @@ SECRET = "s3cr3t-v4lue"
     "name",
     [
         "password", "PASSWORD", "user_password", "userPassword", "X-Api-Key", "api_key", "apiKey", "accessToken",
-        "authorization", "auth", "basic_auth", "sessionid", "credit_card", "card", "cardNumber", "iban", "client_secret",
+        "authorization", "auth", "basic_auth", "sessionid", "credit_card", "card", "cardNumber", "iban",
+        "client_secret",
         "SSN", "customer_ssn", "pin", "cvv", "private_key", "Set-Cookie", "sms_otp",
     ],
 )  # fmt: skip
@@ -41,10 +42,12 @@ def test_names_of_the_policy_are_hidden_in_any_spelling() -> None:
 NAMES = st.sampled_from(["password", "token", "order_id", "note", "apiKey"])
 NESTED = st.recursive(
     st.just(SECRET).map(lambda secret: {"password": secret}) | st.just({"card_number": SECRET}) | st.just(1),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    | st.tuples(st.just("token"), st.just(SECRET)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        | st.tuples(st.just("token"), st.just(SECRET))
+    ),
     max_leaves=10,
 )
 
