@@ -33,7 +33,7 @@ _AT_ONCE = 3
 
 
 class CommandFailed(Exception):
-    """A command ended with another exit code than 0."""
+    """A command ended with another exit code than 0, or did not end."""
 
 
 class Scene:
@@ -146,8 +146,8 @@ class Scene:
 
     def show_logs(self) -> None:
         """Show the last lines of the processes that failed; of worker and guardian when none did."""
-        failed = [actor for actor in self.stage.actors if actor.process.returncode != 0]
-        for actor in failed or [actor for actor in self.stage.actors if actor.name in ("worker", "guardian")]:
+        ours = [actor for actor in self.stage.actors if actor.name in ("worker", "guardian")]
+        for actor in self.stage.failed() or ours:
             self.timeline.act(f"{actor.name} (exit code {actor.process.returncode}), the end of {actor.log}")
             for line in actor.tail(_LOG_LINES):
                 self.timeline.console.print(Text(line, style="dim"))
@@ -178,10 +178,13 @@ class Scene:
         real = [sys.executable, "-m", *program] if program == _CELERY else [sys.executable, "-m"]
         # FORCE_COLOR: as on a terminal. Where the demo itself is not shown on one, the timeline drops the colours.
         environ = {**self.world.environ, "COLUMNS": str(self.timeline.width), "FORCE_COLOR": "1"}
-        done = subprocess.run(
-            [*real, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=_COMMAND_WITHIN, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [*real, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=_COMMAND_WITHIN, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"$ {line}\ntook longer than {_COMMAND_WITHIN} seconds") from None
         if done.returncode != 0:
             raise CommandFailed(f"$ {line}\nexit code {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
         return done.stdout

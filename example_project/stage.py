@@ -53,6 +53,7 @@ class Stage:
         self._cwd = cwd
         self._environ = environ
         self.actors: list[Actor] = []
+        self._stopped: set[str] = set()
 
     def __enter__(self) -> Stage:
         return self
@@ -104,12 +105,13 @@ class Stage:
 
     def failed(self) -> list[Actor]:
         """The processes that have ended, though nobody told them to."""
-        return [actor for actor in self.actors if actor.process.poll() is not None]
+        return [a for a in self.actors if a.process.poll() is not None and a.name not in self._stopped]
 
     def stop(self) -> None:
         """Ask every process to end, the last started first, and kill the process group of what does not."""
         living = [actor for actor in reversed(self.actors) if actor.process.poll() is None]
         for actor in living:
+            self._stopped.add(actor.name)
             actor.process.terminate()
         until = time.monotonic() + _STOP_WITHIN
         for actor in living:

@@ -84,6 +84,7 @@ def test_a_process_that_dies_fails_the_demo_and_shows_its_log(tmp_path: Path) ->
 
     assert "✘ the guardian ended by itself, with exit code -9" in said
     assert "guardian (exit code -9), the end of" in said
+    assert "(exit code -15)" not in said
     assert "Traceback" not in said
     assert _still_running(tmp_path) == []
 
