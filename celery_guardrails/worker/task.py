@@ -57,10 +57,12 @@ class GuardMixin:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
-        if request is None or request._protected or request.called_directly or _INSIDE in request.__dict__:
+        if request is None or request._protected or request.called_directly:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         # As Celery's own protected __call__ does: a further call of this task inside is a plain one.
         request._protected = 1
+        if _INSIDE in request.__dict__:
+            return self.run(*args, **kwargs)
         if request.is_eager:
             return _run_eagerly(self, request, self.run, args, kwargs)
         started = time()
@@ -177,7 +179,12 @@ def adopt(task: Task, pattern: str) -> None:
 
 def _run_inside(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if request.is_eager:
-        return _run_eagerly(task, request, call, args, kwargs)
+
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            request._protected = 0  # each attempt comes through `__call__` again
+            return call(*args, **kwargs)
+
+        return _run_eagerly(task, request, attempt, args, kwargs)
     started = time()
     try:
         result = call(*args, **kwargs)
@@ -200,6 +207,8 @@ def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, k
         try:
             return call(*args, **kwargs)
         except Retry as signal:
+            if signal.sig is None:  # raised by hand: it says nothing of a next attempt
+                raise
             args, kwargs = eager_retry(request, signal, args, kwargs)
         except TaskPredicate:
             raise

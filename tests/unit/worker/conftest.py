@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from celery_guardrails import Constant, GuardedTask, Policy
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have guardrails of their own."""
+    for name in list(os.environ):
+        if name.startswith("GUARDRAILS_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def new_app() -> Iterator[Callable[..., Celery]]:
+    """Makes applications that need no server; `guardrails` is the setting, further keywords are Celery's."""
+    made: list[Celery] = []
+
+    def make(guardrails: dict[str, Any] | None = None, **conf: Any) -> Celery:
+        app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
+        if guardrails is not None:
+            conf["guardrails"] = guardrails
+        app.conf.update(task_always_eager=True, task_store_eager_result=False, **conf)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        app.close()
+
+
+@pytest.fixture
+def quick() -> Callable[..., Any]:
+    """A decorator of guarded tasks that retry at once: `quick(app, max_attempts=3, bind=True)`."""
+
+    def decorator(app: Celery, name: str = "unit.task", **options: Any) -> Any:
+        fields = {key: options.pop(key) for key in list(options) if key in Policy.model_fields}
+        policy = Policy(**{"backoff": Constant(0), "jitter": "none", **fields})
+        task: Any = functools.partial(app.task, shared=False)
+        return task(base=options.pop("base", GuardedTask), name=name, policy=policy, **options)
+
+    return decorator
+
+
+@pytest.fixture
+def count() -> SimpleNamespace:
+    """A counter for task bodies."""
+    return SimpleNamespace(runs=0, seen=[])
