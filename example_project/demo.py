@@ -24,7 +24,8 @@ from example_project.timeline import Timeline
 
 __all__ = ["main"]
 
-CUSTOMERS, ORDERS = 12, 4
+CUSTOMERS, ORDERS, ATTEMPTS = 12, 4, 4
+LOOKED_AT = 4
 EMAIL, IMPORT = "onboarding_email", "import_order"
 DIE_WITHIN, RECOVER_WITHIN, SLACK_SAYS_WITHIN = 75.0, "30", 20.0
 
@@ -139,12 +140,12 @@ def check_letters(scene: Scene) -> None:
     if not held:
         raise StageError(f"the archive holds {Counter(letter['task'] for letter in dead)}")
     scene.guardrails("dlq", "show", emails[0]["id"][:8], end="Traceback")
-    *letters, bug = scene.letters([letter["id"] for letter in (*emails, *bugs)])
+    ended = [f"{letter['attempt_count']} attempts, {letter['reason']}" for letter in emails]
     scene.timeline.check(
-        {letter["reason"] for letter in letters} == {"attempts_exhausted"},
-        "the emails used up their attempts",
-        _counted(f"{len(letter['attempts'])} attempts, {letter['reason']}" for letter in letters),
+        set(ended) == {f"{ATTEMPTS} attempts, attempts_exhausted"}, "the emails used up their attempts", _counted(ended)
     )
+    # each command is a process: a few of the twelve will do
+    *letters, bug = scene.letters([letter["id"] for letter in (*emails[:: CUSTOMERS // LOOKED_AT], *bugs)])
     check_delays(scene, [_delays(letter) for letter in letters])
     scene.timeline.check(
         len(bug["attempts"]) == 1 and bug["reason"] == "permanent_error",
@@ -155,14 +156,14 @@ def check_letters(scene: Scene) -> None:
 
 def check_delays(scene: Scene, delays: list[list[float]]) -> None:
     """Each email waited longer each time, and no two waited alike."""
-    grew = all(len(one) >= 2 and one == sorted(set(one)) for one in delays)
+    grew = len(delays) == LOOKED_AT and all(len(one) == ATTEMPTS - 1 and one == sorted(set(one)) for one in delays)
     steps = [f"{min(step):.1f} to {max(step):.1f} s" for step in zip(*delays, strict=False)]
     scene.timeline.check(grew, "their delays grew", ", then ".join(steps))
     first = {one[0] for one in delays if one}
     scene.timeline.check(
-        len(first) > len(delays) // 2,
+        len(first) > 1,
         "the jitter spread them",
-        f"{len(first)} different first delays for {len(delays)} emails",
+        f"{len(first)} different first delays in {len(delays)} emails",
     )
 
 

@@ -111,7 +111,7 @@ class Scene:
 
     def letters(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Each of these dead letters, as `dlq show --json` has it."""
-        others = f"   # and the other {len(ids) - 1}" if len(ids) > 1 else ""
+        others = f"   # and {len(ids) - 1} more" if len(ids) > 1 else ""
         line = shlex.join([*_CELERY, "guardrails", "dlq", "show", ids[0], "--json"])
         self.timeline.command(line + others)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
