@@ -1,0 +1,1 @@
+"""Side-by-side measurements against plain Celery, as ratios within one run; `make bench` writes `results.md`."""
