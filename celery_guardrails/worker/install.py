@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import click
 from celery import Celery, Task, bootsteps
@@ -32,7 +31,8 @@ BUILT_IN = re.compile(r"celery\.")
 """Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
 
 _CAPTURED = 1000
-_installed: WeakKeyDictionary[Celery, Guardrails] = WeakKeyDictionary()
+# On the application itself, so that the two are let go together.
+_INSTALLED = "_celery_guardrails"
 _lock = threading.RLock()
 
 
@@ -58,10 +58,11 @@ class Guardrails:
         self._policies: dict[str, Effective] = {}
         self._publisher: Publisher | None = None
         with _lock:
-            earlier = _installed.get(app)
+            earlier = vars(app).get(_INSTALLED)
             if earlier is not None:
                 self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
-            _installed[app] = self
+                self.captured, self._publisher = earlier.captured, earlier._publisher
+            setattr(app, _INSTALLED, self)
         app.steps["worker"].add(GuardStep)
         app.on_after_finalize.connect(self._finalized, weak=False)
         if app.finalized:
@@ -72,7 +73,8 @@ class Guardrails:
         """The application's guardrails, installed when it has none yet."""
         app = app._get_current_object() if hasattr(app, "_get_current_object") else app
         with _lock:
-            return _installed.get(app) or cls(app)
+            installed: Guardrails | None = vars(app).get(_INSTALLED)
+            return installed or cls(app)
 
     @property
     def settings(self) -> Settings:

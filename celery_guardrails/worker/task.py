@@ -34,7 +34,7 @@ class GuardMixin:
     Request = "celery_guardrails.worker.request:GuardedRequest"
 
     _guardrails_guarded = True
-    _guardrails_own_acks_late: ClassVar[bool | None] = None
+    _guardrails_own_acks_late: ClassVar[bool | None]
 
     request_stack: Any
     run: Callable[..., Any]
@@ -45,7 +45,7 @@ class GuardMixin:
     def bind(cls, app: Celery) -> Any:
         """Called by Celery; notes whether the task sets `acks_late` itself, before Celery fills in its default."""
         if "_guardrails_own_acks_late" not in vars(cls):  # Celery binds twice
-            cls._guardrails_own_acks_late = getattr(cls, "acks_late", None)
+            cls._guardrails_own_acks_late = _own_acks_late(cls)
         return super().bind(app)  # type: ignore[misc]
 
     @classmethod
@@ -175,6 +175,16 @@ def adopt(task: Task, pattern: str) -> None:
     task.__class__ = guarded
     if hasattr(task, "_orig_run"):
         task.run = task._orig_run
+
+
+def _own_acks_late(cls: type) -> bool | None:
+    """What the class or a base sets; Celery writes its default on those that it has bound."""
+    for base in cls.__mro__:
+        for name in ("_guardrails_own_acks_late", "acks_late"):
+            if name in vars(base):
+                found: bool | None = vars(base)[name]
+                return found
+    return None
 
 
 def _run_inside(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ def outcome(call: Callable[[], Any]) -> Any:
     """The result of an eager call, or the exception that it ended with, whichever way it came."""
     try:
         result = call()
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 the task's own
         return exc
     return result.result
 
