@@ -60,8 +60,11 @@ def next_due(group: AlertGroup, rules: Rules) -> datetime | None:
         dues.append(group.seen_at + _settle(rules))
     if group.unsaid and rules.can_edit and group.edited_at is not None:
         dues.append(group.edited_at + rules.edit_interval)
-    if group.total > group.base and group.spoke_at is not None and (not rules.can_edit or worse_total(group)):
-        dues.append(group.spoke_at + rules.cooldown)
+    if group.spoke_at is not None:
+        if worse_total(group):
+            dues.append(group.spoke_at + rules.worse_after)
+        elif group.total > group.base and not rules.can_edit:
+            dues.append(group.spoke_at + rules.cooldown)
     return min(dues)
 
 
@@ -122,7 +125,7 @@ def _open(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
     group = replace(group, state=GroupState.OPEN, pending_at=None, resolved_at=None)
     if not rules.can_edit:
         return _say(group, now, Notice.REOPENED, Kind.POST)
-    return _say_in_thread(group, now, Notice.REOPENED, broadcast=_cooled(group, now, rules))
+    return _say_in_thread(group, now, Notice.REOPENED, broadcast=_may_post(group, now, rules))
 
 
 def _resolve(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
@@ -133,12 +136,10 @@ def _resolve(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
 
 
 def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _Step:
-    if not rules.can_edit:
-        if group.total > group.base and _cooled(group, now, rules):
-            notice = Notice.WORSE_TOTAL if worse_total(group) else Notice.GROWTH
-            return _say(group, now, notice, Kind.POST)
-        return group, []
-    if worse_total(group) and _cooled(group, now, rules):
+    worse = worse_total(group)
+    if (worse or not rules.can_edit) and group.total > group.base and _may_post(group, now, rules):
+        if not rules.can_edit:
+            return _say(group, now, Notice.WORSE_TOTAL if worse else Notice.GROWTH, Kind.POST)
         return _say_in_thread(group, now, Notice.WORSE_TOTAL, broadcast=True)
     return _edit(group, now, rules, flush=flush)
 
@@ -152,8 +153,10 @@ def _edit(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _St
     return _intend(replace(group, edited_at=now, unsaid=False), Kind.EDIT, notice)
 
 
-def _cooled(group: AlertGroup, now: datetime, rules: Rules) -> bool:
-    return group.spoke_at is None or now >= group.spoke_at + rules.cooldown
+def _may_post(group: AlertGroup, now: datetime, rules: Rules) -> bool:
+    """Whether the last message in the channel is long enough ago: what got worse does not wait for the cooldown."""
+    least = rules.worse_after if worse_total(group) else rules.cooldown
+    return group.spoke_at is None or now >= group.spoke_at + least
 
 
 def _say(group: AlertGroup, now: datetime, notice: Notice, kind: Kind) -> _Step:

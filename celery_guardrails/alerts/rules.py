@@ -22,7 +22,8 @@ class Rules:
         group_wait: from the first dead letter to the first message, so that it can count its companions.
         group_wait_urgent: the same when severity is critical or 50 letters are dead already.
         edit_interval: the least time between two edits of a message.
-        cooldown: the least time between two messages in the channel about one group.
+        cooldown: the least time between two messages in the channel about one group that did not get worse.
+        worse_interval: the least time between two messages in the channel when it did; a shorter cooldown is enough.
         quiet: without a new dead letter for this long, a group is resolved.
         reopen_within: failing again this soon after continues the same message and thread.
         can_edit: whether the sink can change a message that it posted (a webhook cannot).
@@ -33,9 +34,15 @@ class Rules:
     group_wait_urgent: timedelta = timedelta(seconds=5)
     edit_interval: timedelta = timedelta(seconds=60)
     cooldown: timedelta = timedelta(minutes=30)
+    worse_interval: timedelta = timedelta(minutes=5)
     quiet: timedelta = timedelta(minutes=15)
     reopen_within: timedelta = timedelta(hours=1)
     can_edit: bool = True
+
+    @property
+    def worse_after(self) -> timedelta:
+        """How long after the last message in the channel a worse group may speak there again."""
+        return min(self.worse_interval, self.cooldown)
 
     @classmethod
     def from_settings(cls, settings: AlertSettings, *, can_edit: bool = True) -> Rules:

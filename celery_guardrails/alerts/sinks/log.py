@@ -17,7 +17,7 @@ LOGGER_NAME = "celery_guardrails.alerts"
 
 
 class LogSink:
-    """Write alerts to the log, whole, as plain text. It cannot edit: growth is logged again after the cooldown."""
+    """Write alerts to the log, whole, as plain text. It cannot edit: growth is logged anew, as on a webhook."""
 
     name = "log"
     can_edit = False

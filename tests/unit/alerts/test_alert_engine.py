@@ -3,79 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from itertools import pairwise
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_guardrails.alerts.engine import next_due, step, worse_total
-from celery_guardrails.alerts.event import AlertEvent, LettersChanged, Tick, group_key
+from celery_guardrails.alerts.engine import next_due
+from celery_guardrails.alerts.event import group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Kind, Notice
 from celery_guardrails.alerts.rules import Rules
-
-T0 = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-TOKEN, WEBHOOK = Rules(), Rules(can_edit=False)
-
-
-def death(number: int = 1, at: datetime = T0, **fields) -> AlertEvent:
-    known = {
-        "ref_id": f"d{number}",
-        "environment": "production",
-        "task": "shop.OnboardingEmail",
-        "error": "TimeoutError",
-        "message": "timed out",
-        "fingerprint": "v1:a",
-        "reason": "attempts_exhausted",
-        "category": "timeout",
-        "letter_id": f"l{number}",
-    }
-    return AlertEvent(at=at, **{**known, **fields})
-
-
-class Play:
-    """A group over time, and everything that it wanted said, with when."""
-
-    def __init__(self, rules: Rules = TOKEN) -> None:
-        self.rules, self.now = rules, T0
-        self.group = AlertGroup.idle(death(), rules.group_by)
-        self.said = []
-
-    def die(self, count: int = 1, **fields) -> Play:
-        for _ in range(count):
-            self._step(death(self.group.total, self.now, **fields))
-        return self
-
-    def letters(self, **counts) -> Play:
-        self._step(LettersChanged(**counts))
-        return self
-
-    def tick(self, after: float = 0, *, flush: bool = False) -> list[tuple[Kind, Notice]]:
-        self.now += timedelta(seconds=after)
-        before = len(self.said)
-        self._step(Tick(flush))
-        # As the poster does once the message is out.
-        self.group = replace(self.group, posted=self.group.posted or bool(self.said))
-        return [(intent.kind, intent.notice) for _, intent in self.said[before:]]
-
-    def _step(self, event) -> None:
-        self.group, intents = step(self.group, event, self.now, self.rules)
-        self.said += [(self.now, intent) for intent in intents]
-
-
-def opened(rules: Rules = TOKEN, count: int = 1) -> Play:
-    play = Play(rules).die(count)
-    assert play.tick(30) == [(Kind.POST, Notice.OPENED)]
-    return play
-
-
-OPENED = [(Kind.POST, Notice.OPENED)]
-GROWTH = [(Kind.EDIT, Notice.GROWTH)]
-WORSE = [(Kind.EDIT, Notice.WORSE_TOTAL), (Kind.REPLY, Notice.WORSE_TOTAL)]
-RESOLVED = [(Kind.EDIT, Notice.RESOLVED), (Kind.REPLY, Notice.RESOLVED)]
-REOPENED = [(Kind.EDIT, Notice.REOPENED), (Kind.REPLY, Notice.REOPENED)]
+from tests.unit.alerts.alert_play import (
+    GROWTH,
+    OPENED,
+    REOPENED,
+    RESOLVED,
+    T0,
+    TOKEN,
+    Play,
+    assert_apart,
+    death,
+    opened,
+)
 
 
 def test_an_idle_group_says_nothing():
@@ -120,56 +70,6 @@ def test_growth_edits_at_most_once_a_minute_and_only_when_there_is_growth():
     assert play.tick(60) == []
     play.die()
     assert play.tick(1) == GROWTH
-
-
-def test_nothing_new_in_the_channel_before_the_cooldown_however_bad_it_gets():
-    play = opened()
-    said = []
-    for _ in range(29):
-        play.die(500)
-        said += play.tick(60)
-    assert {kind for kind, _ in said} == {Kind.EDIT}
-    play.die()
-    assert play.tick(60) == WORSE
-    assert play.said[-1][1].broadcast
-    assert play.said[-1][1].facts == {"total": 14_502, "base": 1}
-    assert play.group.base == 14_502
-
-
-def test_after_the_cooldown_only_when_it_got_worse():
-    play = opened(count=12)
-    for _ in range(60):
-        play.die() if play.group.total < 23 else None
-        assert (Kind.REPLY, Notice.WORSE_TOTAL) not in play.tick(60)
-        play.group = replace(play.group, seen_at=play.now)  # it goes on, but does not grow
-    play.die()
-    assert play.group.total == 24
-    assert play.tick(60) == WORSE
-
-
-@pytest.mark.parametrize(("base", "total", "worse"), [(1, 10, False), (1, 11, True), (12, 23, False), (12, 24, True)])
-def test_rule_a(base, total, worse):
-    group = replace(AlertGroup.idle(death()), base=base, total=total)
-    assert worse_total(group) is worse
-
-
-def test_a_webhook_posts_once_it_has_grown_after_the_cooldown():
-    play = opened(WEBHOOK)
-    play.die(1)
-    assert play.tick(60) == []
-    for _ in range(28):
-        play.die(0)
-        play.group = replace(play.group, seen_at=play.now)
-        assert play.tick(60) == []
-    assert next_due(play.group, WEBHOOK) == play.group.spoke_at + timedelta(minutes=30)
-    assert play.tick(60) == [(Kind.POST, Notice.GROWTH)]
-    play.die(40)
-    assert play.tick(60) == []
-    play.group = replace(play.group, seen_at=play.now + timedelta(minutes=29))
-    assert play.tick(29 * 60) == [(Kind.POST, Notice.WORSE_TOTAL)]
-    assert play.tick(16 * 60) == [(Kind.POST, Notice.RESOLVED)]
-    play.die()
-    assert play.tick(30) == [(Kind.POST, Notice.REOPENED)]
 
 
 def test_quiet_then_resolved_and_it_says_how_many_need_a_decision():
@@ -295,17 +195,4 @@ def test_whatever_happens(moves, can_edit):
     assert len(names) == len(set(names))
     assert can_edit or all(intent.kind is Kind.POST for _, intent in play.said)
     assert sum(intent.notice is Notice.OPENED for _, intent in play.said) <= play.group.period
-    loud = [at for at, i in play.said if i.notice in (Notice.GROWTH, Notice.WORSE_TOTAL) and i.kind is not Kind.EDIT]
-    for earlier, later in pairwise(loud):
-        assert later - earlier >= play.rules.cooldown
-
-
-def test_a_storm_of_ten_thousand_is_few_messages():
-    play = Play()
-    for _ in range(1000):
-        play.die(10)
-        play.tick(10)
-    in_channel = [i for _, i in play.said if i.kind is Kind.POST or i.broadcast]
-    assert play.group.total == 10_000
-    assert [i.notice for i in in_channel] == [Notice.OPENED, *[Notice.WORSE_TOTAL] * (len(in_channel) - 1)]
-    assert len(in_channel) <= 11
+    assert_apart(play)
