@@ -11,7 +11,7 @@ from typing import Any
 from celery import Task
 
 from celery_guardrails.errors import ConfigurationError, Fault
-from celery_guardrails.policy import Effective, Layer, Policy, match_pattern, merge
+from celery_guardrails.policy import Effective, Layer, Policy, faults, match_pattern, merge
 from celery_guardrails.settings import Settings
 
 __all__ = ["effective_policy", "is_guarded", "task_faults", "under_guard_by"]
@@ -39,19 +39,19 @@ def effective_policy(task: Task, settings: Settings) -> Effective:
 
 def task_faults(task: Task, settings: Settings) -> list[Fault]:
     """What is wrong with how this task is declared."""
-    faults = [
-        Fault("policy", repr(value), "is not a Policy", task.name, "write policy=Policy(...)")
+    found = [
+        Fault("policy", faults.shown(value), "is not a Policy", task.name, "write policy=Policy(...)")
         for _, value in _declared(task)
         if not isinstance(value, Policy)
     ]
     if getattr(task, "autoretry_for", None) and not hasattr(type(task), "_guardrails_adopted"):
-        faults.append(_autoretry_fault(task))
-    if not faults:
+        found.append(_autoretry_fault(task))
+    if not found:
         try:
             effective_policy(task, settings)
         except ConfigurationError as exc:
-            faults.extend(Fault(f.setting, f.value, f.problem, task.name, f.suggestion) for f in exc.faults)
-    return faults
+            found.extend(Fault(f.setting, f.value, f.problem, task.name, f.suggestion) for f in exc.faults)
+    return found
 
 
 def _layers(task: Task, settings: Settings) -> list[Layer]:
@@ -81,12 +81,13 @@ def _autoretry_fault(task: Task) -> Fault:
     written = [f"retry_on=({names},)"]
     given = getattr(task, "retry_kwargs", None) or {}
     limit = given.get("max_retries", task.max_retries)
-    if limit is not None:
-        written.append(f"max_attempts={limit + 1}")
+    written.append(f"max_attempts={None if limit is None else limit + 1}")
     backoff = getattr(task, "retry_backoff", False)
     if backoff:
         cap = getattr(task, "retry_backoff_max", 600)
-        written.append(f"backoff=Exponential({int(backoff)}, factor=2, cap={cap})")
+        written.append(f"backoff=Exponential({int(max(1.0, backoff))}, factor=2, cap={cap})")
+        if not getattr(task, "retry_jitter", True):
+            written.append('jitter="none"')
     elif given.get("countdown") is not None:
         written.append(f"backoff=Constant({given['countdown']})")
     if getattr(task, "dont_autoretry_for", None):

@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 from celery import Celery, Task, bootsteps
-from celery.signals import celeryd_init
 
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
@@ -176,10 +175,3 @@ class GuardStep(bootsteps.Step):  # type: ignore[misc]
             Guardrails.of(worker.app).prepare()
         except ConfigurationError as exc:
             raise click.ClickException(f"celery-guardrails is not configured right.\n{exc}") from exc
-
-
-@celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _install_by_settings(instance: Any = None, **_: Any) -> None:
-    """A worker whose settings name guardrails has it, even when no code of the application does."""
-    if instance is not None and instance.app.conf.get("guardrails") is not None:
-        Guardrails.of(instance.app)

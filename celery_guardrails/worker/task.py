@@ -170,6 +170,10 @@ def adopt(task: Task, pattern: str) -> None:
     if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):
         return
     attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_guardrails_adopted": pattern}
+    if not isinstance(getattr(cls, "policy", None), (Policy, type(None))):
+        attributes["policy"] = cls.policy  # the library means something else by that name
+    if cls.Request != Task.Request:
+        attributes["Request"] = cls.Request
     guarded = type(cls.__name__, (GuardMixin, cls), attributes)
     install_call(guarded)
     task.__class__ = guarded
