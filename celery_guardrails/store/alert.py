@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 alert_event = Table(
-    "alert_event",
+    "guardrails_alert_event",
     metadata,
     Column("ref_id", String(64), primary_key=True),
     Column("environment", Text, nullable=False),
@@ -64,10 +64,10 @@ alert_event = Table(
     Column("processed", Boolean, nullable=False, default=False),
     Column("payload", JSON, nullable=False),
 )
-Index("ix_alert_event_processed_recorded_at", alert_event.c.processed, alert_event.c.recorded_at)
+Index("ix_guardrails_alert_event_processed_recorded_at", alert_event.c.processed, alert_event.c.recorded_at)
 
 alert_group = Table(
-    "alert_group",
+    "guardrails_alert_group",
     metadata,
     Column("key", Text, primary_key=True),
     Column("environment", Text, nullable=False),

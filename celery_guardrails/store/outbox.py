@@ -38,7 +38,7 @@ from celery_guardrails.store.metadata import UtcDateTime, metadata
 __all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "prune_outbox", "statuses", "sweep"]
 
 alert_outbox = Table(
-    "alert_outbox",
+    "guardrails_alert_outbox",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("group_key", Text, nullable=False),
@@ -62,7 +62,7 @@ alert_outbox = Table(
     Column("notes", JSON, nullable=False),
     UniqueConstraint("group_key", "period", "kind", "ordinal"),
 )
-Index("ix_alert_outbox_status", alert_outbox.c.status)
+Index("ix_guardrails_alert_outbox_status", alert_outbox.c.status)
 
 _LIVE = ("pending", "unknown")
 

@@ -2,7 +2,8 @@
 
 `dead_letter` is one row for each piece of dead work; `death` one for each time it died, with the whole letter as it
 was published; `letter_argument` the values kept in clear, for `arg.NAME`; `audit` who did what; `lease` and
-`guardian` which guardian does what. Knows no query.
+`guardian` which guardian does what. In the database every name begins with `guardrails_`, because the application may
+keep the archive among tables of its own. Knows no query.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from celery_guardrails.store.metadata import UtcDateTime, metadata
 __all__ = ["audit", "dead_letter", "death", "guardian", "lease", "letter_argument"]
 
 dead_letter = Table(
-    "dead_letter",
+    "guardrails_dead_letter",
     metadata,
     Column("id", Text, primary_key=True),  # of the first death
     Column("task", Text, nullable=False),
@@ -50,14 +51,14 @@ dead_letter = Table(
     Column("attempts", Integer, nullable=False),  # executions of the latest generation
     Column("death_id", Text, nullable=False),  # the latest death: what would be requeued
     # text_pattern_ops lets PostgreSQL use an index for `task:billing.*`, whatever the database's collation
-    Index("ix_dead_letter_died_at", "died_at", "id"),
-    Index("ix_dead_letter_state", "state", "died_at", "id"),
-    Index("ix_dead_letter_task", "task", "died_at", "id", postgresql_ops={"task": "text_pattern_ops"}),
-    Index("ix_dead_letter_reason", "reason", "died_at", "id"),
-    Index("ix_dead_letter_queue", "queue", "died_at", "id", postgresql_ops={"queue": "text_pattern_ops"}),
-    Index("ix_dead_letter_fingerprint", "fingerprint", "died_at", "id"),
+    Index("ix_guardrails_dead_letter_died_at", "died_at", "id"),
+    Index("ix_guardrails_dead_letter_state", "state", "died_at", "id"),
+    Index("ix_guardrails_dead_letter_task", "task", "died_at", "id", postgresql_ops={"task": "text_pattern_ops"}),
+    Index("ix_guardrails_dead_letter_reason", "reason", "died_at", "id"),
+    Index("ix_guardrails_dead_letter_queue", "queue", "died_at", "id", postgresql_ops={"queue": "text_pattern_ops"}),
+    Index("ix_guardrails_dead_letter_fingerprint", "fingerprint", "died_at", "id"),
     Index(
-        "ix_dead_letter_unpublished",
+        "ix_guardrails_dead_letter_unpublished",
         "requeue_tried_at",
         sqlite_where=text("state = 'requeued' AND requeue_published_at IS NULL"),
         postgresql_where=text("state = 'requeued' AND requeue_published_at IS NULL"),
@@ -65,25 +66,25 @@ dead_letter = Table(
 )
 
 death = Table(
-    "death",
+    "guardrails_death",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("letter_id", Text, ForeignKey("dead_letter.id", ondelete="CASCADE"), nullable=False),
+    Column("letter_id", Text, ForeignKey("guardrails_dead_letter.id", ondelete="CASCADE"), nullable=False),
     Column("generation", Integer, nullable=False),
     Column("died_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # the letter's JSON as published
-    Index("ix_death_letter_id", "letter_id", "generation"),
+    Index("ix_guardrails_death_letter_id", "letter_id", "generation"),
 )
 
 letter_argument = Table(
-    "letter_argument",
+    "guardrails_letter_argument",
     metadata,
-    Column("letter_id", Text, ForeignKey("dead_letter.id", ondelete="CASCADE"), primary_key=True),
+    Column("letter_id", Text, ForeignKey("guardrails_dead_letter.id", ondelete="CASCADE"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Index(
-        "ix_letter_argument_value",
+        "ix_guardrails_letter_argument_value",
         "name",
         "value",
         postgresql_ops={"name": "text_pattern_ops", "value": "text_pattern_ops"},
@@ -91,7 +92,7 @@ letter_argument = Table(
 )
 
 audit = Table(
-    "audit",
+    "guardrails_audit",
     metadata,
     # SQLite gives numbers by itself, and never twice, only to a column that is INTEGER and AUTOINCREMENT
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
@@ -104,13 +105,13 @@ audit = Table(
     Column("after", Text),  # JSON
     Column("outcome", Text, nullable=False),
     Column("operation_id", Text),
-    Index("ix_audit_target", "target", "seq"),
-    Index("ix_audit_actor", "actor", "seq"),
+    Index("ix_guardrails_audit_target", "target", "seq"),
+    Index("ix_guardrails_audit_actor", "actor", "seq"),
     sqlite_autoincrement=True,
 )
 
 lease = Table(
-    "lease",
+    "guardrails_lease",
     metadata,
     Column("name", Text, primary_key=True),
     Column("owner", Text, nullable=False),
@@ -119,7 +120,7 @@ lease = Table(
 )
 
 guardian = Table(
-    "guardian",
+    "guardrails_guardian",
     metadata,
     Column("id", Text, primary_key=True),
     Column("started_at", UtcDateTime, nullable=False),

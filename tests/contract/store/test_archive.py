@@ -53,7 +53,7 @@ def test_the_payload_is_kept_as_published(mortuary: Mortuary) -> None:
     published = Archivable.of(letter).payload.replace(b'{"v":1', b'{"a field of a later version": 1,"v":1')
     with mortuary.store.begin() as conn:
         letters.archive(conn, [Archivable(letter, published)], NOW)
-        assert conn.exec_driver_sql("SELECT payload FROM death").scalar() == published
+        assert conn.exec_driver_sql("SELECT payload FROM guardrails_death").scalar() == published
 
 
 def test_the_same_death_twice_is_a_duplicate(mortuary: Mortuary) -> None:

@@ -40,6 +40,41 @@ def test_the_migrations_make_what_the_tables_declare(store: Store) -> None:
         assert compare_metadata(MigrationContext.configure(conn, opts=options), metadata) == []
 
 
+def test_every_name_in_the_database_says_whose_it_is(store: Store) -> None:
+    with store.read() as conn:
+        inspector = inspect(conn)
+        tables = inspector.get_table_names()
+        assert len(tables) == len(metadata.tables) + 1
+        assert {name for name in tables if not name.startswith("guardrails_")} == set()
+        # names that PostgreSQL makes up itself begin with the table's
+        for name in set(tables) - {"guardrails_schema"}:
+            named = [*inspector.get_indexes(name), *inspector.get_unique_constraints(name)]
+            named += [inspector.get_pk_constraint(name), *inspector.get_foreign_keys(name)]
+            names = [str(entry["name"]) for entry in named if entry["name"] is not None]
+            assert [own for own in names if name not in own] == []
+        rules = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        if conn.dialect.name == "postgresql":
+            rules = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+        triggers = conn.execute(text(rules)).scalars().all()
+        assert triggers
+        assert all(name.startswith("guardrails_audit_") for name in triggers)
+
+
+def test_an_application_may_have_tables_of_the_same_words(url: str) -> None:
+    words = [name.removeprefix("guardrails_") for name in metadata.tables]
+    store = open_store(url)
+    with store.begin() as conn:
+        for word in words:
+            conn.execute(text(f"CREATE TABLE {word} (note TEXT)"))
+            conn.execute(text(f"INSERT INTO {word} VALUES ('theirs')"))
+    store.migrate()
+    assert store.check() is SchemaState.CURRENT
+    with store.begin() as conn:
+        for word in words:
+            assert conn.execute(text(f"UPDATE {word} SET note = 'changed'")).rowcount == 1
+    store.close()
+
+
 def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:
     with store.begin() as conn:
         conn.execute(text("UPDATE guardrails_schema SET version_num = '9999'"))
@@ -81,7 +116,7 @@ def test_several_processes_migrate_at_once(url: str) -> None:
 
 
 def _insert_and_fail(store: Store, error: Exception | None) -> None:
-    one = text("INSERT INTO lease (name, owner, fence, expires_at) VALUES ('a', 'b', 1, 1)")
+    one = text("INSERT INTO guardrails_lease (name, owner, fence, expires_at) VALUES ('a', 'b', 1, 1)")
     with store.begin() as conn:
         conn.execute(one)
         if error is not None:

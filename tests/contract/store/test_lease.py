@@ -101,7 +101,10 @@ def test_the_audit_trail_reads_back_newest_first_and_in_pages(store: Store) -> N
         assert len(audit.entries(conn, actor="ann")) == 3
 
 
-@pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE guardrails_audit SET actor = 'nobody'", "DELETE FROM guardrails_audit", "TRUNCATE guardrails_audit"],
+)
 def test_the_audit_trail_cannot_be_changed(store: Store, statement: str) -> None:
     with store.begin() as conn:
         audit.append(conn, audit.AuditEntry(NOW, "ann", "discard", "letter", "old"))

@@ -36,7 +36,7 @@ def _instant(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 def _dead_letter() -> None:
     op.create_table(
-        "dead_letter",
+        "guardrails_dead_letter",
         *(_text(name) for name in ("id", "task", "task_id")),
         *(_text(name, nullable=True) for name in ("root_id", "parent_id", "group_id")),
         *(_text(name) for name in ("state", "reason", "category", "error", "message", "fingerprint")),
@@ -53,21 +53,21 @@ def _dead_letter() -> None:
         sa.Column("regressed", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("attempts", sa.Integer(), nullable=False),
         _text("death_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_dead_letter"),
+        sa.PrimaryKeyConstraint("id", name="pk_guardrails_dead_letter"),
     )
-    op.create_index("ix_dead_letter_died_at", "dead_letter", ["died_at", "id"])
+    op.create_index("ix_guardrails_dead_letter_died_at", "guardrails_dead_letter", ["died_at", "id"])
     for column in ("state", "reason", "fingerprint"):
-        op.create_index(f"ix_dead_letter_{column}", "dead_letter", [column, "died_at", "id"])
+        op.create_index(f"ix_guardrails_dead_letter_{column}", "guardrails_dead_letter", [column, "died_at", "id"])
     for column in ("task", "queue"):
         op.create_index(
-            f"ix_dead_letter_{column}",
-            "dead_letter",
+            f"ix_guardrails_dead_letter_{column}",
+            "guardrails_dead_letter",
             [column, "died_at", "id"],
             postgresql_ops={column: "text_pattern_ops"},
         )
     op.create_index(
-        "ix_dead_letter_unpublished",
-        "dead_letter",
+        "ix_guardrails_dead_letter_unpublished",
+        "guardrails_dead_letter",
         ["requeue_tried_at"],
         sqlite_where=_UNPUBLISHED,
         postgresql_where=_UNPUBLISHED,
@@ -76,25 +76,25 @@ def _dead_letter() -> None:
 
 def _death() -> None:
     op.create_table(
-        "death",
+        "guardrails_death",
         *(_text(name) for name in ("id", "letter_id")),
         sa.Column("generation", sa.Integer(), nullable=False),
         _instant("died_at"),
         _text("reason"),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_death"),
-        sa.ForeignKeyConstraint(["letter_id"], ["dead_letter.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_guardrails_death"),
+        sa.ForeignKeyConstraint(["letter_id"], ["guardrails_dead_letter.id"], ondelete="CASCADE"),
     )
-    op.create_index("ix_death_letter_id", "death", ["letter_id", "generation"])
+    op.create_index("ix_guardrails_death_letter_id", "guardrails_death", ["letter_id", "generation"])
     op.create_table(
-        "letter_argument",
+        "guardrails_letter_argument",
         *(_text(name) for name in ("letter_id", "name", "value")),
-        sa.PrimaryKeyConstraint("letter_id", "name", name="pk_letter_argument"),
-        sa.ForeignKeyConstraint(["letter_id"], ["dead_letter.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("letter_id", "name", name="pk_guardrails_letter_argument"),
+        sa.ForeignKeyConstraint(["letter_id"], ["guardrails_dead_letter.id"], ondelete="CASCADE"),
     )
     op.create_index(
-        "ix_letter_argument_value",
-        "letter_argument",
+        "ix_guardrails_letter_argument_value",
+        "guardrails_letter_argument",
         ["name", "value"],
         postgresql_ops={"name": "text_pattern_ops", "value": "text_pattern_ops"},
     )
@@ -103,52 +103,52 @@ def _death() -> None:
 def _audit() -> None:
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
-        "audit",
+        "guardrails_audit",
         sa.Column("seq", number, primary_key=True, autoincrement=True),
         _instant("at"),
         *(_text(name) for name in ("actor", "action", "target", "reason")),
         *(_text(name, nullable=True) for name in ("before", "after")),
         _text("outcome"),
         _text("operation_id", nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_audit"),
+        sa.PrimaryKeyConstraint("seq", name="pk_guardrails_audit"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_audit_target", "audit", ["target", "seq"])
-    op.create_index("ix_audit_actor", "audit", ["actor", "seq"])
+    op.create_index("ix_guardrails_audit_target", "guardrails_audit", ["target", "seq"])
+    op.create_index("ix_guardrails_audit_actor", "guardrails_audit", ["actor", "seq"])
 
 
 def _guardians() -> None:
     op.create_table(
-        "lease",
+        "guardrails_lease",
         *(_text(name) for name in ("name", "owner")),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         _instant("expires_at"),
-        sa.PrimaryKeyConstraint("name", name="pk_lease"),
+        sa.PrimaryKeyConstraint("name", name="pk_guardrails_lease"),
     )
     op.create_table(
-        "guardian",
+        "guardrails_guardian",
         _text("id"),
         *(_instant(name) for name in ("started_at", "seen_at")),
         _text("host"),
         sa.Column("pid", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_guardian"),
+        sa.PrimaryKeyConstraint("id", name="pk_guardrails_guardian"),
     )
 
 
 def _protect_sqlite() -> None:
     for verb in ("UPDATE", "DELETE"):
         op.execute(
-            f"CREATE TRIGGER audit_refuse_{verb.lower()} BEFORE {verb} ON audit "
+            f"CREATE TRIGGER guardrails_audit_refuse_{verb.lower()} BEFORE {verb} ON guardrails_audit "
             f"BEGIN SELECT RAISE(ABORT, '{_APPEND_ONLY}'); END"
         )
 
 
 def _protect_postgresql() -> None:
     op.execute(
-        "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "CREATE FUNCTION guardrails_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN RAISE EXCEPTION '{_APPEND_ONLY}'; END $$"
     )
     op.execute(
-        "CREATE TRIGGER audit_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
-        "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()"
+        "CREATE TRIGGER guardrails_audit_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON guardrails_audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION guardrails_audit_refuse()"
     )

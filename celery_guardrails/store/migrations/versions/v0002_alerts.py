@@ -14,7 +14,7 @@ depends_on = None
 def upgrade() -> None:
     """Make the tables of the alerts."""
     op.create_table(
-        "alert_event",
+        "guardrails_alert_event",
         sa.Column("ref_id", sa.String(64), nullable=False),
         sa.Column("environment", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
@@ -23,11 +23,13 @@ def upgrade() -> None:
         sa.Column("group_key", sa.Text()),
         sa.Column("processed", sa.Boolean(), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("ref_id", name="pk_alert_event"),
+        sa.PrimaryKeyConstraint("ref_id", name="pk_guardrails_alert_event"),
     )
-    op.create_index("ix_alert_event_processed_recorded_at", "alert_event", ["processed", "recorded_at"])
+    op.create_index(
+        "ix_guardrails_alert_event_processed_recorded_at", "guardrails_alert_event", ["processed", "recorded_at"]
+    )
     op.create_table(
-        "alert_group",
+        "guardrails_alert_group",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("environment", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
@@ -40,15 +42,15 @@ def upgrade() -> None:
         sa.Column("shown", sa.String(64)),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name="pk_alert_group"),
+        sa.PrimaryKeyConstraint("key", name="pk_guardrails_alert_group"),
     )
-    op.create_index("ix_alert_group_state", "alert_group", ["state"])
+    op.create_index("ix_guardrails_alert_group_state", "guardrails_alert_group", ["state"])
     _outbox()
 
 
 def _outbox() -> None:
     op.create_table(
-        "alert_outbox",
+        "guardrails_alert_outbox",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("group_key", sa.Text(), nullable=False),
         sa.Column("period", sa.Integer(), nullable=False),
@@ -69,9 +71,9 @@ def _outbox() -> None:
         sa.Column("ts", sa.Text()),
         sa.Column("reason", sa.Text()),
         sa.Column("notes", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_alert_outbox"),
+        sa.PrimaryKeyConstraint("id", name="pk_guardrails_alert_outbox"),
         sa.UniqueConstraint(
-            "group_key", "period", "kind", "ordinal", name="uq_alert_outbox_group_key_period_kind_ordinal"
+            "group_key", "period", "kind", "ordinal", name="uq_guardrails_alert_outbox_group_key_period_kind_ordinal"
         ),
     )
-    op.create_index("ix_alert_outbox_status", "alert_outbox", ["status"])
+    op.create_index("ix_guardrails_alert_outbox_status", "guardrails_alert_outbox", ["status"])
