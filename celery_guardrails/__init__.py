@@ -1,23 +1,30 @@
 """Retries by policy, a dead-letter queue that loses nothing, alerts people do not mute, for Celery.
 
-The public names, nothing else.
+The public names, nothing else. They are imported when they are first used: Celery imports this package for every
+command of every application, which should not cost one that has nothing to do with it.
 """
 
-from celery_guardrails.errors import (
-    ConfigurationError,
-    DeadLetterError,
-    DeadLetterNotFound,
-    GuardrailsError,
-    InvalidTransition,
-    PermanentError,
-    RequeueFailed,
-    SinkError,
-    StoreError,
-    TransientError,
-)
-from celery_guardrails.policy import Constant, Exponential, Linear, Policy, Schedule
-from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.task import GuardedTask, GuardMixin
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_guardrails.errors import (
+        ConfigurationError,
+        DeadLetterError,
+        DeadLetterNotFound,
+        GuardrailsError,
+        InvalidTransition,
+        PermanentError,
+        RequeueFailed,
+        SinkError,
+        StoreError,
+        TransientError,
+    )
+    from celery_guardrails.policy import Constant, Exponential, Linear, Policy, Schedule
+    from celery_guardrails.worker.install import Guardrails
+    from celery_guardrails.worker.task import GuardedTask, GuardMixin
 
 __all__ = [
     "ConfigurationError",
@@ -39,3 +46,21 @@ __all__ = [
     "StoreError",
     "TransientError",
 ]
+
+_HOMES = {
+    "celery_guardrails.policy": ("Constant", "Exponential", "Linear", "Policy", "Schedule"),
+    "celery_guardrails.worker.install": ("Guardrails",),
+    "celery_guardrails.worker.task": ("GuardMixin", "GuardedTask"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), "celery_guardrails.errors")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from celery.bin.base import CeleryOption, handle_preload_options
 from celery.bin.worker import worker
+from celery.signals import celeryd_init
 
 from celery_guardrails.cli.group import LazyGroup
 
@@ -81,6 +82,15 @@ def _collect_faults() -> None:
         from celery_guardrails.policy import faults
 
         faults.start()
+
+
+@celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _install_by_settings(instance: Any = None, **_: Any) -> None:
+    """A worker whose settings name guardrails has it, even when no code of the application does."""
+    if instance is not None and instance.app.conf.get("guardrails") is not None:
+        from celery_guardrails.worker.install import Guardrails
+
+        Guardrails.of(instance.app)
 
 
 _extend_worker()

@@ -177,7 +177,7 @@ def adopt(task: Task, pattern: str) -> None:
     guarded = type(cls.__name__, (GuardMixin, cls), attributes)
     install_call(guarded)
     task.__class__ = guarded
-    if hasattr(task, "_orig_run"):
+    if hasattr(task, "_orig_run") and Guardrails.of(task.app).settings.enabled:
         task.run = task._orig_run
 
 
