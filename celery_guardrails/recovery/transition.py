@@ -155,7 +155,9 @@ def _refused(row: LetterSummary, wanted: str) -> InvalidTransition:
     if state is State.REQUEUED:
         present = f"{row.requeued_by} has requeued it at {_shown(row.requeued_at)} ({row.requeue_reason})"
     elif state is State.RECOVERED:
-        present = f"it recovered at {_shown(row.resolved_at)}, requeued by {row.requeued_by}"
+        # nobody stands in the row where the claim was given back, yet the message had got through
+        by = f", requeued by {row.requeued_by}" if row.requeued_by else ""
+        present = f"it recovered at {_shown(row.resolved_at)}{by}"
     elif state is State.DISCARDED:
         present = f"it was discarded at {_shown(row.resolved_at)}: restore it first"
     else:

@@ -18,13 +18,14 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 
-__all__ = ["archive", "key_of"]
+__all__ = ["LARGEST", "archive", "key_of"]
 
 # A PostgreSQL index entry holds at most 2,704 bytes, a character takes up to 4
 _INDEXED = 400
 _ID = 100
 _MESSAGE = 500
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
+"""The largest generation or number of attempts that the tables hold; what claims to be more counts as this."""
 
 
 def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> list[Archived]:
@@ -198,7 +199,7 @@ def _cut_or_none(value: str | None) -> str | None:
 
 
 def _small(number: int) -> int:
-    return max(0, min(number, _LARGEST))
+    return max(0, min(number, LARGEST))
 
 
 def _aware(at: datetime) -> datetime:

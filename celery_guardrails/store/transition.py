@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, literal_column, select, update
+from sqlalchemy import Connection, and_, literal_column, or_, select, update
 
-from celery_guardrails.store.archive import key_of
+from celery_guardrails.store.archive import LARGEST, key_of
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter
 
@@ -72,7 +72,10 @@ def mark_failed(conn: Connection, letter_id: str, generation: int) -> bool:
 
 
 def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: datetime) -> bool:
-    """Note that requeued work succeeded: `requeued` -> `recovered`.
+    """Note that requeued work succeeded: `requeued` -> `recovered`, or `dead` -> `recovered` after a lost confirmation.
+
+    The broker may have taken a message whose confirmation got lost: its claim was given back (`mark_failed`), but the
+    work ran. So a letter that is `dead` with the generation before recovers too, at the reported generation.
 
     Args:
         conn: a transaction.
@@ -82,10 +85,15 @@ def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: dat
 
     Returns:
         `True` when it became `recovered` by this call. A confirmation that comes twice, or of another generation, or
-        for an unknown letter, changes nothing.
+        for an unknown or discarded letter, changes nothing.
     """
-    values = {"state": State.RECOVERED.value, "resolved_at": at}
-    return _move(conn, key_of(letter_id), State.REQUEUED, values, dead_letter.c.generation == generation)
+    if not 0 < generation <= LARGEST:
+        return False  # no requeue of ours, and a number that a database may choke on
+    at_work = and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.generation == generation)
+    given_back = and_(dead_letter.c.state == State.DEAD.value, dead_letter.c.generation == generation - 1)
+    statement = update(dead_letter).where(dead_letter.c.id == key_of(letter_id), or_(at_work, given_back))
+    values = {"state": State.RECOVERED.value, "generation": generation, "resolved_at": at}
+    return conn.execute(statement.values(values)).rowcount == 1
 
 
 def discard(conn: Connection, letter_id: str, now: datetime) -> bool:

@@ -190,7 +190,8 @@ def test_a_recovery_counts_once_and_only_for_its_generation(mortuary: Mortuary) 
         with mortuary.store.begin() as conn:
             return letters.confirm_recovered(conn, letter_id, generation, NOW)
 
-    assert not confirm(1), "it is dead"
+    assert not confirm(0), "it is dead, and nobody has put it back"
+    assert not confirm(2), "it has not been put back twice"
     requeue(mortuary, letter.id)
     assert not confirm(0)
     assert not confirm(2)
@@ -199,6 +200,49 @@ def test_a_recovery_counts_once_and_only_for_its_generation(mortuary: Mortuary) 
     assert not confirm(1)
     row = summary(mortuary, letter.id)
     assert (row.state, row.resolved_at) == (State.RECOVERED, NOW)
+
+
+def test_work_whose_claim_was_given_back_may_have_run_all_the_same(mortuary: Mortuary) -> None:
+    letter = mortuary.bury()
+    for generation in (1, 2):
+        requeue(mortuary, letter.id)
+        with mortuary.store.begin() as conn:
+            assert transition.mark_failed(conn, letter.id, generation)
+            for stale in {0, generation - 1, generation + 1}:
+                assert not letters.confirm_recovered(conn, letter.id, stale, NOW)
+            assert letters.confirm_recovered(conn, letter.id, generation, NOW)
+            assert not letters.confirm_recovered(conn, letter.id, generation, NOW)
+            assert not letters.confirm_recovered(conn, letter.id, generation + 1, NOW), "it is not dead"
+        row = summary(mortuary, letter.id)
+        assert (row.state, row.generation, row.resolved_at) == (State.RECOVERED, generation, NOW)
+        # a copy of it dies after all: what comes next is the next generation
+        assert outcomes(mortuary, mortuary.letter(dead_letter_id=letter.id, generation=generation)) == [
+            Outcome.REGRESSED
+        ]
+
+
+@pytest.mark.parametrize("generation", [-(10**30), -1, 0, 2**31, 10**30])
+def test_a_report_of_an_impossible_generation_changes_nothing(mortuary: Mortuary, generation: int) -> None:
+    letter = mortuary.bury(generation=10**12)
+    with mortuary.store.begin() as conn:
+        assert not letters.confirm_recovered(conn, letter.id, generation, NOW)
+        assert not letters.confirm_recovered(conn, letter.id, 1, NOW)
+    assert summary(mortuary, letter.id).state is State.DEAD
+
+
+def test_a_report_does_not_undo_a_later_death_nor_a_decision(mortuary: Mortuary) -> None:
+    died, discarded = mortuary.bury(), mortuary.bury()
+    for letter in (died, discarded):
+        requeue(mortuary, letter.id)
+        with mortuary.store.begin() as conn:
+            assert transition.mark_failed(conn, letter.id, 1)
+    mortuary.bury(dead_letter_id=died.id, generation=1)
+    with mortuary.store.begin() as conn:
+        assert transition.discard(conn, discarded.id, NOW)
+        for letter in (died, discarded):
+            assert not letters.confirm_recovered(conn, letter.id, 1, NOW)
+    assert (summary(mortuary, died.id).state, summary(mortuary, died.id).generation) == (State.DEAD, 1)
+    assert summary(mortuary, discarded.id).state is State.DISCARDED
 
 
 def test_an_archived_batch_is_gone_when_its_transaction_fails(mortuary: Mortuary) -> None:

@@ -133,6 +133,19 @@ def test_a_worker_that_reports_before_the_broker_confirms_is_believed(mortuary: 
     assert row(mortuary, letter.id).state is State.RECOVERED
 
 
+def test_a_worker_that_reports_after_the_claim_was_given_back_is_believed(mortuary: Mortuary) -> None:
+    letter = mortuary.bury()
+    with pytest.raises(RequeueFailed, match="it is dead again"):
+        requeue(mortuary.store, Outbound(refuse), letter.id, "ann", "repaired", NOW)
+    with mortuary.store.begin() as conn:
+        assert letters.confirm_recovered(conn, letter.id, 1, LATER)
+    now = row(mortuary, letter.id)
+    assert (now.state, now.generation, now.resolved_at) == (State.RECOVERED, 1, LATER)
+    with pytest.raises(InvalidTransition, match=r"it recovered at 2026-11-22 12:05:00 UTC$"):
+        requeue(mortuary.store, Outbound(), letter.id, "bob", "again", LATER)
+    assert finish_requeues(mortuary.store, Outbound(), LATER + GRACE * 2, GRACE) == []
+
+
 def test_a_worker_that_is_faster_than_the_note_is_believed(mortuary: Mortuary) -> None:
     letter = mortuary.bury()
 
