@@ -16,6 +16,7 @@ from celery_guardrails.recovery.transition import (
     Claim,
     claim_requeue,
     requeue_failed,
+    requeue_finished,
     requeue_published,
     take_over,
     unpublished_claims,
@@ -79,8 +80,11 @@ def requeue(
         StoreError: the archive failed; a letter that was claimed is published by a guardian.
     """
     claim = claim_requeue(store, letter_id, actor, reason, now)
-    error = _publish(store, publisher, claim, now)
-    if error is not None:
+    error = _publish(publisher, claim, now)
+    if error is None:
+        requeue_published(store, claim, now)
+    # a worker that has reported already proves that the broker did take it
+    elif requeue_failed(store, claim, error, now):
         raise RequeueFailed(claim.id, f"{error}; it is dead again")
     return Requeued(claim.id, claim.letter.task, claim.letter.queue, claim.generation)
 
@@ -91,7 +95,8 @@ def finish_requeues(
     """Publish the claims whose process died before it did, or before it could say so. Runs in the guardian.
 
     At least once: a message that was published without a note of it is published again, with the same id and
-    generation, by which a worker can tell. Of several guardians, one publishes each.
+    generation, by which a worker can tell. Of several guardians, one publishes each. The audit trail says for each that
+    the guardian `finished` it, or that it `failed`, with the reason of whoever had claimed it.
 
     Args:
         store: the archive.
@@ -104,17 +109,22 @@ def finish_requeues(
     for letter_id in unpublished_claims(store, older_than):
         claim = take_over(store, letter_id, older_than, now)
         if claim is not None:
-            finished.append(Finished(claim.id, claim.generation, _publish(store, publisher, claim, now)))
+            finished.append(_finish(store, publisher, claim, now))
     return finished
 
 
-def _publish(store: Store, publisher: RequeuePublisher, claim: Claim, now: datetime) -> str | None:
-    """Publish a claim and note it; what went wrong, or `None`."""
+def _finish(store: Store, publisher: RequeuePublisher, claim: Claim, now: datetime) -> Finished:
+    error = _publish(publisher, claim, now)
+    if error is not None and requeue_failed(store, claim, error, now):
+        return Finished(claim.id, claim.generation, error)
+    requeue_finished(store, claim, now)
+    return Finished(claim.id, claim.generation)
+
+
+def _publish(publisher: RequeuePublisher, claim: Claim, now: datetime) -> str | None:
+    """Publish a claim; what went wrong, or `None`."""
     try:
         publisher.publish(replay(claim.letter, claim.generation, claim.id, now))
     except Exception as exc:  # noqa: BLE001 whatever it is, a claim that nobody publishes must not stay one
-        error = str(exc) if isinstance(exc, PublishError) else f"{type(exc).__name__}: {exc}"
-        # a worker that has reported already proves that the broker did take it
-        return error if requeue_failed(store, claim, error, now) else None
-    requeue_published(store, claim, now)
+        return str(exc) if isinstance(exc, PublishError) else f"{type(exc).__name__}: {exc}"
     return None

@@ -23,6 +23,7 @@ __all__ = [
     "claim_requeue",
     "discard",
     "requeue_failed",
+    "requeue_finished",
     "requeue_published",
     "restore",
     "take_over",
@@ -35,7 +36,11 @@ GUARDIAN = "guardian"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right, and the duty, to publish one dead letter again. `generation` counts this requeue already."""
+    """The right, and the duty, to publish one dead letter again.
+
+    `generation` counts this requeue already. `actor` is who publishes: who claimed it, or `GUARDIAN` once it is taken
+    over; `reason` stays that of who claimed it.
+    """
 
     id: str
     generation: int
@@ -77,6 +82,15 @@ def requeue_published(store: Store, claim: Claim, now: datetime) -> None:
     """Note that the broker took the message of a claim; the work may have succeeded by now, which is left alone."""
     with store.begin() as conn:
         transition.mark_published(conn, claim.id, claim.generation, now)
+
+
+def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
+    """Note that the broker took the message of a claim that was taken over; the audit trail says that it was late."""
+    state = {"state": State.REQUEUED.value, "generation": claim.generation}
+    entry = audit.AuditEntry(now, claim.actor, "requeue", claim.id, claim.reason, state, state, "finished")
+    with store.begin() as conn:
+        transition.mark_published(conn, claim.id, claim.generation, now)
+        audit.append(conn, entry)
 
 
 def requeue_failed(store: Store, claim: Claim, error: str, now: datetime) -> bool:
@@ -141,7 +155,7 @@ def take_over(store: Store, letter_id: str, older_than: datetime, now: datetime)
             return None
         found = letters.get(conn, letter_id)
         row = found.summary
-        return Claim(row.id, row.generation, row.requeued_by or GUARDIAN, row.requeue_reason or "", found.letter)
+        return Claim(row.id, row.generation, GUARDIAN, row.requeue_reason or "", found.letter)
 
 
 def _given(reason: str, action: str) -> str:

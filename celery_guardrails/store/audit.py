@@ -23,8 +23,9 @@ __all__ = ["AuditEntry", "append", "entries"]
 class AuditEntry:
     """One thing that somebody did.
 
-    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done` or `failed`;
-    `operation_id` links the entries of one operation, `None` where there is only this one; `seq` is 0 until stored.
+    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done`, `failed`, or
+    `finished` where a guardian ended what somebody else had begun; `operation_id` links the entries of one operation,
+    `None` where there is only this one; `seq` is 0 until stored.
     """
 
     at: datetime

@@ -14,7 +14,7 @@ from celery_guardrails.errors import InvalidTransition
 from celery_guardrails.recovery import search as reading
 from celery_guardrails.recovery import transition
 from celery_guardrails.recovery.requeue import finish_requeues
-from celery_guardrails.store import lease
+from celery_guardrails.store import audit, lease
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.record import Archivable, Outcome, State
@@ -115,6 +115,9 @@ def test_an_abandoned_claim_is_published_by_one_guardian(url: str, mortuary: Mor
 
     race(url, lambda store, number: finish_requeues(store, Outbound(), NOW + timedelta(minutes=5)))
     assert published == [letter.id]
+    with mortuary.store.read() as conn:
+        outcomes = [entry.outcome for entry in audit.entries(conn, target=letter.id)]
+    assert outcomes == ["finished", "done"]
 
 
 @pytest.mark.parametrize("expired", [False, True])

@@ -169,6 +169,30 @@ def test_an_abandoned_claim_is_published_once_after_the_grace(mortuary: Mortuary
     assert [message.dead_letter_id for message in outbound.published] == [letter.id]
     assert row(mortuary, letter.id).requeue_published_at == LATER
     assert row(mortuary, letter.id).requeued_by == "ann"
+    finished, claimed = trail(mortuary, letter.id)
+    assert (finished.at, finished.actor, finished.action) == (LATER, "guardian", "requeue")
+    assert (finished.reason, finished.outcome) == ("repaired", "finished")
+    assert finished.before == finished.after == {"state": "requeued", "generation": 1}
+    assert (claimed.actor, claimed.outcome) == ("ann", "done")
+    with mortuary.store.begin() as conn:
+        letters.confirm_recovered(conn, letter.id, 1, LATER)
+    assert len(trail(mortuary, letter.id)) == 2, "a recovery is nobody's action"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_abandoned_claim_whose_work_reports_meanwhile_is_finished(mortuary: Mortuary, refused: bool) -> None:
+    letter = mortuary.bury()
+    transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
+
+    def run_at_once(message: ReplayMessage) -> None:
+        with mortuary.store.begin() as conn:
+            letters.confirm_recovered(conn, message.dead_letter_id, 1, LATER)
+        if refused:
+            refuse(message)
+
+    assert finish_requeues(mortuary.store, Outbound(run_at_once), LATER, GRACE) == [Finished(letter.id, 1)]
+    assert row(mortuary, letter.id).state is State.RECOVERED
+    assert [entry.outcome for entry in trail(mortuary, letter.id)] == ["finished", "done"]
 
 
 def test_an_abandoned_claim_that_the_broker_refuses_is_dead_again_and_blocks_no_other(mortuary: Mortuary) -> None:
@@ -180,6 +204,12 @@ def test_an_abandoned_claim_that_the_broker_refuses_is_dead_again_and_blocks_no_
     assert results[good.id] is None
     assert "unroutable" in str(results[bad.id])
     assert (row(mortuary, bad.id).state, row(mortuary, good.id).state) == (State.DEAD, State.REQUEUED)
+    failed, claimed = trail(mortuary, bad.id)
+    assert (failed.actor, failed.action, failed.reason, failed.outcome) == (
+        "guardian", "requeue", "repaired", "failed",
+    )  # fmt: skip
+    assert (failed.after["state"], failed.after["generation"], claimed.actor) == ("dead", 0, "ann")
+    assert "unroutable" in failed.after["error"]
 
 
 def test_an_abandoned_claim_is_taken_over_by_one_guardian(mortuary: Mortuary) -> None:
@@ -199,7 +229,9 @@ def test_a_store_that_fails_after_the_publish_leaves_it_to_the_guardian(mortuary
     with pytest.raises(StoreError):
         requeue(mortuary.store, outbound, letter.id, "ann", "repaired", NOW)
     monkeypatch.undo()
+    assert [entry.outcome for entry in trail(mortuary, letter.id)] == ["done"]
     finish_requeues(mortuary.store, outbound, LATER, GRACE)
+    assert [entry.outcome for entry in trail(mortuary, letter.id)] == ["finished", "done"]
     first, second = outbound.published
     assert (first.body, first.headers["guardrails"]["generation"]) == (
         second.body, second.headers["guardrails"]["generation"],
