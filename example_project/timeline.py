@@ -62,8 +62,7 @@ class Timeline:
         """A command that is being run, as a person would type it."""
         if self.checks:
             self.space()
-        shown = Text("$ ", style="bold green") + Text(line, style="bold")
-        self._line(shown + Text(f"   {remark}", style="dim") if remark else shown)
+        self._line(Text.assemble(("$ ", "bold green"), (line, "bold"), (f"   {remark}" if remark else "", "dim")))
 
     def space(self) -> None:
         """An empty line, where there is none yet."""
@@ -79,8 +78,8 @@ class Timeline:
     def check(self, held: bool, claim: str, found: str) -> bool:
         """Say whether a promise held, and keep that for the end."""
         self.checks.append(Check(held, claim, found))
-        mark = Text("✔ ", style="bold green") if held else Text("✘ ", style="bold red")
-        self._line(mark + Text(f"{claim}: ") + Text(found, style="dim" if held else "red"))
+        mark = ("✔ ", "bold green") if held else ("✘ ", "bold red")
+        self._line(Text.assemble(mark, f"{claim}: ", (found, "dim" if held else "red")))
         return held
 
     def verdict(self, trouble: str = "") -> bool:
@@ -105,5 +104,5 @@ class Timeline:
         lines = line.wrap(self.console, self.width)
         for number, part in enumerate(lines):
             part.rstrip()
-            self.console.print((stamp if number == 0 else Text(" " * _MARGIN)) + part)
+            self.console.print(Text.assemble(stamp if number == 0 else " " * _MARGIN, part))
         self._spaced = False
