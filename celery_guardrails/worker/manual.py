@@ -5,6 +5,7 @@ Owns the step from Celery's arguments to a decision and back to Celery's excepti
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from celery.utils.serialization import raise_with_context
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.policy import Requested, decide
-from celery_guardrails.policy.decision import DeadLetter, Reason
+from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.republish import can_republish, publish_retry
 
 __all__ = ["RetryCall", "retry_by_hand"]
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,11 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     request = task.request
     if request.called_directly or attempt.is_plain(task):
         return call.celery()
-    cause = call.exc or sys.exc_info()[1] or task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
-    run = attempt.examine(task, request, cause, None)
-    wanted = call.requested(run.now)
-    decision = decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
+    try:
+        run, decision = _decided(task, request, call)
+    except Exception:  # noqa: BLE001 logged where it is handed on
+        _left_to_celery(task, request)
+        return call.celery()
     if isinstance(decision, DeadLetter):
         _refuse(task, request, call, decision)
     delay = decision.delay.total_seconds()
@@ -69,9 +73,25 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
         retry = _publish(run, call, header, delay)
     except PublishError as lost:
         _refuse(task, request, call, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)))
+    except Exception:  # noqa: BLE001 logged where it is handed on
+        _left_to_celery(task, request)
+        return call.celery()
     if call.throw:
         raise retry
     return retry
+
+
+def _decided(task: Any, request: Any, call: RetryCall) -> tuple[attempt.FailedRun, Decision]:
+    cause = call.exc if call.exc is not None else sys.exc_info()[1]
+    if cause is None:
+        cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
+    run = attempt.examine(task, request, cause, None)
+    wanted = call.requested(run.now)
+    return run, decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
+
+
+def _left_to_celery(task: Any, request: Any) -> None:
+    logger.warning("guardrails failed on a retry of %s[%s]: Celery does it", task.name, request.id, exc_info=True)
 
 
 def _publish(run: attempt.FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:

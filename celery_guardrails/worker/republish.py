@@ -11,6 +11,7 @@ from typing import Any
 
 from celery.signals import after_task_publish, before_task_publish
 
+from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.transport.publisher import Envelope
@@ -91,4 +92,7 @@ def _publish_celery_way(task: Any, request: Any, header: Header, delay: float) -
     signature = task.signature_from_request(
         request, countdown=delay or None, retries=int(request.retries or 0) + 1, headers=headers
     )
-    signature.apply_async()
+    try:
+        signature.apply_async()
+    except Exception as exc:
+        raise PublishError("the task's queue", f"{type(exc).__name__}: {exc}") from exc

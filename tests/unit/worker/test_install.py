@@ -12,7 +12,6 @@ from typing import Any
 import click
 import pytest
 from celery import Celery, Task
-from celery.signals import celeryd_init
 
 from celery_guardrails import GuardedTask, Policy
 from celery_guardrails.errors import ConfigurationError
@@ -256,14 +255,6 @@ def test_the_kill_switch_leaves_acknowledgement_alone(new_app: NewApp) -> None:
     plain(app, "shop.mail", base=GuardedTask)
     Guardrails.of(app).prepare()
     assert app.tasks["shop.mail"].acks_late is False
-
-
-def test_a_worker_whose_settings_name_guardrails_has_it(new_app: NewApp) -> None:
-    app, without = new_app({"guard": ["vendor.*"]}), new_app()
-    for instance in (SimpleNamespace(app=app), SimpleNamespace(app=without), None):
-        celeryd_init.send(sender="worker", instance=instance)
-    assert GuardStep in app.steps["worker"]
-    assert GuardStep not in without.steps["worker"]
 
 
 def test_adopting_twice_is_adopting_once(new_app: NewApp) -> None:
