@@ -1,6 +1,7 @@
 """Opening a connection to the application's broker, quickly or not at all.
 
-Owns the bounds: kombu's own ways to connect wait for seconds between tries, or try for ever.
+Owns the bounds: kombu's own ways to connect wait for seconds between tries, or try for ever, and a broker that has
+stopped to answer would hold whatever is sent to it or awaited from it.
 """
 
 from __future__ import annotations
@@ -18,17 +19,24 @@ def opened(app: Celery, *, confirm: bool = False, timeout: float = 4.0) -> Conne
     Args:
         app: whose broker.
         confirm: ask for publisher confirms, where the broker has them.
-        timeout: seconds for each address.
+        timeout: seconds for each address, and later for each answer that is waited for without a bound of its own.
 
     Raises:
         kombu.exceptions.OperationalError: no address answers.
     """
     connection: Connection = app.connection_for_write(connect_timeout=timeout, heartbeat=0)
     try:
-        if confirm and connection.transport.driver_type == "amqp":
-            # other transports refuse options that they do not know
-            connection.transport_options["confirm_publish"] = True
+        # transports refuse options that they do not know
+        kind, options = connection.transport.driver_type, connection.transport_options
+        if confirm and kind == "amqp":
+            options["confirm_publish"] = True
+        if kind == "redis":
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                options[name] = min(timeout, options.get(name) or timeout)
         connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
+        if kind == "amqp":
+            # not `read_timeout`: with that amqp tries again for ever
+            connection.connection.transport.sock.settimeout(timeout)
     except BaseException:
         connection.release()
         raise

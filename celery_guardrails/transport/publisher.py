@@ -143,7 +143,7 @@ class Publisher:
             return
         try:
             if line.mandatory:
-                line.connection.collapse()  # an AMQP close waits for an answer that may never come
+                line.connection.collect()  # an AMQP close waits for an answer that may never come
             else:
                 line.connection.release()
         except Exception:  # noqa: BLE001 the connection is given up, whatever its close says

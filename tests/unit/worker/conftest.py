@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu.transport.memory import Channel
 
 from celery_guardrails import Constant, GuardedTask, Policy
 
@@ -36,6 +37,7 @@ def new_app() -> Iterator[Callable[..., Celery]]:
     yield make
     for app in made:
         app.close()
+    Channel.queues.clear()  # the broker in memory is one for the whole process
 
 
 @pytest.fixture
