@@ -4,8 +4,6 @@ Everything that differs between tests comes from environment variables; what tas
 `GUARDED_RUNS`, one line a run, so that a test can count across processes.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -56,8 +56,7 @@ def test_close_ends_what_a_killed_worker_leaves(plain):
     child = client.send_task("plain.pid").get(timeout=30)
     worker.signal(signal.SIGSTOP)
     os.kill(child, signal.SIGSTOP)  # a child that does not see that its parent is gone
-    worker.kill()
-    assert is_alive(child)
+    worker.kill()  # the kernel may end the stopped child of a dead leader by itself (SIGHUP to an orphaned group)
     harness.close()
     wait_until(lambda: not is_alive(child), 10, "the child is gone")
 

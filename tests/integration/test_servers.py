@@ -51,6 +51,9 @@ def test_a_server_that_ends_at_start_shows_its_log():
         def _command(self):
             return ["sh", "-c", "echo no room for data; exit 3"]
 
+        def _answers(self):
+            return False
+
     server = Broken()
     try:
         with pytest.raises(AssertionError, match=r"(?s)broken ended by itself.*no room for data"):
