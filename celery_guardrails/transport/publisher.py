@@ -136,7 +136,11 @@ class Publisher:
     def _open(self) -> _Line:
         connection = opened(self._app, confirm=True, timeout=min(self._timeout, 4.0))
         mandatory = connection.transport.driver_type == "amqp"
-        return _Line(connection, Producer(connection.channel(), auto_declare=False), mandatory)
+        try:
+            return _Line(connection, Producer(connection.channel(), auto_declare=False), mandatory)
+        except BaseException:
+            connection.collect()
+            raise
 
     def _drop(self, line: _Line | None) -> None:
         if line is None:
