@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from celery_guardrails.policy.decision import Reason
-from celery_guardrails.policy.failure import Category
+from celery_guardrails.policy.failure import Attempt, Category
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -58,6 +58,15 @@ class FailedAttempt(_Frozen):
     worker: str = ""
     delay: float | None = None
     generation: int = 0
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> FailedAttempt:
+        """The letter's form of a history entry."""
+        return cls.model_construct(**{name: getattr(attempt, name) for name in cls.model_fields})
+
+    def entry(self) -> Attempt:
+        """This attempt as a history entry."""
+        return Attempt(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class OriginalMessage(_Frozen):

@@ -11,10 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from celery_guardrails.letters.header import Header, read_header, write_header
-from celery_guardrails.letters.record import FailedAttempt, Letter
-from celery_guardrails.policy.failure import Attempt
+from celery_guardrails.letters.record import Letter
 
-__all__ = ["BROKER_HEADERS", "ReplayMessage", "attempts_of", "replay"]
+__all__ = ["BROKER_HEADERS", "ReplayMessage", "replay"]
 
 BROKER_HEADERS = (
     "x-death",
@@ -68,7 +67,7 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         Header(
             published_at=header.published_at or letter.published_at,
             requeued_at=now,
-            attempts=attempts_of(letter),
+            attempts=tuple(attempt.entry() for attempt in letter.attempts),
             dead_letter_id=dead_letter_id,
             generation=generation,
         ),
@@ -86,24 +85,4 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         routing_key=letter.routing_key,
         priority=letter.priority,
         properties={key: original[key] for key in ("correlation_id", "reply_to") if original.get(key)},
-    )
-
-
-def attempts_of(letter: Letter) -> tuple[Attempt, ...]:
-    """The letter's attempts as history entries."""
-    return tuple(_attempt(attempt) for attempt in letter.attempts)
-
-
-def _attempt(attempt: FailedAttempt) -> Attempt:
-    return Attempt(
-        number=attempt.number,
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at,
-        error=attempt.error,
-        message=attempt.message,
-        category=attempt.category,
-        fingerprint=attempt.fingerprint,
-        worker=attempt.worker,
-        delay=attempt.delay,
-        generation=attempt.generation,
     )

@@ -12,26 +12,25 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_guardrails import clock
 from celery_guardrails.errors import PublishError
-from celery_guardrails.letters.header import Header, read_header, write_header
+from celery_guardrails.letters.header import read_header, write_header
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.policy import Policy, decide, describe
+from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.describe import traceback_text
-from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.capture import capture
-from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.republish import publish_retry
+from celery_guardrails.worker.run import FailedRun, examine, is_plain
 
-__all__ = ["FINAL", "FailedRun", "attempt_failed", "attempt_recovered", "eager_retry", "examine", "is_plain", "rng"]
+__all__ = ["FINAL", "attempt_failed", "attempt_recovered", "eager_retry", "rng"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -43,75 +42,18 @@ PARKED = "DEAD_LETTERED"
 rng = random.SystemRandom()
 
 
-@dataclass(frozen=True, slots=True)
-class FailedRun:
-    """One failed attempt with all that is known about it."""
-
-    task: Any
-    request: Any
-    guard: Guardrails
-    policy: Policy
-    failure: Failure
-    header: Header
-    started_at: datetime | None
-    now: datetime
-
-    @property
-    def history(self) -> History:
-        """What the decision looks at."""
-        begun = self.header.deadline_starts_at or self.started_at or self.now
-        return History(int(self.request.retries or 0) + 1, begun, self.header.attempts)
-
-    def attempt(self, delay: float | None) -> Attempt:
-        """This attempt as a history entry; `delay` seconds until the next one."""
-        return Attempt(
-            number=int(self.request.retries or 0) + 1,
-            started_at=self.started_at,
-            ended_at=self.now,
-            error=self.failure.error,
-            message=self.failure.message,
-            category=self.failure.category,
-            fingerprint=self.failure.fingerprint,
-            worker=str(self.request.hostname or ""),
-            delay=delay,
-            generation=self.header.generation,
-        )
-
-
-def is_plain(task: Any) -> bool:
-    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
-    return BUILT_IN.match(task.name) is not None or not Guardrails.of(task.app).settings.enabled
-
-
-def examine(task: Any, request: Any, exc: BaseException, started: float | None) -> FailedRun:
-    """Gather what is known about a failed attempt. `started` is in epoch seconds."""
-    guard = Guardrails.of(task.app)
-    now = clock.now()
-    header = read_header(request.__dict__)
-    started_at = clock.from_epoch(started) if started is not None else None
-    if header.published_at is None:
-        # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
-        header = Header(
-            started_at or now, header.requeued_at, header.attempts, header.crashes, header.dead_letter_id,
-            header.generation,
-        )  # fmt: skip
-    policy = guard.policy_of(task).policy
-    return FailedRun(task, request, guard, policy, describe(exc, now, with_traceback=False), header, started_at, now)
-
-
-def attempt_failed(task: Any, request: Any, exc: Exception, started: float) -> BaseException:
+def attempt_failed(task: Any, request: Any, exc: Exception) -> BaseException:
     """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or Celery's word.
 
     Args:
         task: the task.
         request: its request.
         exc: what left the body.
-        started: when the attempt began, in epoch seconds.
     """
     try:
         if is_plain(task) or (task.throws and isinstance(exc, task.throws)):
             return exc
-        return _act(examine(task, request, exc, started), exc)
+        return _act(examine(task, request, exc), exc)
     except Exception:
         logger.warning(
             "guardrails failed on %s[%s]: its error goes the usual way", task.name, request.id, exc_info=True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kombu.serialization import dumps
 
@@ -26,13 +26,11 @@ from celery_guardrails.letters.record import (
 from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.policy import declared
 from celery_guardrails.policy.decision import DeadLetter
-from celery_guardrails.policy.failure import Attempt, Category
+from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.republish import as_bytes
 from celery_guardrails.worker.request import ORIGINAL, original_of
-
-if TYPE_CHECKING:
-    from celery_guardrails.worker.attempt import FailedRun
+from celery_guardrails.worker.run import FailedRun
 
 __all__ = ["capture"]
 
@@ -59,7 +57,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         reason=decision.reason,
         explanation=decision.explanation,
         failure=_failure(run),
-        attempts=tuple(_attempt(attempt) for attempt in attempts),
+        attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
         policy=declared(policy),
         environment=run.guard.settings.environment,
         worker=str(request.hostname or ""),
@@ -154,19 +152,4 @@ def _failure(run: FailedRun) -> LetterFailure:
         category=Category(failure.category),
         fingerprint=failure.fingerprint,
         traceback=failure.traceback,
-    )
-
-
-def _attempt(attempt: Attempt) -> FailedAttempt:
-    return FailedAttempt(
-        number=attempt.number,
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at,
-        error=attempt.error,
-        message=attempt.message,
-        category=attempt.category,
-        fingerprint=attempt.fingerprint,
-        worker=attempt.worker,
-        delay=attempt.delay,
-        generation=attempt.generation,
     )

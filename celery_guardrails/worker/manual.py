@@ -21,6 +21,7 @@ from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.republish import can_republish, publish_retry
+from celery_guardrails.worker.run import FailedRun, examine, is_plain
 
 __all__ = ["RetryCall", "retry_by_hand"]
 
@@ -55,7 +56,7 @@ class RetryCall:
 def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     """Do what `self.retry()` asks for, within the policy."""
     request = task.request
-    if request.called_directly or attempt.is_plain(task):
+    if request.called_directly or is_plain(task):
         return call.celery()
     try:
         run, decision = _decided(task, request, call)
@@ -81,11 +82,11 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     return retry
 
 
-def _decided(task: Any, request: Any, call: RetryCall) -> tuple[attempt.FailedRun, Decision]:
+def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decision]:
     cause = call.exc if call.exc is not None else sys.exc_info()[1]
     if cause is None:
         cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
-    run = attempt.examine(task, request, cause, None)
+    run = examine(task, request, cause)
     wanted = call.requested(run.now)
     return run, decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
 
@@ -94,7 +95,7 @@ def _left_to_celery(task: Any, request: Any) -> None:
     logger.warning("guardrails failed on a retry of %s[%s]: Celery does it", task.name, request.id, exc_info=True)
 
 
-def _publish(run: attempt.FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:
+def _publish(run: FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:
     if not call.altered and can_republish(run.request):
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
         return Retry(exc=call.exc, when=delay)

@@ -19,6 +19,7 @@ from celery_guardrails.policy import Policy
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.manual import RetryCall, retry_by_hand
+from celery_guardrails.worker.run import STARTED
 
 __all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
 
@@ -63,21 +64,7 @@ class GuardMixin:
         request._protected = 1
         if _INSIDE in request.__dict__:
             return self.run(*args, **kwargs)
-        if request.is_eager:
-            return _run_eagerly(self, request, self.run, args, kwargs)
-        started = time()
-        try:
-            result = self.run(*args, **kwargs)
-        except TaskPredicate:
-            raise
-        except Exception as exc:
-            outcome = attempt_failed(self, request, exc, started)
-            if outcome is exc:
-                raise
-            raise outcome from None
-        if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
-            attempt_recovered(self, request)
-        return result
+        return _run(self, request, self.run, args, kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """As Celery's, with the header that says when the work was first published."""
@@ -155,7 +142,12 @@ def install_call(cls: type) -> None:
         if request is None or request._protected or request.called_directly or _INSIDE in request.__dict__:
             return original(self, *args, **kwargs)
         request.__dict__[_INSIDE] = True
-        return _run_inside(self, request, lambda *a, **k: original(self, *a, **k), args, kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            request._protected = 0  # in eager mode each attempt comes through `__call__` again
+            return original(self, *args, **kwargs)
+
+        return _run(self, request, call, args, kwargs)
 
     __call__._guardrails = True  # type: ignore[attr-defined]
     cls.__call__ = __call__  # type: ignore[method-assign]
@@ -191,21 +183,17 @@ def _own_acks_late(cls: type) -> bool | None:
     return None
 
 
-def _run_inside(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run the body. Every guarded task comes this way, so each line is paid for by those that succeed."""
     if request.is_eager:
-
-        def attempt(*args: Any, **kwargs: Any) -> Any:
-            request._protected = 0  # each attempt comes through `__call__` again
-            return call(*args, **kwargs)
-
-        return _run_eagerly(task, request, attempt, args, kwargs)
-    started = time()
+        return _run_eagerly(task, request, call, args, kwargs)
+    request.__dict__[STARTED] = time()
     try:
         result = call(*args, **kwargs)
     except TaskPredicate:
         raise
     except Exception as exc:
-        outcome = attempt_failed(task, request, exc, started)
+        outcome = attempt_failed(task, request, exc)
         if outcome is exc:
             raise
         raise outcome from None
@@ -217,7 +205,7 @@ def _run_inside(task: Any, request: Any, call: Callable[..., Any], args: Any, kw
 def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Eager mode: retries run at once, in place, whatever `task_eager_propagates` says."""
     while True:
-        started = time()
+        request.__dict__[STARTED] = time()
         try:
             return call(*args, **kwargs)
         except Retry as signal:
@@ -227,7 +215,7 @@ def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, k
         except TaskPredicate:
             raise
         except Exception as exc:
-            outcome = attempt_failed(task, request, exc, started)
+            outcome = attempt_failed(task, request, exc)
             if outcome is exc:
                 raise
             if not isinstance(outcome, Retry):

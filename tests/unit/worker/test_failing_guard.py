@@ -61,7 +61,7 @@ def test_a_failure_of_ours_leaves_the_tasks_error_alone(
     assert all(record.levelno <= logging.WARNING for record in caplog.records if "guardrails" in record.name)
 
 
-@pytest.mark.parametrize("place", [(attempt, "examine"), (manual, "decide"), (manual, "publish_retry")])
+@pytest.mark.parametrize("place", [(manual, "examine"), (manual, "decide"), (manual, "publish_retry")])
 def test_a_failure_of_ours_leaves_retry_by_hand_to_celery(
     app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     place: tuple[Any, str],

@@ -1,0 +1,78 @@
+"""One failed attempt with all that is known about it: what decisions, letters and retries are made from.
+
+Owns how it is gathered from a task and its request. It must not know what happens next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails import clock
+from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.policy import Policy, describe
+from celery_guardrails.policy.failure import Attempt, Failure, History
+from celery_guardrails.worker.install import BUILT_IN, Guardrails
+
+__all__ = ["STARTED", "FailedRun", "examine", "is_plain"]
+
+STARTED = "_guardrails_started"
+"""Where a request keeps when its attempt began, in epoch seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """One failed attempt with all that is known about it."""
+
+    task: Any
+    request: Any
+    guard: Guardrails
+    policy: Policy
+    failure: Failure
+    header: Header
+    started_at: datetime | None
+    now: datetime
+
+    @property
+    def history(self) -> History:
+        """What the decision looks at."""
+        begun = self.header.deadline_starts_at or self.started_at or self.now
+        return History(int(self.request.retries or 0) + 1, begun, self.header.attempts)
+
+    def attempt(self, delay: float | None) -> Attempt:
+        """This attempt as a history entry; `delay` seconds until the next one."""
+        return Attempt(
+            number=int(self.request.retries or 0) + 1,
+            started_at=self.started_at,
+            ended_at=self.now,
+            error=self.failure.error,
+            message=self.failure.message,
+            category=self.failure.category,
+            fingerprint=self.failure.fingerprint,
+            worker=str(self.request.hostname or ""),
+            delay=delay,
+            generation=self.header.generation,
+        )
+
+
+def is_plain(task: Any) -> bool:
+    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
+    return BUILT_IN.match(task.name) is not None or not Guardrails.of(task.app).settings.enabled
+
+
+def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
+    """Gather what is known about an attempt that failed with `exc`."""
+    guard = Guardrails.of(task.app)
+    now = clock.now()
+    header = read_header(request.__dict__)
+    started = request.__dict__.get(STARTED)
+    started_at = clock.from_epoch(started) if started is not None else None
+    if header.published_at is None:
+        # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
+        header = Header(
+            started_at or now, header.requeued_at, header.attempts, header.crashes, header.dead_letter_id,
+            header.generation,
+        )  # fmt: skip
+    policy = guard.policy_of(task).policy
+    return FailedRun(task, request, guard, policy, describe(exc, now, with_traceback=False), header, started_at, now)
