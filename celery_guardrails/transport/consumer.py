@@ -93,10 +93,23 @@ class DeadLetterConsumer:
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Keep deliveries unacknowledged until this consumer ends, and go on receiving others."""
+        """Keep deliveries unacknowledged until this consumer ends, and go on receiving others.
+
+        Raises:
+            ConsumerLost: the connection broke.
+        """
         self._held += len(deliveries)
-        if self._consumer is not None and deliveries:
+        if self._consumer is None or not deliveries:
+            return
+        try:
+            # RabbitMQ gives a consumer the limit that its channel has when it starts, so it starts anew. (A limit
+            # for the whole channel could be changed, but quorum queues have none.)
+            self._consumer.cancel()
             self._consumer.qos(prefetch_count=self._prefetch + self._held)
+            self._consumer.consume()
+        except connection_errors(self._connection) as exc:
+            self.close()
+            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def close(self) -> None:
         """Let go of the connection: whatever is not acknowledged goes back to its queue."""
