@@ -118,7 +118,7 @@ class SlackSettings(_Section):
         channel: the channel's id or name.
         webhook_url: an incoming webhook, used when there is no token; it cannot edit.
         base_url: the API's address; `None` is Slack's own.
-        proxy: the HTTP proxy; `None` is what the environment says, `""` is none.
+        proxy: the HTTP proxy; `None` is what the environment says (`HTTPS_PROXY`, and `NO_PROXY` for exceptions).
         timeout: of one request. Default 10 seconds.
         fallback_channel: where an alert goes when the channel is gone. Default none.
     """

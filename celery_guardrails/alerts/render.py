@@ -26,18 +26,18 @@ _TOP = 5
 _PLAIN_VALUE = re.compile(r"[\w.:-]+")
 _SHOWN_VALUES = 5
 _REASONS = {
-    "attempts_exhausted": "used up all their attempts",
-    "deadline_exceeded": "ran out of time before they could succeed",
+    "attempts_exhausted": "used up all attempts",
+    "deadline_exceeded": "ran out of time before succeeding",
     "permanent_error": "failed with an error that another attempt would not mend",
-    "time_limit": "ran into their time limit",
-    "worker_lost": "killed their worker",
-    "expired": "expired before they could run",
+    "time_limit": "ran into the time limit",
+    "worker_lost": "killed the worker",
+    "expired": "expired before running",
     "unknown_task": "named a task that the worker does not know",
     "undecodable": "had a body that could not be decoded",
-    "rejected": "were rejected",
-    "retry_unpublishable": "could not be published again for their next attempt",
-    "result_unstorable": "ran, but their result could not be stored",
-    "cancelled": "were cancelled",
+    "rejected": "got rejected",
+    "retry_unpublishable": "could not be published again for the next attempt",
+    "result_unstorable": "ran, but the result could not be stored",
+    "cancelled": "got cancelled",
 }
 
 
@@ -155,7 +155,7 @@ def _story(group: AlertGroup, now: datetime, style: Style) -> str:
     else:
         words = "died: " + ", ".join(f"{count:,} {_REASONS.get(reason, reason)}" for reason, count in why)
     story = f"Since {since(group.first_at, now)}, {count_of(group.total, 'message')} of {group.task} {words}."
-    story += " They will not run again by themselves."
+    story += " It will not run again by itself." if group.total == 1 else " They will not run again by themselves."
     if group.state is GroupState.RESOLVED:
         quiet = clock.format_duration(style.quiet)
         dead = group.letters.dead if group.letters else None

@@ -20,9 +20,9 @@ def build_sink(slack: SlackSettings) -> Sink:
             slack.token.get_secret_value(),
             slack.channel or "",
             base_url=base_url,
-            proxy=slack.proxy,
+            proxy=slack.proxy or None,
             timeout=timeout,
         )
     if slack.webhook_url is not None:
-        return SlackWebhookSink(slack.webhook_url.get_secret_value(), proxy=slack.proxy, timeout=timeout)
+        return SlackWebhookSink(slack.webhook_url.get_secret_value(), proxy=slack.proxy or None, timeout=timeout)
     return LogSink()

@@ -51,7 +51,7 @@ TWELVE = counted(*[EVENT] * 12)
 
 WHOLE = f"""\
 OnboardingEmail: 12 dead letters (production)
-Since 14:02 UTC, 12 messages of shop.tasks.OnboardingEmail used up all their attempts. They will not run again by \
+Since 14:02 UTC, 12 messages of shop.tasks.OnboardingEmail used up all attempts. They will not run again by \
 themselves.
   Environment: production
   Severity: error
@@ -105,7 +105,7 @@ def test_what_is_not_known_is_left_out():
 def test_several_reasons_and_errors_are_listed_most_first():
     events = [replace(EVENT, fingerprint=f"v1:{n}", error=f"E{n}", reason="permanent_error") for n in range(7)]
     plain = render(counted(*[EVENT] * 3, *events), T0).plain
-    assert "died: 7 failed with an error that another attempt would not mend, 3 used up all their attempts" in plain
+    assert "died: 7 failed with an error that another attempt would not mend, 3 used up all attempts" in plain
     assert "  3 x smtplib" in plain
     assert "and 3 dead letters with other errors" in plain
     house = render(counted(replace(EVENT, reason="own")), T0).plain
@@ -241,3 +241,9 @@ def test_words():
     assert when(None) == "unknown"
     assert since(T0, T0) == "14:02 UTC"
     assert since(T0 - timedelta(days=1), T0) == "2026-02-28 14:02:05 UTC"
+
+
+def test_one_message_is_told_in_the_singular():
+    plain = render(counted(EVENT), T0, Style()).plain
+    assert "1 message of" in plain
+    assert "It will not run again by itself." in plain
