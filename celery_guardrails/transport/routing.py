@@ -5,6 +5,7 @@ Owns the step from exchange and routing key to a queue, which each transport nee
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,19 +15,44 @@ from kombu import Queue
 from celery_guardrails.letters.replay import ReplayMessage
 from celery_guardrails.transport.publisher import Envelope
 
-__all__ = ["address", "is_amqp", "queue_name"]
+__all__ = ["address", "is_amqp", "queue_name", "queues_for"]
 
 
 def queue_name(app: Celery, exchange: str, routing_key: str) -> str:
     """The queue from which a message with this delivery information came, as far as the application knows."""
     if not exchange:
         return routing_key
+    found = queues_for(app, exchange, routing_key)
+    if not found:
+        known: Mapping[str, Any] = app.amqp.queues
+        found = [queue for queue in known.values() if queue.exchange is not None and queue.exchange.name == exchange]
+        if len(found) != 1:
+            return routing_key
+    return str(found[0].name)
+
+
+def queues_for(app: Celery, exchange: str, routing_key: str) -> list[Queue]:
+    """The application's queues that a named exchange gives a message with this routing key to."""
     known: Mapping[str, Any] = app.amqp.queues
-    on_exchange = [queue for queue in known.values() if queue.exchange is not None and queue.exchange.name == exchange]
-    for queue in on_exchange:
-        if queue.routing_key == routing_key or any(b.routing_key == routing_key for b in queue.bindings or ()):
-            return str(queue.name)
-    return str(on_exchange[0].name) if len(on_exchange) == 1 else routing_key
+    return [queue for queue in known.values() if _takes(queue, exchange, routing_key)]
+
+
+def _takes(queue: Queue, exchange: str, routing_key: str) -> bool:
+    bound = [(queue.exchange, queue.routing_key), *((b.exchange, b.routing_key) for b in queue.bindings or ())]
+    return any(
+        source is not None and source.name == exchange and _matches(source.type, key or "", routing_key)
+        for source, key in bound
+    )
+
+
+def _matches(kind: str, key: str, routing_key: str) -> bool:
+    if kind == "fanout":
+        return True
+    if kind != "topic":
+        return key == routing_key
+    words = {"*": r"\.[^.]*", "#": r"(\.[^.]*)*"}
+    pattern = "".join(words.get(word, re.escape(f".{word}")) for word in key.split("."))
+    return re.fullmatch(pattern, f".{routing_key}") is not None
 
 
 def is_amqp(app: Celery) -> bool:

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery.signals import after_task_publish, before_task_publish
+from kombu import Queue
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.transport.publisher import Envelope
+from celery_guardrails.transport.routing import queues_for
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.request import Original, original_of
 
@@ -22,8 +24,9 @@ __all__ = ["as_bytes", "can_republish", "publish_retry"]
 
 
 def can_republish(request: Any) -> bool:
-    """Whether the original message is at hand."""
-    return original_of(request) is not None
+    """Whether the original message is at hand, and its counters are in its headers (in protocol 1 they are not)."""
+    original = original_of(request)
+    return original is not None and "task" in original.headers
 
 
 def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, delay: float, now: datetime) -> None:
@@ -41,14 +44,16 @@ def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, de
         PublishError: the broker did not confirm it in time.
     """
     original = original_of(request)
-    if original is None:
+    if original is None or not can_republish(request):
         _publish_celery_way(task, request, header, delay)
         return
     envelope = _next_message(request, original, header, delay, now)
+    # A named exchange is declared with its queues: a virtual transport routes by what its own process has declared.
+    declare = queues_for(task.app, envelope.exchange, envelope.routing_key) if envelope.exchange else []
     if before_task_publish.receivers or after_task_publish.receivers:
-        _publish_with_signals(guard, task, request, envelope)
+        _publish_with_signals(guard, task, request, envelope, declare)
     else:
-        guard.publisher.publish(envelope)
+        guard.publisher.publish(envelope, declare)
 
 
 def as_bytes(body: Any) -> bytes:
@@ -74,19 +79,19 @@ def _next_message(request: Any, original: Original, header: Header, delay: float
     )
 
 
-def _publish_with_signals(guard: Guardrails, task: Any, request: Any, envelope: Envelope) -> None:
+def _publish_with_signals(guard: Guardrails, task: Any, request: Any, envelope: Envelope, declare: list[Queue]) -> None:
     """Somebody listens to Celery's publish signals (tracing, say): they hear of this one too."""
     body: tuple[Any, Any, dict[str, Any]] = (request.args, request.kwargs, {})
     common = {"sender": task.name, "body": body, "exchange": envelope.exchange, "routing_key": envelope.routing_key}
     before_task_publish.send(
-        **common, declare=[], headers=envelope.headers, properties=envelope.properties, retry_policy={}
+        **common, declare=declare, headers=envelope.headers, properties=envelope.properties, retry_policy={}
     )
-    guard.publisher.publish(envelope)
+    guard.publisher.publish(envelope, declare)
     after_task_publish.send(**common, headers=envelope.headers)
 
 
 def _publish_celery_way(task: Any, request: Any, header: Header, delay: float) -> None:
-    # A task class with a Request of its own: the original bytes are not at hand.
+    # A task class with a Request of its own (the original bytes are not at hand), or a message of protocol 1.
     headers = dict(request.headers or {})
     write_header(headers, header)
     signature = task.signature_from_request(

@@ -167,3 +167,54 @@ def test_a_policys_own_dead_letter_queue(app: Celery, gate: Gate, quick: Any) ->
 
     trace(bug)
     assert [envelope.routing_key for envelope in gate.sent] == ["billing.dead"]
+
+
+@pytest.mark.parametrize("broken_receiver", [False, True])
+def test_receivers_may_change_headers_and_break(
+    app: Celery, gate: Gate, quick: Any, broken_receiver: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from celery.signals import after_task_publish, before_task_publish
+
+    heard: list[Any] = []
+
+    @quick(app, max_attempts=3)
+    def failing(x: str) -> None:
+        raise ConnectionError("down")
+
+    def before(sender: Any = None, headers: Any = None, body: Any = None, **_: Any) -> None:
+        heard.append(("before", headers["retries"], body[0], sender))
+        headers["trace"] = "t-1"
+        if broken_receiver:
+            raise RuntimeError("a receiver's own")
+
+    def after(sender: Any = None, headers: Any = None, routing_key: str = "", **_: Any) -> None:
+        heard.append(("after", headers["trace"], routing_key))
+
+    before_task_publish.connect(before)
+    after_task_publish.connect(after)
+    try:
+        trace(failing, "x")
+    finally:
+        before_task_publish.disconnect(before)
+        after_task_publish.disconnect(after)
+    assert heard == [("before", 1, ("x",), "unit.task"), ("after", "t-1", "unit.tasks")]
+    assert gate.retries[0].headers["trace"] == "t-1"
+
+
+def test_a_message_of_protocol_1_counts_its_attempts(app: Celery, gate: Gate, failing: Any) -> None:
+    """Its counters are in its body: published again as it came, it would run for ever."""
+    from celery.app.trace import build_tracer
+
+    from celery_guardrails.worker.request import ORIGINAL
+
+    request = {
+        "id": "p1", "task": "unit.task", "args": (), "kwargs": {}, "retries": 0, "hostname": "w@here",
+        "delivery_info": {"exchange": "", "routing_key": "unit.tasks"},
+        "properties": {ORIGINAL: (b'{"task": "unit.task", "id": "p1"}', "application/json", "utf-8", {})},
+    }  # fmt: skip
+    build_tracer("unit.task", failing, app=app)("p1", (), {}, request)
+    assert gate.retries == []
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("unit.tasks").get(timeout=5)
+    assert message.headers["retries"] == 1
+    assert message.headers["id"] == "p1"
