@@ -64,7 +64,10 @@ class GuardMixin:
         request._protected = 1
         if _INSIDE in request.__dict__:
             return self.run(*args, **kwargs)
-        return _run(self, request, self.run, args, kwargs)
+        result = _run(self, request, self.run, args, kwargs)
+        if type(result) is _Failed:
+            raise result.outcome
+        return result
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """As Celery's, with the header that says when the work was first published."""
@@ -147,7 +150,10 @@ def install_call(cls: type) -> None:
             request._protected = 0  # in eager mode each attempt comes through `__call__` again
             return original(self, *args, **kwargs)
 
-        return _run(self, request, call, args, kwargs)
+        result = _run(self, request, call, args, kwargs)
+        if type(result) is _Failed:
+            raise result.outcome
+        return result
 
     __call__._guardrails = True  # type: ignore[attr-defined]
     cls.__call__ = __call__  # type: ignore[method-assign]
@@ -183,8 +189,21 @@ def _own_acks_late(cls: type) -> bool | None:
     return None
 
 
+class _Failed:
+    """What `_run` hands back when the body failed: the exception that is to leave the task."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: BaseException) -> None:
+        self.outcome = outcome
+
+
 def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Run the body. Every guarded task comes this way, so each line is paid for by those that succeed."""
+    """Run the body. Every guarded task comes this way, so each line is paid for by those that succeed.
+
+    What is to be raised is handed back: Celery copies every frame between here and its tracer, at a tenth of a
+    millisecond each, and outside the handler a Retry has no context to be copied with it.
+    """
     if request.is_eager:
         return _run_eagerly(task, request, call, args, kwargs)
     request.__dict__[STARTED] = time()
@@ -192,11 +211,8 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         result = call(*args, **kwargs)
     except TaskPredicate:
         raise
-    except Exception as exc:
-        outcome = attempt_failed(task, request, exc)
-        if outcome is exc:
-            raise
-        raise outcome from None
+    except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
+        return _Failed(attempt_failed(task, request, exc))
     if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
         attempt_recovered(task, request)
     return result
