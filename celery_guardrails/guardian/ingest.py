@@ -100,6 +100,9 @@ class Ingest:
         except StoreError:
             if len(readable) < 2 or not self._writable():
                 raise
+        except Exception:
+            # a value that no column takes, say: one of them is to blame, and must not end the guardian
+            logger.warning("a batch does not go into the archive, trying its letters one by one", exc_info=True)
         return self._one_by_one(readable, held, now)
 
     def _read(self, delivery: D, now: datetime) -> Archivable | _Recovery:
@@ -146,11 +149,14 @@ class Ingest:
     ) -> IngestReport[D]:
         settled: list[D] = []
         held = list(held)
-        archived = recovered = known = 0
+        archived = recovered = known = refused = 0
         for delivery, item in readable:
             try:
                 report = self._archive([(delivery, item)], [], now)
-            except StoreError as exc:
+            except Exception as exc:
+                refused += isinstance(exc, StoreError)
+                if refused == len(readable):
+                    raise  # then it is not the letters that are wrong
                 logger.warning("left in %s, because the archive refuses it: %s", delivery.queue, exc)
                 held.append(delivery)
                 continue
@@ -175,7 +181,10 @@ def _read_recovery(body: bytes) -> _Recovery:
     at = datetime.fromisoformat(raw["at"])
     if at.tzinfo is None or not isinstance(raw["dead_letter_id"], str):
         raise ValueError("wrong field types")
-    return _Recovery(raw["dead_letter_id"], int(raw["generation"]), at)
+    generation = raw["generation"]
+    if not isinstance(generation, int) or not 0 <= generation < 2**31:
+        raise ValueError("no generation")
+    return _Recovery(raw["dead_letter_id"], generation, at)
 
 
 LetterSource = Callable[[], Sequence[Letter]]
