@@ -13,7 +13,8 @@ def test_users_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = pytest.importorskip("mypy.api", reason="mypy is not installed: pip install -e '.[dev]'")
     monkeypatch.chdir(HERE.parents[1])
     (tmp_path / "mypy.ini").write_text(
-        "[mypy]\nstrict = True\ndisallow_untyped_decorators = False\nwarn_unused_ignores = True\nplugins = pydantic.mypy\n"
+        "[mypy]\nstrict = True\ndisallow_untyped_decorators = False\nwarn_unused_ignores = True\n"
+        "plugins = pydantic.mypy\n"
         "[mypy-celery.*,kombu.*]\nignore_missing_imports = True\nfollow_imports = skip\n"
     )
     out, err, code = api.run(
