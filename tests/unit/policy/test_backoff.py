@@ -59,7 +59,6 @@ def test_a_delay_never_overflows_on_the_way_to_ten_thousand():
         (tenacity.wait_fixed(3) + tenacity.wait_fixed(1), [4, 4]),
         (tenacity.wait_chain(tenacity.wait_fixed(1), tenacity.wait_fixed(9)), [1, 9, 9]),
     ],
-    ids=str,
 )
 def test_the_forms(form, expected):
     assert [delay(form, attempt, FAILURE) for attempt in range(1, len(expected) + 1)] == expected

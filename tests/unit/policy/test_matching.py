@@ -127,7 +127,6 @@ def test_an_alias_is_resolved_without_importing():
         (Busy(), (ValueError,), (Busy,), False),
         (Busy(), None, (TransientError,), False),
     ],
-    ids=str,
 )
 def test_which_errors_are_worth_another_attempt(exc, retry_on, give_up_on, retried):
     why = refusal(Policy(retry_on=retry_on, give_up_on=give_up_on), of(exc))

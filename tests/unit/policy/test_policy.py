@@ -72,7 +72,6 @@ def is_busy(exc):
         ("max_latency", None, None),
         ("version", 2, None),
     ],
-    ids=str,
 )
 def test_a_wrong_field_is_an_error_that_names_it(field, value, hint):
     with pytest.raises(ConfigurationError) as caught:
