@@ -91,7 +91,7 @@ def test_the_body_stays_usable_on_the_whole_way(harness: Harness, broker: Broker
         **({"task_serializer": "pickle"} if how != "gzip" else {}),
     }
     courier = Courier(harness, broker, **settings)
-    what: Any = {1, "two"} if how != "gzip" else ["x" * 5000]
+    what: Any = {"one"} if how != "gzip" else ["x" * 5000]
     courier.tasks.deliver.delay("body", what)
     letter = courier.letter()
     assert [run["what"] for run in courier.runs("body")] == [repr(what)] * 2
