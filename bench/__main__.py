@@ -54,7 +54,7 @@ def _rate_row(pair: Pair, target: str) -> str:
     unit = "letters/s" if pair.name == "guardian ingest" else "attempts/s" if "failing" in pair.name else "tasks/s"
     return (
         f"| {pair.name} | {spread(pair.ours, 0)} {unit} | {spread(pair.theirs, 0)} {unit} | "
-        f"{spread(pair.ratios())} | {target} |"
+        f"{spread(pair.ratios(), 3)} | {target} |"
     )
 
 

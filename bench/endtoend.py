@@ -90,12 +90,12 @@ class Drain:
         raise RuntimeError(f"the worker did not empty its queue in {_DEADLINE:.0f} s")
 
 
-def success_path(drain: Drain, rounds: int = 11, count: int = 3000) -> Pair:
+def success_path(drain: Drain, rounds: int = 21, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain."""
     return _pair("success path", drain, drain.tasks.guarded, drain.tasks.plain, rounds, count, 1)
 
 
-def success_path_late(drain: Drain, rounds: int = 7, count: int = 3000) -> Pair:
+def success_path_late(drain: Drain, rounds: int = 9, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain with late acknowledgement, as guarded tasks have it."""
     return _pair("success path, both acks late", drain, drain.tasks.guarded, drain.tasks.plain_late, rounds, count, 1)
 
