@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,7 +16,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from celery_guardrails.alerts.event import AlertEvent
 from celery_guardrails.errors import StoreError
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
-from celery_guardrails.letters.record import Letter
 from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
@@ -185,6 +184,3 @@ def _read_recovery(body: bytes) -> _Recovery:
     if not isinstance(generation, int) or not 0 <= generation < 2**31:
         raise ValueError("no generation")
     return _Recovery(raw["dead_letter_id"], generation, at)
-
-
-LetterSource = Callable[[], Sequence[Letter]]

@@ -20,7 +20,7 @@ from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
-from celery_guardrails.worker.republish import can_republish, publish_retry
+from celery_guardrails.worker.republish import publish_retry, republishable
 from celery_guardrails.worker.run import FailedRun, examine, is_plain
 
 __all__ = ["RetryCall", "retry_by_hand"]
@@ -96,7 +96,7 @@ def _left_to_celery(task: Any, request: Any) -> None:
 
 
 def _publish(run: FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:
-    if not call.altered and can_republish(run.request):
+    if not call.altered and republishable(run.request) is not None:
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
         return Retry(exc=call.exc, when=delay)
     headers = dict(run.request.headers or {})

@@ -20,13 +20,13 @@ from celery_guardrails.transport.routing import queues_for
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.request import Original, original_of
 
-__all__ = ["as_bytes", "can_republish", "publish_retry"]
+__all__ = ["as_bytes", "publish_retry", "republishable"]
 
 
-def can_republish(request: Any) -> bool:
-    """Whether the original message is at hand, and its counters are in its headers (in protocol 1 they are not)."""
+def republishable(request: Any) -> Original | None:
+    """The original message, if it is at hand and its counters are in its headers (in protocol 1 they are not)."""
     original = original_of(request)
-    return original is not None and "task" in original.headers
+    return original if original is not None and "task" in original.headers else None
 
 
 def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, delay: float, now: datetime) -> None:
@@ -43,8 +43,8 @@ def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, de
     Raises:
         PublishError: the broker did not confirm it in time.
     """
-    original = original_of(request)
-    if original is None or not can_republish(request):
+    original = republishable(request)
+    if original is None:
         _publish_celery_way(task, request, header, delay)
         return
     envelope = _next_message(request, original, header, delay, now)

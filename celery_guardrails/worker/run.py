@@ -35,15 +35,20 @@ class FailedRun:
     now: datetime
 
     @property
+    def number(self) -> int:
+        """Which attempt this was; the first is 1."""
+        return int(self.request.retries or 0) + 1
+
+    @property
     def history(self) -> History:
         """What the decision looks at."""
         begun = self.header.deadline_starts_at or self.started_at or self.now
-        return History(int(self.request.retries or 0) + 1, begun, self.header.attempts)
+        return History(self.number, begun, self.header.attempts)
 
     def attempt(self, delay: float | None) -> Attempt:
         """This attempt as a history entry; `delay` seconds until the next one."""
         return Attempt(
-            number=int(self.request.retries or 0) + 1,
+            number=self.number,
             started_at=self.started_at,
             ended_at=self.now,
             error=self.failure.error,

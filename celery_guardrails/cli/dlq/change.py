@@ -25,7 +25,7 @@ from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
 from celery_guardrails.recovery import requeue as requeueing
 from celery_guardrails.recovery import search, transition
 from celery_guardrails.store.filter import Query
-from celery_guardrails.store.record import State
+from celery_guardrails.store.record import LetterSummary, State
 
 __all__ = ["discard", "requeue", "restore"]
 
@@ -117,13 +117,7 @@ def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
 @click.pass_context
 def discard(ctx: click.Context, /, **given: Any) -> None:
     """Decide that dead letters will not be tried again. They can be restored."""
-    project = project_of(ctx)
-    actor, reason = given["by"] or _actor(), given["reason"]
-
-    def act(letter_id: str, now: datetime) -> str:
-        return transition.discard(project.archive, letter_id, actor, reason, now).id
-
-    _change(ctx, project, _Verb("discard", "discarded", State.DEAD), act, given)
+    _decide(ctx, _Verb("discard", "discarded", State.DEAD), transition.discard, given)
 
 
 @click.command()
@@ -131,13 +125,18 @@ def discard(ctx: click.Context, /, **given: Any) -> None:
 @click.pass_context
 def restore(ctx: click.Context, /, **given: Any) -> None:
     """Take discarded letters back: they are dead again and wait for a decision."""
+    _decide(ctx, _Verb("restore", "restored", State.DISCARDED), transition.restore, given)
+
+
+def _decide(ctx: click.Context, verb: _Verb, decision: Callable[..., LetterSummary], given: dict[str, Any]) -> None:
+    """Change letters in the archive alone, without the broker."""
     project = project_of(ctx)
     actor, reason = given["by"] or _actor(), given["reason"]
 
     def act(letter_id: str, now: datetime) -> str:
-        return transition.restore(project.archive, letter_id, actor, reason, now).id
+        return decision(project.archive, letter_id, actor, reason, now).id
 
-    _change(ctx, project, _Verb("restore", "restored", State.DISCARDED), act, given)
+    _change(ctx, project, verb, act, given)
 
 
 def _change(

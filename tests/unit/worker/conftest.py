@@ -10,7 +10,8 @@ import pytest
 from celery import Celery
 from kombu.transport.memory import Channel
 
-from celery_guardrails import Constant, GuardedTask, Policy
+from celery_guardrails import Constant, GuardedTask, Guardrails, Policy
+from tests.unit.worker.traced import Gate
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,25 @@ def quick() -> Callable[..., Any]:
 def count() -> SimpleNamespace:
     """A counter for task bodies."""
     return SimpleNamespace(runs=0, seen=[])
+
+
+@pytest.fixture
+def app(new_app: Callable[..., Celery]) -> Celery:
+    made = new_app({"dead_letter": {"queue": "unit.dead"}})
+    made.conf.update(task_always_eager=False, task_default_queue="unit.tasks")
+    return made
+
+
+@pytest.fixture
+def gate(app: Celery) -> Gate:
+    return Gate(app)
+
+
+@pytest.fixture
+def failing(app: Celery, quick: Any) -> Any:
+    @quick(app, max_attempts=2)
+    def failing() -> None:
+        raise ConnectionError("down")
+
+    Guardrails.of(app).prepare()
+    return failing

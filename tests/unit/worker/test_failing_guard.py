@@ -18,28 +18,6 @@ from celery_guardrails.worker.install import Guardrails
 from tests.unit.worker.traced import Gate, trace
 
 
-@pytest.fixture
-def app(new_app: Callable[..., Celery]) -> Celery:
-    made = new_app({"dead_letter": {"queue": "unit.dead"}})
-    made.conf.update(task_always_eager=False, task_default_queue="unit.tasks")
-    return made
-
-
-@pytest.fixture
-def gate(app: Celery) -> Gate:
-    return Gate(app)
-
-
-@pytest.fixture
-def failing(app: Celery, quick: Any) -> Any:
-    @quick(app, max_attempts=2)
-    def failing() -> None:
-        raise ConnectionError("down")
-
-    Guardrails.of(app).prepare()
-    return failing
-
-
 def broken(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("ours")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,28 +12,6 @@ from celery_guardrails.letters.replay import replay
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker.install import Guardrails
 from tests.unit.worker.traced import Gate, trace
-
-
-@pytest.fixture
-def app(new_app: Callable[..., Celery]) -> Celery:
-    made = new_app({"dead_letter": {"queue": "unit.dead"}})
-    made.conf.update(task_always_eager=False, task_default_queue="unit.tasks")
-    return made
-
-
-@pytest.fixture
-def gate(app: Celery) -> Gate:
-    return Gate(app)
-
-
-@pytest.fixture
-def failing(app: Celery, quick: Any) -> Any:
-    @quick(app, max_attempts=2)
-    def failing() -> None:
-        raise ConnectionError("down")
-
-    Guardrails.of(app).prepare()
-    return failing
 
 
 def test_a_retry_is_the_message_that_came(app: Celery, gate: Gate, failing: Any) -> None:
