@@ -27,10 +27,13 @@ __all__ = [
     "RequeueFailed",
     "SchemaMismatch",
     "SinkError",
+    "SpoolError",
     "StoreError",
+    "TaskAborted",
     "TransientError",
     "Trouble",
     "Undelivered",
+    "Unlistable",
     "nearest",
 ]
 
@@ -81,15 +84,43 @@ class ConfigurationError(GuardrailsError):
 
 
 class PublishError(GuardrailsError):
-    """A broker did not confirm a message of ours. `.queue` is where it was meant to go."""
+    """A broker did not confirm a message of ours. `.queue` is where it was meant to go.
 
-    def __init__(self, queue: str, reason: str) -> None:
-        super().__init__(queue, reason)
+    `.refused` says that the broker answered and will not take it as things are: no such queue, other arguments, no
+    right to write. Else the broker is away, or slow, or full, and trying again helps.
+    """
+
+    def __init__(self, queue: str, reason: str, refused: bool = False) -> None:
+        super().__init__(queue, reason, refused)
         self.queue = queue
         self.reason = reason
+        self.refused = refused
 
     def __str__(self) -> str:
         return f"could not publish to {self.queue}: {self.reason}"
+
+
+class SpoolError(GuardrailsError):
+    """The spool cannot be read or written, or is full, or its disk is. `.directory` is where it is."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(directory, reason)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the spool {self.directory}: {self.reason}"
+
+
+class Unlistable(GuardrailsError):
+    """This broker cannot list what waits in it. `.way` says how messages wait there."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(way)
+        self.way = way
+
+    def __str__(self) -> str:
+        return f"waiting tasks cannot be listed on this broker: they wait by {self.way}"
 
 
 class StoreError(GuardrailsError):
@@ -228,6 +259,23 @@ class TransientError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_transient, (type(self), self.args, self.retry_after))
+
+
+class TaskAborted(Exception):
+    """What leaves a task whose body ended by something that would end its worker too: `sys.exit()`, a MemoryError.
+
+    Args:
+        error: the dotted name of what the body raised, such as `SystemExit`.
+        message: its text.
+    """
+
+    def __init__(self, error: str, message: str = "") -> None:
+        super().__init__(error, message)
+        self.error = error
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"the body ended by {self.error}" + (f": {self.message}" if self.message else "")
 
 
 def _transient(cls: type[TransientError], args: tuple[Any, ...], retry_after: float | None) -> TransientError:

@@ -90,8 +90,12 @@ class DeadLetterSettings(_Section):
     Args:
         queue: the dead-letter queue. Default `celery.dead_letter`.
         queue_arguments: the broker's arguments when it is declared. Default none.
-        spool_dir: where a worker keeps a letter that the broker does not take. `None`: a folder below the user's
-            state directory.
+        spool_dir: where a worker keeps letters and retries that the broker does not take, until it does; relative to
+            the working directory, created when it is needed, readable by its owner only. Workers and guardians of
+            one machine may share it; it has to be on a disk that outlives the process (in a container, a volume).
+            Default `guardrails.spool`.
+        spool_limit: bytes that the spool may take. What does not fit stays unacknowledged with the broker, where acks
+            are late. Default 268,435,456 (256 MiB).
         max_payload: bytes of arguments up to which the preview is made; a larger payload is kept whole, only its
             preview is cut. Default 262,144.
         publish_timeout: how long a worker waits for the broker's confirmation. Default 5 seconds.
@@ -99,7 +103,8 @@ class DeadLetterSettings(_Section):
 
     queue: Annotated[str, Field(min_length=1)] = "celery.dead_letter"
     queue_arguments: dict[str, Any] = Field(default_factory=dict)
-    spool_dir: str | None = None
+    spool_dir: Annotated[str, Field(min_length=1)] = "guardrails.spool"
+    spool_limit: Annotated[int, Field(ge=1)] = 268_435_456
     max_payload: Annotated[int, Field(ge=1)] = 262_144
     publish_timeout: DurationField = timedelta(seconds=5)
 

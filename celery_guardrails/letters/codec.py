@@ -30,6 +30,8 @@ __all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
 
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
 _PREVIEW = 1000
+# Without one of these, JSON in bytes holds no surrogate: an escape, its form in UTF-8, another encoding.
+_DOUBTFUL = (b"\\u", b"\xed", b"\0")
 
 
 class NewerSchema(GuardrailsError):
@@ -45,7 +47,10 @@ class NewerSchema(GuardrailsError):
 
 def encode(letter: Letter) -> bytes:
     """The letter as it travels and as the archive keeps it."""
-    return letter.model_dump_json(exclude_none=True).encode()
+    try:
+        return letter.model_dump_json(exclude_none=True).encode()
+    except ValueError:  # lone surrogates, which JSON can write and UTF-8 cannot: a body is full of what it likes
+        return json.dumps(json_safe(letter.model_dump(exclude_none=True))).encode()
 
 
 def decode(body: bytes | str) -> Letter:
@@ -57,6 +62,7 @@ def decode(body: bytes | str) -> Letter:
     """
     try:
         raw = json.loads(body)
+        doubtful = isinstance(body, str) or any(mark in body for mark in _DOUBTFUL)
     except (ValueError, RecursionError) as exc:
         raise ValueError(f"not JSON: {exc}") from exc
     if not isinstance(raw, dict):
@@ -67,7 +73,7 @@ def decode(body: bytes | str) -> Letter:
     if version > SCHEMA_VERSION:
         raise NewerSchema(version)
     try:
-        return Letter.model_validate(raw)
+        return Letter.model_validate(_storable(raw) if doubtful else raw)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
@@ -111,14 +117,16 @@ def unreadable(
 
 def json_safe(value: Any, depth: int = 12) -> Any:
     """A copy of what a broker handed us that JSON can hold: unknown kinds become text."""
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return _encodable(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else str(value)
     if depth <= 0:
         return str(type(value))
     if isinstance(value, Mapping):
-        return {str(key): json_safe(item, depth - 1) for key, item in value.items()}
+        return {_encodable(str(key)): json_safe(item, depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [json_safe(item, depth - 1) for item in value]
     if isinstance(value, datetime):
@@ -126,3 +134,17 @@ def json_safe(value: Any, depth: int = 12) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
     return str(value)
+
+
+def _encodable(text: str) -> str:
+    """The text itself, or without the lone surrogates that JSON can write and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _storable(raw: dict[str, Any]) -> dict[str, Any]:
+    """What was read, or a copy without lone surrogates, which no store holds."""
+    try:
+        json.dumps(raw, ensure_ascii=False).encode()
+    except ValueError:
+        return {key: json_safe(value) for key, value in raw.items()}
+    return raw

@@ -127,13 +127,13 @@ def _decode(raw: Any) -> Header:
         return Header()
     history = raw.get("history")
     attempts = [_decode_attempt(entry) for entry in history] if isinstance(history, (list, tuple)) else []
-    letter = raw.get("dead_letter_id")
+    letter = _text(raw.get("dead_letter_id"))
     return Header(
         published_at=_instant(raw.get("published_at")),
         requeued_at=_instant(raw.get("requeued_at")),
         attempts=tuple(attempt for attempt in attempts if attempt is not None),
         crashes=_count(raw.get("crashes")),
-        dead_letter_id=letter if isinstance(letter, str) and letter else None,
+        dead_letter_id=letter or None,
         generation=_count(raw.get("generation")),
     )
 
@@ -173,7 +173,8 @@ def _count(raw: Any) -> int:
 
 
 def _text(raw: Any) -> str:
-    return raw if isinstance(raw, str) else ""
+    # JSON can write lone surrogates, which nothing that this is copied to can hold
+    return raw.encode("utf-8", "replace").decode() if isinstance(raw, str) else ""
 
 
 def _category(raw: Any) -> Category:

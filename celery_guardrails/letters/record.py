@@ -9,16 +9,17 @@ It must not know how a letter is published, stored or shown.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field
 
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Attempt, Category
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SELF_TEST",
     "FailedAttempt",
     "Letter",
     "LetterFailure",
@@ -28,7 +29,23 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+SELF_TEST = "celery_guardrails.self_test"
+"""The task of `doctor --self-test`: its letters are archived like any other, and alerted on by nobody."""
+_LONGEST_ID = 255
+_HIGHEST = 2**31
 _NAMESPACE = UUID("6a0f5b0e-6a1c-5c59-9d0e-2f6f7f2f4c11")
+
+
+def _some_text(value: Any) -> Any:
+    """What a message claims to be an id: a letter must not fail because somebody's is a number."""
+    return value if value is None or isinstance(value, str) else str(value)[:_LONGEST_ID]
+
+
+def _some_priority(value: Any) -> Any:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _HIGHEST else None
+
+
+_SomeText = Annotated[str | None, BeforeValidator(_some_text)]
 
 
 class _Frozen(BaseModel):
@@ -70,13 +87,17 @@ class FailedAttempt(_Frozen):
 
 
 class OriginalMessage(_Frozen):
-    """The message as the worker got it, byte for byte: enough to publish it again without importing the task."""
+    """The message as the worker got it, byte for byte: enough to publish it again without importing the task.
+
+    `compressed` says that the body is still as the header `compression` says: nobody could decompress it.
+    """
 
     body: Base64Bytes
     content_type: str | None = None
     content_encoding: str | None = None
     headers: dict[str, Any] = Field(default_factory=dict)
     properties: dict[str, Any] = Field(default_factory=dict)
+    compressed: bool = False
 
 
 class Preview(_Frozen):
@@ -98,9 +119,9 @@ class Letter(_Frozen):
     id: str
     task: str
     task_id: str
-    root_id: str | None = None
-    parent_id: str | None = None
-    group_id: str | None = None
+    root_id: _SomeText = None
+    parent_id: _SomeText = None
+    group_id: _SomeText = None
     reason: Reason
     explanation: str = ""
     failure: LetterFailure
@@ -111,7 +132,7 @@ class Letter(_Frozen):
     queue: str = ""
     exchange: str = ""
     routing_key: str = ""
-    priority: int | None = None
+    priority: Annotated[int | None, BeforeValidator(_some_priority)] = None
     published_at: datetime | None = None
     first_failed_at: datetime
     died_at: datetime

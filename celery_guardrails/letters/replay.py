@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from celery_guardrails.letters.header import Header, read_header, write_header
-from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.record import Letter, OriginalMessage
 
 __all__ = ["BROKER_HEADERS", "ReplayMessage", "replay"]
 
@@ -24,6 +24,8 @@ BROKER_HEADERS = (
     "x-last-death-exchange",
     "x-last-death-queue",
     "x-last-death-reason",
+    # kombu's Redis transport says so in the headers; a message that is sent anew has not been delivered before
+    "redelivered",
     # kombu has already decompressed the body it hands out, but leaves this header
     "compression",
 )
@@ -59,7 +61,7 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         dead_letter_id: the id under which the archive keeps the work.
         now: the instant of the requeue.
     """
-    headers = {key: value for key, value in letter.message.headers.items() if key not in BROKER_HEADERS}
+    headers = _travelling(letter.message)
     header = read_header(headers)
     headers.update(retries=0, eta=None, expires=None)
     write_header(
@@ -86,3 +88,11 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         priority=letter.priority,
         properties={key: original[key] for key in ("correlation_id", "reply_to") if original.get(key)},
     )
+
+
+def _travelling(message: OriginalMessage) -> dict[str, Any]:
+    """The headers that travel again: of a body that could not be decompressed, the compression too."""
+    headers = {key: value for key, value in message.headers.items() if key not in BROKER_HEADERS}
+    if message.compressed and "compression" in message.headers:
+        headers["compression"] = message.headers["compression"]
+    return headers

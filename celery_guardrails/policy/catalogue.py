@@ -39,7 +39,7 @@ _STANDARD_LIBRARY = {
         "validation no": "ValueError FileExistsError IsADirectoryError NotADirectoryError",
         "bug no": "ArithmeticError AssertionError AttributeError BufferError ImportError LookupError NameError "
         "NotImplementedError RecursionError ReferenceError StopAsyncIteration StopIteration SyntaxError TypeError "
-        "UnboundLocalError Warning",
+        "UnboundLocalError Warning SystemExit GeneratorExit KeyboardInterrupt",
     },
     "asyncio.exceptions": {"timeout yes": "TimeoutError", "connection yes": "IncompleteReadError"},
     "concurrent.futures._base": {"timeout yes": "TimeoutError"},

@@ -1,6 +1,7 @@
 """What should happen after a failure: a pure function from policy, failure and history to a decision.
 
-Owns `Reason`, `Retry`, `DeadLetter` and `decide`. Reads no clock, no random source of its own, no Celery.
+Owns `Reason`, `Retry`, `DeadLetter`, `decide`, and its two kin for what a worker's main process sees: `decide_crash`
+and `decide_time_limit`. Reads no clock, no random source of its own, no Celery.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from celery_guardrails.policy.failure import Failure, History
 from celery_guardrails.policy.matching import nearest_rule, refusal
 from celery_guardrails.policy.policy import Policy
 
-__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide"]
+__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide", "decide_crash", "decide_time_limit"]
 
 _LONGEST_SECONDS = timedelta(days=3650).total_seconds()
 
@@ -109,6 +110,47 @@ def decide(
         return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after the first publish ({source})")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
     return Retry(delay, f"{following} in {_shown(delay)} after {failure.error} ({source})")
+
+
+def decide_crash(
+    policy: Policy, failure: Failure, history: History, crashes: int, now: datetime, rng: Random, *, rerun: bool
+) -> Decision:
+    """What happens to a task whose worker died while it ran.
+
+    Args:
+        policy: the policy in force. Whether it retries this error is not asked: the worker died, the task said nothing.
+        failure: the worker's death, of category `worker_lost`.
+        history: as for `decide`; the attempt that died counts.
+        crashes: how many workers this work has been lost with, this one included.
+        now: this instant, aware UTC.
+        rng: where jitter is drawn from.
+        rerun: whether the task may be run again at all; not when it runs at most once (`acks="early"`).
+
+    Returns:
+        `Retry` after the policy's backoff below `max_crashes`, within attempts and deadline; else a dead letter with
+        reason `worker_lost`.
+    """
+    lost = "its worker was lost while it ran" if crashes <= 1 else f"it ran in {crashes} workers that were lost"
+    if not rerun:
+        return DeadLetter(Reason.WORKER_LOST, f"{lost}, and it runs at most once (acks early)")
+    if crashes >= policy.max_crashes:
+        return DeadLetter(Reason.WORKER_LOST, f"{lost}; max_crashes is {policy.max_crashes}")
+    decision = decide(policy, failure, history, now, rng, requested=Requested())
+    if isinstance(decision, DeadLetter):
+        return DeadLetter(Reason.WORKER_LOST, f"{lost}; {decision.explanation}")
+    return Retry(decision.delay, f"{decision.reason}, worker loss {crashes} of {policy.max_crashes}")
+
+
+def decide_time_limit(policy: Policy, failure: Failure, history: History, now: datetime, rng: Random) -> Decision:
+    """What happens to a task that its hard time limit has ended: dead as `time_limit`, unless the policy retries it.
+
+    It does so only where `retry_on` matches the error; the arguments are those of `decide`.
+    """
+    decision = decide(policy, failure, history, now, rng)
+    if isinstance(decision, DeadLetter) and decision.reason is Reason.PERMANENT_ERROR:
+        text = f"its hard time limit ended it, and the policy does not retry that ({failure.message})"
+        return DeadLetter(Reason.TIME_LIMIT, text)
+    return decision
 
 
 def _limit(policy: Policy, requested: Requested | None) -> int | None:

@@ -18,7 +18,7 @@ from celery_guardrails.policy.fingerprint import fingerprint, fingerprint_of
 from celery_guardrails.policy.retry_after import retry_after
 from celery_guardrails.policy.taxonomy import UNKNOWN, classify
 
-__all__ = ["LONGEST_MESSAGE", "LONGEST_TRACEBACK", "describe", "traceback_text"]
+__all__ = ["LONGEST_MESSAGE", "LONGEST_TRACEBACK", "describe", "describe_type", "traceback_text"]
 
 LONGEST_MESSAGE = 2_000
 """Characters of a message that are kept."""
@@ -56,6 +56,11 @@ def describe(exc: BaseException, now: datetime, *, override: str | None = None, 
         mro=_or(lambda: mro_names(cls), (error,)),
         exception=exc,
     )
+
+
+def describe_type(exc: BaseException) -> tuple[str, str]:
+    """The dotted name of an exception's type and its message, bounded; never raises."""
+    return _or(lambda: dotted_name(type(exc)), "unknown"), _message(exc)
 
 
 def traceback_text(exc: BaseException) -> str:

@@ -182,6 +182,8 @@ EVENTS = st.builds(
 )
 
 
+# hypothesis may want to show an example, and eight events full of long texts are longer than it likes
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @given(st.lists(EVENTS, min_size=1, max_size=8), st.sampled_from(GroupState), st.booleans())
 def test_the_limits_hold_whatever_is_in_it(events, state, many):
     group = replace(

@@ -92,3 +92,17 @@ def test_json_safe_handles_what_brokers_hand_out() -> None:
     deep["self"] = deep
     value = {"t": NOW, "b": b"\xff", "n": float("nan"), "o": Odd(), "s": {1}, "m": memoryview(b"x"), "d": deep}
     json.dumps(json_safe(value), allow_nan=False)
+
+
+def test_a_letter_is_written_whatever_text_a_message_held() -> None:
+    fields = {**letter().model_dump(), "root_id": 7, "group_id": "\ud800", "priority": "high", "queue": "\ud800"}
+    again = decode(encode(Letter(**fields)))
+    assert (again.root_id, again.group_id, again.priority, again.queue) == ("7", "?", None, "?")
+    assert again.message.body == b"[[],{},{}]"
+
+
+@pytest.mark.parametrize("form", [b'"\\ud800"', b'"\xed\xa0\x80"'])
+def test_what_no_store_holds_is_replaced_when_a_letter_is_read(form: bytes) -> None:
+    body = encode(letter(queue="mail", correlation={"order": "MARK"})).replace(b'"MARK"', form)
+    assert decode(body).correlation == {"order": "?"}
+    assert decode(body).message.body == b"[[],{},{}]"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from celery_guardrails.policy import (
     decide,
     describe,
 )
+from celery_guardrails.policy.decision import decide_crash, decide_time_limit
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 TIMEOUT = describe(TimeoutError("late"), NOW)
@@ -192,3 +194,68 @@ def test_a_task_that_always_fails_ends_within_its_attempts(policy, seed):
         now += decision.delay
     assert runs <= policy.max_attempts
     assert now <= NOW + policy.deadline
+
+
+LOST = describe(WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL) Job: 1."), NOW)
+LIMIT = describe(TimeLimitExceeded(30), NOW)
+STEADY = Policy(max_attempts=None, max_crashes=3, backoff=Constant("1m"), jitter="none")
+
+
+def crash(policy, crashes, *, history=FIRST, now=NOW, rerun=True):
+    return decide_crash(policy, LOST, history, crashes, now, rng(), rerun=rerun)
+
+
+def test_a_task_whose_worker_died_runs_again_until_max_crashes():
+    first, second = crash(STEADY, 1), crash(STEADY, 2, history=History(2, NOW))
+    assert first == Retry(
+        timedelta(minutes=1), "attempt 2 in 1m after billiard.exceptions.WorkerLostError (backoff), worker loss 1 of 3"
+    )
+    assert isinstance(second, Retry)
+    assert crash(STEADY, 3, history=History(3, NOW)) == DeadLetter(
+        Reason.WORKER_LOST, "it ran in 3 workers that were lost; max_crashes is 3"
+    )
+
+
+def test_a_worker_loss_is_bounded_by_attempts_and_deadline_too():
+    spent = crash(STEADY.model_copy(update={"max_attempts": 2}), 1, history=History(2, NOW))
+    late = crash(STEADY, 1, now=NOW + timedelta(hours=3))
+    assert spent == DeadLetter(
+        Reason.WORKER_LOST,
+        "its worker was lost while it ran; 2 of 2 attempts failed, the last with billiard.exceptions.WorkerLostError",
+    )
+    assert late.reason is Reason.WORKER_LOST
+    assert "deadline" in late.explanation
+
+
+def test_a_worker_loss_does_not_ask_which_errors_are_retried():
+    assert isinstance(crash(Policy(retry_on=(KeyError,), give_up_on=(WorkerLostError,)), 1), Retry)
+
+
+def test_what_runs_at_most_once_is_dead_at_its_first_worker_loss():
+    assert crash(STEADY, 1, rerun=False) == DeadLetter(
+        Reason.WORKER_LOST, "its worker was lost while it ran, and it runs at most once (acks early)"
+    )
+
+
+def test_a_hard_time_limit_is_final_unless_the_policy_names_it():
+    final = decide_time_limit(STEADY, LIMIT, FIRST, NOW, rng())
+    named = Policy(retry_on=(TimeLimitExceeded,), max_attempts=2, backoff=Constant(1), jitter="none")
+    assert final.reason is Reason.TIME_LIMIT
+    assert decide_time_limit(named, LIMIT, FIRST, NOW, rng()).delay == timedelta(seconds=1)
+    assert decide_time_limit(named, LIMIT, History(2, NOW), NOW, rng()).reason is Reason.ATTEMPTS_EXHAUSTED
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.none() | st.integers(1, 9), st.booleans(),
+    st.timedeltas(timedelta(0), timedelta(hours=4)),
+)  # fmt: skip
+def test_a_worker_loss_ends_as_a_bounded_retry_or_as_worker_lost(crashes, most, attempt, limit, rerun, age):
+    policy = STEADY.model_copy(update={"max_crashes": most, "max_attempts": limit})
+    decision = crash(policy, crashes, history=History(attempt, NOW - age), rerun=rerun)
+    if isinstance(decision, Retry):
+        assert rerun
+        assert crashes < most
+        assert limit is None or attempt < limit
+        assert age + decision.delay <= policy.deadline
+    else:
+        assert decision.reason is Reason.WORKER_LOST

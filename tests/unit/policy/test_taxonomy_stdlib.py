@@ -98,7 +98,7 @@ def validation_error():
         (validation_error(), ("validation", False)),
         (RuntimeError(), ("unknown", None)),
         (Exception(), ("unknown", None)),
-        (SystemExit(1), ("unknown", None)),
+        (SystemExit(1), ("bug", False)),
         (Nasty(), ("unknown", None)),
         (sqlite3.OperationalError("database is locked"), ("lock", True)),
         (sqlite3.OperationalError("no such table: x"), ("bug", False)),
