@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from celery_guardrails.alerts.event import AlertEvent
 from celery_guardrails.errors import StoreError
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
+from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
@@ -134,7 +135,7 @@ class Ingest:
         with self._store.begin() as conn:
             results = letters.archive(conn, dead, now) if dead else []
             fresh = [r.letter for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
-            alert.record(conn, [AlertEvent.from_letter(letter) for letter in fresh])
+            alert.record(conn, [AlertEvent.from_letter(letter) for letter in fresh if letter.task != SELF_TEST])
             recovered = sum(
                 letters.confirm_recovered(conn, item.letter_id, item.generation, item.at)
                 for _, item in readable

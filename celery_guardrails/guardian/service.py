@@ -1,6 +1,7 @@
 """The guardian's services, which all have one shape, and the small ones among them.
 
 A service has a name, how often it runs, and `run_once(now, flush)`. Archiving is not one: it is what the loop is for.
+Those that a worker has too, shipping the spool and releasing what waits, are in `transport/service.py`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ class Service(Protocol):
 
     Attributes:
         name: for the log.
-        every: how often it runs.
     """
 
     name: str
-    every: timedelta
 
-    def run_once(self, now: datetime, flush: bool) -> None:
+    @property
+    def every(self) -> timedelta:
+        """How often it runs; it may change from one time to the next."""
+
+    def run_once(self, now: datetime, flush: bool) -> object:
         """Do it. `flush` means that the guardian ends afterwards: do not wait for anything."""
 
 

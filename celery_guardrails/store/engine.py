@@ -24,10 +24,13 @@ from sqlalchemy.pool import StaticPool
 
 from celery_guardrails.errors import SchemaMismatch, StoreError
 
-__all__ = ["MIGRATE_COMMAND", "SchemaState", "Store", "open_store"]
+__all__ = ["MIGRATE_COMMAND", "NO_ARCHIVE", "SchemaState", "Store", "open_store", "sqlite_file"]
 
 MIGRATE_COMMAND = "celery -A proj guardrails migrate"
 """What a person runs to bring a PostgreSQL archive up to date."""
+
+NO_ARCHIVE = "no archive yet: start a guardian (celery -A proj guardian)"
+"""The reason of a `StoreError` where nobody has made the archive yet."""
 
 VERSION_TABLE = "guardrails_schema"
 BUSY_TIMEOUT = 5.0
@@ -35,7 +38,6 @@ BUSY_TIMEOUT = 5.0
 
 _MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
 _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
-_NO_ARCHIVE = "no archive yet: start a guardian (celery -A proj guardian)"
 _WRITE = "guardrails_write"
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
@@ -181,11 +183,20 @@ def open_store(url: str, *, create: bool = True) -> Store:
     return store
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite archive, `:memory:` for one in memory; `None` for another database or a wrong url."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        return None
+    return Path(parsed.database or ":memory:") if parsed.get_backend_name() == "sqlite" else None
+
+
 def _require_archive(store: Store) -> None:
     try:
         with store.read() as conn:
             if store.state(conn) is SchemaState.EMPTY:
-                raise StoreError(store.url, _NO_ARCHIVE)
+                raise StoreError(store.url, NO_ARCHIVE)
     except StoreError:
         store.close()
         raise
@@ -202,7 +213,7 @@ def _sqlite(url: URL, create: bool) -> Store:
         if not path.parent.is_dir():
             raise StoreError(_shown(url), f"the folder {path.parent} does not exist")
         if not create and not path.exists():
-            raise StoreError(_shown(url), _NO_ARCHIVE)
+            raise StoreError(_shown(url), NO_ARCHIVE)
     engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, **args)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

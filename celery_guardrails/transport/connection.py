@@ -6,30 +6,48 @@ stopped to answer would hold whatever is sent to it or awaited from it.
 
 from __future__ import annotations
 
+# What every socket to a host needs. A thread of ours that loaded it while its process forks would leave a child that
+# waits for this module for ever.
+import encodings.idna  # noqa: F401
+from collections.abc import Callable
+
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from celery_guardrails.transport.properties import read_whatever_comes
+
 __all__ = ["connection_errors", "opened"]
 
 
-def opened(app: Celery, *, confirm: bool = False, timeout: float = 4.0) -> Connection:
+def opened(
+    app: Celery,
+    *,
+    confirm: bool = False,
+    timeout: float = 4.0,
+    prepare: Callable[[Connection], object] | None = None,
+) -> Connection:
     """An open connection, each of the broker's addresses tried once.
 
     Args:
         app: whose broker.
         confirm: ask for publisher confirms, where the broker has them.
         timeout: seconds for each address, and later for each answer that is waited for without a bound of its own.
+        prepare: called with the connection before it knows its transport.
 
     Raises:
         kombu.exceptions.OperationalError: no address answers.
     """
     connection: Connection = app.connection_for_write(connect_timeout=timeout, heartbeat=0)
     try:
+        if prepare is not None:
+            prepare(connection)
         # transports refuse options that they do not know
         kind, options = connection.transport.driver_type, connection.transport_options
-        if confirm and kind == "amqp":
-            options["confirm_publish"] = True
+        if kind == "amqp":
+            read_whatever_comes()
+            if confirm:
+                options["confirm_publish"] = True
         if kind == "redis":
             for name in ("socket_timeout", "socket_connect_timeout"):
                 options[name] = min(timeout, options.get(name) or timeout)

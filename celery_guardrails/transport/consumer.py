@@ -1,13 +1,14 @@
 """The dead-letter queues as the guardian sees them: batches of deliveries, acknowledged when the archive has them.
 
-Owns consuming and acknowledging; what a delivery means is decided by the guardian.
+Owns consuming and acknowledging; what a delivery means is decided by the guardian. On Redis a letter is never held
+outside Redis, as `redis/safekeeping.py` sees to.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from kombu import Connection, Consumer, Message, Queue
 
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.redis.safekeeping import Safekeeping
 
 __all__ = ["ConsumerLost", "DeadLetterConsumer", "Delivery", "waiting"]
 
@@ -32,11 +34,18 @@ class Delivery:
     body: bytes
     content_type: str | None
     headers: Mapping[str, Any]
-    message: Message
+    message: Message | _Item
 
     def ack(self) -> None:
         """Take it off the queue: call it only when the archive has it."""
         self.message.ack()
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """In place of a message: an item of a queue that is none."""
+
+    ack: Callable[[], None]
 
 
 class DeadLetterConsumer:
@@ -56,6 +65,7 @@ class DeadLetterConsumer:
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
         self._held = 0
+        self._safekeeping = Safekeeping(app, [queue.name for queue in queues], self._set_aside)
 
     def receive(self, most: int, wait: float) -> list[Delivery]:
         """Up to `most` deliveries: whatever arrives within `wait` seconds, at once when enough is there.
@@ -75,7 +85,7 @@ class DeadLetterConsumer:
                 except TimeoutError:
                     break
         except connection_errors(self._connection) as exc:
-            self.close()
+            self._drop()
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
@@ -89,7 +99,7 @@ class DeadLetterConsumer:
             for delivery in deliveries:
                 delivery.ack()
         except connection_errors(self._connection) as exc:
-            self.close()
+            self._drop()
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
@@ -108,13 +118,18 @@ class DeadLetterConsumer:
             self._consumer.qos(prefetch_count=self._prefetch + self._held)
             self._consumer.consume()
         except connection_errors(self._connection) as exc:
-            self.close()
+            self._drop()
             raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def close(self) -> None:
         """Let go of the connection: whatever is not acknowledged goes back to its queue."""
+        self._drop()
+        self._safekeeping.end()
+
+    def _drop(self) -> None:
         connection, self._connection, self._consumer = self._connection, None, None
         self._arrived.clear()
+        self._safekeeping.forget()
         self._held = 0
         if connection is not None:
             try:
@@ -124,13 +139,16 @@ class DeadLetterConsumer:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            connection = self._connection = opened(self._app)
+            connection = self._connection = opened(self._app, prepare=self._safekeeping.prepare)
             channel = connection.channel()
             consumer = Consumer(channel, self._queues, accept=None, on_message=self._arrive, auto_declare=True)
             consumer.qos(prefetch_count=self._prefetch)
             consumer.consume()
             self._consumer = consumer
         return self._connection
+
+    def _set_aside(self, item: bytes, queue: str, forget: Callable[[], None]) -> None:
+        self._arrived.append(Delivery(queue, item, None, {}, _Item(forget)))
 
     def _arrive(self, message: Message) -> None:
         info = message.delivery_info or {}

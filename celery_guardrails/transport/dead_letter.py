@@ -48,6 +48,7 @@ class DeadLetterSender:
         self._publisher = publisher
         self._queue = queue
         self._arguments = dict(arguments or {})
+        self._declared: dict[str, Queue] = {}
 
     def send(self, letter: Letter, queue: str | None = None) -> None:
         """Put a dead letter on its queue: the task's own when given, else the application's.
@@ -55,10 +56,15 @@ class DeadLetterSender:
         Raises:
             PublishError: the broker did not confirm it in time.
         """
+        envelope, declare = self.addressed(letter, queue)
+        self._publisher.publish(envelope, declare)
+
+    def addressed(self, letter: Letter, queue: str | None = None) -> tuple[Envelope, list[Queue]]:
+        """The message that carries a dead letter, and the queue to declare for it."""
         name = queue or self._queue
         headers = {"guardrails_letter": SCHEMA_VERSION, "dead_letter_id": letter.origin_id, "dead_task": letter.task}
         envelope = Envelope(encode(letter), name, content_type=_JSON, content_encoding=_UTF8, headers=headers)
-        self._publisher.publish(envelope, [declared_queue(name, self._arguments)])
+        return envelope, [self._declared_queue(name)]
 
     def report_recovered(self, dead_letter_id: str, generation: int, at: datetime) -> None:
         """Say that requeued work has succeeded.
@@ -66,10 +72,21 @@ class DeadLetterSender:
         Raises:
             PublishError: the broker did not confirm it in time.
         """
+        envelope, declare = self.recovery(dead_letter_id, generation, at)
+        self._publisher.publish(envelope, declare)
+
+    def recovery(self, dead_letter_id: str, generation: int, at: datetime) -> tuple[Envelope, list[Queue]]:
+        """The message that says that requeued work has succeeded, and the queue to declare for it."""
         name = recovered_queue(self._queue)
         body = {"v": SCHEMA_VERSION, "dead_letter_id": dead_letter_id, "generation": generation, "at": at.isoformat()}
         envelope = Envelope(json.dumps(body).encode(), name, content_type=_JSON, content_encoding=_UTF8)
-        self._publisher.publish(envelope, [declared_queue(name, self._arguments)])
+        return envelope, [self._declared_queue(name)]
+
+    def _declared_queue(self, name: str) -> Queue:
+        queue = self._declared.get(name)
+        if queue is None:
+            queue = self._declared[name] = declared_queue(name, self._arguments)
+        return queue
 
 
 class Replayer:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,9 +24,14 @@ from celery_guardrails.transport.connection import connection_errors, opened
 __all__ = ["Envelope", "Publisher"]
 
 _MAX_IDLE = 10
+_CONNECT = 4.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # Trying again cannot help: the queue exists with other arguments, or we may not write to it.
 _FINAL = (PreconditionFailed, AccessRefused)
+_NO_ROUTE = 312
+_QUICK = 0.5
+"""Seconds that a publish may take after one that took all its time in vain, for as long as that one took: a broker that
+is away must not hold up every failing task in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,12 @@ class _Line:
     connection: Connection
     producer: Producer
     mandatory: bool
+    bound: float
+    """Seconds for which its socket waits for an answer."""
+    brief: bool
+    """Whether it was opened in little time: its answers then have as little, so it is not kept."""
+    declared: set[int] = field(default_factory=set)
+    """Hashes of the queues that need no further declaration; kombu keeps the same, but copies the queue to look."""
 
 
 class Publisher:
@@ -55,43 +67,50 @@ class Publisher:
     Args:
         app: the Celery application whose broker is used.
         timeout: how long one publish may take altogether, reconnecting included.
+
+    Attributes:
+        seconds: that time.
     """
 
     def __init__(self, app: Celery, timeout: timedelta = timedelta(seconds=5)) -> None:
         self._app = app
-        self._timeout = timeout.total_seconds()
+        self.seconds = timeout.total_seconds()
         self._idle: list[_Line] = []
         self._pid = os.getpid()
+        self._away_until = 0.0
 
     def publish(self, envelope: Envelope, declare: Sequence[Queue] = ()) -> None:
         """Hand one message to the broker, and return when it has it.
 
         On RabbitMQ that is a confirm for a message that reached a queue; on Redis the reply to its write. A failed
-        connection is opened anew until the time is up. Whether a message arrived whose confirmation got lost is
-        not known: it may be published twice.
+        connection is opened anew until the time is up, which is half a second where the broker was away just now.
+        Whether a message arrived whose confirmation got lost is not known: it may be published twice.
 
         Args:
             envelope: the message.
             declare: queues to declare first (once a connection).
 
         Raises:
-            PublishError: the broker did not take it in time, or refuses it for good.
+            PublishError: the broker did not take it in time, or refuses it for good (`.refused`).
         """
-        until = time.monotonic() + self._timeout
+        began = time.monotonic()
+        seconds = self.seconds if began >= self._away_until else min(_QUICK, self.seconds)
+        until = began + seconds
         pause = _FIRST_PAUSE
         while True:
             line: _Line | None = None
             try:
-                line = self._take()
+                line = self._take(max(0.1, until - time.monotonic()))
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
             except Exception as exc:
                 final = isinstance(exc, _FINAL) or not (line is None or _is_recoverable(line, exc))
                 self._drop(line)
                 if final or time.monotonic() + pause >= until:
-                    raise PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}") from exc
+                    raise self._given_up(envelope, exc, seconds) from exc
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
+                self._away_until = 0.0
                 self._give(line)
                 return
 
@@ -103,6 +122,7 @@ class Publisher:
                 line.connection.release()
 
     def _send(self, line: _Line, envelope: Envelope, declare: Sequence[Queue], seconds: float) -> None:
+        undeclared = [queue for queue in declare if hash(queue) not in line.declared]
         line.producer.publish(
             envelope.body,
             exchange=envelope.exchange,
@@ -112,32 +132,45 @@ class Publisher:
             headers=envelope.headers,
             priority=envelope.priority or 0,
             delivery_mode=2,
-            declare=list(declare),
+            declare=undeclared,
             mandatory=line.mandatory,
-            confirm_timeout=seconds,
+            # kombu changes the socket's own bound for it, four times a message, which costs as much as the rest of ours
+            confirm_timeout=seconds if seconds < line.bound else None,
             **envelope.properties,
         )
+        line.declared.update(hash(queue) for queue in undeclared if queue.can_cache_declaration)
 
-    def _take(self) -> _Line:
+    def _given_up(self, envelope: Envelope, exc: Exception, seconds: float) -> PublishError:
+        refused = isinstance(exc, (*_FINAL, NotFound)) or getattr(exc, "reply_code", None) == _NO_ROUTE
+        if not refused and seconds == self.seconds:  # a quick try that fails says nothing new
+            self._away_until = time.monotonic() + seconds
+        return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}", refused)
+
+    def _take(self, seconds: float) -> _Line:
         if self._pid != os.getpid():
             # a fork inherits the sockets of its parent: leave them alone
             self._idle, self._pid = [], os.getpid()
         try:
             return self._idle.pop()
         except IndexError:
-            return self._open()
+            return self._open(seconds)
 
     def _give(self, line: _Line) -> None:
-        if len(self._idle) < _MAX_IDLE:
+        if len(self._idle) < _MAX_IDLE and not line.brief:
             self._idle.append(line)
         else:
             self._drop(line)
 
-    def _open(self) -> _Line:
-        connection = opened(self._app, confirm=True, timeout=min(self._timeout, 4.0))
+    def _open(self, seconds: float) -> _Line:
+        usual = min(self.seconds, _CONNECT)
+        bound = min(usual, seconds)
+        connection = opened(self._app, confirm=True, timeout=bound)
         mandatory = connection.transport.driver_type == "amqp"
         try:
-            return _Line(connection, Producer(connection.channel(), auto_declare=False), mandatory)
+            channel = connection.channel()
+            if connection.transport.driver_type == "redis":
+                _keep_client(channel)
+            return _Line(connection, Producer(channel, auto_declare=False), mandatory, bound, bound < usual / 2)
         except BaseException:
             connection.collect()
             raise
@@ -152,6 +185,17 @@ class Publisher:
                 line.connection.release()
         except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
             return
+
+
+def _keep_client(channel: Any) -> None:
+    """Have kombu's Redis channel use one client: it makes one for each command, at twice the cost of a publish."""
+    kept = channel._create_client()
+
+    @contextmanager
+    def conn_or_acquire(client: Any = None) -> Iterator[Any]:
+        yield client or kept
+
+    channel.conn_or_acquire = conn_or_acquire
 
 
 def _is_recoverable(line: _Line, exc: Exception) -> bool:

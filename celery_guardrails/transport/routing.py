@@ -1,40 +1,190 @@
 """Where a message came from and how to send one there again.
 
-Owns the step from exchange and routing key to a queue, which each transport needs in its own way.
+Owns the step from exchange and routing key to a queue, which each transport needs in its own way. Messages that have
+waited on RabbitMQ arrive by an exchange and with a key of the delay's: here, and only here, they are read as what
+they were.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from celery import Celery
+from celery.utils.quorum_queues import detect_quorum_queues
 from kombu import Queue
 
 from celery_guardrails.letters.replay import ReplayMessage
 from celery_guardrails.transport.publisher import Envelope
 
-__all__ = ["address", "is_amqp", "queue_name", "queues_for"]
+__all__ = [
+    "DELAY_EXCHANGE",
+    "ROUTE",
+    "Origin",
+    "address",
+    "came_from",
+    "caught_elsewhere",
+    "consumed_from",
+    "delay_word",
+    "is_amqp",
+    "known_queue",
+    "queue_name",
+    "queues_for",
+    "restore",
+    "straight",
+]
+
+DELAY_EXCHANGE = "celery_delayed_delivery"
+"""Where RabbitMQ's delay levels hand over what is due."""
+
+_OURS = "guardrails="
+
+ROUTE = "guardrails_route"
+"""Header of a message that goes straight to its queue: exchange and routing key of its first publish, and the queue."""
+
+# The exchange of a delivery is the last one that it was published to: a level's, or the one behind all levels.
+_LEVEL = re.compile(r"(?:.+_)?celery_delayed_(?:\d\d?|delivery)")
+_DELAYED = re.compile(r"(?:[01]\.){28}(.+)", re.DOTALL)
+
+
+class Origin(NamedTuple):
+    """Where a message came from: its queue, `None` where nobody can tell, and how it was addressed at first."""
+
+    queue: str | None
+    exchange: str
+    routing_key: str
+
+
+def came_from(
+    app: Celery, exchange: str, routing_key: str, headers: Mapping[str, Any] | None = None, queue: str | None = None
+) -> Origin:
+    """Where a message with this delivery information came from.
+
+    Args:
+        app: the application that knows the queues.
+        exchange: the delivery's; "" is the default exchange.
+        routing_key: the delivery's.
+        headers: the message's.
+        queue: the queue that it was consumed from, where the worker can tell (`consumed_from`).
+    """
+    delayed = _DELAYED.fullmatch(routing_key) if _LEVEL.fullmatch(exchange) else None
+    if delayed is not None and delayed[1].startswith(_OURS):
+        exchange, routing_key = "", delayed[1][len(_OURS) :].replace("%2E", ".").replace("%25", "%")
+    elif delayed is not None:
+        return _delayed_by_celery(app, delayed[1], queue)
+    if exchange:
+        return Origin(queue or _only(app, queues_for(app, exchange, routing_key)), exchange, routing_key)
+    route = (headers or {}).get(ROUTE)
+    if isinstance(route, (list, tuple)) and len(route) == 3 and route[2] == routing_key:
+        return Origin(routing_key, str(route[0]), str(route[1]))
+    return Origin(routing_key, "", routing_key)
+
+
+def delay_word(queue: str) -> str:
+    """The last word of a delayed message's routing key, which stands for its queue.
+
+    One word, like no other: where Celery sees quorum queues it binds `#.mail` to the exchange behind the levels for a
+    routing key `mail`, and `#.mail.#` for `mail.#`; either would catch what is for a queue `billing.mail`.
+    """
+    return _OURS + queue.replace("%", "%25").replace(".", "%2E")
+
+
+def caught_elsewhere(app: Celery, delayed_key: str) -> bool:
+    """Whether a binding that Celery makes for the application's own queues takes this delayed message, too.
+
+    Only one of nothing but wildcards does.
+    """
+    if not detect_quorum_queues(app, "amqp")[0]:
+        return False
+    known: Mapping[str, Any] = app.amqp.queues
+    keys = {
+        each.routing_key or ""
+        for queue in known.values()
+        for each in ([queue] if queue.exchange else queue.bindings or ())
+        if each.exchange.type != "direct"
+    }
+    return any(_matches("topic", key if key.startswith("#") else f"#.{key}", delayed_key) for key in keys)
+
+
+def consumed_from(message: Any) -> str | None:
+    """The queue that the worker consumed a message from, where the transport tells (RabbitMQ); else `None`."""
+    tag = (message.delivery_info or {}).get("consumer_tag")
+    consumer = getattr(getattr(message.channel, "callbacks", {}).get(tag), "__self__", None)
+    tags: Mapping[str, str] = getattr(consumer, "_active_tags", {})
+    return next((queue for queue, known in tags.items() if known == tag), None)
+
+
+def restore(app: Celery, message: Any, delivery: MutableMapping[str, Any]) -> None:
+    """Make a request's delivery information say how the message was addressed at first, and which queue it came from.
+
+    Costs nothing where a message came by the default exchange, as nearly all do.
+    """
+    exchange, headers = delivery.get("exchange") or "", message.headers or {}
+    if exchange or ROUTE in headers:
+        key = delivery.get("routing_key") or ""
+        queue, exchange, key = came_from(app, exchange, key, headers, consumed_from(message))
+        delivery.update(exchange=exchange, routing_key=key)
+        if queue is not None:
+            delivery["queue"] = queue
+
+
+def straight(envelope: Envelope, queue: str) -> Envelope:
+    """The same message to one queue only, with a note of how it was addressed."""
+    if not envelope.exchange:
+        return envelope
+    headers = {**envelope.headers, ROUTE: [envelope.exchange, envelope.routing_key, queue]}
+    return replace(envelope, exchange="", routing_key=queue, headers=headers)
 
 
 def queue_name(app: Celery, exchange: str, routing_key: str) -> str:
     """The queue from which a message with this delivery information came, as far as the application knows."""
-    if not exchange:
-        return routing_key
+    origin = came_from(app, exchange, routing_key)
+    if origin.queue is not None:
+        return origin.queue
+    known: Mapping[str, Any] = app.amqp.queues
     found = queues_for(app, exchange, routing_key)
     if not found:
-        known: Mapping[str, Any] = app.amqp.queues
         found = [queue for queue in known.values() if queue.exchange is not None and queue.exchange.name == exchange]
         if len(found) != 1:
-            return routing_key
+            return origin.routing_key
     return str(found[0].name)
+
+
+def known_queue(app: Celery, name: str) -> Queue | None:
+    """The application's queue of this name on the broker; a `Broadcast` is known to it by another."""
+    known: Mapping[str, Any] = app.amqp.queues
+    if name in known and known[name].name == name:
+        return known[name]
+    return next((queue for queue in known.values() if queue.name == name), None)
 
 
 def queues_for(app: Celery, exchange: str, routing_key: str) -> list[Queue]:
     """The application's queues that a named exchange gives a message with this routing key to."""
     known: Mapping[str, Any] = app.amqp.queues
     return [queue for queue in known.values() if _takes(queue, exchange, routing_key)]
+
+
+def _delayed_by_celery(app: Celery, routing_key: str, queue: str | None) -> Origin:
+    """Celery and kombu delay what goes to topic and fanout exchanges of quorum queues, and forget the exchange."""
+    known: Mapping[str, Any] = app.amqp.queues
+    topics = [each for each in known.values() if each.exchange is not None and each.exchange.type != "direct"]
+    found = [each for each in topics if _takes(each, each.exchange.name, routing_key)]
+    name = queue or _only(app, found)
+    exchange = next((each.exchange.name for each in found if each.name == name), None)
+    if exchange is not None:
+        return Origin(name, exchange, routing_key)
+    return Origin(name, "", name) if name else Origin(None, DELAY_EXCHANGE, routing_key)
+
+
+def _only(app: Celery, found: Iterable[Queue]) -> str | None:
+    """The name of the only queue, or of the only one that this worker consumes."""
+    names = [str(queue.name) for queue in found]
+    if len(names) > 1:
+        consumed = {queue.name for queue in app.amqp.queues.consume_from.values()}
+        names = [name for name in names if name in consumed]
+    return names[0] if len(names) == 1 else None
 
 
 def _takes(queue: Queue, exchange: str, routing_key: str) -> bool:
@@ -65,11 +215,14 @@ def address(app: Celery, message: ReplayMessage) -> tuple[Envelope, list[Queue]]
     """The envelope that sends a replayed message to where the original was, and the queues to declare for it.
 
     A queue that the application does not know is not declared, so that it cannot be created with wrong arguments.
-    Without AMQP a named exchange without bindings drops silently: there the queue itself is the address.
+    Without AMQP a named exchange without bindings drops silently: there the queue itself is the address. So it is
+    where an exchange would hand the message to other queues, too, which had theirs at the time.
     """
     known: Mapping[str, Any] = app.amqp.queues
     declare = [known[message.queue]] if message.queue in known else []
-    exchange, routing_key = message.exchange, message.routing_key
+    _, exchange, routing_key = came_from(
+        app, message.exchange, message.routing_key, message.headers, message.queue or None
+    )
     if exchange and not declare and not is_amqp(app):
         exchange, routing_key = "", message.queue
     envelope = Envelope(
@@ -82,4 +235,6 @@ def address(app: Celery, message: ReplayMessage) -> tuple[Envelope, list[Queue]]
         properties=message.properties,
         priority=message.priority,
     )
+    if declare and len(queues_for(app, exchange, routing_key)) > 1:
+        envelope = straight(envelope, message.queue)
     return envelope, declare

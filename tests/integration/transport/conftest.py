@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from celery import Celery
 
 from celery_guardrails.transport.publisher import Publisher
 from tests.conftest import Broker
+from tests.integration.transport.dock import Dock
 
 
 class Line:
@@ -40,3 +42,28 @@ def line(broker: Broker) -> Iterator[Line]:
     yield made
     made.publisher.close()
     made.app.close()
+
+
+@pytest.fixture
+def dock(line: Line, tmp_path: Path) -> Dock:
+    return Dock(line, tmp_path)
+
+
+@pytest.fixture
+def on_rabbitmq(rabbitmq_broker: Broker, tmp_path: Path) -> Iterator[Dock]:
+    """A dock on RabbitMQ, whose publisher gives up after half a second."""
+    line = Line(rabbitmq_broker, timeout=0.5)
+    yield Dock(line, tmp_path)
+    line.publisher.close()
+    line.app.close()
+
+
+@pytest.fixture
+def away(broker: Broker, tmp_path: Path) -> Iterator[Dock]:
+    """A dock whose broker is away."""
+    dock = Dock(Line(broker, timeout=0.5), tmp_path)
+    broker.server.stop()
+    yield dock
+    broker.server.start()
+    dock.line.publisher.close()
+    dock.line.app.close()

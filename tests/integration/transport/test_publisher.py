@@ -221,7 +221,7 @@ def test_several_addresses_are_tried_in_turn(broker: Broker) -> None:
 
 
 def test_no_more_than_ten_connections_are_kept(line: Line) -> None:
-    lines = [line.publisher._take() for _ in range(12)]
+    lines = [line.publisher._take(4.0) for _ in range(12)]
     for each in lines:
         line.publisher._give(each)
     assert len(line.publisher._idle) == 10

@@ -1,0 +1,40 @@
+"""AMQP properties that the client library cannot read: a date after the year 9999, text that is no UTF-8, deep tables.
+
+Owns that such a message arrives, with its properties as bytes, where otherwise the connection breaks on it, again and
+again. It must not know what becomes of the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["UNREAD", "read_whatever_comes"]
+
+UNREAD = "guardrails_unread"
+"""The property that holds, as hexadecimal text, what could not be read; `UNREAD + "_because"` says why."""
+
+
+def read_whatever_comes() -> None:
+    """Have this process receive AMQP messages whatever their properties are; doing it again changes nothing."""
+    try:
+        from amqp.serialization import PROPERTY_CLASSES
+        from amqp.spec import Basic
+    except ImportError:  # another release of the client, or none: its own reader stays
+        return
+    read = PROPERTY_CLASSES[Basic.CLASS_ID]
+    if not hasattr(read, UNREAD):
+        PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant(read)
+
+
+def _tolerant(read: Callable[..., Any]) -> Callable[..., Any]:
+    def read_or_keep(buf: Any, offset: int) -> tuple[dict[str, Any], int]:
+        try:
+            properties, end = read(buf, offset)
+        except Exception as exc:  # noqa: BLE001 whatever it stumbles over, the message must not end the connection
+            because = f"{type(exc).__name__}: {exc}"[:200]
+            return {UNREAD: bytes(buf[offset:]).hex(), f"{UNREAD}_because": because}, len(buf)
+        return properties, end
+
+    setattr(read_or_keep, UNREAD, True)
+    return read_or_keep

@@ -1,0 +1,281 @@
+"""A Redis channel that never holds a message outside Redis: taking one and recording it is one step.
+
+    take (script) ── something ──> hand on ──> take ...
+        └── nothing ──> peek: wait until the likeliest list has something, at most 0.1 s ──> take ...
+
+kombu pops a message and records it afterwards: whatever dies in between takes the message along. A peek is a
+`BLMOVE` of a list onto itself, which changes nothing. Owns the waiting and the handing on; kombu owns all else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections import deque
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from kombu.utils.scheduling import priority_cycle
+
+from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.qos import TakingQoS
+from celery_guardrails.transport.redis.quarantine import bury, set_aside
+from celery_guardrails.transport.redis.record import Unreadable
+from celery_guardrails.transport.redis.restore import quarantine_key
+from celery_guardrails.transport.redis.script import TAKE
+
+__all__ = ["TakenMessage", "TakingChannel"]
+
+_MOST = 10
+"""Messages a take: enough to save round trips, few enough to be handed on before the next events."""
+_PEEK = 0.1
+"""Seconds for which a message in another list than the likeliest may wait."""
+
+
+class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
+    """A message whose delivery tag is the one that it was taken with.
+
+    The tag in its properties may be shared: kombu gives all queues of a binding the same one.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        tag = getattr(channel, "handing_on", None)
+        if tag is None:
+            super().__init__(payload, channel=channel, **kwargs)
+            return
+        try:
+            super().__init__(payload, channel=channel, **kwargs)
+        except Exception as exc:
+            raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
+        self.delivery_tag = tag
+
+
+class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
+    """A channel that takes by script. Mix it in before the transport's own channel, and set `custody`.
+
+    Attributes:
+        custody: what its worker holds.
+        handing_on: the tag of the message that is being handed to its consumer.
+    """
+
+    Message = TakenMessage
+    QoS = TakingQoS
+    custody: Custody
+    handing_on: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._asked: str | None = None
+        self._sent: list[str] = []
+        self._found_nothing = self._script_missing = False
+        self._undelivered: deque[tuple[str, str, bytes]] = deque()
+        self._prefix, self._numbers = f"{uuid.uuid4().hex}-", itertools.count()
+        self._likeliest: tuple[str, int] | None = None
+        self._lists: dict[str, list[str]] = {}
+        self._order: list[str] = []
+        self._pause: tuple[Any, ...] | None = None
+        self._own: Any = None
+        super().__init__(*args, **kwargs)
+        # Without acknowledgements there is nothing to keep: kombu's own way.
+        self._kombu_way = not self.ack_emulation
+        self._own = self.own_client
+        self.custody.add(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed or given up, and holds only what still runs."""
+        return bool(self._closing or self.connection is None)
+
+    @property
+    def own_client(self) -> Any:
+        """A client that puts no prefix before keys (kombu's would prefix a script's first key only)."""
+        if self._own is not None and self.is_over:
+            return self._own  # closed, but for the acknowledgements of what still runs
+        pool = self.pool
+        if self._own is None or self._own.connection_pool is not pool:
+            self._own = redis.Redis(connection_pool=pool)
+        return self._own
+
+    def whole(self, key: str) -> str:
+        """A key as Redis has it, with the application's prefix."""
+        return str(self.global_keyprefix) + key
+
+    def held(self) -> list[str]:
+        """The tags that this channel has taken and not acknowledged; safe from any thread."""
+        qos = self._qos
+        return qos.held() if isinstance(qos, TakingQoS) else []
+
+    def close(self) -> None:
+        """Close, and give back what does not run, even where the server is gone and kombu gives up half way."""
+        self._closing = True
+        try:
+            super().close()
+        finally:
+            self.retire()
+
+    def retire(self) -> None:
+        """Give back what does not run, now that nothing more arrives here; what runs can be acknowledged still."""
+        self._closing = True
+        if isinstance(self._qos, TakingQoS):
+            self._qos.restore_unacked_once()
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Start a consumer. One that never acknowledges puts the whole channel on kombu's own way."""
+        if no_ack and queue not in self._fanout_queues:
+            self._kombu_way = True
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self._doubt()
+        if self._kombu_way:
+            if timeout is None:
+                super()._brpop_start()
+            else:
+                super()._brpop_start(timeout)
+            return
+        queues = list(self._queue_cycle.consume(len(self.active_queues)))
+        if not queues:
+            return
+        connection = self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        if self._undelivered:
+            self._asked = "PING"
+            connection.send_command("PING")
+        elif self._found_nothing:
+            self._asked = "BLMOVE"
+            connection.send_command(*self._peek(queues))
+        else:
+            self._send_take(connection, queues)
+
+    def _send_take(self, connection: Any, queues: list[str]) -> None:
+        room = self.qos.can_consume_max_estimate()
+        most = _MOST if room is None else max(1, min(room, _MOST))
+        first = next(self._numbers)
+        self._numbers = itertools.count(first + most)
+        self._sent = [f"{self._prefix}{number}" for number in range(first, first + most)]
+        self._order = queues
+        turns = 0 if isinstance(self._queue_cycle, priority_cycle) else 1
+        lists = [self._lists_of(queue) for queue in queues]
+        keys = [
+            self.whole(self.unacked_key), self.whole(self.unacked_index_key), quarantine_key(self),
+            *(each[place] for place in range(len(self.priority_steps)) for each in lists),
+        ]  # fmt: skip
+        name, script = ("EVAL", TAKE.text) if self._script_missing else ("EVALSHA", TAKE.sha)
+        self._asked = "TAKE"
+        connection.send_command(name, script, len(keys), *keys, most, turns, self._prefix, first, *queues)
+
+    def _lists_of(self, queue: str) -> list[str]:
+        found = self._lists.get(queue)
+        if found is None:
+            found = [self.whole(self._q_for_pri(queue, step)) for step in self.priority_steps]
+            self._lists[queue] = found
+        return found
+
+    def _peek(self, queues: list[str]) -> tuple[Any, ...]:
+        if self._pause is not None:
+            return self._pause
+        queue, place = self._likeliest or (queues[0], 0)
+        if queue not in queues:
+            queue, place = queues[0], 0
+        key = self._lists_of(queue)[place]
+        return ("BLMOVE", key, key, "RIGHT", "RIGHT", _PEEK)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        asked = self._asked
+        if asked is None:
+            return super()._brpop_read(**options)
+        reply = self._reply(asked)
+        if asked == "BLMOVE":
+            self._found_nothing = False
+        elif asked == "TAKE":
+            self._note(reply)
+        if self._closing or not self._undelivered:
+            raise Empty()
+        while self._undelivered:
+            self._hand_on(*self._undelivered.popleft())
+        return True
+
+    def _reply(self, asked: str) -> Any:
+        try:
+            reply = self.client.parse_response(self.client.connection, asked)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        except self.ResponseError as exc:
+            self._asked = None
+            if not self._understood(asked, exc):
+                raise
+            raise Empty() from exc
+        finally:
+            self._in_poll = None
+            # kombu 5.5 has no such thing
+            getattr(self, "_flush_brpop_reauth", bool)()
+        self._asked = None
+        return reply
+
+    def _understood(self, asked: str, exc: Exception) -> bool:
+        """Whether an error says only that another command is needed, which the next round then sends."""
+        if asked == "TAKE" and isinstance(exc, redis.exceptions.NoScriptError):
+            self._script_missing = True
+        elif asked == "BLMOVE" and self._pause is None and "unknown command" in str(exc).lower():
+            # before Redis 6.2: waiting for a key that nobody writes
+            self._pause = ("BLPOP", self.whole("guardrails.never"), _PEEK)
+        elif asked == "BLMOVE" and self._pause is not None and "not an integer" in str(exc).lower():
+            self._pause = ("BLPOP", self.whole("guardrails.never"), 1)
+        else:
+            return False
+        return True
+
+    def _note(self, reply: list[Any]) -> None:
+        late = monotonic() - self._brpop_sent_at > self.visibility_timeout / 3
+        self._sent = []
+        self._script_missing = False
+        self._found_nothing = not reply
+        for place, tag, text in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+            queue = self._order[place % len(self._order)]
+            self._likeliest = (queue, place // len(self._order))
+            self._queue_cycle.rotate(queue)
+            if not tag:
+                bury(self.own_client, quarantine_key(self), bytes_to_str(text), self.custody.quarantined)
+            elif not late or self.own_client.execute_command("HEXISTS", self.whole(self.unacked_key), tag):
+                # a worker that slept over the answer may have lost it to another one
+                name = bytes_to_str(tag)
+                self.qos.reserve(name)
+                self._undelivered.append((name, queue, text))
+
+    def _hand_on(self, tag: str, queue: str, text: bytes) -> None:
+        if queue not in self.connection._callbacks:  # its consumer was cancelled meanwhile
+            self.qos.restore_by_tag(tag)
+            self.qos._quick_ack(tag)
+            return
+        self.handing_on = tag
+        try:
+            self.connection._deliver(self._read(text), queue)
+        except Unreadable:
+            set_aside(self, self.own_client, tag, queue, text)
+            self.qos._quick_ack(tag)
+            bury(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
+        finally:
+            self.handing_on = None
+
+    def _read(self, text: bytes) -> Any:
+        try:
+            return loads(bytes_to_str(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as exc:
+            raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        if self._in_poll is connection:
+            self._doubt()
+        super()._on_connection_disconnect(connection)
+
+    def _doubt(self) -> None:
+        """Nobody will read the answer to what was asked last: its messages, if any, are to be given back."""
+        if self._asked == "TAKE":
+            self.custody.doubt(self._sent)
+        self._asked = None
+        self._sent = []

@@ -1,0 +1,131 @@
+"""A connection to Redis of our own, for what is not consuming: leases, restoring, what waits.
+
+Owns opening, timeouts, forks and giving up. kombu's channel says where Redis is (TLS, sentinel, sockets) and how keys
+and messages look; commands go through a client that puts no prefix before keys, because scripts name them whole.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+from celery import Celery
+from kombu import Connection
+
+from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.connection import connection_errors
+
+__all__ = ["Line"]
+
+_T = TypeVar("_T")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_QUICK, _AWAY = 0.5, 5.0
+"""Seconds for one try, and for which it stays so few, where Redis was away just now."""
+_CONNECTIONS = 100
+"""Threads or greenlets of one process that may use a line at once."""
+
+
+class Line:
+    """A line to an application's Redis, opened when it is first needed. Safe from any thread, and after a fork.
+
+    Args:
+        app: the application.
+        timeout: seconds for each address, and for each answer.
+        read: the broker that is read from, where it is another one than the one that is written to.
+    """
+
+    def __init__(self, app: Celery, timeout: float, read: bool = False) -> None:
+        self._app = app
+        self._timeout = timeout
+        self._open = app.connection_for_read if read else app.connection_for_write
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        self._channel: Any = None
+        self._client: Any = None
+        self._away_until = 0.0
+
+    def once(self, act: Callable[[Any, Any], _T]) -> _T:
+        """Call `act(channel, client)`, and let go of the connection when that fails.
+
+        Raises:
+            Exception: whatever it raised; what a broken connection or a refusing server raises among it.
+        """
+        channel, client = self._opened()
+        try:
+            return act(channel, client)
+        except (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            self._drop(client)
+            raise
+
+    def until(self, act: Callable[[Any, Any], _T], seconds: float, where: str) -> _T:
+        """The same, tried again for so many seconds while Redis is away.
+
+        Args:
+            act: what to do; it may be done twice if an answer gets lost.
+            seconds: how long to try.
+            where: the queue that the error names.
+
+        Raises:
+            PublishError: Redis did not answer in time, or refuses.
+        """
+        began = time.monotonic()
+        ends = began + (seconds if began >= self._away_until else min(_QUICK, seconds))
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return self.once(act)
+            except PublishError:
+                raise
+            except Exception as exc:
+                away = isinstance(exc, (*connection_errors(None), redis.exceptions.RedisError))
+                if not away or time.monotonic() + pause >= ends:
+                    self._away_until = time.monotonic() + _AWAY
+                    raise PublishError(where, f"{type(exc).__name__}: {exc}") from exc
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def close(self) -> None:
+        """Let go of the connection; the next use opens another."""
+        self._drop(self._client)
+
+    def _opened(self) -> tuple[Any, Any]:
+        with self._lock:
+            if self._pid != os.getpid():
+                # a fork inherits its parent's sockets: leave them alone
+                self._connection = self._channel = self._client = None
+                self._pid = os.getpid()
+            if self._client is None:
+                connection = self._connected()
+                self._connection, self._channel = connection, connection.default_channel
+                self._client = redis.Redis(connection_pool=self._channel.pool)
+            return self._channel, self._client
+
+    def _connected(self) -> Connection:
+        connection = self._open(connect_timeout=self._timeout, heartbeat=0)
+        options = connection.transport_options
+        try:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                options[name] = min(self._timeout, options.get(name) or self._timeout)
+            options["max_connections"] = max(_CONNECTIONS, options.get("max_connections") or 0)
+            connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
+        except BaseException:
+            connection.release()
+            raise
+        return connection
+
+    def _drop(self, client: Any) -> None:
+        with self._lock:
+            if client is None or client is not self._client:
+                return  # somebody else has opened another one meanwhile
+            connection, self._connection, self._channel, self._client = self._connection, None, None, None
+            if self._pid != os.getpid() or connection is None:
+                return
+            try:
+                connection.release()
+            except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
+                return

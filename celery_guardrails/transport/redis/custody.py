@@ -1,0 +1,69 @@
+"""What one worker holds of Redis: its channels, and the takes whose answer never came.
+
+Owns the knowledge that outlives a channel. A take that was sent on a connection that then broke may have happened or
+not; its tags are known, because the worker made them, so its messages can be given back as soon as Redis answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__all__ = ["Custody", "Quarantined"]
+
+Quarantined = Callable[[bytes, str, str], bool]
+"""Called with an unreadable item, its queue and its tag; `True` when it is safe elsewhere and may be removed."""
+
+_DOUBT = 120.0
+"""Seconds for which an unanswered take may still happen: a paused server works off what it has read already."""
+
+
+class Custody:
+    """What a worker holds.
+
+    Args:
+        quarantined: takes unreadable items.
+        running: gives the tags of messages whose tasks run and go on running when a connection is lost.
+    """
+
+    def __init__(self, quarantined: Quarantined, running: Callable[[], set[str]] = set) -> None:
+        self.quarantined = quarantined
+        self.running = running
+        self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._doubtful: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, channel: Any) -> None:
+        """A channel of this worker."""
+        with self._lock:
+            self._channels.add(channel)
+
+    def doubt(self, tags: Iterable[str]) -> None:
+        """These tags were sent with a take that was not answered."""
+        until = time.monotonic() + _DOUBT
+        with self._lock:
+            self._doubtful.update(dict.fromkeys(tags, until))
+
+    def doubtful(self) -> list[str]:
+        """Tags of takes that were not answered, the last two minutes' worth."""
+        now = time.monotonic()
+        with self._lock:
+            self._doubtful = {tag: until for tag, until in self._doubtful.items() if until > now}
+            return list(self._doubtful)
+
+    def retire(self) -> None:
+        """The connection is lost, and all channels with it: keep what runs, and have the rest given back."""
+        for channel in self.channels():
+            channel.retire()
+
+    def channels(self) -> list[Any]:
+        """The channels that are in use."""
+        with self._lock:
+            return list(self._channels)
+
+    def held(self) -> list[str]:
+        """The tags of all messages that this worker has taken and not acknowledged."""
+        return [tag for channel in self.channels() for tag in channel.held()]

@@ -1,0 +1,57 @@
+"""How messages are written down in Redis: kombu's record of an unacknowledged one, and ours of an unreadable item.
+
+    unacked:    tag -> JSON [message, exchange, routing key]        (kombu's; the take writes "" and the queue)
+    quarantine: tag -> <bytes of the queue's name>:<queue><item>    (ours; the item is any bytes)
+
+Pure: no connection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.utils.json import dumps, loads
+
+__all__ = ["Unreadable", "quarantined", "read_quarantined", "read_unacked", "redelivered"]
+
+
+class Unreadable(Exception):
+    """What was taken is no message that kombu can make sense of."""
+
+
+def read_unacked(record: bytes) -> tuple[dict[str, Any], str, str]:
+    """The message, exchange and routing key of an unacknowledged message.
+
+    Raises:
+        Unreadable: it is not of kombu's form.
+    """
+    try:
+        message, exchange, routing_key = loads(record.decode())
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise Unreadable(f"a record of {len(record)} bytes: {type(exc).__name__}") from exc
+    if not isinstance(message, dict):
+        raise Unreadable(f"a record of {len(record)} bytes: its message is not a mapping")
+    return message, str(exchange or ""), str(routing_key or "")
+
+
+def redelivered(message: dict[str, Any]) -> str:
+    """The text of a message that goes back to its queue, marked as kombu marks it."""
+    headers, properties = message.get("headers"), message.get("properties")
+    if isinstance(headers, dict):
+        headers["redelivered"] = True
+    if isinstance(properties, dict) and isinstance(properties.get("delivery_info"), dict):
+        properties["delivery_info"]["redelivered"] = True
+    return str(dumps(message))
+
+
+def quarantined(queue: str, item: bytes) -> bytes:
+    """How an unreadable item is kept."""
+    name = queue.encode()
+    return b"%d:%s%s" % (len(name), name, item)
+
+
+def read_quarantined(kept: bytes) -> tuple[str, bytes]:
+    """The queue and the item."""
+    length, _, rest = kept.partition(b":")
+    size = int(length)
+    return rest[:size].decode(errors="replace"), rest[size:]

@@ -1,0 +1,138 @@
+"""What has to be done for a broker now and then, by workers and guardians alike: ship the spool, release what is due.
+
+Owns how often, and that a broker that is away is asked less and less, and told of once. The shape is that of the
+guardian's services: `name`, `every`, `run_once(now, flush)`.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from celery_guardrails.errors import PublishError, SpoolError
+from celery_guardrails.transport.shipping import Shipper
+from celery_guardrails.transport.waiting.protocol import Waiting
+
+__all__ = ["SpoolShipping", "WaitingRelease"]
+
+logger = logging.getLogger("celery_guardrails.transport")
+
+_AT_ONCE = timedelta(0)
+
+
+class _Patience:
+    """How long to leave alone what does not answer: 1 second, twice as long each time, at most 5."""
+
+    def __init__(self) -> None:
+        self._until: datetime | None = None
+        self._pause = timedelta(seconds=1)
+
+    def allows(self, now: datetime) -> bool:
+        """Whether it may be asked."""
+        # a clock that was set back must not make it wait for hours
+        return self._until is None or not timedelta(0) < self._until - now <= self._pause
+
+    def fail(self, now: datetime) -> bool:
+        """It did not answer; returns whether that is new."""
+        first = self._until is None
+        self._pause = timedelta(seconds=1) if first else min(2 * self._pause, timedelta(seconds=5))
+        self._until = now + self._pause
+        return first
+
+    def succeed(self) -> bool:
+        """It answered; returns whether that is new."""
+        first, self._until = self._until is not None, None
+        return first
+
+
+class SpoolShipping:
+    """Ships the spool: at once, then every 5 seconds while there is something in it.
+
+    Args:
+        shipper: knows the spool and the broker.
+    """
+
+    name = "spool"
+
+    def __init__(self, shipper: Shipper) -> None:
+        self._shipper = shipper
+        self._patience = _Patience()
+        self._more = False
+
+    @property
+    def every(self) -> timedelta:
+        """5 seconds; at once where a pass ended before the entries did."""
+        return _AT_ONCE if self._more else timedelta(seconds=5)
+
+    def run_once(self, now: datetime, flush: bool) -> int:
+        """Ship what the broker takes; returns how many entries. `flush`: all of them, however it was before.
+
+        Never raises: what keeps it from shipping is logged, once.
+        """
+        self._more = False
+        spool = self._shipper.spool
+        if spool.is_empty() or not (flush or self._patience.allows(now)):
+            return 0
+        most = 1_000_000 if flush else 500
+        try:
+            shipped = self._shipper.ship(now, most)
+        except Exception as exc:
+            if self._patience.fail(now):
+                # a `SpoolError` says all there is to say
+                trace = not isinstance(exc, SpoolError)
+                logger.warning("%s; what is in it is shipped when that is mended", exc, exc_info=trace)
+            return 0
+        if shipped.count:
+            logger.warning("%d shipped from the spool %s, %d left", shipped.count, spool.directory, shipped.left)
+        if shipped.away is None:
+            self._patience.succeed()
+            self._more = shipped.count >= most and shipped.left > 0
+        elif self._patience.fail(now):
+            logger.warning("%d wait in the spool %s for the broker: %s", shipped.left, spool.directory, shipped.away)
+        return shipped.count
+
+
+class WaitingRelease:
+    """Moves messages that are due to their queues: every second, every quarter of one while there are some.
+
+    Args:
+        waiting: where they wait; needed only where it is `released`.
+    """
+
+    name = "waiting"
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._patience = _Patience()
+        self._lively = 0
+
+    @property
+    def every(self) -> timedelta:
+        """A second, or a quarter."""
+        return timedelta(milliseconds=250 if self._lively else 1000)
+
+    def run_once(self, now: datetime, flush: bool) -> int:
+        """Move them, and return how many. Never raises: what keeps it from that is logged, once."""
+        if not self._patience.allows(now) and not flush:
+            return 0
+        self._lively = max(0, self._lively - 1)
+        moved, most = 0, 1000
+        try:
+            for _ in range(10):
+                count = self._waiting.release_due(now, most)
+                moved += count
+                if count < most:
+                    break
+        except Exception as exc:
+            if self._patience.fail(now):
+                # a `PublishError` says all there is to say
+                trace = not isinstance(exc, PublishError)
+                logger.warning(
+                    "waiting tasks that are due cannot be moved to their queues yet: %s", exc, exc_info=trace
+                )
+        else:
+            if self._patience.succeed():
+                logger.warning("waiting tasks that are due are moved to their queues again")
+        if moved:
+            self._lively = 20
+        return moved

@@ -1,0 +1,164 @@
+"""Publishing what the spool holds, once the broker is back.
+
+Owns the order (the oldest first), when to stop (at the first sign that the broker is away: no timeout for each file),
+and what to do with an entry that the broker refuses: it stays, with a warning, and blocks no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from amqp.exceptions import MessageNacked
+from kombu import Queue
+
+from celery_guardrails.errors import PublishError, SpoolError
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.transport.spool import Claim, Spool
+from celery_guardrails.transport.spooled import Spooled
+from celery_guardrails.transport.waiting.protocol import Waiting
+
+__all__ = ["Shipped", "Shipper"]
+
+logger = logging.getLogger("celery_guardrails.transport")
+
+_FIRST_REST, _LONGEST_REST = 5.0, 60.0
+
+Address = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What a pass did: `count` entries are with the broker, `left` are not yet.
+
+    `away` says in words why it stopped, `None` where the broker took what it was given; `refused` counts the entries
+    of `left` that it refuses, or whose address it refused a moment ago.
+    """
+
+    count: int
+    left: int
+    refused: int = 0
+    away: str | None = None
+
+
+@dataclass(slots=True)
+class _Rest:
+    """An address that is left alone for a while, because the broker refuses it."""
+
+    until: float
+    seconds: float
+
+
+class Shipper:
+    """Ships a spool, pass by pass; remembers between them what the broker refuses.
+
+    Args:
+        spool: the entries.
+        publisher: publishes what is to run at once, and dead letters.
+        waiting: takes the retries whose time has not come.
+        queues: the queues to declare for an entry.
+    """
+
+    def __init__(
+        self, spool: Spool, publisher: Publisher, waiting: Waiting, queues: Callable[[Spooled], Iterable[Queue]]
+    ) -> None:
+        self.spool = spool
+        self._publisher = publisher
+        self._waiting = waiting
+        self._queues = queues
+        self._rests: dict[Address, _Rest] = {}
+        self._addresses: dict[str, Address] = {}  # of entries that were refused
+        self._suspects: set[str] = set()  # at which a pass stopped: the others go first next time
+
+    def ship(self, now: datetime, most: int = 500) -> Shipped:
+        """Publish up to `most` entries, and remove those that the broker has confirmed.
+
+        Args:
+            now: this instant; a retry that is due later waits for the rest of its delay.
+            most: entries.
+
+        Raises:
+            SpoolError: the directory cannot be read or written.
+        """
+        names = self.spool.names()
+        self._forget_all_but(names)
+        count = refused = 0
+        for name in sorted(names, key=lambda name: (name in self._suspects, name)):
+            if count >= most:
+                break
+            if self._is_resting(self._addresses.get(name)):
+                refused += 1
+                continue
+            claim = self.spool.claim(name)
+            if claim is None:
+                continue
+            try:
+                took = self._took(claim, now)
+            except SpoolError:
+                raise
+            except Exception as exc:  # noqa: BLE001 whatever it is, the entry is kept and the next pass tells
+                self._suspects.add(claim.name)
+                return Shipped(count, len(names) - count, refused, f"{type(exc).__name__}: {exc}")
+            count += took
+            refused += not took
+        return Shipped(count, len(names) - count, refused)
+
+    def _took(self, claim: Claim, now: datetime) -> bool:
+        """Whether the broker took this entry; raises where it is not there to say so."""
+        address = _address(claim.entry)
+        if self._is_resting(address):
+            self._addresses[claim.name] = address
+            claim.release()
+            return False
+        try:
+            self._publish(claim.entry, now)
+        except Exception as exc:
+            claim.release()
+            if not _is_refusal(exc):
+                raise
+            self._addresses[claim.name] = address
+            self._rest(address, claim.entry, exc)
+            return False
+        claim.done()
+        self._rests.pop(address, None)
+        logger.info("%s is shipped from the spool", claim.entry.what)
+        return True
+
+    def _publish(self, entry: Spooled, now: datetime) -> None:
+        declare = list(self._queues(entry))
+        delay = (entry.due_at - now).total_seconds() if entry.due_at else 0.0
+        if delay > 0:
+            self._waiting.publish(entry.envelope, declare, delay)
+        else:
+            self._publisher.publish(entry.envelope, declare)
+
+    def _forget_all_but(self, names: list[str]) -> None:
+        self._suspects.intersection_update(names)
+        self._addresses = {name: self._addresses[name] for name in names if name in self._addresses}
+
+    def _is_resting(self, address: Address | None) -> bool:
+        rest = self._rests.get(address) if address else None
+        return rest is not None and time.monotonic() < rest.until
+
+    def _rest(self, address: Address, entry: Spooled, exc: Exception) -> None:
+        """Leave an address alone for a while, and every entry for it."""
+        before = self._rests.get(address)
+        seconds = min(2 * before.seconds, _LONGEST_REST) if before else _FIRST_REST
+        self._rests[address] = _Rest(time.monotonic() + seconds, seconds)
+        if before is None:
+            logger.warning(
+                "%s stays in the spool %s, as does whatever has the same address: the broker refuses it (%s)",
+                entry.what, self.spool.directory, exc,
+            )  # fmt: skip
+
+
+def _address(entry: Spooled) -> Address:
+    return entry.envelope.exchange, entry.envelope.routing_key
+
+
+def _is_refusal(exc: Exception) -> bool:
+    """Whether the broker is there, and takes other messages: a queue that is full says so of its own messages only."""
+    return isinstance(exc, PublishError) and (exc.refused or isinstance(exc.__cause__, MessageNacked))

@@ -1,0 +1,132 @@
+"""Marks in the broker that say: this suspect began to run. Who finds one on a message that came back knows it died.
+
+A mark is a queue of its own with one small message, because that is what every broker keeps: it outlives the worker,
+and another machine can see it. Only work that is suspected of killing its worker gets one, while it runs. Owns their
+names and life; it must not know tasks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid5
+
+from amqp.exceptions import NotFound
+from celery import Celery
+from kombu import Connection, Queue
+from kombu.exceptions import ChannelError
+
+from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.publisher import Envelope, Publisher
+
+__all__ = ["StartedMarks", "mark_name"]
+
+_NAMESPACE = UUID("2f1c2c1e-54a5-5a5f-9d1c-0c6b0a4f7d52")
+# RabbitMQ removes what a lost worker leaves behind after a week; elsewhere it stays: one small key.
+_EXPIRES = 7 * 24 * 3600
+
+
+def mark_name(queue: str, execution: str) -> str:
+    """The name of the mark of one execution; `queue` is the dead-letter queue, whose name it begins with."""
+    return f"{queue}.started.{uuid5(_NAMESPACE, execution)}"
+
+
+class StartedMarks:
+    """Sets, finds and removes marks. Safe between threads.
+
+    Args:
+        app: whose broker.
+        publisher: publishes them, confirmed.
+        timeout: seconds for each answer of the broker.
+    """
+
+    def __init__(self, app: Celery, publisher: Publisher, timeout: float = 4.0) -> None:
+        self._app = app
+        self._publisher = publisher
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def put(self, name: str) -> None:
+        """Set a mark.
+
+        Raises:
+            PublishError: the broker did not confirm it.
+        """
+        self._publisher.publish(Envelope(b"1", name), [Queue(name, routing_key=name, durable=True, expires=_EXPIRES)])
+
+    def has(self, name: str) -> bool:
+        """Whether the mark is there.
+
+        Raises:
+            PublishError: the broker does not say.
+        """
+
+        def find(channel: Any) -> bool:
+            try:
+                channel.queue_declare(name, passive=True)
+            except (NotFound, ChannelError) as exc:
+                if isinstance(exc, NotFound) or "NOT_FOUND" in str(exc):
+                    return False
+                raise
+            return True
+
+        return bool(self._ask(name, find))
+
+    def remove(self, name: str) -> None:
+        """Remove the mark, if it is there.
+
+        Raises:
+            PublishError: the broker did not do it.
+        """
+
+        def delete(channel: Any) -> None:
+            if self._connection is not None and self._connection.transport.driver_type == "amqp":
+                channel.queue_delete(name)
+            else:
+                channel.queue_purge(name)  # kombu's own transports only delete what this connection has bound
+
+        self._ask(name, delete)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._drop()
+
+    def _ask(self, name: str, question: Callable[[Any], Any]) -> Any:
+        with self._lock:
+            while True:
+                reused = self._connection is not None
+                try:
+                    if self._connection is None:
+                        self._connection = opened(self._app, timeout=self._timeout)
+                    channel = self._connection.channel()
+                    answer = question(channel)
+                    _close(channel)
+                except Exception as exc:
+                    self._drop()
+                    if not reused:  # one that was left from before may just have been closed by the broker
+                        raise PublishError(name, f"{type(exc).__name__}: {exc}") from exc
+                else:
+                    return answer
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if connection.transport.driver_type == "amqp":
+                connection.collect()  # its close waits for an answer that may never come
+            else:
+                connection.release()
+        except Exception:  # noqa: BLE001 it is given up, whatever its close says
+            return
+
+
+def _close(channel: Any) -> None:
+    try:
+        channel.close()
+    except Exception:  # noqa: BLE001 a passive declaration that found nothing has closed it already
+        return

@@ -1,0 +1,39 @@
+"""What brokers have in common that move waiting messages by themselves and cannot list them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from celery_guardrails.errors import Unlistable
+from celery_guardrails.transport.waiting.protocol import WaitingTask
+
+__all__ = ["Unlisted"]
+
+
+class Unlisted:
+    """The part of `Waiting` that such a broker has no answer to; `name` is the implementation's."""
+
+    name: str
+    listed = False
+    released = False
+
+    def release_due(self, now: datetime, most: int = 1000) -> int:
+        """Nothing: it is done without us."""
+        return 0
+
+    def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
+        """Raises Unlistable."""
+        raise Unlistable(self.name)
+
+    def find(self, id: str) -> list[WaitingTask]:
+        """Raises Unlistable."""
+        raise Unlistable(self.name)
+
+    def run_now(self, ids: Sequence[str]) -> int:
+        """Raises Unlistable."""
+        raise Unlistable(self.name)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Raises Unlistable."""
+        raise Unlistable(self.name)
