@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from tests.harness import Harness
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer, Server, ServerMissing
+
+# no test depends on how fast the machine is
+settings.register_profile("guardrails", deadline=None)
+settings.load_profile("guardrails")
 
 _S = TypeVar("_S", bound=Server)
 

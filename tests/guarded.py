@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from celery import _state
+
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import declared_queue
+from tests.apps import vendor  # noqa: F401 its task is shared, and known before `Guarded` looks for others
 from tests.harness import Harness, Process
 from tests.waiting import wait_until
 
@@ -35,10 +38,19 @@ class Guarded:
         broker_url: the broker.
         backend_url: the result backend.
         settings: what to add to the application's `guardrails` settings.
+        module: which of `tests/apps` it is.
     """
 
-    def __init__(self, harness: Harness, broker_url: str, backend_url: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        harness: Harness,
+        broker_url: str,
+        backend_url: str,
+        settings: Mapping[str, Any],
+        module: str = "guarded",
+    ) -> None:
         self.harness = harness
+        self.module = module
         self.runs_folder = harness.folder / "runs"
         self.runs_folder.mkdir(exist_ok=True)
         self.prefix = f"g{uuid.uuid4().hex[:8]}"
@@ -57,7 +69,7 @@ class Guarded:
 
     def worker(self, *options: str, pool: str = "prefork", env: Mapping[str, str] | None = None) -> Process:
         """Start a worker and wait until it takes tasks."""
-        return self.harness.worker(APP, *options, pool=pool, env=env)
+        return self.harness.worker(f"tests.apps.{self.module}", *options, pool=pool, env=env)
 
     def break_(self, key: str) -> None:
         """Break what tasks depend on."""
@@ -110,14 +122,17 @@ class Guarded:
         return len(self._letters)
 
     def _load(self) -> Any:
-        path = Path(__file__).parent / "apps" / "guarded.py"
-        spec = importlib.util.spec_from_file_location(f"guarded_{self.prefix}", path)
+        path = Path(__file__).parent / "apps" / f"{self.module}.py"
+        spec = importlib.util.spec_from_file_location(f"{self.module}_{self.prefix}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        shared = set(_state._on_app_finalizers)
         with mock.patch.dict(os.environ, self.harness.environment):
             import sys
 
             sys.modules[spec.name] = module  # pydantic looks up annotations there
             spec.loader.exec_module(module)
+        # shared tasks would be registered with every application that this process makes later
+        assert shared == _state._on_app_finalizers, f"{path.name}: declare its tasks with shared=False"
         return module

@@ -25,12 +25,14 @@ from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
+from celery_guardrails.worker.abort import harmless, is_terminating
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.republish import publish_retry
-from celery_guardrails.worker.run import FailedRun, examine, is_plain
+from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
+from celery_guardrails.worker.undisturbed import undisturbed
 
-__all__ = ["FINAL", "attempt_failed", "attempt_recovered", "eager_retry", "rng"]
+__all__ = ["FINAL", "after_body_failed", "attempt_failed", "attempt_recovered", "eager_retry", "park", "rng"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -42,22 +44,42 @@ PARKED = "DEAD_LETTERED"
 rng = random.SystemRandom()
 
 
-def attempt_failed(task: Any, request: Any, exc: Exception) -> BaseException:
+def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
     """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or Celery's word.
+
+    In its place stands a `TaskAborted` where `exc` would end the process that runs the task.
 
     Args:
         task: the task.
         request: its request.
         exc: what left the body.
     """
+    if is_terminating():
+        # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
+        return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
     try:
-        if is_plain(task) or (task.throws and isinstance(exc, task.throws)):
+        if is_plain(task):
             return exc
-        return _act(examine(task, request, exc), exc)
+        expected = bool(task.throws) and isinstance(exc, task.throws)
+        outcome = exc if expected else undisturbed(lambda: _act(examine(task, request, exc), exc))
     except Exception:
         logger.warning(
             "guardrails failed on %s[%s]: its error goes the usual way", task.name, request.id, exc_info=True
         )
+        outcome = exc
+    request.__dict__[SEEN] = type(outcome)
+    return outcome if request.is_eager else harmless(outcome)
+
+
+def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
+    """Act on what failed after the body had succeeded: its result or its callbacks. Never runs the body again."""
+    request.__dict__[SEEN] = type(exc)
+    try:
+        text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
+        decision = DeadLetter(Reason.RESULT_UNSTORABLE, text[:500])
+        return undisturbed(lambda: _bury(examine(task, request, exc), decision, exc))
+    except Exception:
+        logger.warning("guardrails failed on the result of %s[%s]", task.name, request.id, exc_info=True)
         return exc
 
 
@@ -67,7 +89,7 @@ def attempt_recovered(task: Any, request: Any) -> None:
         header = read_header(request.__dict__)
         if header.dead_letter_id is None or is_plain(task) or request.is_eager:
             return
-        Guardrails.of(task.app).dead_letters.report_recovered(header.dead_letter_id, header.generation, clock.now())
+        Guardrails.of(task.app).dispatch.report_recovered(header.dead_letter_id, header.generation, clock.now())
     except Exception:
         logger.warning("could not report that %s[%s] has recovered", task.name, request.id, exc_info=True)
 
@@ -80,7 +102,7 @@ def eager_retry(request: Any, signal: Retry, args: Any, kwargs: Any) -> tuple[An
     return args, kwargs
 
 
-def _act(run: FailedRun, exc: Exception) -> BaseException:
+def _act(run: FailedRun, exc: BaseException) -> BaseException:
     refused: Decision | None = run.request.__dict__.pop(FINAL, None)
     decision = refused or decide(run.policy, run.failure, run.history, run.now, rng)
     if isinstance(decision, DeadLetter):
@@ -94,11 +116,11 @@ def _act(run: FailedRun, exc: Exception) -> BaseException:
             publish_retry(run.guard, run.task, run.request, header, delay, run.now)
         except PublishError as lost:
             return _bury(run, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)), exc)
-    retry: BaseException = Retry(decision.reason, exc, when=delay, is_eager=run.request.is_eager)
+    retry: BaseException = Retry(decision.reason, harmless(exc), when=delay, is_eager=run.request.is_eager)
     return retry
 
 
-def _bury(run: FailedRun, decision: DeadLetter, exc: Exception) -> BaseException:
+def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:
     # formatting a traceback costs several times a decision: only for those that are kept
     run = replace(run, failure=replace(run.failure, traceback=traceback_text(exc)))
     letter = capture(run, decision)
@@ -106,7 +128,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: Exception) -> BaseException
         run.guard.captured.append(letter)
     else:
         try:
-            run.guard.dead_letters.send(letter, run.policy.dead_letter_queue)
+            run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
             return _unacknowledged(run, exc, lost)
     logger.warning(
@@ -117,12 +139,12 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: Exception) -> BaseException
     if run.policy.on_exhausted != "park":
         return exc
     _harmlessly(lambda: sentry.report(exc), run.task)
-    _harmlessly(lambda: _park(run, letter), run.task)
+    _harmlessly(lambda: park(run, letter), run.task)
     ignore: BaseException = Ignore()
     return ignore
 
 
-def _unacknowledged(run: FailedRun, exc: Exception, lost: PublishError) -> BaseException:
+def _unacknowledged(run: FailedRun, exc: BaseException, lost: PublishError) -> BaseException:
     """The last resort: leave the message with the broker, which will deliver it again."""
     if run.task.acks_late:
         logger.warning("%s[%s] goes back to its queue: %s", run.task.name, run.request.id, lost)
@@ -135,7 +157,8 @@ def _unacknowledged(run: FailedRun, exc: Exception, lost: PublishError) -> BaseE
     return exc
 
 
-def _park(run: FailedRun, letter: Letter) -> None:
+def park(run: FailedRun, letter: Letter) -> None:
+    """Store the state DEAD_LETTERED in place of FAILURE, so that a later requeue can still complete a chord."""
     if run.task.ignore_result or run.request.is_eager:
         return
     meta = {

@@ -28,11 +28,10 @@ from celery_guardrails.policy import declared
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.routing import queue_name
-from celery_guardrails.worker.republish import as_bytes
-from celery_guardrails.worker.request import ORIGINAL, original_of
+from celery_guardrails.worker.original import ORIGINAL, as_published, original_of
 from celery_guardrails.worker.run import FailedRun
 
-__all__ = ["capture"]
+__all__ = ["capture", "parameter_names"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -61,7 +60,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         policy=declared(policy),
         environment=run.guard.settings.environment,
         worker=str(request.hostname or ""),
-        queue=queue_name(run.task.app, exchange, routing_key),
+        queue=delivery.get("queue") or queue_name(run.task.app, exchange, routing_key),
         exchange=exchange,
         routing_key=routing_key,
         priority=delivery.get("priority"),
@@ -94,7 +93,7 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
         settings, policy = run.guard.settings, run.policy
         redactor = Redactor((*settings.redact, *policy.redact))
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
-        names = _parameter_names(run.task)
+        names = parameter_names(run.task)
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
         shown.preview = preview(args, kwargs, names, redactor, limit)
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -105,11 +104,11 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
     return shown
 
 
-def _parameter_names(task: Any) -> list[str]:
+def parameter_names(task: Any) -> list[str]:
     """The names of the positional parameters, as a caller counts them."""
     try:
         parameters = inspect.signature(task.run).parameters.values()
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
@@ -120,7 +119,7 @@ def _message(run: FailedRun) -> OriginalMessage:
         return _rebuilt(run)
     properties = {key: value for key, value in run.request.properties.items() if key != ORIGINAL}
     return OriginalMessage.model_construct(
-        body=as_bytes(original.body),
+        body=as_published(original.body, original.content_encoding),
         content_type=original.content_type,
         content_encoding=original.content_encoding,
         headers=json_safe(original.headers),
@@ -140,7 +139,11 @@ def _rebuilt(run: FailedRun) -> OriginalMessage:
         "parent_id": request.parent_id, "group": request.group, "retries": request.retries,
     }  # fmt: skip
     return OriginalMessage.model_construct(
-        body=as_bytes(body), content_type=content_type, content_encoding=encoding, headers=headers, properties={}
+        body=as_published(body, encoding),
+        content_type=content_type,
+        content_encoding=encoding,
+        headers=headers,
+        properties={},
     )
 
 

@@ -6,25 +6,37 @@ because Celery loads its configuration lazily.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
 from collections import deque
 from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import click
-from celery import Celery, Task, bootsteps
+from celery import Celery, Task, bootsteps, current_app
+from celery.signals import worker_process_init
 
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, match_pattern
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.dead_letter import DeadLetterSender
+from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.transport.spool import Spool
+from celery_guardrails.transport.started import StartedMarks
+from celery_guardrails.transport.waiting.build import waiting_for
+from celery_guardrails.transport.waiting.protocol import Waiting
+from celery_guardrails.worker.duplicate import Seen, Succeeded
 from celery_guardrails.worker.effective import effective_policy, is_guarded, task_faults
 
 __all__ = ["BUILT_IN", "Guardrails"]
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 BUILT_IN = re.compile(r"celery\.")
 """Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
@@ -63,6 +75,12 @@ class Guardrails:
                 self.captured, self._publisher = earlier.captured, earlier._publisher
             setattr(app, _INSTALLED, self)
         app.steps["worker"].add(GuardStep)
+        app.steps["worker"].add("celery_guardrails.worker.service:Housekeeping")  # by name: it needs this module
+        app.steps["consumer"].add(TraceStep)
+        app.steps["consumer"].add("celery_guardrails.worker.pool:PoolStep")
+        app.steps["consumer"].add("celery_guardrails.worker.intake:Intake")  # by name: it needs this module
+        app.steps["consumer"].add("celery_guardrails.worker.redis:RedisStep")
+        worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
         if app.finalized:
             self._finalized()
@@ -97,6 +115,37 @@ class Guardrails:
         if self._publisher is None:
             self._publisher = Publisher(self.app, self.settings.dead_letter.publish_timeout)
         return self._publisher
+
+    @cached_property
+    def waiting(self) -> Waiting:
+        """Where messages wait until they are due, outside the workers."""
+        return waiting_for(self.app, self.publisher)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """What keeps letters and retries that the broker does not take."""
+        chosen = self.settings.dead_letter
+        return Spool(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
+
+    @cached_property
+    def started(self) -> StartedMarks:
+        """Marks in the broker of suspects that run."""
+        return StartedMarks(self.app, self.publisher)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """Which attempts this process knows of."""
+        return Seen()
+
+    @cached_property
+    def succeeded(self) -> Succeeded:
+        """Asks the result backend whether a task has succeeded already."""
+        return Succeeded()
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The way out of a failed attempt: broker, else spool."""
+        return Dispatch(self.publisher, self.waiting, self.dead_letters, self.spool)
 
     @property
     def dead_letters(self) -> DeadLetterSender:
@@ -159,12 +208,35 @@ class Guardrails:
                 explicit = getattr(task, "_guardrails_own_acks_late", None)
                 if explicit is None or effective.provenance["acks"] != "default":
                     task.acks_late = effective.policy.acks == "late"
+                # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again
+                task.reject_on_worker_lost = task.retry_on_worker_lost = False
+
+    def retrace(self, hostname: str | None = None) -> None:
+        """Give the tasks under guard our tracer, in the process that is to run them; never raises.
+
+        Args:
+            hostname: the worker's name; `None` for the one that Celery has noted in this process.
+        """
+        from celery_guardrails.worker.trace import retrace  # it needs this module
+
+        try:
+            if self.settings.enabled:
+                retrace(self.app, self.guarded_tasks(), hostname)
+        except Exception:
+            logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
 
     def _finalized(self, *_: Any, **__: Any) -> None:
         try:
             self.sweep()
         except ConfigurationError:
             return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
+
+
+def _process_started(sender: str | None = None, **_: Any) -> None:
+    # One receiver for every application: Celery takes the bound methods of two objects for the same one.
+    guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
+    if guard is not None:
+        guard.retrace(sender)
 
 
 class GuardStep(bootsteps.Step):  # type: ignore[misc]
@@ -175,3 +247,12 @@ class GuardStep(bootsteps.Step):  # type: ignore[misc]
             Guardrails.of(worker.app).prepare()
         except ConfigurationError as exc:
             raise click.ClickException(f"celery-guardrails is not configured right.\n{exc}") from exc
+
+
+class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Puts our tracer in place in pools that run tasks in the worker's own process, each time Celery builds its own."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        Guardrails.of(consumer.app).retrace(consumer.hostname)

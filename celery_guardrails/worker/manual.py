@@ -17,11 +17,12 @@ from celery.utils.serialization import raise_with_context
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
+from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.republish import publish_retry, republishable
-from celery_guardrails.worker.run import FailedRun, examine, is_plain
+from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 
 __all__ = ["RetryCall", "retry_by_hand"]
 
@@ -77,6 +78,7 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     except Exception:  # noqa: BLE001 logged where it is handed on
         _left_to_celery(task, request)
         return call.celery()
+    request.__dict__[SEEN] = Retry
     if call.throw:
         raise retry
     return retry
@@ -99,7 +101,7 @@ def _publish(run: FailedRun, call: RetryCall, header: Header, delay: float) -> R
     if not call.altered and republishable(run.request) is not None:
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
         return Retry(exc=call.exc, when=delay)
-    headers = dict(run.request.headers or {})
+    headers = {key: value for key, value in (run.request.headers or {}).items() if key not in BROKER_HEADERS}
     write_header(headers, header)
     try:
         return call.celery(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
 from kombu import Queue
 
@@ -16,11 +17,11 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.transport.publisher import Envelope
-from celery_guardrails.transport.routing import queues_for
+from celery_guardrails.transport.routing import came_from, known_queue, queues_for, straight
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.request import Original, original_of
+from celery_guardrails.worker.original import Original, as_published, original_of
 
-__all__ = ["as_bytes", "publish_retry", "republishable"]
+__all__ = ["publish_again", "publish_retry", "republishable"]
 
 
 def republishable(request: Any) -> Original | None:
@@ -41,52 +42,86 @@ def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, de
         now: the instant of the decision.
 
     Raises:
-        PublishError: the broker did not confirm it in time.
+        PublishError: neither the broker nor the spool took it.
     """
     original = republishable(request)
     if original is None:
         _publish_celery_way(task, request, header, delay)
         return
     envelope = _next_message(request, original, header, delay, now)
-    # A named exchange is declared with its queues: a virtual transport routes by what its own process has declared.
-    declare = queues_for(task.app, envelope.exchange, envelope.routing_key) if envelope.exchange else []
+    envelope, declare = _to_its_queue(task.app, envelope, (request.delivery_info or {}).get("queue"))
     if before_task_publish.receivers or after_task_publish.receivers:
-        _publish_with_signals(guard, task, request, envelope, declare)
+        _publish_with_signals(guard, task, request, envelope, declare, delay, now)
     else:
-        guard.publisher.publish(envelope, declare)
+        guard.dispatch.run(envelope, declare, delay, now, _what(task, request))
 
 
-def as_bytes(body: Any) -> bytes:
-    """A message's body as bytes; kombu hands out text for some transports."""
-    return body.encode() if isinstance(body, str) else bytes(body)
+def publish_again(guard: Guardrails, task: Any, request: Any, now: datetime) -> None:
+    """Publish the very message again, to the queue that it came from: it did not count as an attempt.
+
+    Args:
+        guard: the application's guardrails.
+        task: the task.
+        request: its request.
+        now: this instant.
+
+    Raises:
+        PublishError: neither the broker nor the spool took it, or the original is not at hand.
+    """
+    original = original_of(request)
+    if original is None:
+        raise PublishError("its queue", "the original message is not at hand")
+    consumed = (request.delivery_info or {}).get("queue")
+    envelope, declare = _to_its_queue(task.app, _same_message(request, original), consumed)
+    guard.dispatch.run(envelope, declare, 0, now, f"{task.name}[{request.id}]")
+
+
+def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tuple[Envelope, list[Queue]]:
+    """A retry goes to the queue that the message came from, and not to others that its exchange feeds."""
+    queue = came_from(app, envelope.exchange, envelope.routing_key, envelope.headers, consumed).queue
+    if queue is None:
+        # A named exchange is declared with its queues: a virtual transport routes by what its process has declared.
+        return envelope, queues_for(app, envelope.exchange, envelope.routing_key)
+    known = known_queue(app, queue) if envelope.exchange else None
+    return straight(envelope, queue), [known] if known is not None else []
 
 
 def _next_message(request: Any, original: Original, header: Header, delay: float, now: datetime) -> Envelope:
-    headers = {key: value for key, value in original.headers.items() if key not in BROKER_HEADERS}
-    headers["retries"] = int(request.retries or 0) + 1
-    headers["eta"] = (now + timedelta(seconds=delay)).isoformat() if delay > 0 else None
-    write_header(headers, header)
+    message = _same_message(request, original)
+    message.headers["retries"] = int(request.retries or 0) + 1
+    message.headers["eta"] = (now + timedelta(seconds=delay)).isoformat() if delay > 0 else None
+    write_header(message.headers, header)
+    return message
+
+
+def _same_message(request: Any, original: Original) -> Envelope:
     properties, delivery = request.properties, request.delivery_info or {}
     return Envelope(
-        body=as_bytes(original.body),
+        body=as_published(original.body, original.content_encoding),
         exchange=delivery.get("exchange") or "",
         routing_key=delivery.get("routing_key") or "",
         content_type=original.content_type,
         content_encoding=original.content_encoding,
-        headers=headers,
+        headers={key: value for key, value in original.headers.items() if key not in BROKER_HEADERS},
         properties={key: properties[key] for key in ("correlation_id", "reply_to") if properties.get(key)},
         priority=delivery.get("priority"),
     )
 
 
-def _publish_with_signals(guard: Guardrails, task: Any, request: Any, envelope: Envelope, declare: list[Queue]) -> None:
+def _what(task: Any, request: Any) -> str:
+    return f"attempt {int(request.retries or 0) + 2} of {task.name}[{request.id}]"
+
+
+def _publish_with_signals(
+    guard: Guardrails, task: Any, request: Any, envelope: Envelope, declare: list[Queue], delay: float, now: datetime
+) -> None:
     """Somebody listens to Celery's publish signals (tracing, say): they hear of this one too."""
     body: tuple[Any, Any, dict[str, Any]] = (request.args, request.kwargs, {})
     common = {"sender": task.name, "body": body, "exchange": envelope.exchange, "routing_key": envelope.routing_key}
     before_task_publish.send(
         **common, declare=declare, headers=envelope.headers, properties=envelope.properties, retry_policy={}
     )
-    guard.publisher.publish(envelope, declare)
+    guard.dispatch.run(envelope, declare, delay, now, _what(task, request))
     after_task_publish.send(**common, headers=envelope.headers)
 
 

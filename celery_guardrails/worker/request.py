@@ -1,42 +1,74 @@
-"""A worker's request that hands the original message to the process that runs the task.
+"""A worker's request of a guarded task: the original message for the pool, and the ends that only main can see.
 
-Owns one thing: body, content type and headers as they came, under one key of the request's `properties`, where
-Celery neither copies them into headers nor shows them. Capture and retry publish those very bytes again.
+Owns the seams to Celery's `Request`, in the worker's main process (for the pools threads, gevent and solo that is the
+process that runs the task, too). What is done there is in `ending.py` and `suspect.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from celery.worker.request import Request
 
+from celery_guardrails.letters.header import HEADER
+from celery_guardrails.transport.routing import restore
+from celery_guardrails.worker import ending, suspect
+from celery_guardrails.worker.original import ORIGINAL, Original, original_of
+from celery_guardrails.worker.settle import End
+
 __all__ = ["ORIGINAL", "GuardedRequest", "Original", "original_of"]
-
-ORIGINAL = "guardrails_original"
-
-
-class Original(NamedTuple):
-    """The message as it came. A tuple, because it crosses to the pool's children with every task."""
-
-    body: Any
-    content_type: str | None
-    content_encoding: str | None
-    headers: dict[str, Any]
 
 
 class GuardedRequest(Request):  # type: ignore[misc]
-    """Celery's request, with the original message for the child."""
+    """Celery's request, with the original message for the child, which leaves no end of a task unseen."""
+
+    ended: End | None = None
+    """What main has made of an end that it saw itself."""
+    unmark: Callable[[], None] | None = None
+    """Takes away the mark that says that this suspect runs."""
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         request = self._request_dict
+        restore(self._app, message, self._delivery_info)
         # Body and header values are the objects that are sent anyway: pickle writes them once.
         original = (message.body, message.content_type, message.content_encoding, message.headers)
         request["properties"] = {**request["properties"], ORIGINAL: original}
+        header = request.get(HEADER)
+        came_before = type(header) is dict and ("crashes" in header or "dead_letter_id" in header)
+        if came_before or request.get("retries") or self._delivery_info["redelivered"]:
+            # On the instance, because the class that Celery derives from this one has an `execute_using_pool` of its
+            # own. A message that comes for the first time goes on as if this were not here.
+            self.execute_using_pool = partial(suspect.execute, self)
+        elif not self._task.acks_late:
+            self.execute_using_pool = partial(suspect.execute_once, self)
 
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Called by Celery for every outcome of the pool that is not a success."""
+        celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok)
+        ending.failed(self, exc_info, return_ok, celery)
 
-def original_of(request: Any) -> Original | None:
-    """The original message of a running task's request; `None` in eager mode or under a foreign request class."""
-    properties = request.properties
-    found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
-    return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None
+    def on_retry(self, exc_info: Any) -> None:
+        """Called by Celery when the pool has published another attempt."""
+        suspect.retried(self)
+        super().on_retry(exc_info)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Called by the pool when a time limit has passed."""
+        celery = partial(super().on_timeout, soft, timeout)
+        if soft:
+            celery()
+        else:
+            ending.timed_out(self, timeout, celery)
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
+        ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
+        if expired:
+            ending.expired(self, celery)
+        else:
+            celery()

@@ -15,10 +15,12 @@ from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 
-__all__ = ["STARTED", "FailedRun", "examine", "is_plain"]
+__all__ = ["SEEN", "STARTED", "FailedRun", "examine", "is_plain"]
 
 STARTED = "_guardrails_started"
 """Where a request keeps when its attempt began, in epoch seconds."""
+SEEN = "_guardrails_seen"
+"""Where a request keeps what came of its failure in the body: a type of exception. It is met once."""
 
 
 @dataclass(frozen=True, slots=True)

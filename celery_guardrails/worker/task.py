@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from time import time
 from typing import Any, ClassVar
 
@@ -15,15 +16,24 @@ from celery import Celery, Task
 from celery.exceptions import Retry, TaskPredicate
 
 from celery_guardrails.letters.header import HEADER, VERSION
+from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy
+from celery_guardrails.transport.routing import ROUTE
+from celery_guardrails.worker.abort import is_of_body
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.manual import RetryCall, retry_by_hand
+from celery_guardrails.worker.publish import apply_timed, to_its_queue
 from celery_guardrails.worker.run import STARTED
 
 __all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
 
 _INSIDE = "_guardrails_inside"
+_TIMED = frozenset(("countdown", "eta", "expires"))
+# what describes a delivery, not the work, and must not travel again when a task hands its headers on
+_PAST = frozenset((*BROKER_HEADERS, ROUTE))
+_POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
+"""Celery's `apply_async` takes these by position, too."""
 
 
 class GuardMixin:
@@ -41,6 +51,7 @@ class GuardMixin:
     run: Callable[..., Any]
     name: str
     app: Celery
+    expires: Any
 
     @classmethod
     def bind(cls, app: Celery) -> Any:
@@ -69,15 +80,31 @@ class GuardMixin:
             raise result.outcome
         return result
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """As Celery's, with the header that says when the work was first published."""
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """As Celery's, with the header that says when the work was first published.
+
+        With a `countdown` or an `eta` the task waits outside the workers where the broker offers a way, and the
+        broker has confirmed it when this returns. `expires` reaches the worker, which dead-letters what is too late;
+        only with `on_expired="drop"` it lets RabbitMQ drop it.
+
+        Raises:
+            kombu.exceptions.OperationalError: the broker did not take it.
+        """
+        timed = (options and not _TIMED.isdisjoint(options)) or self.expires is not None
         headers = options.get("headers")
         if not headers:
             options["headers"] = {HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
-        elif HEADER not in headers or not options.get("retries"):
-            # headers that a task hands on to another one must not make that one inherit its history
-            options["headers"] = {**headers, HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
-        return super().apply_async(args, kwargs, **options)  # type: ignore[misc]
+        else:
+            if HEADER not in headers or not options.get("retries"):
+                # headers that a task hands on to another one must not make that one inherit its history
+                headers = {**headers, HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
+            options["headers"] = {key: value for key, value in headers.items() if key not in _PAST}
+            if "redelivered" in options:
+                to_its_queue(self.app, options)
+        if not timed:
+            return super().apply_async(args, kwargs, *rest, **options)  # type: ignore[misc]
+        options.update(zip(_POSITIONAL, rest, strict=False))
+        return apply_timed(self, options, partial(super().apply_async, args, kwargs))  # type: ignore[misc]
 
     def retry(
         self,
@@ -212,6 +239,10 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
     except TaskPredicate:
         raise
     except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
+        return _Failed(attempt_failed(task, request, exc))
+    except BaseException as exc:
+        if not is_of_body(exc, task, request):
+            raise
         return _Failed(attempt_failed(task, request, exc))
     if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
         attempt_recovered(task, request)

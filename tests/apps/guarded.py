@@ -209,6 +209,28 @@ def growing(key: str) -> None:
     raise ConnectionError("down")
 
 
+def _held(key: str, fatal: bool) -> str:
+    """Fail when the test says go: for good, or so that the next attempt succeeds."""
+    before = ran(key)
+    while not (RUNS / "go").exists():
+        time.sleep(0.05)
+    if fatal:
+        raise KeyError(key)
+    if not before:
+        raise ConnectionError("down")
+    return "done"
+
+
+@task(base=GuardedTask, name="guarded.held_late", policy=Policy(max_attempts=3, **QUICK))
+def held_late(key: str, fatal: bool) -> str:
+    return _held(key, fatal)
+
+
+@task(base=GuardedTask, name="guarded.held_early", policy=Policy(max_attempts=3, acks="early", **QUICK))
+def held_early(key: str, fatal: bool) -> str:
+    return _held(key, fatal)
+
+
 class ContextTask(GuardedTask):
     """As Flask's documentation has it: a `__call__` of its own that does not call `super()`."""
 

@@ -132,15 +132,17 @@ def test_parked_work_is_neither_failed_nor_forgotten(guarded: Guarded) -> None:
     assert result.info["dead_letter_id"] == letter.id
 
 
-def test_expected_errors_and_control_flow_leave_no_letter(on_redis: Guarded) -> None:
+def test_expected_errors_leave_no_letter_and_a_rejected_message_does(on_redis: Guarded) -> None:
     on_redis.worker()
     expected = on_redis.tasks.expected.delay("expected")
     with pytest.raises(KeyError):
         expected.get(timeout=30)
     on_redis.tasks.signals.delay("ignored", "ignore")
-    on_redis.tasks.signals.delay("rejected", "reject")
-    on_redis.wait_for_runs("rejected", 1)
-    on_redis.no_letters()
+    rejected = on_redis.tasks.signals.delay("rejected", "reject")
+    letter = on_redis.letter()
+    on_redis.finish()
+    assert (letter.task_id, letter.reason.value) == (rejected.id, "rejected")
+    assert len(on_redis.letters(1)) == 1
     assert len(on_redis.runs("expected")) == 1
 
 

@@ -62,7 +62,8 @@ def count() -> SimpleNamespace:
 
 @pytest.fixture
 def app(new_app: Callable[..., Celery]) -> Celery:
-    made = new_app({"dead_letter": {"queue": "unit.dead"}})
+    # where no spool can be: unit tests write no files, and what the broker does not take goes its last way
+    made = new_app({"dead_letter": {"queue": "unit.dead", "spool_dir": "/dev/null/spool"}})
     made.conf.update(task_always_eager=False, task_default_queue="unit.tasks")
     return made
 

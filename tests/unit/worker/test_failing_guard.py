@@ -219,7 +219,7 @@ def test_exceptions_that_cannot_be_shown_or_pickled(app: Celery, gate: Gate, qui
 
 def test_a_task_whose_signature_cannot_be_read(app: Celery, gate: Gate, failing: Any) -> None:
     failing.run = SimpleNamespace  # a class without a readable signature is not a function either
-    assert capture._parameter_names(SimpleNamespace(run=5)) == []
+    assert capture.parameter_names(SimpleNamespace(run=5)) == []
 
 
 def test_an_error_of_ours_in_the_preview_keeps_the_message(

@@ -1,0 +1,58 @@
+"""What leaves a task's body and is no ordinary exception: whose it is, and what may leave the task in its place.
+
+Owns the line between what a body raises (`sys.exit()`, a MemoryError, any BaseException: failures like others) and
+what Celery, its pools and the user's Ctrl-C raise into it, which must go on.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from billiard import common
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from celery_guardrails.errors import TaskAborted
+from celery_guardrails.policy.describe import describe_type
+
+__all__ = ["harmless", "is_of_body", "is_terminating"]
+
+
+def is_terminating() -> bool:
+    """Whether this pool process was told by a signal to end: what its task raises now says nothing of the task."""
+    # billiard's own name for it came with 4.3
+    return bool(common._should_have_exited[0])
+
+
+def is_of_body(exc: BaseException, task: Any, request: Any) -> bool:
+    """Whether the task itself raised this, and not somebody who wants to end it or its worker.
+
+    Args:
+        exc: what left the body, not an `Exception`.
+        task: the task.
+        request: its request.
+    """
+    if isinstance(exc, (WorkerShutdown, WorkerTerminate)) or is_terminating():
+        return False
+    if isinstance(exc, KeyboardInterrupt):
+        # pool processes ignore SIGINT, workers handle it: only Python's own handler turns Ctrl-C into this
+        handled = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        return handled or threading.current_thread() is not threading.main_thread()
+    library = type(exc).__module__.partition(".")[0]
+    if library in ("greenlet", "gevent", "eventlet"):
+        return type(exc).__name__ == "Timeout" and not _is_time_limit(exc, task, request)
+    return True
+
+
+def harmless(exc: BaseException) -> BaseException:
+    """What may leave the task: the exception where every pool survives it, else a `TaskAborted` that names it."""
+    if isinstance(exc, Exception) and not isinstance(exc, MemoryError):
+        return exc
+    return TaskAborted(*describe_type(exc)).with_traceback(exc.__traceback__)
+
+
+def _is_time_limit(exc: Any, task: Any, request: Any) -> bool:
+    """Whether gevent's pool raised this Timeout, for the task's hard time limit, and not the body's own code."""
+    limits = getattr(request, "timelimit", None) or (None, None)
+    return getattr(exc, "seconds", None) in {limits[0], task.time_limit} - {None}

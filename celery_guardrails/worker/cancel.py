@@ -1,0 +1,151 @@
+"""A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
+
+Owns that letter, with reason `cancelled`, and the order of the two steps. Doing it twice makes the same letter again,
+because its id follows from the task's id and the attempt that will not be.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from kombu.compression import decompress
+from kombu.serialization import loads, prepare_accept_content
+
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.preview import preview
+from celery_guardrails.letters.record import (
+    FailedAttempt,
+    Letter,
+    LetterFailure,
+    OriginalMessage,
+    Preview,
+    letter_id,
+)
+from celery_guardrails.letters.redact import Redactor
+from celery_guardrails.policy import Policy, declared
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.transport.publisher import Envelope
+from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.worker.capture import parameter_names
+from celery_guardrails.worker.effective import is_guarded
+from celery_guardrails.worker.install import Guardrails
+
+__all__ = ["cancel", "cancelled_letter"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime) -> Letter | None:
+    """Dead-letter a waiting task, confirmed, then take it off the waiting ones.
+
+    Args:
+        guard: the application's guardrails.
+        waiting: what waits.
+        actor: who decides it.
+        reason: why.
+        now: this instant.
+
+    Returns:
+        Its letter; `None` when it no longer waited, because it became due meanwhile: it runs, and its letter is there
+        too.
+
+    Raises:
+        PublishError: the broker did not take the letter; it goes on waiting.
+        Unlistable: this broker cannot take a waiting task away.
+    """
+    policy = _policy(guard, waiting.task)
+    letter = cancelled_letter(guard, waiting, policy, actor, reason, now)
+    guard.dead_letters.send(letter, policy.dead_letter_queue)
+    return letter if guard.waiting.remove([waiting.id]) else None
+
+
+def cancelled_letter(
+    guard: Guardrails, waiting: WaitingTask, policy: Policy, actor: str, reason: str, now: datetime
+) -> Letter:
+    """The dead letter of a task that was cancelled while it waited: what it was, who decided it, and why."""
+    envelope = waiting.envelope
+    headers = envelope.headers
+    header = read_header(headers)
+    return Letter(
+        id=letter_id(waiting.task_id, waiting.attempt, header.generation, Reason.CANCELLED),
+        dead_letter_id=header.dead_letter_id,
+        generation=header.generation,
+        task=waiting.task,
+        task_id=waiting.task_id,
+        root_id=_text(headers.get("root_id")),
+        parent_id=_text(headers.get("parent_id")),
+        group_id=_text(headers.get("group")),
+        reason=Reason.CANCELLED,
+        explanation=f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}",
+        failure=_failure(header, actor, reason),
+        attempts=tuple(FailedAttempt.of(attempt) for attempt in header.attempts),
+        policy=declared(policy),
+        environment=guard.settings.environment,
+        queue=waiting.queue,
+        exchange=envelope.exchange,
+        routing_key=envelope.routing_key,
+        priority=envelope.priority,
+        published_at=header.published_at,
+        first_failed_at=header.attempts[0].ended_at if header.attempts else now,
+        died_at=now,
+        version=policy.version,
+        owner=policy.owner,
+        runbook=policy.runbook,
+        severity=policy.severity,
+        preview=_preview(guard, waiting, policy),
+        message=_message(envelope),
+    )
+
+
+def _message(envelope: Envelope) -> OriginalMessage:
+    return OriginalMessage.model_construct(
+        body=envelope.body,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        headers=json_safe(envelope.headers),
+        properties=json_safe(envelope.properties),
+        compressed="compression" in envelope.headers,
+    )
+
+
+def _decompressed(envelope: Envelope) -> bytes:
+    kind = envelope.headers.get("compression")
+    return bytes(decompress(envelope.body, kind)) if kind else envelope.body
+
+
+def _policy(guard: Guardrails, name: str) -> Policy:
+    task = guard.app.tasks.get(name)
+    return guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
+
+
+def _failure(header: Header, actor: str, reason: str) -> LetterFailure:
+    """Why it waited at all: its last error, else that it was cancelled."""
+    if not header.attempts:
+        message = f"{actor}: {reason}"
+        return LetterFailure(type="cancelled", message=message, category=Category.UNKNOWN, fingerprint="v1:cancelled")
+    last = header.attempts[-1]
+    return LetterFailure(
+        type=last.error, message=last.message, category=last.category, fingerprint=last.fingerprint or "v1:cancelled"
+    )
+
+
+def _preview(guard: Guardrails, waiting: WaitingTask, policy: Policy) -> Preview:
+    """The arguments, redacted; none where this process cannot or must not decode them."""
+    envelope = waiting.envelope
+    try:
+        accept = prepare_accept_content(guard.app.conf.accept_content)
+        decoded = loads(_decompressed(envelope), envelope.content_type, envelope.content_encoding, accept=accept)
+        args, kwargs = tuple(decoded[0]), dict(decoded[1])
+        names = parameter_names(guard.app.tasks.get(waiting.task))
+        return preview(args, kwargs, names, Redactor((*guard.settings.redact, *policy.redact)))
+    except Exception as exc:  # noqa: BLE001 only the preview suffers, the message is kept whole
+        logger.info("no preview of the arguments of %s[%s]: %s", waiting.task, waiting.task_id, exc)
+        return Preview()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

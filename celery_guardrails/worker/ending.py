@@ -1,0 +1,237 @@
+"""What a worker's main process does when a task ended outside its body: a lost worker, a hard time limit, Reject.
+
+    ended -> decide -> Retry:      publish it -> tell Celery of a retry -> ack
+                    -> DeadLetter: publish it -> let Celery tell of the failure -> ack
+
+The letter or the retry is with the broker (or spooled) before anybody is told; where neither takes it, the message is
+not acknowledged. What the body hook has met comes here too, and goes on to Celery. Owns what is decided about each
+ending, as plain functions on a `GuardedRequest`; nothing of ours raises into the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
+from celery.worker import state
+from celery.worker.request import Request
+
+from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.header import read_header
+from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, decide_time_limit
+from celery_guardrails.worker.attempt import rng
+from celery_guardrails.worker.duplicate import Life
+from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.republish import publish_again
+from celery_guardrails.worker.run import STARTED, FailedRun, examine, is_plain
+from celery_guardrails.worker.settle import (
+    End,
+    Tell,
+    einfo,
+    settled,
+    tell_of_failure,
+    tell_of_requeue,
+    tell_of_success,
+    tell_of_timeout,
+)
+from celery_guardrails.worker.shutdown import is_ending_cold
+
+__all__ = ["cancelled", "crashed", "expired", "failed", "has_succeeded", "timed_out", "unbegun"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any], Any]) -> None:
+    """Meet an outcome of the pool that is not a success.
+
+    Args:
+        request: the worker's request.
+        exc_info: billiard's form of the exception.
+        return_ok: the tracer handled it in the process that ran the task, and with it our hooks there.
+        celery: what Celery does with it.
+    """
+    exc = exc_info.exception
+    if isinstance(exc, ExceptionWithTraceback):
+        exc = exc.exc
+    usual = partial(celery, exc_info)
+    if not isinstance(exc, Reject) and (return_ok or isinstance(exc, (Ignore, Retry, Terminated))):
+        usual()
+    elif isinstance(exc, Reject):
+        _safely(request, usual, lambda: _rejected(request, exc, usual))
+    elif isinstance(exc, TimeLimitExceeded):
+        # a child that has died is only missed after seconds, and meanwhile its time goes on
+        gone = _is_gone(request.worker_pid)
+        _safely(request, usual, lambda: _lost(request, exc, celery) if gone else _limited(request, exc, None))
+    elif isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)):
+        _safely(request, usual, lambda: _lost(request, exc, celery))
+    else:
+        _safely(request, usual, lambda: _unseen(request, exc, usual))
+
+
+def timed_out(request: Any, timeout: float, celery: Tell) -> None:
+    """Meet a hard time limit. The prefork pool has called `failed` with it just before, gevent's has not."""
+    if request.ended is End.SETTLED:
+        return
+
+    def meet() -> Tell:
+        tell = partial(tell_of_timeout, request, timeout, celery)
+        return tell if request.ended is End.BURIED else _limited(request, TimeLimitExceeded(timeout), tell)
+
+    _safely(request, celery, meet)
+
+
+def cancelled(request: Any, celery: Tell) -> None:
+    """Meet a task that a cold shutdown ends while it runs, or a lost connection. Late, its message goes back."""
+
+    def meet() -> Tell:
+        if request.task.acks_late and not request.acknowledged:
+            if request.unmark is not None:
+                request.unmark()  # its end is ours, and no crash of it
+            return celery
+        if has_succeeded(request):
+            return celery
+        exc = WorkerLostError("the worker was shut down cold while the task ran")
+        request._already_cancelled = True
+        run = _run_of(request, exc)
+        text = "a cold shutdown of the worker ended it, and its message had been acknowledged early"
+        return settled(request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc))
+
+    _safely(request, celery, meet)
+
+
+def expired(request: Any, celery: Tell) -> None:
+    """Meet a task that is past its `expires` before it could start."""
+
+    def meet() -> Tell:
+        run = _run_of(request, TaskRevokedError(f"expired at {request.expires.isoformat()}, before it could start"))
+        if run.policy.on_expired == "drop":
+            return celery
+        tell = settled(request, run, DeadLetter(Reason.EXPIRED, run.failure.message), celery, ran=False)
+        request._already_revoked = True
+        return tell
+
+    _safely(request, celery, meet)
+    # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
+    state.revoked.discard(request.id)
+
+
+def unbegun(request: Any, future: Future[Any]) -> None:
+    """Meet what waited, acknowledged, in a pool of threads, when a shutdown cancels all that has not begun."""
+    if not future.cancelled():
+        return
+    try:
+        run = _run_of(request, WorkerLostError("the worker was shut down before the task began"))
+        publish_again(run.guard, run.task, run.request, run.now)
+        logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
+    except Exception:
+        logger.warning("%s[%s] is lost: it had not begun", request.name, request.id, exc_info=True)
+
+
+def crashed(request: Any, crashes: int) -> Tell:
+    """Decide about a message that came back because the whole worker that ran it died; returns what is to be told.
+
+    Args:
+        request: the worker's request, which is not to run.
+        crashes: how many workers died with it.
+    """
+    exc = WorkerLostError("the whole worker died while it ran the task: the message came back")
+    return _crashed(request, exc, crashes, partial(Request.on_failure, request))
+
+
+def has_succeeded(request: Any) -> bool:
+    """Whether this life of the task has succeeded already, as far as the result backend says; never raises."""
+    # of a chord's task the success is stored before the chord hears of it: only another run is sure to tell it
+    if request.chord:
+        return False
+    since = read_header(request.request_dict).deadline_starts_at
+    return Guardrails.of(request.task.app).succeeded(request, since)
+
+
+def _safely(request: Any, usual: Tell, meet: Callable[[], Tell]) -> None:
+    """Do what `meet` finds is to be done, or what is usual: under the kill switch, and where guardrails fails."""
+    tell = usual
+    try:
+        if not is_plain(request.task):
+            tell = meet()
+    except Exception:
+        logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
+    tell()
+
+
+def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
+    if isinstance(exc.reason, PublishError):
+        return usual  # our own way to give a message back
+    run = _run_of(request, exc)
+    run = replace(run, failure=replace(run.failure, message=str(exc.reason)[:2000]))
+    if not exc.requeue:
+        text = f"the task rejected its message: {run.failure.message}"
+        return settled(request, run, DeadLetter(Reason.REJECTED, text), usual)
+    try:
+        publish_again(run.guard, run.task, run.request, run.now)
+    except PublishError as lost:
+        logger.warning("%s[%s] goes back by its broker: %s", request.name, request.id, lost)
+        return usual
+    header = run.header
+    run.guard.seen.forget(Life.of(request), int(run.request.retries or 0), header.crashes)
+    return partial(tell_of_requeue, request)
+
+
+def _limited(request: Any, exc: Exception, tell: Tell | None) -> Tell:
+    run = _run_of(request, exc)
+    decision = decide_time_limit(run.policy, run.failure, run.history, run.now, rng)
+    return settled(request, run, decision, tell)
+
+
+def _is_gone(pid: int | None) -> bool:
+    """Whether a child of ours has ended, reaped or not; `False` where nobody knows."""
+    if pid is None or not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+    except OSError:
+        return False
+
+
+def _lost(request: Any, exc: BaseException, celery: Callable[[Any], Any]) -> Tell:
+    if request._already_cancelled or request._already_revoked:
+        return partial(state.task_ready, request)  # our own signal ended it
+    if is_ending_cold() and not request.acknowledged:
+        return partial(state.task_ready, request)  # a cold shutdown: the broker has the message
+    if has_succeeded(request):
+        return partial(tell_of_success, request)
+    if isinstance(exc, TimeLimitExceeded):
+        exc = WorkerLostError("Worker exited prematurely, and its time limit passed before it was missed")
+    elif not isinstance(exc, WorkerLostError):
+        code = exc.code if isinstance(exc, SystemExit) else type(exc).__name__
+        exc = WorkerLostError(f"Worker exited prematurely: {code}")
+    return _crashed(request, exc, read_header(request.request_dict).crashes + 1, celery)
+
+
+def _crashed(request: Any, exc: BaseException, crashes: int, celery: Callable[[Any], Any]) -> Tell:
+    run = _run_of(request, exc)
+    run = replace(run, header=replace(run.header, crashes=crashes))
+    late = bool(request.task.acks_late)
+    decision = decide_crash(run.policy, run.failure, run.history, crashes, run.now, rng, rerun=late)
+    return settled(request, run, decision, partial(celery, einfo(exc)))
+
+
+def _unseen(request: Any, exc: BaseException, usual: Tell) -> Tell:
+    text = f"its outcome could not be handed to the worker, whether the body succeeded is not known: {exc}"
+    return settled(request, _run_of(request, exc), DeadLetter(Reason.RESULT_UNSTORABLE, text[:500]), usual)
+
+
+def _run_of(request: Any, exc: BaseException) -> FailedRun:
+    context = request._context
+    if request.time_start:
+        context.__dict__[STARTED] = request.time_start
+    return examine(request.task, context, exc)

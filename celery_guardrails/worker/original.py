@@ -1,0 +1,45 @@
+"""The message as it came to a worker: body, content type and headers, so that capture and retry send those very bytes.
+
+Owns where a request keeps it: under one key of its `properties`, which Celery neither copies into headers nor shows,
+and which cross to the pool's children.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["ORIGINAL", "Original", "as_published", "original_of"]
+
+ORIGINAL = "guardrails_original"
+
+
+class Original(NamedTuple):
+    """The message as it came. A tuple, because it crosses to the pool's children with every task."""
+
+    body: Any
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any]
+
+
+def original_of(request: Any) -> Original | None:
+    """The original message of a running task's request; `None` in eager mode or under a foreign request class."""
+    properties = request.properties
+    found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
+    return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None
+
+
+def as_published(body: Any, encoding: Any) -> bytes:
+    """A message's body as the bytes that were published.
+
+    The AMQP client hands out text wherever the content encoding fits, so the encoding takes it back.
+    """
+    if not isinstance(body, str):
+        return bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else b""
+    try:
+        made = body.encode(encoding)
+        if made.decode(encoding) == body:
+            return made
+    except (LookupError, TypeError, ValueError):
+        pass
+    return body.encode("utf-8", "surrogatepass")

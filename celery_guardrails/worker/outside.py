@@ -1,0 +1,72 @@
+"""Failures of a task outside its body, in the process that runs it: before the body began, or after it succeeded.
+
+Owns the place where Celery's tracer handles a failure: what the body hook has not met is met there, before the result
+backend and the errbacks hear of it. A backend or an `on_failure` that raises there ends nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import states
+from celery.app.trace import TraceInfo
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.serialization import get_pickleable_exception
+
+from celery_guardrails.worker.abort import harmless
+from celery_guardrails.worker.attempt import after_body_failed, attempt_failed
+from celery_guardrails.worker.run import SEEN, STARTED, is_plain
+
+__all__ = ["OutsideInfo"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_STATES = {Retry: states.RETRY, Ignore: states.IGNORED, Reject: states.REJECTED}
+
+
+class OutsideInfo(TraceInfo):  # type: ignore[misc]
+    """Celery's handling of an outcome, which meets the failures that the body hook could not see."""
+
+    def handle_failure(self, task: Any, req: Any, **options: Any) -> ExceptionInfo:
+        """Store, tell and return the failure, as Celery's does, or what has become of it."""
+        exc, seen = self.retval, req.__dict__.get(SEEN)
+        if seen is not None and issubclass(seen, Retry):
+            logger.warning("%s[%s] is retried, its state could not be stored: %r", task.name, req.id, exc)
+            return _info(exc)
+        outcome = _met(task, req, exc) if seen is None else None
+        for kind, state in _STATES.items():
+            if isinstance(outcome, kind):
+                self._become(state, outcome)
+                return _info(outcome)
+        try:
+            return super().handle_failure(task, req, **options)
+        except Exception:
+            # Out of here it would end the pool's thread, or leave the message neither done nor given back.
+            logger.warning("the failure of %s[%s] could not be told to everybody", task.name, req.id, exc_info=True)
+            return _info(exc)
+
+    def _become(self, state: str, retval: BaseException) -> None:
+        self.state: str = state
+        self.retval: BaseException = retval
+
+
+def _met(task: Any, request: Any, exc: BaseException) -> BaseException | None:
+    """What is to become of a failure that the body hook has not seen; `None`: what Celery makes of it."""
+    try:
+        if is_plain(task):
+            return None
+        act = after_body_failed if STARTED in request.__dict__ else attempt_failed
+        return act(task, request, exc)
+    except Exception:
+        logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
+        return None
+
+
+def _info(exc: BaseException) -> ExceptionInfo:
+    """Billiard's form of an exception, such as crosses to the main process."""
+    try:
+        raise get_pickleable_exception(harmless(exc))
+    except Exception:  # noqa: BLE001 raised to have a traceback, which that form needs
+        return ExceptionInfo(internal=True)

@@ -1,0 +1,164 @@
+"""Gaps in Celery's prefork pool, through which work falls that its broker will not deliver again.
+
+A task that runs at most once is acknowledged before it begins, but not before a child is free for it: what waits in
+main is with the broker, too. What was acknowledged is kept when a lost connection makes Celery forget what its pool
+has not begun, and a dead child is heard out before its task is given to another, as if it had not begun. Owns these
+seams to Celery's pool; it must not know why a task runs at most once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from billiard.pool import TERMINATE
+from celery import bootsteps
+from celery.worker import state
+
+__all__ = ["PoolStep", "acknowledge_when_written", "keep_taken", "read_first", "track_the_living", "writes_later"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+class PoolStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Closes the gaps in the pool of this worker, once."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        pool = getattr(consumer.pool, "_pool", None)
+        needed = ("on_job_process_down", "process_flush_queues", "outbound_buffer")
+        if pool is not None and all(hasattr(pool, name) for name in needed) and "on_job_process_down" not in vars(pool):
+            read_first(pool)
+            track_the_living(pool)
+            consumer.pool.flush = keep_taken(pool, consumer.pool.flush)
+
+
+def writes_later(pool: Any) -> bool:
+    """Whether this pool (Celery's `TaskPool`) keeps work in main until it writes it to a child."""
+    return hasattr(getattr(pool, "_pool", None), "outbound_buffer")
+
+
+def acknowledge_when_written(pool: Any, job: Any, request: Any) -> None:
+    """Acknowledge a request just before its job is written to a child, where the pool `writes_later`.
+
+    Args:
+        pool: Celery's `TaskPool`.
+        job: the pool's word for the task; `None`: the pool is closed and did not take it, so it stays unacknowledged.
+        request: the worker's request.
+    """
+    if job is not None:
+        job.guarded, job._payload = request, _Payload(pool._pool, job, request)
+
+
+class _Payload:
+    """What is written to a child. It is unpacked when the writing begins, and at no other time."""
+
+    def __init__(self, pool: Any, job: Any, request: Any) -> None:
+        self._pool, self._job, self._request = pool, job, request
+        self._parts = job._payload
+
+    def __iter__(self) -> Iterator[Any]:
+        request = self._request
+        if not request.acknowledged:
+            try:
+                # at once: Celery's way is to do it in the next turn of the loop, when the child may have begun
+                request.message.ack()
+                request.message.ack = _nothing
+            except request.connection_errors:
+                # It is not written, and comes again: the loop takes this for what it is, a connection that is lost.
+                self._pool._active_writers.discard(self._job._writer())
+                self._job.discard()
+                raise
+            except Exception:
+                logger.warning("%s[%s] runs, but may come again", request.name, request.id, exc_info=True)
+            request.acknowledge()
+        return iter(self._parts)
+
+
+def keep_taken(pool: Any, celery: Callable[[], None]) -> Callable[[], None]:
+    """Make the `flush` of a prefork pool that does not forget what was acknowledged.
+
+    Args:
+        pool: the pool behind Celery's `TaskPool`.
+        celery: its `flush`, which drops what has not begun, because its broker will deliver it again.
+    """
+
+    def flush() -> None:
+        taken = [job for job in tuple(pool._cache.values()) if _is_taken(job)]
+        if not taken or pool._state == TERMINATE:
+            celery()
+            return
+        outbound = pool.outbound_buffer
+        # Celery drops jobs by these two: from its cache, and from what is still to be written
+        pool.outbound_buffer = deque()
+        for job in taken:
+            job.discard = _nothing
+        try:
+            celery()
+        finally:
+            pool.outbound_buffer = outbound
+            kept = [job for job in outbound if job in taken]
+            outbound.clear()
+            outbound.extend(kept)
+            for job in taken:
+                _restore(pool, job)
+
+    return flush
+
+
+def _is_taken(job: Any) -> bool:
+    request = getattr(job, "guarded", None)
+    return request is not None and request.acknowledged and not job.ready()
+
+
+def _nothing(**_: Any) -> None:
+    """Stands in for what must not be done: a job's `discard`, a second ack."""
+
+
+def _restore(pool: Any, job: Any) -> None:
+    del job.discard
+    if job.ready() and job._accepted:
+        return
+    pool._cache[job._job] = job
+    child = job._write_to
+    if child is not None and child._is_alive():
+        pool._busy_workers.add(child.inqW_fd)
+    if not job._accepted:
+        state.task_reserved(job.guarded)  # Celery has forgotten that it is here
+
+
+def read_first(pool: Any) -> None:
+    """Have a prefork pool read what a dead child has said before its job is given to another one."""
+    celery = pool.on_job_process_down
+
+    def on_job_process_down(job: Any, pid_gone: int) -> None:
+        child = job._write_to
+        if child is not None and not job._accepted:
+            try:
+                pool.process_flush_queues(child)
+            except Exception:
+                logger.warning("what a dead pool process said last cannot be read", exc_info=True)
+            if job._accepted:
+                return  # it had begun: it is lost with its child, whose turn comes
+        celery(job, pid_gone)
+
+    pool.on_job_process_down = on_job_process_down
+
+
+def track_the_living(pool: Any) -> None:
+    """Have a prefork pool pass over children that died while the worker looked for its broker.
+
+    It would add them to its event loop again, whose error ends the worker. They are replaced in any case.
+    """
+    celery = getattr(pool, "_track_child_process", None)
+    if celery is None:
+        return
+
+    def track(child: Any, hub: Any) -> None:
+        if getattr(child, "_sentinel_poll", child) is not None:
+            celery(child, hub)
+
+    pool._track_child_process = track

@@ -1,0 +1,83 @@
+"""Workers on Redis: they take by script, and keep, give back and set aside on a thread of their own.
+
+Owns the consumer's step that puts this in place; the thread is in `transport/redis/keeper.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import VERSION, bootsteps
+from celery.worker import state
+
+from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.install import take_safely
+from celery_guardrails.transport.redis.keeper import Keeper
+from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.shutdown import is_ending_cold
+
+__all__ = ["RedisStep"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Has the consumer's connection take by script, and starts the keeper; does nothing on other brokers."""
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        self.keeper: Keeper | None = None
+        super().__init__(consumer, **kwargs)
+        guard = Guardrails.of(consumer.app)
+        if guard.settings.enabled:
+            self._wrap(consumer, guard)
+
+    def start(self, consumer: Any) -> None:
+        """Start the keeper, once."""
+        if self.keeper is not None and self.keeper.ident is None:
+            self.keeper.start()
+
+    def stop(self, consumer: Any) -> None:
+        """After a lost connection, let the old channels go; tasks that run keep their messages in any case."""
+        if self.keeper is not None and consumer.blueprint.state == bootsteps.RUN:
+            self.keeper.custody.retire()
+
+    def terminate(self, consumer: Any) -> None:
+        """Nothing, for the same reason."""
+
+    def shutdown(self, consumer: Any) -> None:
+        """End the keeper: no task runs any more."""
+        if self.keeper is not None:
+            self.keeper.end()
+
+    def _wrap(self, consumer: Any, guard: Guardrails) -> None:
+        from celery_guardrails.worker.unread import bury_raw
+
+        custody = Custody(lambda raw, queue, tag: bury_raw(guard, raw, queue, tag), lambda: _running(consumer))
+
+        def connection_for_read(heartbeat: Any = None) -> Any:
+            connection = consumer.app.connection_for_read(heartbeat=heartbeat)
+            try:
+                if take_safely(connection, custody) and self.keeper is None:
+                    self.keeper = Keeper(consumer.app, custody, read=True)
+                    self.start(consumer)
+            except Exception:
+                logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
+            return consumer.ensure_connected(connection)
+
+        consumer.connection_for_read = connection_for_read
+
+
+def _running(consumer: Any) -> set[str]:
+    """The tags of tasks that go on when the connection is lost; none where they are to be cancelled, or at the end."""
+    if (
+        VERSION[:2] < (5, 7)  # Celery 5.5 does not hear of the results of tasks that outlive a connection
+        or consumer.blueprint.state != bootsteps.RUN
+        or is_ending_cold()
+        or consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
+    ):
+        return set()
+    going_on = set(state.active_requests)
+    if "flush" not in vars(consumer.pool):  # only prefork takes back what it has not begun
+        going_on.update(state.reserved_requests)
+    return {str(request.message.delivery_tag) for request in going_on}

@@ -1,0 +1,154 @@
+"""What a worker does besides tasks: one thread of its main process ships the spool and releases what is due.
+
+Owns that thread. It has broker connections of its own and never touches the event loop; it starts after the pool, so
+that no child is forked while it holds a lock, and ends with the worker. What it does is in `transport/service.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from celery import bootsteps
+from kombu import Queue
+
+from celery_guardrails import clock
+from celery_guardrails.transport.dead_letter import declared_queue
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.transport.service import SpoolShipping, WaitingRelease
+from celery_guardrails.transport.shipping import Shipper
+from celery_guardrails.transport.spooled import Spooled
+from celery_guardrails.transport.waiting.build import waiting_for
+from celery_guardrails.worker.install import Guardrails
+
+__all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_ANSWER = timedelta(seconds=2)
+"""How long one publish of this thread may take: nobody waits for it, and what fails is tried again."""
+_LONGEST_NAP = 5.0
+
+
+class BrokerServices:
+    """What is to be done for an application's broker now and then, over connections of its own.
+
+    Args:
+        guard: the application's guardrails.
+
+    Attributes:
+        services: shipping the spool, and, where somebody has to do it, releasing what waits and is due.
+    """
+
+    def __init__(self, guard: Guardrails) -> None:
+        self._publisher = Publisher(guard.app, _ANSWER)
+        self._waiting = waiting_for(guard.app, self._publisher)
+        shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard))
+        self.services: list[SpoolShipping | WaitingRelease] = [SpoolShipping(shipper)]
+        if self._waiting.released:
+            self.services.append(WaitingRelease(self._waiting))
+
+    def close(self) -> None:
+        """Close the connections; never raises."""
+        for line in (self._publisher, self._waiting):
+            close: Callable[[], None] = getattr(line, "close", _nothing)  # a way to wait may have a line of its own
+            with suppress(Exception):
+                close()
+
+
+class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
+    """The worker's step: starts the thread when the pool is there, and ends it.
+
+    It runs with `enabled=False` too: what was spooled or waits from before must not be left behind.
+    """
+
+    label = "Housekeeping"
+    requires = ("celery.worker.components:Pool", "celery_guardrails.worker.install:GuardStep")
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        self.obj: HousekeepingThread | None = None
+        super().__init__(worker, **kwargs)
+
+    def create(self, worker: Any) -> HousekeepingThread | None:
+        """Make the thread; what children need too is made before they are forked."""
+        try:
+            guard = Guardrails.of(worker.app)
+            logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
+            return HousekeepingThread(BrokerServices(guard))
+        except Exception:
+            logger.warning("this worker ships no spool and releases nothing that waits", exc_info=True)
+            return None
+
+    def stop(self, worker: Any) -> None:
+        """End the thread; what it was publishing stays in the spool if it does not end at once."""
+        if self.obj is not None:
+            self.obj.end()
+
+    def terminate(self, worker: Any) -> None:
+        """The same."""
+        self.stop(worker)
+
+
+class HousekeepingThread(threading.Thread):
+    """Runs services by turns until it is told to end.
+
+    Args:
+        broker: the services; their connections are closed at the end.
+    """
+
+    def __init__(self, broker: BrokerServices) -> None:
+        super().__init__(name="guardrails-housekeeping", daemon=True)
+        self._broker = broker
+        self._ended = threading.Event()
+        self._due: dict[str, float] = {}
+        self._failing: set[str] = set()
+
+    def run(self) -> None:
+        """Work; never raises."""
+        try:
+            while not self._ended.is_set():
+                for service in self._broker.services:
+                    self._serve(service)
+                nap = min(self._due.values(), default=_LONGEST_NAP) - time.monotonic()
+                self._ended.wait(min(_LONGEST_NAP, max(0.01, nap)))
+        finally:
+            self._broker.close()
+
+    def end(self, bound: float = 1.0) -> None:
+        """Ask it to end, and wait for `bound` seconds at most."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(bound)
+
+    def _serve(self, service: SpoolShipping | WaitingRelease) -> None:
+        if self._ended.is_set() or time.monotonic() < self._due.get(service.name, 0.0):
+            return
+        try:
+            service.run_once(clock.now(), flush=False)
+            self._failing.discard(service.name)
+        except Exception:
+            if service.name not in self._failing:
+                self._failing.add(service.name)
+                logger.warning("housekeeping (%s) failed and is tried again", service.name, exc_info=True)
+        self._due[service.name] = time.monotonic() + service.every.total_seconds()
+
+
+def _nothing() -> None:
+    """What closing means where there is nothing to close."""
+
+
+def _queues_of(guard: Guardrails) -> Callable[[Spooled], list[Queue]]:
+    arguments = guard.settings.dead_letter.queue_arguments
+
+    def queues(entry: Spooled) -> list[Queue]:
+        if entry.letter:
+            return [declared_queue(entry.envelope.routing_key, arguments)]
+        known = guard.app.amqp.queues
+        return [known[name] for name in entry.declare if name in known]
+
+    return queues

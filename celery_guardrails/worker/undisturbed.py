@@ -1,0 +1,48 @@
+"""A soft time limit is for the task's body: it must not interrupt what guardrails does after it.
+
+The pool sends it as a signal, which raises wherever the child just is; Celery may send it twice. Owns holding it off.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
+
+__all__ = ["undisturbed"]
+
+_T = TypeVar("_T")
+
+
+def undisturbed(act: Callable[[], _T]) -> _T:
+    """Call `act` while soft time limits are ignored, and return what it returns.
+
+    Args:
+        act: what must not be cut short. It is called again if the signal comes in the instant before it is ignored.
+    """
+    if not _may_come():
+        return act()
+    done: list[_T] = []
+    try:
+        while not done:
+            try:
+                signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
+                done.append(act())
+            except SoftTimeLimitExceeded:
+                continue
+    finally:
+        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+    return done[0]
+
+
+def _may_come() -> bool:
+    """Whether this is where a pool's signal would be raised: the main thread of a pool process."""
+    return (
+        SIG_SOFT_TIMEOUT is not None
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(SIG_SOFT_TIMEOUT) is soft_timeout_sighandler
+    )

@@ -1,0 +1,134 @@
+"""Tasks that are lost under plain Celery: each ends in a way that its worker, its child or its body does not see.
+
+What they did is noted as in `tests/apps/guarded.py`. Their plain twins are in `tests/apps/plainly.py`.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded
+from celery import Celery
+from celery.exceptions import Reject
+
+from celery_guardrails import Constant, GuardedTask, Policy
+from tests.apps.ends import RUNS, end, ran
+
+PREFIX = os.environ.get("GUARDED_PREFIX", "losing")
+
+app = Celery("losing")
+app.conf.update(
+    broker_url=os.environ.get("BROKER_URL", "memory://"),
+    result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
+    task_default_queue=f"{PREFIX}.tasks",
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+    worker_lost_wait=1.0,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    redis_retry_on_timeout=False,
+    result_backend_transport_options={"retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0}},
+    broker_transport_options={"visibility_timeout": float(os.environ.get("VISIBILITY_TIMEOUT", "3600"))},
+    guardrails={
+        "environment": "test",
+        "dead_letter": {"queue": f"{PREFIX}.dead", "spool_dir": os.environ.get("GUARDED_RUNS", ".") + "/spool"},
+        **json.loads(os.environ.get("GUARDED_SETTINGS", "{}")),
+    },
+)
+
+QUICK: dict[str, Any] = {"backoff": Constant("100ms"), "jitter": "none", "max_attempts": 5}
+
+
+TWO: dict[str, Any] = {**QUICK, "max_attempts": 2}
+
+
+def _body(self: Any, key: str, how: str, padding: str = "") -> Any:
+    ran(key, retries=self.request.retries)
+    return end(how)
+
+
+class RaisingHooks:
+    def on_failure(self, *args: Any) -> None:
+        ran(f"{args[2][0]}.on_failure")
+        raise RuntimeError("on_failure itself fails")
+
+
+class GuardedRaising(RaisingHooks, GuardedTask):
+    abstract = True
+
+
+class RefusingStart(GuardedTask):
+    abstract = True
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        if ran(f"{args[0]}.before_start") < int(args[2]):
+            raise ConnectionError("no database yet")
+
+
+def ending(name: str, policy: Policy, **options: Any) -> Any:
+    """A task that ends as its argument says."""
+    options.setdefault("base", GuardedTask)
+    return app.task(name=f"guarded.{name}", bind=True, policy=policy, shared=False, **options)(_body)
+
+
+late = ending("late", Policy(**QUICK))
+early = ending("early", Policy(acks="early", **QUICK))
+twice = ending("twice", Policy(retry_on=(SystemExit, MemoryError, TimeLimitExceeded), **TWO))
+limited = ending("limited", Policy(**QUICK), time_limit=1)
+limited_twice = ending("limited_twice", Policy(retry_on=(TimeLimitExceeded,), **TWO), time_limit=1)
+looping = ending("looping", Policy(**QUICK), time_limit=1, acks_on_failure_or_timeout=False)
+parked = ending("parked", Policy(on_exhausted="park", max_crashes=1, **QUICK), time_limit=1)
+expected = ending("expected", Policy(**QUICK), throws=(SystemExit,))
+raising = ending("raising", Policy(**QUICK), base=GuardedRaising)
+stubborn = ending("stubborn", Policy(**QUICK), reject_on_worker_lost=True)
+dropped = ending("dropped", Policy(on_expired="drop", **QUICK))
+fragile = ending("fragile", Policy(max_crashes=1, **QUICK))
+
+
+@app.task(base=RefusingStart, name="guarded.refusing", policy=Policy(**{**QUICK, "max_attempts": 3}), shared=False)
+def refusing(key: str, how: str, times: int) -> str:
+    ran(key)
+    return "done"
+
+
+@app.task(base=GuardedTask, name="guarded.slow", policy=Policy(**QUICK), shared=False)
+def slow(key: str, seconds: float) -> str:
+    ran(key)
+    time.sleep(seconds)
+    ran(f"{key}.done")
+    return "done"
+
+
+@app.task(base=GuardedTask, name="guarded.slow_early", policy=Policy(acks="early", **QUICK), shared=False)
+def slow_early(key: str, seconds: float) -> str:
+    ran(key)
+    time.sleep(seconds)
+    ran(f"{key}.done")
+    return "done"
+
+
+@app.task(base=GuardedTask, name="guarded.until_go", policy=Policy(acks="early", **QUICK), shared=False)
+def until_go(key: str) -> None:
+    """Runs until the test says go."""
+    ran(key)
+    while not (RUNS / "go").exists():
+        time.sleep(0.05)
+
+
+@app.task(base=GuardedTask, name="guarded.choosy", bind=True, policy=Policy(max_crashes=1, **QUICK), shared=False)
+def choosy(self: Any, key: str, times: int) -> str:
+    """Puts its message back so often."""
+    if ran(key, retries=self.request.retries, redelivered=self.request.delivery_info["redelivered"]) < times:
+        raise Reject("another worker, please", requeue=True)
+    return "done"
+
+
+@app.task(base=GuardedTask, name="guarded.heard", shared=False)
+def heard(*args: Any, key: str = "heard") -> str:
+    ran(key, args=[str(arg)[:200] for arg in args])
+    return "heard"
+
+
+@app.task(base=GuardedTask, name="guarded.errback", shared=False)
+def errback(request: Any, exc: Any, traceback: Any, key: str = "errback") -> None:
+    ran(key, error=type(exc).__name__)
