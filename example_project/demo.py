@@ -32,7 +32,7 @@ DIE_WITHIN, RECOVER_WITHIN, SLACK_SAYS_WITHIN = 75.0, "30", 20.0
 
 def main() -> int:
     """Play the demo; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _terminated)
     timeline = Timeline()
     scene = Scene(timeline, os.environ)
@@ -223,6 +223,8 @@ def _counted(what: Iterable[str]) -> str:
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:
+    # Where Python discards exceptions (in a destructor, say) this one would be lost: it comes again until it is met.
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     raise KeyboardInterrupt
 
 

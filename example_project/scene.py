@@ -59,7 +59,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         # a second Ctrl-C must not leave a process behind
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
         try:
             self.stage.stop()

@@ -29,7 +29,9 @@ from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
+from celery_guardrails.transport.spool import Spool
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.service import BrokerServices
 
 __all__ = ["Assembly", "alerts_go_to", "assembled", "dead_letter_queues"]
 
@@ -44,6 +46,7 @@ class Assembly:
     """A guardian with what it was made of.
 
     `queues` are the dead-letter queues that it consumes, beside each of which it consumes the one for recoveries.
+    `broker` ships the `spool`, and releases what waits and is due.
     """
 
     guardian: Guardian
@@ -52,14 +55,18 @@ class Assembly:
     settings: Settings
     queues: tuple[str, ...]
     poster: StoreLease
+    broker: BrokerServices
+    spool: Spool
 
     def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
-        """Archive what waits, then say it; for a guardian that was assembled without its alert service.
+        """Ship the spool, archive what waits, then say it; for a guardian that was assembled without its alert service.
 
         Raises:
             ConsumerLost: the broker cannot be reached.
             StoreError: the archive cannot be written.
         """
+        for service in self.broker.services:
+            service.run_once(clock.now(), flush=True)
         archived = self.guardian.run_once(progress)
         return archived, self.alerts.drain(DRAIN)
 
@@ -68,6 +75,7 @@ class Assembly:
         lines = [
             f"archive: {self.store.url}",
             f"dead-letter queues: {', '.join(self.queues)}",
+            f"spool: {self.spool.directory}",
             f"alerts go to {alerts_go_to(self.settings)}",
         ]
         if self.store.engine.dialect.name == "sqlite":
@@ -141,11 +149,12 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         lease=poster,
         app=project.name,
     )
+    broker = BrokerServices(guardrails)
     services: list[Service] = [RequeueFinishing(store, Replayer(project.app, project.publisher))]
     if not once:
-        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services]
+        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     guardian = Guardian(consumer, Ingest(store, recovered, settings.environment), services)
-    return Assembly(guardian, alerts, store, settings, queues, poster)
+    return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
 
 
 def _leave(assembly: Assembly, owner: str) -> None:
@@ -156,4 +165,5 @@ def _leave(assembly: Assembly, owner: str) -> None:
     except StoreError as exc:
         logger.warning("could not sign off, another guardian takes over when its lease is over: %s", exc)
     finally:
+        assembly.broker.close()
         assembly.store.close()

@@ -12,6 +12,9 @@ from dataclasses import asdict
 import click
 
 from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, table
+from celery_guardrails.cli.pitfall.catalogue import CHECKS
+from celery_guardrails.cli.pitfall.context import Context
+from celery_guardrails.cli.pitfall.finding import Level, found_by
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import faults as declarations
@@ -35,7 +38,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     elif found:
         _show(found)
     if not found:
-        for remark in _remarks(project.guardrails):
+        for remark in (*_remarks(project.guardrails), *_pitfalls(project)):
             note(f"Warning: {remark}")
         if not as_json:
             _praise(project.guardrails)
@@ -94,6 +97,16 @@ def _remarks(guardrails: Guardrails) -> Iterable[str]:
         yield "enabled is False: every guarded task behaves as a plain one"
     if not guarded:
         yield "no task is under guard: use base=GuardedTask, or the setting guard"
+
+
+def _pitfalls(project: Project) -> Iterable[str]:
+    """The pitfalls of this set-up that can be seen without a connection; `guardrails doctor` sees the others too."""
+    context = Context(project, online=False)
+    for one in CHECKS:
+        if one.offline:
+            for finding in found_by(one, context):
+                if finding.level is not Level.OK:
+                    yield f"{one.name}: {finding.found}. Fix: {finding.fix}"
 
 
 def _praise(guardrails: Guardrails) -> None:

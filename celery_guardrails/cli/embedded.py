@@ -42,7 +42,9 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(worker, **kwargs)
 
     def create(self, worker: Any) -> _Process:
-        """Make the process; it is started with the worker.
+        """Start the process: now, as steps that start threads may be started before this one.
+
+        A thread that is loading a module while another forks leaves a child that waits for that module for ever.
 
         Raises:
             ImproperlyConfigured: the pool is a green one, which cannot have processes beside it.
@@ -51,11 +53,12 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
             raise ImproperlyConfigured(
                 "--guardian does not work with the gevent and eventlet pools: run `celery guardian` as its own process"
             )
-        return _Process(worker.app, _project_name())
+        process = _Process(worker.app, _project_name())
+        process.start()
+        return process
 
     def start(self, worker: Any) -> None:
-        """Start the guardian, and watch it."""
-        super().start(worker)
+        """Watch it."""
         self._watch = worker.timer.call_repeatedly(_LOOK_EVERY, self._look)
 
     def stop(self, worker: Any) -> None:

@@ -75,6 +75,10 @@ class Project:
             self.archive.close()
         if "publisher" in self.__dict__:
             self.publisher.close()
+        if "guardrails" in self.__dict__:
+            waiting: Any = vars(self.guardrails).get("waiting")
+            if hasattr(waiting, "close"):
+                waiting.close()
 
     def typed(self, words: str) -> str:
         """A command as a person types it: `typed("dlq show ID")` is `celery -A shop guardrails dlq show ID`."""

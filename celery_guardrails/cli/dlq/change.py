@@ -5,8 +5,6 @@ Owns who is asked, what is counted first and what is said at the end. What an ac
 
 from __future__ import annotations
 
-import getpass
-import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
 from celery_guardrails.cli.output import emit_json, note, progress
+from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
 from celery_guardrails.recovery import requeue as requeueing
@@ -57,27 +56,13 @@ class _Outcome:
     stopped: str | None = None
 
 
-def _actor() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
-
-
 def _is_attended() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _given(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise click.BadParameter("must not be blank: it goes into the audit trail.")
-    return value.strip()
-
-
 _OPTIONS = (
     click.argument("which", nargs=-1, required=True, metavar="ID...|QUERY"),
-    click.option("--reason", required=True, callback=_given, help="Why; it goes into the audit trail."),
+    click.option("--reason", required=True, callback=given_reason, help="Why; it goes into the audit trail."),
     click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host."),
     click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before acting on what a QUERY means."),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
@@ -103,7 +88,7 @@ def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
     from celery_guardrails.transport.dead_letter import Replayer
 
     project = project_of(ctx)
-    actor, reason = given["by"] or _actor(), given["reason"]
+    actor, reason = given["by"] or whoever_runs_this(), given["reason"]
     replayer = Replayer(project.app, project.publisher)
 
     def act(letter_id: str, now: datetime) -> str:
@@ -131,7 +116,7 @@ def restore(ctx: click.Context, /, **given: Any) -> None:
 def _decide(ctx: click.Context, verb: _Verb, decision: Callable[..., LetterSummary], given: dict[str, Any]) -> None:
     """Change letters in the archive alone, without the broker."""
     project = project_of(ctx)
-    actor, reason = given["by"] or _actor(), given["reason"]
+    actor, reason = given["by"] or whoever_runs_this(), given["reason"]
 
     def act(letter_id: str, now: datetime) -> str:
         return decision(project.archive, letter_id, actor, reason, now).id

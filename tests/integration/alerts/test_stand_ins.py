@@ -112,7 +112,7 @@ def test_as_a_process_it_shows_messages_as_a_person_sees_them():
         lines = [process.stdout.readline().rstrip() for _ in range(10)]
     finally:
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=10)
+        rest, _ = process.communicate(timeout=60)
     assert lines[0].endswith("message posted")
     assert lines[1:4] == ["│ Two < three", "│ Owner: growth", "└─"]
     assert lines[4].endswith("message replied")

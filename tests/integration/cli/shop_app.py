@@ -45,7 +45,7 @@ if os.environ.get("SHOP_PRELOAD"):
     name="shop.mail",
     policy=Policy(
         max_attempts=2,
-        backoff=Constant("50ms"),
+        backoff=Constant(os.environ.get("SHOP_BACKOFF", "50ms")),
         jitter="none",
         owner="growth",
         runbook="https://runbooks.example/mail",

@@ -78,7 +78,7 @@ class Shop:
             self._store.close()
         with self.app.connection_for_write() as connection:
             for queue in ("shop.tasks", "shop.dead", "shop.imports", "shop.dead.recovered", "shop.imports.recovered"):
-                connection.default_channel.queue_delete(queue)
+                connection.default_channel.queue_purge(queue)
         self.app.close()
 
 

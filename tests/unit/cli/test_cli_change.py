@@ -12,6 +12,7 @@ import pytest
 from celery_guardrails import clock
 from celery_guardrails.cli.dlq import change
 from celery_guardrails.cli.dlq.awaiting import Awaited
+from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.errors import StoreError
 from celery_guardrails.recovery import transition
 from celery_guardrails.store import lease
@@ -58,7 +59,7 @@ def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyError("uid not found")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    assert change._actor().startswith("unknown@")
+    assert whoever_runs_this().startswith("unknown@")
 
 
 def test_requeue_by_query_leaves_alone_what_is_not_dead(shop: Shop) -> None:

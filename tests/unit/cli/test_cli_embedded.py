@@ -44,9 +44,6 @@ class Child:
     def __init__(self, *, alive: bool = True, stubborn: bool = False) -> None:
         self.alive, self.stubborn, self.calls = alive, stubborn, list[str]()
 
-    def start(self) -> None:
-        self.calls.append("start")
-
     def is_alive(self) -> bool:
         return self.alive
 
@@ -76,9 +73,14 @@ def test_it_is_there_only_when_it_was_asked_for(worker: Any) -> None:
     assert not EmbeddedGuardian(worker).include_if(worker)
 
 
-def test_it_makes_a_process_for_the_application(worker: Any) -> None:
+def test_it_starts_a_process_for_the_application_before_any_step_starts(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # forked beside a thread that was loading a module, it waited for that module for ever
+    begun: list[_Process] = []
+    monkeypatch.setattr(_Process, "start", lambda process: begun.append(process))
     process = EmbeddedGuardian(worker, guardian=True).create(worker)
-    assert isinstance(process, _Process)
+    assert begun == [process]
     assert process._project_name == "PROJ"
 
 
@@ -94,10 +96,10 @@ def test_it_ends_with_the_worker(worker: Any, end: str) -> None:
     step = started(worker, child)
     worker.timer.look()
     getattr(step, end)(worker)
-    assert child.calls == ["start", "terminate", "join"]
+    assert child.calls == ["terminate", "join"]
     assert worker.timer.cancelled
     getattr(step, end)(worker)
-    assert child.calls == ["start", "terminate", "join"]
+    assert child.calls == ["terminate", "join"]
 
 
 def test_a_worker_that_never_started_it_ends_too(worker: Any) -> None:
@@ -118,7 +120,7 @@ def test_its_death_is_said_once(worker: Any, caplog: pytest.LogCaptureFixture) -
     worker.timer.look()
     assert caplog.text.count("ended with exit code 1") == 1
     step.stop(worker)
-    assert child.calls == ["start"]
+    assert child.calls == []
 
 
 def test_it_ends_when_its_worker_is_gone(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,218 @@
+"""What checks look at: the application, its broker and its archive, each asked once and only when a check wants it.
+
+Connects lazily and closes everything at the end. It must not know which checks there are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from celery import Task
+from kombu import Connection
+
+from celery_guardrails import clock
+from celery_guardrails.cli.assembly import dead_letter_queues
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.store import lease
+from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.store.lease import GuardianSeen
+from celery_guardrails.transport.connection import opened
+from celery_guardrails.worker.install import BUILT_IN
+
+__all__ = ["ALIVE", "Answered", "BrokerAway", "Context", "StoreAway"]
+
+ALIVE = timedelta(seconds=60)
+"""A guardian that was seen within this time counts as alive: six of its heartbeats."""
+_BROKER_TIMEOUT = 4.0
+_WORKERS_TIMEOUT = 1.0
+_LISTENING = frozenset({"amqp", "redis"})
+
+
+class BrokerAway(Exception):
+    """The broker does not answer; the message says why."""
+
+
+class StoreAway(Exception):
+    """The archive cannot be opened; `.error` says why."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An open connection, and the seconds that opening it took."""
+
+    connection: Connection
+    seconds: float
+
+
+class Context:
+    """What the checks of one command share.
+
+    Args:
+        project: the application.
+        online: whether checks may connect to anything.
+    """
+
+    def __init__(self, project: Project, *, online: bool = True) -> None:
+        self.project = project
+        self.online = online
+        self.app = project.app
+        self.guardrails = project.guardrails
+        self.settings = self.guardrails.settings
+        self.conf: Any = self.app.conf
+
+    @property
+    def now(self) -> datetime:
+        """This instant."""
+        return clock.now()
+
+    @cached_property
+    def guarded(self) -> list[Task]:
+        """The tasks under guard, acknowledging as their policies say."""
+        with suppress(ConfigurationError):  # said by the check of the settings
+            self.guardrails.prepare()
+        return self.guardrails.guarded_tasks()
+
+    @cached_property
+    def plain(self) -> list[Task]:
+        """The application's other tasks, without Celery's own."""
+        guarded = {task.name for task in self.guarded}
+        return [t for name, t in sorted(self.app.tasks.items()) if name not in guarded and not BUILT_IN.match(name)]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All tasks of the application."""
+        return [*self.guarded, *self.plain]
+
+    @property
+    def exposed(self) -> list[Task]:
+        """The tasks that guardrails does not protect: the plain ones, and all where it is switched off."""
+        return self.plain if self.settings.enabled else self.tasks
+
+    @cached_property
+    def transport(self) -> str:
+        """The kind of broker, as kombu names its drivers: `redis`, `amqp`, ...; `unknown` without its client."""
+        try:
+            with self.app.connection_for_write() as connection:
+                return str(connection.transport.driver_type)
+        except Exception:  # noqa: BLE001 said by the check that connects
+            return "unknown"
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The broker's transport options, as configured."""
+        return dict(self.conf.broker_transport_options or {})
+
+    @cached_property
+    def broker_url(self) -> str:
+        """The broker's address without its password."""
+        with self.app.connection_for_write() as connection:
+            shown = str(connection.as_uri())
+            # kombu masks a password of Redis that is none
+            return shown if connection.password else shown.replace("//:**@", "//")
+
+    @cached_property
+    def _opened(self) -> Answered | BrokerAway:
+        started = time.perf_counter()
+        try:
+            connection = opened(self.app, timeout=_BROKER_TIMEOUT)
+        except Exception as exc:  # noqa: BLE001 each transport has errors of its own, and a missing client is one
+            return BrokerAway(f"{type(exc).__name__}: {exc}")
+        return Answered(connection, time.perf_counter() - started)
+
+    @property
+    def broker(self) -> Answered:
+        """The broker.
+
+        Raises:
+            BrokerAway: it does not answer.
+        """
+        if isinstance(self._opened, BrokerAway):
+            raise self._opened
+        return self._opened
+
+    @cached_property
+    def redis(self) -> Any:
+        """The client of a Redis broker. Raises BrokerAway."""
+        return self.broker.connection.default_channel.client
+
+    @cached_property
+    def dead_letter_queues(self) -> tuple[str, ...]:
+        """Every queue that settings and policies send dead letters to."""
+        return dead_letter_queues(self.guardrails)
+
+    @cached_property
+    def _archive(self) -> Store | StoreAway:
+        try:
+            return open_store(self.settings.store.url, create=False)
+        except StoreError as exc:
+            return StoreAway(exc)
+
+    @property
+    def archive(self) -> Store:
+        """The archive, as it is: neither created nor migrated.
+
+        Raises:
+            StoreAway: there is none, or it cannot be opened.
+        """
+        if isinstance(self._archive, StoreAway):
+            raise self._archive
+        return self._archive
+
+    @cached_property
+    def guardians(self) -> list[GuardianSeen]:
+        """The guardians that have ever been seen, the last seen first.
+
+        Raises:
+            StoreAway: the archive cannot be read.
+        """
+        try:
+            with self.archive.read() as conn:
+                return lease.guardians(conn)
+        except StoreError as exc:
+            raise StoreAway(exc) from exc
+
+    @property
+    def guardians_alive(self) -> list[GuardianSeen]:
+        """Those that were seen in the last minute. Raises StoreAway."""
+        since = self.now - ALIVE
+        return [guardian for guardian in self.guardians if guardian.seen_at >= since]
+
+    @cached_property
+    def pools(self) -> dict[str, str]:
+        """The pool of each worker that answers within a second, by node name, such as `threads`.
+
+        Raises:
+            BrokerAway: the broker does not answer.
+        """
+        if self.transport not in _LISTENING:
+            return {}
+        connection = self.broker.connection.clone()
+        try:
+            answers = self.app.control.inspect(timeout=_WORKERS_TIMEOUT, connection=connection).stats() or {}
+        finally:
+            connection.release()
+        return {node: _pool(stats.get("pool", {}).get("implementation", "")) for node, stats in answers.items()}
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if isinstance(answered := self.__dict__.get("_opened"), Answered):
+            answered.connection.release()
+        if isinstance(store := self.__dict__.get("_archive"), Store):
+            store.close()
+
+
+def _pool(implementation: str) -> str:
+    """The name after `-P` of a pool class, such as `celery.concurrency.thread:TaskPool`."""
+    module = implementation.partition(":")[0].rpartition(".")[2]
+    return {"thread": "threads"}.get(module, module)
