@@ -1,18 +1,27 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-oldest bench servers clean
+.PHONY: help demo test check test-oldest bench chaos servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
-# how many test processes at once; each starts servers of its own
-JOBS ?= 2
+# how many test processes at once; each starts servers of its own, and mostly waits
+JOBS ?= 4
+# whole files, in their order: integration tests come first, and many short files fill up the end
+SPREAD := --dist loadfile --no-loadscope-reorder
 # further arguments for pytest, such as PYTEST_ARGS="-k redis"
 PYTEST_ARGS ?=
+# further arguments for the chaos suite, such as CHAOS_ARGS="--broker redis --seed 7"
+CHAOS_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+# what depends on the versions of Celery and kombu
+OLDEST_TESTS := tests/integration/worker tests/integration/redis tests/integration/guardian \
+  tests/integration/transport/test_publisher.py tests/integration/transport/test_consumer.py \
+  tests/integration/transport/test_waiting_rabbitmq.py tests/integration/cli/test_cli_process.py \
+  tests/integration/test_whole_way.py
 HOUSE := $(wildcard celery_guardrails tests example_project bench house)
 PACKAGING := setup.cfg setup.py pyproject.toml
 
@@ -24,7 +33,7 @@ demo: $(VENV)/.installed-example ## play the whole story on this machine, no ser
 
 test: $(VENV)/.installed-dev servers check ## everything: check, and all tests with coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -38,10 +47,13 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports, leng
 test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest Celery and Python that setup.cfg promises
 	$(OLDEST)/bin/python --version
 	$(OLDEST)/bin/celery --version
-	$(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/integration $(PYTEST_ARGS)
+	$(OLDEST)/bin/python -m pytest -n $(JOBS) $(SPREAD) $(OLDEST_TESTS) $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis)
+bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis and RabbitMQ)
 	$(BIN)/python -m bench
+
+chaos: $(VENV)/.installed-dev servers ## break everything while 5,000 tasks run on each broker, then balance the books (about 30 minutes)
+	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 servers: ## see to Redis, RabbitMQ and PostgreSQL: found, else installed when root
 	sh tests/install_servers.sh

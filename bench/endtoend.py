@@ -1,7 +1,8 @@
 """Real workers on Redis: how many tasks, or attempts, a second a prefork worker with two processes gets through.
 
-The worker is stopped (SIGSTOP) while the queue is filled, then let go; the clock runs until queue and unacknowledged
-messages are gone. Each pair is measured in the same worker, one after the other, in turn.
+Two workers, one of plain Celery and one with guardrails, each with a database of its own. Both are stopped (SIGSTOP)
+but for the one that is measured; it is stopped too while its queue is filled, then let go, and the clock runs until
+queue and unacknowledged messages are gone.
 """
 
 from __future__ import annotations
@@ -12,32 +13,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
+from celery import Celery
 
 from bench.figure import Pair, alternate
 
-__all__ = ["failing_path", "success_path", "worker"]
+__all__ = ["Drain", "dying", "failing_path", "success_path", "success_path_late", "worker"]
 
 _DEADLINE = 120.0
 
 
 @contextmanager
-def worker(url: str) -> Iterator[Drain]:
-    """A prefork worker with two processes on this broker."""
-    command = [sys.executable, "-m", "celery", "-A", "bench.tasks", "worker", "-c", "2", "-l", "warning",
-               "--without-gossip", "--without-mingle"]  # fmt: skip
+def worker(module: str, url: str) -> Iterator[Drain]:
+    """A prefork worker with two processes on this broker, stopped; `module` is `plain` or `guarded`."""
+    command = [sys.executable, "-m", "celery", "-A", f"bench.{module}", "worker", "-c", "2", "-l", "warning",
+               "-n", f"{module}@bench", "--without-gossip", "--without-mingle"]  # fmt: skip
+    environment = {**os.environ, f"{module.upper()}_URL": url}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "worker.log"
         with log.open("wb") as out:
-            process = subprocess.Popen(command, env={**os.environ, "BROKER_URL": url}, stdout=out, stderr=out)
+            process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
         try:
-            drain = Drain(url, process)
-            drain.wait_until_ready()
+            drain = Drain(module, url, process)
+            drain.rate(drain.app.tasks["bench.works"], 1)
             yield drain
         except BaseException:
             sys.stderr.write(log.read_text(errors="replace")[-3000:])
@@ -49,65 +52,71 @@ def worker(url: str) -> Iterator[Drain]:
 
 
 class Drain:
-    """Fills the queue of a stopped worker and times how long it takes to empty it."""
+    """Fills the queue of a stopped worker, times how long it takes to empty it, and stops it again."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        os.environ["BROKER_URL"] = url
-        from bench import tasks  # it reads the environment when it is imported
+    def __init__(self, module: str, url: str, process: subprocess.Popen[bytes]) -> None:
+        from bench import guarded, plain
 
-        tasks.app.conf.broker_url = url
-        self.tasks = tasks
-        self._process = process
+        self.app: Celery = {"plain": plain, "guarded": guarded}[module].app
+        self.app.conf.broker_url = url
+        self.process = process
         self._redis = redis.Redis.from_url(url)
-
-    def wait_until_ready(self) -> None:
-        """Return when the worker has run a task."""
-        self.tasks.plain.delay(1, 2)
-        self._wait_until_empty()
 
     def rate(self, task: Any, count: int) -> float:
         """Tasks a second."""
-        self._process.send_signal(signal.SIGSTOP)
-        with self.tasks.app.producer_pool.acquire(block=True) as producer:
+        with self.app.producer_pool.acquire(block=True) as producer:
             for _ in range(count):
                 task.apply_async((1, 2), producer=producer)
-        self._process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
         started = time.perf_counter()
         self._wait_until_empty()
         seconds = time.perf_counter() - started
+        self.process.send_signal(signal.SIGSTOP)
         self._redis.delete("bench.dead")
         return count / seconds
 
     def _wait_until_empty(self) -> None:
         until = time.monotonic() + _DEADLINE
         while time.monotonic() < until:
-            if not self._redis.llen("celery") and not self._redis.hlen("unacked"):
+            if self._is_empty():
                 # a retry is published before its attempt is acknowledged: empty twice is empty
                 time.sleep(0.002)
-                if not self._redis.llen("celery") and not self._redis.hlen("unacked"):
+                if self._is_empty():
                     return
             time.sleep(0.002)
         raise RuntimeError(f"the worker did not empty its queue in {_DEADLINE:.0f} s")
 
+    def _is_empty(self) -> bool:
+        return not self._redis.llen("celery") and not self._redis.hlen("unacked")
 
-def success_path(drain: Drain, rounds: int = 21, count: int = 3000) -> Pair:
+
+def success_path(ours: Drain, theirs: Drain, rounds: int = 21, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain."""
-    return _pair("success path", drain, drain.tasks.guarded, drain.tasks.plain, rounds, count, 1)
+    return _pair("success path", _runs(ours, "works", count), _runs(theirs, "works", count), rounds)
 
 
-def success_path_late(drain: Drain, rounds: int = 9, count: int = 3000) -> Pair:
+def success_path_late(ours: Drain, theirs: Drain, rounds: int = 9, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain with late acknowledgement, as guarded tasks have it."""
-    return _pair("success path, both acks late", drain, drain.tasks.guarded, drain.tasks.plain_late, rounds, count, 1)
+    a, b = _runs(ours, "works", count), _runs(theirs, "works_late", count)
+    return _pair("success path, both acks late", a, b, rounds)
 
 
-def failing_path(drain: Drain, rounds: int = 9, count: int = 400) -> Pair:
+def failing_path(ours: Drain, theirs: Drain, rounds: int = 11, count: int = 400) -> Pair:
     """Attempts a second, three a task and no delay: guarded, and Celery's `autoretry_for`."""
-    ours, theirs = drain.tasks.guarded_failing, drain.tasks.autoretry
-    return _pair("failing path", drain, ours, theirs, rounds, count, 3)
+    a, b = _runs(ours, "retries", count, 3), _runs(theirs, "retries", count, 3)
+    return _pair("failing path", a, b, rounds)
 
 
-def _pair(name: str, drain: Drain, ours: Any, theirs: Any, rounds: int, count: int, attempts: int) -> Pair:
-    for task in (ours, theirs):
-        drain.rate(task, count // 4)
-    a, b = alternate(rounds, lambda: attempts * drain.rate(ours, count), lambda: attempts * drain.rate(theirs, count))
-    return Pair(name, a, b)
+def dying(ours: Drain, theirs: Drain, rounds: int = 7, count: int = 800) -> Pair:
+    """Tasks a second that fail for good at once: dead-lettered, and in plain Celery only logged."""
+    return _pair("failing for good at once", _runs(ours, "fails", count), _runs(theirs, "fails", count), rounds)
+
+
+def _runs(drain: Drain, name: str, count: int, attempts: int = 1) -> Callable[[], float]:
+    task = drain.app.tasks[f"bench.{name}"]
+    drain.rate(task, count // 4)
+    return lambda: attempts * drain.rate(task, count)
+
+
+def _pair(name: str, ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> Pair:
+    return Pair(name, *alternate(rounds, ours, theirs))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 from celery import Celery
 from kombu import Connection, Consumer, Message
 
 from bench.figure import Pair, alternate
+from bench.letter import letter
 from celery_guardrails.guardian.guardian import Guardian
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.letters.codec import encode
-from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, letter_id
-from celery_guardrails.policy.decision import Reason
-from celery_guardrails.policy.failure import Category
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import declared_queue
@@ -35,7 +32,7 @@ def measure(url: str, rounds: int = 5, count: int = 3000) -> Pair:
 
     def fill() -> None:
         for _ in range(count):
-            envelope = Envelope(_letter(next(numbers)), QUEUE, content_type="application/json")
+            envelope = Envelope(encode(letter(next(numbers))), QUEUE, content_type="application/json")
             publisher.publish(envelope, [declared_queue(QUEUE)])
 
     with tempfile.TemporaryDirectory() as folder:
@@ -80,35 +77,3 @@ def _acknowledge(url: str, count: int) -> float:
             while seen < count:
                 connection.drain_events(timeout=10)
         return count / (time.perf_counter() - started)
-
-
-def _letter(number: int) -> bytes:
-    now = datetime.now(timezone.utc)
-    task_id = f"task-{number}"
-    attempts = tuple(
-        FailedAttempt(number=n, started_at=now, ended_at=now, error="TimeoutError", message="late", worker="w@h")
-        for n in range(1, 4)
-    )
-    return encode(
-        Letter(
-            id=letter_id(task_id, 3, 0, Reason.ATTEMPTS_EXHAUSTED),
-            task="bench.mail",
-            task_id=task_id,
-            reason=Reason.ATTEMPTS_EXHAUSTED,
-            failure=LetterFailure(
-                type="TimeoutError", message="late", category=Category.TIMEOUT, fingerprint="v1:1", traceback="T" * 1500
-            ),
-            attempts=attempts,
-            queue="mail",
-            first_failed_at=now,
-            died_at=now,
-            correlation={"order_id": str(number)},
-            message=OriginalMessage.model_construct(
-                body=b"[[1],{},{}]" * 10,
-                content_type="application/json",
-                content_encoding="utf-8",
-                headers={},
-                properties={},
-            ),
-        )
-    )
