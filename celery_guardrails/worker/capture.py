@@ -27,8 +27,9 @@ from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.policy import declared
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
-from celery_guardrails.worker.original import ORIGINAL, as_published, original_of
+from celery_guardrails.worker.original import ORIGINAL, original_of
 from celery_guardrails.worker.run import FailedRun
 
 __all__ = ["capture", "parameter_names"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from celery_guardrails.transport.body import as_published
+
 __all__ = ["ORIGINAL", "Original", "as_published", "original_of"]
 
 ORIGINAL = "guardrails_original"
@@ -27,19 +29,3 @@ def original_of(request: Any) -> Original | None:
     properties = request.properties
     found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
     return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None
-
-
-def as_published(body: Any, encoding: Any) -> bytes:
-    """A message's body as the bytes that were published.
-
-    The AMQP client hands out text wherever the content encoding fits, so the encoding takes it back.
-    """
-    if not isinstance(body, str):
-        return bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else b""
-    try:
-        made = body.encode(encoding)
-        if made.decode(encoding) == body:
-            return made
-    except (LookupError, TypeError, ValueError):
-        pass
-    return body.encode("utf-8", "surrogatepass")

@@ -16,10 +16,11 @@ from kombu import Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.routing import came_from, known_queue, queues_for, straight
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.original import Original, as_published, original_of
+from celery_guardrails.worker.original import Original, original_of
 
 __all__ = ["publish_again", "publish_retry", "republishable"]
 

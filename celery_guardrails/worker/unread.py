@@ -27,9 +27,9 @@ from celery_guardrails.policy import describe
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
+from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.original import as_published
 
 __all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
 
