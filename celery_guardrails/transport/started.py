@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 from uuid import UUID, uuid5
 
-from amqp.exceptions import NotFound
 from celery import Celery
 from kombu import Connection, Queue
-from kombu.exceptions import ChannelError
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.publisher import Envelope, Publisher
 
 __all__ = ["StartedMarks", "mark_name"]
 
+_T = TypeVar("_T")
+
 _NAMESPACE = UUID("2f1c2c1e-54a5-5a5f-9d1c-0c6b0a4f7d52")
 # RabbitMQ removes what a lost worker leaves behind after a week; elsewhere it stays: one small key.
 _EXPIRES = 7 * 24 * 3600
+
+
+class _Mark(Queue):  # type: ignore[misc]
+    """A queue that is used once. Each has a name of its own: connections that remembered them would only grow."""
+
+    can_cache_declaration = False
 
 
 def mark_name(queue: str, execution: str) -> str:
@@ -55,7 +62,7 @@ class StartedMarks:
         Raises:
             PublishError: the broker did not confirm it.
         """
-        self._publisher.publish(Envelope(b"1", name), [Queue(name, routing_key=name, durable=True, expires=_EXPIRES)])
+        self._publisher.publish(Envelope(b"1", name), [_Mark(name, routing_key=name, durable=True, expires=_EXPIRES)])
 
     def has(self, name: str) -> bool:
         """Whether the mark is there.
@@ -64,16 +71,7 @@ class StartedMarks:
             PublishError: the broker does not say.
         """
 
-        def find(channel: Any) -> bool:
-            try:
-                channel.queue_declare(name, passive=True)
-            except (NotFound, ChannelError) as exc:
-                if isinstance(exc, NotFound) or "NOT_FOUND" in str(exc):
-                    return False
-                raise
-            return True
-
-        return bool(self._ask(name, find))
+        return self._ask(name, lambda connection: depth(connection, name) is not None)
 
     def remove(self, name: str) -> None:
         """Remove the mark, if it is there.
@@ -82,11 +80,12 @@ class StartedMarks:
             PublishError: the broker did not do it.
         """
 
-        def delete(channel: Any) -> None:
-            if self._connection is not None and self._connection.transport.driver_type == "amqp":
-                channel.queue_delete(name)
-            else:
-                channel.queue_purge(name)  # kombu's own transports only delete what this connection has bound
+        def delete(connection: Connection) -> None:
+            with connection.channel() as channel:
+                if connection.transport.driver_type == "amqp":
+                    channel.queue_delete(name)
+                else:
+                    channel.queue_purge(name)  # kombu's own transports only delete what this connection has bound
 
         self._ask(name, delete)
 
@@ -95,22 +94,18 @@ class StartedMarks:
         with self._lock:
             self._drop()
 
-    def _ask(self, name: str, question: Callable[[Any], Any]) -> Any:
+    def _ask(self, name: str, question: Callable[[Connection], _T]) -> _T:
         with self._lock:
             while True:
                 reused = self._connection is not None
                 try:
                     if self._connection is None:
                         self._connection = opened(self._app, timeout=self._timeout)
-                    channel = self._connection.channel()
-                    answer = question(channel)
-                    _close(channel)
+                    return question(self._connection)
                 except Exception as exc:
                     self._drop()
                     if not reused:  # one that was left from before may just have been closed by the broker
                         raise PublishError(name, f"{type(exc).__name__}: {exc}") from exc
-                else:
-                    return answer
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -123,10 +118,3 @@ class StartedMarks:
                 connection.release()
         except Exception:  # noqa: BLE001 it is given up, whatever its close says
             return
-
-
-def _close(channel: Any) -> None:
-    try:
-        channel.close()
-    except Exception:  # noqa: BLE001 a passive declaration that found nothing has closed it already
-        return
