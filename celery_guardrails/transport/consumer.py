@@ -16,8 +16,11 @@ from celery import Celery
 from kombu import Connection, Consumer, Message, Queue
 
 from celery_guardrails.errors import GuardrailsError
+from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.redis.safekeeping import Safekeeping
+from celery_guardrails.transport.routing import consumed_from
 
 __all__ = ["ConsumerLost", "DeadLetterConsumer", "Delivery", "waiting"]
 
@@ -141,7 +144,15 @@ class DeadLetterConsumer:
         if self._connection is None:
             connection = self._connection = opened(self._app, prepare=self._safekeeping.prepare)
             channel = connection.channel()
-            consumer = Consumer(channel, self._queues, accept=None, on_message=self._arrive, auto_declare=True)
+            consumer = Consumer(
+                channel,
+                self._queues,
+                accept=None,
+                on_message=self._arrive,
+                # without it kombu raises what is wrong with a message, which would come again and end us each time
+                on_decode_error=lambda message, exc: self._arrive(message),
+                auto_declare=True,
+            )
             consumer.qos(prefetch_count=self._prefetch)
             consumer.consume()
             self._consumer = consumer
@@ -151,14 +162,16 @@ class DeadLetterConsumer:
         self._arrived.append(Delivery(queue, item, None, {}, _Item(forget)))
 
     def _arrive(self, message: Message) -> None:
-        info = message.delivery_info or {}
-        body = message.body
+        """Note a message, whatever is in it: over a virtual transport all that it says of itself may be anything."""
+        if not isinstance(message.delivery_info, Mapping):
+            message.delivery_info = {}  # its acknowledgement looks into it
+        taken_from = getattr(message, "taken_from", None) or consumed_from(message)
         self._arrived.append(
             Delivery(
-                queue=str(info.get("routing_key") or ""),
-                body=body.encode() if isinstance(body, str) else bytes(body or b""),
-                content_type=message.content_type,
-                headers=message.headers or {},
+                queue=taken_from or str(message.delivery_info.get("routing_key") or ""),
+                body=as_published(message.body, message.content_encoding),
+                content_type=message.content_type if isinstance(message.content_type, str) else None,
+                headers=message.headers if isinstance(message.headers, Mapping) else {},
                 message=message,
             )
         )
@@ -175,11 +188,10 @@ def waiting(app: Celery, queues: Sequence[str]) -> int:
     try:
         connection = opened(app, timeout=2.0)
         for name in queues:
-            with connection.channel() as channel:
-                try:
-                    total += channel.queue_declare(queue=name, passive=True).message_count
-                except connection.channel_errors:
-                    continue
+            try:
+                total += depth(connection, name) or 0
+            except connection.channel_errors:
+                continue  # this user may not look into it
     except connection_errors(connection) as exc:
         raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
     finally:
