@@ -148,6 +148,7 @@ class Harness:
         pool: str = "prefork",
         concurrency: int = 2,
         wait: bool = True,
+        alone: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> Process:
         """Start `celery -A APP worker` and wait until it takes tasks.
@@ -158,11 +159,13 @@ class Harness:
             pool: prefork, threads, solo or gevent.
             concurrency: processes, threads or greenlets.
             wait: `False` returns at once, for a worker that is not meant to come up.
+            alone: `False` has it look for its neighbours, as a worker does by default; it takes a second.
             env: further variables, for this process only.
         """
         name = f"w{uuid.uuid4().hex[:8]}@localhost"
         size = ("-P", pool, "-c", str(concurrency))
-        process = self.start(app, "worker", "-l", "INFO", "-n", name, *size, *_ALONE, *options, env=env)
+        first = (*size, *_ALONE) if alone else size
+        process = self.start(app, "worker", "-l", "INFO", "-n", name, *first, *options, env=env)
         if wait:
             process.wait_for_log(f"{name} ready.")
         return process

@@ -109,7 +109,13 @@ def caught_elsewhere(app: Celery, delayed_key: str) -> bool:
 
 
 def consumed_from(message: Any) -> str | None:
-    """The queue that the worker consumed a message from, where the transport tells (RabbitMQ); else `None`."""
+    """The queue that the worker consumed a message from; `None` where the transport does not tell.
+
+    RabbitMQ tells by the consumer's tag, on Redis our own channel notes it.
+    """
+    taken: str | None = getattr(message, "taken_from", None)
+    if taken is not None:
+        return taken
     tag = (message.delivery_info or {}).get("consumer_tag")
     consumer = getattr(getattr(message.channel, "callbacks", {}).get(tag), "__self__", None)
     tags: Mapping[str, str] = getattr(consumer, "_active_tags", {})

@@ -22,6 +22,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
+from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.effective import is_guarded
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.shape import misshapen
@@ -207,9 +208,8 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         consumer = self._consumer.task_consumer
         if consumer is None:
             return []
-        tag = message.delivery_info.get("consumer_tag") if isinstance(message.delivery_info, dict) else None
-        tags: dict[str, str] = getattr(consumer, "_active_tags", {})
-        return [name for name, known in tags.items() if known == tag] or [queue.name for queue in consumer.queues]
+        queue = consumed_from(message) if isinstance(message.delivery_info, dict) else None
+        return [queue] if queue is not None else [queue.name for queue in consumer.queues]
 
     def _queue(self, letter: Letter) -> str | None:
         """The dead-letter queue of the task that the message names."""

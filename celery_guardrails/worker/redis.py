@@ -1,6 +1,6 @@
-"""Workers on Redis: they take by script, and keep, give back and set aside on a thread of their own.
+"""Workers on Redis: they take by script, and keep, give back and set aside on threads of their own.
 
-Owns the consumer's step that puts this in place; the thread is in `transport/redis/keeper.py`.
+Owns the consumer's step that puts this in place; the threads are in `transport/redis/keeper.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         """Start the keeper, once."""
-        if self.keeper is not None and self.keeper.ident is None:
+        if self.keeper is not None:
             self.keeper.start()
 
     def stop(self, consumer: Any) -> None:

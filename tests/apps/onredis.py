@@ -31,6 +31,7 @@ app.conf.update(
     ],
     worker_prefetch_multiplier=int(os.environ.get("ONREDIS_PREFETCH", "4")),
 )
+app.conf.update(json.loads(os.environ.get("ONREDIS_CONF", "{}")))
 if not PLAIN:  # settings of that name alone put guardrails in place
     app.conf.guardrails = {"environment": "test", "dead_letter": {"queue": "dead", "spool_dir": str(RUNS / "spool")}}
 base: type[Task] = Task if PLAIN else GuardedTask

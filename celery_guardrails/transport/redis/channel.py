@@ -10,6 +10,7 @@ kombu pops a message and records it afterwards: whatever dies in between takes t
 from __future__ import annotations
 
 import itertools
+import logging
 import uuid
 from collections import deque
 from queue import Empty
@@ -27,9 +28,11 @@ from celery_guardrails.transport.redis.qos import TakingQoS
 from celery_guardrails.transport.redis.quarantine import bury, set_aside
 from celery_guardrails.transport.redis.record import Unreadable
 from celery_guardrails.transport.redis.restore import quarantine_key
-from celery_guardrails.transport.redis.script import TAKE
+from celery_guardrails.transport.redis.script import LEASE, TAKE
 
 __all__ = ["TakenMessage", "TakingChannel"]
+
+logger = logging.getLogger("celery_guardrails.transport")
 
 _MOST = 10
 """Messages a take: enough to save round trips, few enough to be handed on before the next events."""
@@ -41,7 +44,12 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
     """A message whose delivery tag is the one that it was taken with.
 
     The tag in its properties may be shared: kombu gives all queues of a binding the same one.
+
+    Attributes:
+        taken_from: the queue that it was taken from; `None` where kombu has popped it.
     """
+
+    taken_from: str | None = None
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
         tag = getattr(channel, "handing_on", None)
@@ -53,6 +61,7 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         except Exception as exc:
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
         self.delivery_tag = tag
+        self.taken_from = channel.handing_from
 
 
 class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
@@ -61,12 +70,14 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
     Attributes:
         custody: what its worker holds.
         handing_on: the tag of the message that is being handed to its consumer.
+        handing_from: the queue that it was taken from.
     """
 
     Message = TakenMessage
     QoS = TakingQoS
     custody: Custody
     handing_on: str | None = None
+    handing_from: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._asked: str | None = None
@@ -75,13 +86,12 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         self._undelivered: deque[tuple[str, str, bytes]] = deque()
         self._prefix, self._numbers = f"{uuid.uuid4().hex}-", itertools.count()
         self._likeliest: tuple[str, int] | None = None
+        self._unkept: set[str] = set()
         self._lists: dict[str, list[str]] = {}
         self._order: list[str] = []
         self._pause: tuple[Any, ...] | None = None
         self._own: Any = None
         super().__init__(*args, **kwargs)
-        # Without acknowledgements there is nothing to keep: kombu's own way.
-        self._kombu_way = not self.ack_emulation
         self._own = self.own_client
         self.custody.add(self)
 
@@ -123,15 +133,22 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         if isinstance(self._qos, TakingQoS):
             self._qos.restore_unacked_once()
 
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Start a consumer. One that never acknowledges puts the whole channel on kombu's own way."""
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
+        """Start a consumer. One that never acknowledges puts the whole channel on kombu's own way until it ends.
+
+        Celery's search for its neighbours does so on the channel of the tasks, before they are consumed.
+        """
         if no_ack and queue not in self._fanout_queues:
-            self._kombu_way = True
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+            self._unkept.add(consumer_tag)
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        self._unkept.discard(consumer_tag)
+        return super()._basic_cancel(consumer_tag)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._doubt()
-        if self._kombu_way:
+        if self._unkept or not self.ack_emulation:  # without acknowledgements there is nothing to keep
             if timeout is None:
                 super()._brpop_start()
             else:
@@ -153,6 +170,8 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _send_take(self, connection: Any, queues: list[str]) -> None:
         room = self.qos.can_consume_max_estimate()
+        if "can_consume" in vars(self.qos):  # Celery's `worker_disable_prefetch` asks for each message by itself
+            room = 1
         most = _MOST if room is None else max(1, min(room, _MOST))
         first = next(self._numbers)
         self._numbers = itertools.count(first + most)
@@ -207,9 +226,12 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
             raise
         except self.ResponseError as exc:
             self._asked = None
-            if not self._understood(asked, exc):
-                raise
-            raise Empty() from exc
+            if self._understood(asked, exc):
+                raise Empty() from exc
+            if isinstance(exc, redis.exceptions.ReadOnlyError):  # after a failover, the primary is elsewhere
+                self.client.connection.disconnect()
+                raise redis.exceptions.ConnectionError(str(exc)) from exc
+            raise
         finally:
             self._in_poll = None
             # kombu 5.5 has no such thing
@@ -232,40 +254,58 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _note(self, reply: list[Any]) -> None:
         late = monotonic() - self._brpop_sent_at > self.visibility_timeout / 3
-        self._sent = []
         self._script_missing = False
         self._found_nothing = not reply
+        strange: list[str] = []
+        # all of them first: whatever fails afterwards, they are held, and given back when the channel closes
         for place, tag, text in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
             queue = self._order[place % len(self._order)]
             self._likeliest = (queue, place // len(self._order))
             self._queue_cycle.rotate(queue)
-            if not tag:
-                bury(self.own_client, quarantine_key(self), bytes_to_str(text), self.custody.quarantined)
-            elif not late or self.own_client.execute_command("HEXISTS", self.whole(self.unacked_key), tag):
-                # a worker that slept over the answer may have lost it to another one
-                name = bytes_to_str(tag)
-                self.qos.reserve(name)
-                self._undelivered.append((name, queue, text))
+            if tag:
+                self.qos.reserve(bytes_to_str(tag))
+                self._undelivered.append((bytes_to_str(tag), queue, text))
+            else:
+                strange.append(bytes_to_str(text))
+        self._sent = []
+        if late:
+            self._keep_what_is_ours()
+        for tag in strange:
+            self._bury(tag)
+
+    def _keep_what_is_ours(self) -> None:
+        """A worker that slept over the answer may have lost messages of it to another one."""
+        for taken in tuple(self._undelivered):
+            if not LEASE.run(self.own_client, [self.whole(self.unacked_index_key)], [taken[0]]):
+                self._undelivered.remove(taken)
+                self.qos._quick_ack(taken[0])
+
+    def _bury(self, tag: str) -> None:
+        """Hand on what is in quarantine under this tag: now, else the keeper does it later."""
+        try:
+            bury(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
+        except (*self.connection_errors, self.ResponseError) as exc:
+            logger.warning("an unreadable item stays in the quarantine for now: %s", exc)
 
     def _hand_on(self, tag: str, queue: str, text: bytes) -> None:
         if queue not in self.connection._callbacks:  # its consumer was cancelled meanwhile
             self.qos.restore_by_tag(tag)
             self.qos._quick_ack(tag)
             return
-        self.handing_on = tag
+        self.handing_on, self.handing_from = tag, queue
         try:
             self.connection._deliver(self._read(text), queue)
         except Unreadable:
             set_aside(self, self.own_client, tag, queue, text)
             self.qos._quick_ack(tag)
-            bury(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
+            self._bury(tag)
         finally:
             self.handing_on = None
 
     def _read(self, text: bytes) -> Any:
         try:
             return loads(bytes_to_str(text))
-        except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        except Exception as exc:  # kombu's JSON makes dates, decimals and bytes of it, and each of them fails
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
 
     def _on_connection_disconnect(self, connection: Any) -> None:

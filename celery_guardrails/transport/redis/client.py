@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _QUICK, _AWAY = 0.5, 5.0
 """Seconds for one try, and for which it stays so few, where Redis was away just now."""
+_GONE = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ReadOnlyError)
+"""What says that this connection is of no use any more; the last: the server has become a replica."""
 _CONNECTIONS = 100
 """Threads or greenlets of one process that may use a line at once."""
 
@@ -49,16 +51,20 @@ class Line:
         self._client: Any = None
         self._away_until = 0.0
 
-    def once(self, act: Callable[[Any, Any], _T]) -> _T:
+    def once(self, act: Callable[[Any, Any], _T], patience: float | None = None) -> _T:
         """Call `act(channel, client)`, and let go of the connection when that fails.
+
+        Args:
+            act: what to do.
+            patience: seconds to wait while another thread opens the connection; `None`: the timeout.
 
         Raises:
             Exception: whatever it raised; what a broken connection or a refusing server raises among it.
         """
-        channel, client = self._opened()
+        channel, client = self._opened(self._timeout if patience is None else patience)
         try:
             return act(channel, client)
-        except (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        except _GONE:
             self._drop(client)
             raise
 
@@ -78,7 +84,7 @@ class Line:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return self.once(act)
+                return self.once(act, max(_FIRST_PAUSE, ends - time.monotonic()))
             except PublishError:
                 raise
             except Exception as exc:
@@ -93,8 +99,11 @@ class Line:
         """Let go of the connection; the next use opens another."""
         self._drop(self._client)
 
-    def _opened(self) -> tuple[Any, Any]:
-        with self._lock:
+    def _opened(self, patience: float) -> tuple[Any, Any]:
+        # each thread would wait for those before it, one connect timeout after the other
+        if not self._lock.acquire(timeout=patience):
+            raise TimeoutError(f"another thread has been opening the connection for {patience:.1f} s")
+        try:
             if self._pid != os.getpid():
                 # a fork inherits its parent's sockets: leave them alone
                 self._connection = self._channel = self._client = None
@@ -104,6 +113,8 @@ class Line:
                 self._connection, self._channel = connection, connection.default_channel
                 self._client = redis.Redis(connection_pool=self._channel.pool)
             return self._channel, self._client
+        finally:
+            self._lock.release()
 
     def _connected(self) -> Connection:
         connection = self._open(connect_timeout=self._timeout, heartbeat=0)

@@ -1,7 +1,8 @@
 """What one worker holds of Redis: its channels, and the takes whose answer never came.
 
 Owns the knowledge that outlives a channel. A take that was sent on a connection that then broke may have happened or
-not; its tags are known, because the worker made them, so its messages can be given back as soon as Redis answers.
+not; its tags are known, because the worker made them, so its messages can be given back as soon as Redis answers. What
+Redis did not take when it was told of (an ack, a message given back) is owed to it until it does.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Custody:
         self.running = running
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
+        self._acks: set[str] = set()
+        self._returns: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, channel: Any) -> None:
@@ -54,6 +57,30 @@ class Custody:
             self._doubtful = {tag: until for tag, until in self._doubtful.items() if until > now}
             return list(self._doubtful)
 
+    def ack_later(self, tag: str) -> None:
+        """Redis did not take this ack. The message is kept until it does, so that nobody else gets it."""
+        with self._lock:
+            self._returns.discard(tag)
+            self._acks.add(tag)
+
+    def return_later(self, tags: Iterable[str]) -> None:
+        """These are to be given back, and Redis did not take them."""
+        with self._lock:
+            self._returns.update(tags)
+            self._acks.difference_update(self._returns)
+
+    def owed(self) -> tuple[list[str], list[str]]:
+        """The tags to acknowledge, and those to give back."""
+        with self._lock:
+            return list(self._acks), list(self._returns)
+
+    def paid(self, tags: Iterable[str]) -> None:
+        """Redis has taken what it was owed of these."""
+        done = set(tags)
+        with self._lock:
+            self._acks -= done
+            self._returns -= done
+
     def retire(self) -> None:
         """The connection is lost, and all channels with it: keep what runs, and have the rest given back."""
         for channel in self.channels():
@@ -66,4 +93,6 @@ class Custody:
 
     def held(self) -> list[str]:
         """The tags of all messages that this worker has taken and not acknowledged."""
-        return [tag for channel in self.channels() for tag in channel.held()]
+        with self._lock:
+            acks = list(self._acks)
+        return [*(tag for channel in self.channels() for tag in channel.held()), *acks]

@@ -1,16 +1,16 @@
-"""The thread that keeps, on Redis, what a process has taken, and gives back what nobody holds any more.
+"""The threads that keep, on Redis, what a process has taken, and give back what nobody holds any more.
 
-A thread, and not an event loop's timer, because a message must be kept while a solo pool's task runs, while a worker
-that shuts down waits for its tasks, and while a guardian waits for its archive. It ends with the process, and sleeps
-while the process is stopped, so that others then get what it held.
+Threads, and not an event loop's timer, because a message must be kept while a solo pool's task runs, while a worker
+that shuts down waits for its tasks, and while a guardian waits for its archive. Two, because what is kept must not wait
+for anything else: a dead letter of an unreadable item takes as long as the broker likes. They end with the process, and
+sleep while the process is stopped, so that others then get what it held.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
@@ -25,8 +25,10 @@ _LONGEST_LEASE, _SHORTEST_ROUND, _LONGEST_ROUND = 30.0, 0.5, 10.0
 _ANSWER = 2.0
 """Seconds for one answer of Redis: nobody waits for it, and what fails is tried again."""
 
+Duty = Callable[[Any, Any, Custody], None]
 
-class Keeper(threading.Thread):
+
+class Keeper:
     """Keeps what a worker holds, and gives back what nobody holds any more.
 
     Every third of the visibility timeout (at most every 30 s) it says of each message that the worker has taken that
@@ -43,38 +45,31 @@ class Keeper(threading.Thread):
     """
 
     def __init__(self, app: Celery, custody: Custody, read: bool = False) -> None:
+        from celery_guardrails.transport.redis import keeping
         from celery_guardrails.transport.redis.client import Line
 
-        super().__init__(name="guardrails-redis-keeper", daemon=True)
         self.custody = custody
         self._line = Line(app, _ANSWER, read=read)
         self._ended = threading.Event()
         self._failing: set[str] = set()
+        self._leave: Duty = keeping.leave
+        self._leasing = threading.Thread(
+            target=self._work, args=([keeping.lease], 0.1, _LONGEST_LEASE), name="guardrails-redis-lease", daemon=True
+        )
+        self._restoring = threading.Thread(target=self._restore, name="guardrails-redis-restore", daemon=True)
+        self._rounds: Sequence[Duty] = (keeping.restore, keeping.hand_on)
 
-    def run(self) -> None:
-        """Work until the end; never raises."""
-        from celery_guardrails.transport.redis import keeping
-
-        duties: list[tuple[str, Callable[[Any, Any, Custody], None], float]] = [
-            ("lease", keeping.lease, _LONGEST_LEASE),
-            ("restore", keeping.restore, _LONGEST_ROUND),
-        ]
-        due = {name: 0.0 for name, _, _ in duties}
-        while not self._ended.is_set():
-            for name, duty, longest in duties:
-                if time.monotonic() >= due[name]:
-                    third = self._do(name, duty)
-                    shortest = 0.0 if name == "lease" else _SHORTEST_ROUND
-                    due[name] = time.monotonic() + max(0.1, shortest, min(third, longest))
-            self._ended.wait(max(0.01, min(due.values()) - time.monotonic()))
-        self._do("return", keeping.leave)
-        self._line.close()
+    def start(self) -> None:
+        """Begin, once; doing it again changes nothing."""
+        if self._leasing.ident is None:
+            self._leasing.start()
+            self._restoring.start()
 
     def end(self, bound: float = 1.0) -> None:
         """Ask it to end, and wait for `bound` seconds at most."""
         self._ended.set()
-        if self.is_alive():
-            self.join(bound)
+        if self._restoring.is_alive():
+            self._restoring.join(bound)
 
     def forget(self, tag: str) -> None:
         """Remove an item from the quarantine: it is safe elsewhere.
@@ -86,8 +81,21 @@ class Keeper(threading.Thread):
 
         self._line.once(lambda channel, client: client.execute_command("HDEL", quarantine_key(channel), tag))
 
-    def _do(self, name: str, duty: Callable[[Any, Any, Custody], None]) -> float:
+    def _restore(self) -> None:
+        self._work(self._rounds, _SHORTEST_ROUND, _LONGEST_ROUND)
+        self._leasing.join(_ANSWER)
+        self._do(self._leave)
+        self._line.close()
+
+    def _work(self, duties: Sequence[Duty], shortest: float, longest: float) -> None:
+        """Do these again and again until the end; never raises."""
+        while not self._ended.is_set():
+            third = min([self._do(duty) for duty in duties])
+            self._ended.wait(max(shortest, min(third, longest)))
+
+    def _do(self, duty: Duty) -> float:
         """Do one thing; gives a third of the visibility timeout, or a second after a failure."""
+        name = duty.__name__
 
         def act(channel: Any, client: Any) -> float:
             duty(channel, client, self.custody)

@@ -10,10 +10,10 @@ from typing import Any
 
 from celery_guardrails.transport.redis.custody import Custody
 from celery_guardrails.transport.redis.quarantine import bury_all
-from celery_guardrails.transport.redis.restore import give_back, quarantine_key, restore_expired
-from celery_guardrails.transport.redis.script import LEASE
+from celery_guardrails.transport.redis.restore import give_back, quarantine_key, restore_expired, unacked_keys
+from celery_guardrails.transport.redis.script import ACK, LEASE
 
-__all__ = ["lease", "leave", "restore"]
+__all__ = ["hand_on", "lease", "leave", "restore"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -29,9 +29,8 @@ def lease(channel: Any, client: Any, custody: Custody) -> None:
         custody: what the worker holds.
     """
     held = custody.held()
-    key = str(channel.global_keyprefix) + channel.unacked_index_key
     for start in range(0, len(held), _CHUNK):
-        LEASE.run(client, [key], held[start : start + _CHUNK])
+        LEASE.run(client, unacked_keys(channel)[1:], held[start : start + _CHUNK])
 
 
 def leave(channel: Any, client: Any, custody: Custody) -> None:
@@ -42,12 +41,13 @@ def leave(channel: Any, client: Any, custody: Custody) -> None:
         client: the same.
         custody: the same.
     """
+    _pay(channel, client, custody)
     left = [tag for known in custody.channels() if known.is_over for tag in known.held()]
     give_back(channel, client, [*left, *custody.doubtful()])
 
 
 def restore(channel: Any, client: Any, custody: Custody) -> None:
-    """Give back what other workers no longer hold, and what was taken without an answer; hand on the quarantine.
+    """Give back what other workers no longer hold, and what was taken without an answer, and what Redis is owed.
 
     Args:
         channel: the same.
@@ -57,9 +57,32 @@ def restore(channel: Any, client: Any, custody: Custody) -> None:
     for known in custody.channels():
         if known.connection is not None:  # a message of a plain worker names an exchange, whose kind decides the queue
             channel.state.exchanges.update(known.state.exchanges)
+    _pay(channel, client, custody)
     doubtful = custody.doubtful()
     unanswered = give_back(channel, client, doubtful) if doubtful else 0
     expired = restore_expired(channel, client)
     if unanswered or expired:
         logger.warning("put back: %d of workers that are gone, %d whose delivery broke off", expired, unanswered)
-    bury_all(client, quarantine_key(channel), custody.quarantined)
+
+
+def hand_on(channel: Any, client: Any, custody: Custody) -> None:
+    """Hand on what is in quarantine; it may take as long as its taker does.
+
+    Args:
+        channel: the same.
+        client: the same.
+        custody: the same.
+    """
+    if client.execute_command("HLEN", quarantine_key(channel)):
+        bury_all(client, quarantine_key(channel), custody.quarantined)
+
+
+def _pay(channel: Any, client: Any, custody: Custody) -> None:
+    """Acknowledge and give back what Redis did not hear of at the time."""
+    acks, returns = custody.owed()
+    for start in range(0, len(acks), _CHUNK):
+        ACK.run(client, unacked_keys(channel), acks[start : start + _CHUNK])
+    custody.paid(acks)
+    if returns:
+        give_back(channel, client, returns)
+        custody.paid(returns)

@@ -12,7 +12,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
-from celery_guardrails.transport.redis.restore import give_back
+from celery_guardrails.transport.redis.restore import give_back, unacked_keys
 from celery_guardrails.transport.redis.script import ACK
 
 __all__ = ["TakingQoS"]
@@ -39,17 +39,35 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
         self._quick_append(delivery_tag, None)
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done."""
-        self._forget(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
+        """Forget a message that is done; where Redis does not hear of it, the keeper tells it later.
+
+        Raises:
+            redis.exceptions.RedisError: it does not hear of it now. A `reject` that follows takes the ack back.
+        """
+        try:
+            self._forget(delivery_tag)
+        except BaseException:
+            self.channel.custody.ack_later(delivery_tag)
+            raise
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at the end of its queue, or forget it."""
-        if requeue:
+        """Put a message back at the end of its queue, or forget it: later, where Redis does not hear of it.
+
+        Raises:
+            redis.exceptions.RedisError: it does not hear of it now.
+        """
+        if not requeue:
+            self.ack(delivery_tag)
+            return
+        try:
             self.restore_by_tag(delivery_tag, leftmost=True)
-        else:
-            self._forget(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
+        except BaseException:
+            self.channel.custody.return_later([delivery_tag])
+            raise
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back into its queue: as the next one, or as the last (`leftmost`)."""
@@ -65,7 +83,7 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
         except Exception as exc:  # noqa: BLE001 whatever it was, it is tried again
             # the server is gone: the keeper does it once it is back
             logger.warning("Redis: %d messages are not put back yet: %s", len(others), exc)
-            self.channel.custody.doubt(others)
+            self.channel.custody.return_later(others)
         for tag in others:
             self._delivered.pop(tag, None)
 
@@ -88,7 +106,4 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
                 continue
 
     def _forget(self, tag: str) -> None:
-        channel = self.channel
-        ACK.run(
-            channel.own_client, [channel.whole(channel.unacked_key), channel.whole(channel.unacked_index_key)], [tag]
-        )
+        ACK.run(self.channel.own_client, unacked_keys(self.channel), [tag])

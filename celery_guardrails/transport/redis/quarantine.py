@@ -6,11 +6,12 @@ Owns the hash. Who makes a dead letter of an item is above: a callback says whet
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from celery_guardrails.transport.redis.custody import Quarantined
 from celery_guardrails.transport.redis.record import quarantined, read_quarantined
-from celery_guardrails.transport.redis.restore import quarantine_key
+from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import QUARANTINE
 
 __all__ = ["bury", "bury_all", "set_aside"]
@@ -20,15 +21,33 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 def set_aside(channel: Any, client: Any, tag: str, queue: str, text: bytes) -> None:
     """Move an unacknowledged message that cannot be read into the quarantine."""
-    keys = [channel.whole(channel.unacked_key), channel.whole(channel.unacked_index_key), quarantine_key(channel)]
-    QUARANTINE.run(client, keys, [tag, quarantined(queue, text)])
+    QUARANTINE.run(client, [*unacked_keys(channel), quarantine_key(channel)], [tag, quarantined(queue, text)])
 
 
 def bury(client: Any, key: str, tag: str, taker: Quarantined) -> bool:
     """Hand an item of the quarantine on, and remove it once it is safe elsewhere; `False` if it stays."""
     kept = client.execute_command("HGET", key, tag)
-    if kept is None:
-        return True
+    return kept is None or _bury(client, key, tag, kept, taker)
+
+
+def bury_all(client: Any, key: str, taker: Quarantined, seconds: float = 1.0) -> int:
+    """Hand on what waits in the quarantine, such as what a dead worker left there; gives how many went.
+
+    Args:
+        client: a `redis.Redis` without a prefix.
+        key: the hash.
+        taker: takes the items; those that it leaves stay, and hide no others.
+        seconds: no further item is begun after so long: the next round goes on.
+    """
+    until, gone = time.monotonic() + seconds, 0
+    for tag, kept in client.hscan_iter(key, count=100):
+        if time.monotonic() >= until:
+            break
+        gone += _bury(client, key, tag.decode() if isinstance(tag, bytes) else tag, kept, taker)
+    return gone
+
+
+def _bury(client: Any, key: str, tag: str, kept: bytes, taker: Quarantined) -> bool:
     try:
         queue, item = read_quarantined(kept)
         safe = taker(item, queue, tag)
@@ -38,12 +57,3 @@ def bury(client: Any, key: str, tag: str, taker: Quarantined) -> bool:
     if safe:
         client.execute_command("HDEL", key, tag)
     return safe
-
-
-def bury_all(client: Any, key: str, taker: Quarantined, most: int = 100) -> int:
-    """Hand on what waits in the quarantine, such as what a dead worker left there; gives how many went."""
-    if not client.execute_command("HLEN", key):
-        return 0
-    _, found = client.execute_command("HSCAN", key, 0, "COUNT", most)
-    tags = list(found)
-    return sum(bury(client, key, tag.decode() if isinstance(tag, bytes) else tag, taker) for tag in tags)

@@ -27,7 +27,7 @@ def read_unacked(record: bytes) -> tuple[dict[str, Any], str, str]:
     """
     try:
         message, exchange, routing_key = loads(record.decode())
-    except (ValueError, TypeError, RecursionError) as exc:
+    except Exception as exc:  # kombu's JSON makes dates, decimals and bytes of what it is given, and each of them fails
         raise Unreadable(f"a record of {len(record)} bytes: {type(exc).__name__}") from exc
     if not isinstance(message, dict):
         raise Unreadable(f"a record of {len(record)} bytes: its message is not a mapping")
@@ -35,13 +35,20 @@ def read_unacked(record: bytes) -> tuple[dict[str, Any], str, str]:
 
 
 def redelivered(message: dict[str, Any]) -> str:
-    """The text of a message that goes back to its queue, marked as kombu marks it."""
+    """The text of a message that goes back to its queue, marked as kombu marks it.
+
+    Raises:
+        Unreadable: it cannot be written again.
+    """
     headers, properties = message.get("headers"), message.get("properties")
     if isinstance(headers, dict):
         headers["redelivered"] = True
     if isinstance(properties, dict) and isinstance(properties.get("delivery_info"), dict):
         properties["delivery_info"]["redelivered"] = True
-    return str(dumps(message))
+    try:
+        return str(dumps(message))
+    except Exception as exc:
+        raise Unreadable(f"its message cannot be written again: {type(exc).__name__}") from exc
 
 
 def quarantined(queue: str, item: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Giving messages back to their queues: those of a channel that closes, and those whose worker died.
 
 Owns the two steps: read the record here (kombu's JSON, the redelivered marks), then one script that moves the
-message only if it is still unacknowledged. Any number of workers may do it at once, and no lock can be left behind.
+message only if it is still unacknowledged. Any number of workers may do it at once, and no lock can be left behind. One
+message that has nowhere to go holds up no other.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery_guardrails.transport.redis.record import Unreadable, quarantined, read_unacked, redelivered
-from celery_guardrails.transport.redis.script import DUE, MOVE, QUARANTINE
+from celery_guardrails.transport.redis.script import DUE, MOVE, PUT_OFF, QUARANTINE
 
-__all__ = ["give_back", "quarantine_key", "restore_expired"]
+__all__ = ["give_back", "quarantine_key", "restore_expired", "unacked_keys"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
 _BATCH = 100
+_PUT_OFF = 60.0
+"""Seconds until a message that has nowhere to go is tried again."""
+
+
+class _Immovable(Exception):
+    """A message that cannot be put back as things are; the text says why."""
 
 
 def quarantine_key(channel: Any) -> str:
@@ -25,64 +32,93 @@ def quarantine_key(channel: Any) -> str:
     return str(channel.global_keyprefix) + "guardrails.quarantine"
 
 
+def unacked_keys(channel: Any) -> list[str]:
+    """The whole keys of kombu's hash of unacknowledged messages and of its index by time."""
+    prefix = str(channel.global_keyprefix)
+    return [prefix + channel.unacked_key, prefix + channel.unacked_index_key]
+
+
 def give_back(channel: Any, client: Any, tags: Sequence[str], leftmost: bool = False) -> int:
     """Put messages back into their queues, whoever holds them; gives how many still were unacknowledged.
+
+    One that has nowhere to go stays unacknowledged.
 
     Args:
         channel: a Redis channel of kombu, for its keys and bindings.
         client: a `redis.Redis` without a prefix.
         tags: which.
         leftmost: as the last of the queue, rather than as the next.
+
+    Raises:
+        redis.exceptions.RedisError: the server cannot be reached, or refuses.
     """
     moved = 0
     for start in range(0, len(tags), _BATCH):
         batch = list(tags[start : start + _BATCH])
-        records = client.execute_command("HMGET", _keys(channel)[0], *batch)
+        records = client.execute_command("HMGET", unacked_keys(channel)[0], *batch)
         for tag, record in zip(batch, records, strict=True):
-            if record is not None:
+            if record is None:
+                continue
+            try:
                 moved += _move(channel, client, tag, record, "", "LPUSH" if leftmost else "RPUSH")
+            except _Immovable as exc:
+                logger.warning("an unacknowledged message stays: %s", exc)
     return moved
 
 
 def restore_expired(channel: Any, client: Any, most: int = 1000) -> int:
     """Put back the messages whose worker has not been heard of for the visibility timeout; gives how many.
 
+    What has nowhere to go is put off by a minute.
+
     Raises:
         redis.exceptions.RedisError: the server cannot be reached, or refuses.
     """
-    moved, seen = 0, 0
+    moved = seen = 0
+    left: list[_Immovable] = []
     while seen < most:
-        bound, *found = DUE.run(client, _keys(channel), [channel.visibility_timeout, _BATCH])
-        due = list(zip(found[::2], found[1::2], strict=True))
-        before = moved
-        for tag, record in due:
-            moved += _move(channel, client, tag, record, bound, "RPUSH")
-        seen += len(due)
-        if len(due) < _BATCH or moved == before:
-            return moved
+        bound, *found = DUE.run(client, unacked_keys(channel), [channel.visibility_timeout, _BATCH])
+        for tag, record in zip(found[::2], found[1::2], strict=True):
+            try:
+                moved += _move(channel, client, tag, record, bound, "RPUSH")
+            except _Immovable as exc:
+                left.append(exc)
+                PUT_OFF.run(client, unacked_keys(channel)[1:], [tag, channel.visibility_timeout, _PUT_OFF])
+        seen += len(found) // 2
+        if len(found) // 2 < _BATCH:
+            break
+    if left:
+        logger.warning("%d unacknowledged messages stay, and are tried again in a minute: %s", len(left), left[0])
     return moved
 
 
-def _keys(channel: Any) -> list[str]:
-    prefix = str(channel.global_keyprefix)
-    return [prefix + channel.unacked_key, prefix + channel.unacked_index_key]
-
-
 def _move(channel: Any, client: Any, tag: Any, record: bytes, bound: Any, push: str) -> int:
-    keys = _keys(channel)
+    keys = unacked_keys(channel)
     if not record:  # nothing is known of it but its tag
         return int(MOVE.run(client, keys, [tag, bound, push]))
     try:
         message, exchange, routing_key = read_unacked(record)
+        text = redelivered(message)
     except Unreadable:
         return int(QUARANTINE.run(client, [*keys, quarantine_key(channel)], [tag, quarantined("", record)]))
-    priority = channel._get_message_priority(message, reverse=False)
-    lists = [
-        str(channel.global_keyprefix) + channel._q_for_pri(queue, priority)
-        for queue in channel._lookup(exchange, routing_key)
-        if queue
-    ]
-    if not lists:
-        logger.warning("an unacknowledged message stays: nothing is bound to %r with %r", exchange, routing_key)
-        return 0
-    return int(MOVE.run(client, [*keys, *lists], [tag, bound, push, *[redelivered(message)] * len(lists)]))
+    lists = _lists(channel, message, exchange, routing_key)
+    try:
+        return int(MOVE.run(client, [*keys, *lists], [tag, bound, push, *[text] * len(lists)]))
+    except channel.ResponseError as exc:
+        if "WRONGTYPE" not in str(exc):
+            raise
+        raise _Immovable(f"{lists} are not all lists: {exc}") from exc
+
+
+def _lists(channel: Any, message: dict[str, Any], exchange: str, routing_key: str) -> list[str]:
+    """The lists that a message goes to, by the bindings as they are."""
+    try:
+        priority = channel._get_message_priority(message, reverse=False)
+        queues = [queue for queue in channel._lookup(exchange, routing_key) if queue]
+    except channel.connection_errors:
+        raise
+    except Exception as exc:
+        raise _Immovable(f"{exchange!r} with {routing_key!r}: {type(exc).__name__}: {exc}") from exc
+    if not queues:
+        raise _Immovable(f"nothing is bound to {exchange!r} with {routing_key!r}")
+    return [str(channel.global_keyprefix) + channel._q_for_pri(queue, priority) for queue in queues]

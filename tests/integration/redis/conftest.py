@@ -50,10 +50,18 @@ class OnRedis:
             spec.loader.exec_module(module)
         return module
 
-    def worker(self, *options: str, pool: str = "prefork", plain: bool = False, wait: bool = True) -> Process:
-        """Start a worker; `plain`: as Celery and kombu are."""
-        env = {"ONREDIS_PLAIN": "1"} if plain else {}
-        return self.harness.worker(APP, *options, pool=pool, wait=wait, env=env)
+    def worker(
+        self,
+        *options: str,
+        pool: str = "prefork",
+        plain: bool = False,
+        wait: bool = True,
+        alone: bool = True,
+        **conf: Any,
+    ) -> Process:
+        """Start a worker; `plain`: as Celery and kombu are; `conf`: settings of Celery's for it."""
+        env = {"ONREDIS_CONF": json.dumps(conf), **({"ONREDIS_PLAIN": "1"} if plain else {})}
+        return self.harness.worker(APP, *options, pool=pool, wait=wait, alone=alone, env=env)
 
     def lines(self, key: str, what: str = "start") -> list[str]:
         """The runs of `key`."""

@@ -79,7 +79,7 @@ def test_another_guardian_gets_what_a_lost_one_held(app: Celery, consumer: DeadL
     keeper = lost._safekeeping._keeper
     assert keeper is not None
     keeper._ended.set()  # as if its process had been killed: nobody keeps its letters
-    keeper.join()
+    keeper._leasing.join()
     assert {delivery.body for delivery in received(consumer, len(bodies))} == bodies
     lost.close()
 

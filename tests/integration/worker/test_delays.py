@@ -38,7 +38,6 @@ class Delays:
         self.folder = folder / self.prefix
         self.folder.mkdir()
         self.quorum = kind == "quorum"
-        self.rabbitmq = url.startswith("amqp")
         environment = {
             "BROKER_URL": url, "RESULT_BACKEND": backend, "DELAYS_PREFIX": self.prefix, "DELAYS_KIND": kind,
             "DELAYS_RUNS": str(self.folder), "DELAYS_SETTINGS": json.dumps(settings),
@@ -117,11 +116,6 @@ def delays(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made.close()
 
 
-def on_rabbitmq(delays: Delays) -> None:
-    if not delays.rabbitmq:
-        pytest.skip("what happens in RabbitMQ")
-
-
 def test_a_countdown_and_an_eta_run_when_they_are_due(delays: Delays) -> None:
     now = datetime.now(timezone.utc)
     begun = time.time()
@@ -177,7 +171,6 @@ def test_retries_with_a_delay_keep_to_their_queue(delays: Delays) -> None:
 
 def test_an_exchange_of_two_queues_does_not_double_retries(delays: Delays) -> None:
     """Each of the two gets the task, and runs all its attempts; what is retried goes back to its own queue."""
-    on_rabbitmq(delays)
     delays.tasks.failing.apply_async(("doubled",), countdown=1, queue=delays.topic, routing_key="mail.sent")
     letters = delays.letters(2)
     events = f"{delays.prefix}.events"

@@ -24,6 +24,16 @@ class LostConnection(Exception):
     """What this broker raises when its connection breaks."""
 
 
+class TaskConsumer:
+    """As much of kombu's consumer; RabbitMQ's client keeps, by tag, a method of it to call with each message."""
+
+    def __init__(self) -> None:
+        self.queues = [SimpleNamespace(name="shop")]
+        self._active_tags = {"mail": "t1"}
+
+    def receive(self, message: Any) -> None: ...
+
+
 class Consumer:
     """As much of Celery's consumer as the intake touches; notes what happens to it."""
 
@@ -39,7 +49,7 @@ class Consumer:
             increment_eventually=lambda: self.calls.append("more"),
             decrement_eventually=lambda: self.calls.append("less"),
         )
-        self.task_consumer: Any = SimpleNamespace(queues=[SimpleNamespace(name="shop")], _active_tags={"mail": "t1"})
+        self.task_consumer: Any = TaskConsumer()
         self.raising: Exception | None = None
         self.pool: Any = SimpleNamespace(_pool="it runs")
 
@@ -101,6 +111,7 @@ class Scene:
         monkeypatch.setattr(intake, "bury", self._bury)
         self.step = Intake(self.consumer)
         self.handle = self.consumer.create_task_handler()
+        self.channel.callbacks = {"t1": self.consumer.task_consumer.receive}
 
     def _bury(self, guard: Guardrails, letter: Letter, queue: str | None) -> bool:
         if not self.refused:
