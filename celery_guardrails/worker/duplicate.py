@@ -1,11 +1,13 @@
 """What a worker recognises as done already: an attempt that was overtaken, a requeue sent twice, work that succeeded.
 
-Owns two bounded memories of this process and one careful question to the result backend. It is asked only about
-messages that came back or went out before; a task that runs for the first time costs nothing here.
+Owns three bounded memories of this process and one careful question to the result backend. It is asked only about
+messages that came back or went out before, and about those that run at most once; any other that runs for the first
+time costs nothing here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -20,7 +22,7 @@ from celery.backends.base import DisabledBackend
 
 from celery_guardrails.letters.header import read_header
 
-__all__ = ["Life", "Seen", "Succeeded"]
+__all__ = ["Copy", "Life", "Seen", "Succeeded"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -31,6 +33,8 @@ _PAUSE = 60.0
 
 class Life(NamedTuple):
     """One life of a task: since it was sent, or put back for the n-th time. A task id alone may be used again.
+
+    So may one of which nobody says when it was sent: it is never taken for another one's.
 
     A task that an exchange gives to two queues has two lives, because each queue's message has its own attempts.
     """
@@ -49,8 +53,23 @@ class Life(NamedTuple):
         return cls(request.id, header.generation, header.published_at, delivery.get("queue") or by_default)
 
 
+class Copy(NamedTuple):
+    """One message of a life: for which attempt, and with how many workers the work was lost before."""
+
+    life: Life
+    retries: int
+    crashes: int
+
+    @classmethod
+    def of(cls, request: Any) -> Copy:
+        """The message of this request of the worker."""
+        retries = request.request_dict.get("retries")
+        crashes = read_header(request.request_dict).crashes
+        return cls(Life.of(request), retries if isinstance(retries, int) else 0, crashes)
+
+
 class Seen:
-    """The highest attempt that this worker knows of in each life, and which copies of messages have begun here.
+    """What this worker has seen of each life: the highest attempt, which copies have begun, and which it acknowledged.
 
     Args:
         most: how many are remembered; the oldest are forgotten.
@@ -59,7 +78,8 @@ class Seen:
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._highest: OrderedDict[Life, int] = OrderedDict()
-        self._begun: OrderedDict[tuple[Life, int, int], None] = OrderedDict()
+        self._begun: OrderedDict[Copy, None] = OrderedDict()
+        self._acknowledged: OrderedDict[tuple[Copy, bytes], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def note(self, life: Life, retries: int) -> None:
@@ -72,12 +92,15 @@ class Seen:
 
     def is_overtaken(self, life: Life, retries: int) -> bool:
         """Whether a later attempt exists."""
+        if life.published_at is None:
+            return False
         with self._lock:
             return self._highest.get(life, -1) > retries
 
-    def begins(self, life: Life, retries: int, crashes: int) -> bool:
+    def begins(self, copy: Copy) -> bool:
         """Whether this copy begins here for the first time; it is remembered."""
-        copy = (life, retries, crashes)
+        if copy.life.published_at is None:
+            return True
         with self._lock:
             if copy in self._begun:
                 return False
@@ -85,10 +108,24 @@ class Seen:
             _trim(self._begun, self._most)
             return True
 
-    def forget(self, life: Life, retries: int, crashes: int) -> None:
+    def acknowledged(self, copy: Copy, body: Any) -> None:
+        """Remember that this message, which runs at most once, was acknowledged, and that it begins now."""
+        if copy.life.published_at is None:
+            return
+        with self._lock:
+            self._acknowledged[copy, _digest(body)] = None
+            _trim(self._acknowledged, self._most)
+
+    def was_acknowledged(self, copy: Copy, body: Any) -> bool:
+        """Whether it was: its broker has lost that, or never heard it, if the message comes again."""
+        with self._lock:
+            return bool(self._acknowledged) and (copy, _digest(body)) in self._acknowledged
+
+    def forget(self, copy: Copy, body: Any) -> None:
         """This copy is sent again on purpose."""
         with self._lock:
-            self._begun.pop((life, retries, crashes), None)
+            self._begun.pop(copy, None)
+            self._acknowledged.pop((copy, _digest(body)), None)
 
 
 class Succeeded:
@@ -143,6 +180,10 @@ def _after(done: Any, since: datetime) -> bool:
     except ValueError:
         return False
     return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)) >= since
+
+
+def _digest(body: Any) -> bytes:
+    return hashlib.blake2b(body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body).digest()
 
 
 def _trim(memory: OrderedDict[Any, Any], most: int) -> None:

@@ -11,13 +11,23 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from billiard.pool import TERMINATE
+from billiard.pool import TERMINATE, Pool
 from celery import bootsteps
 from celery.worker import state
 
-__all__ = ["PoolStep", "acknowledge_when_written", "keep_taken", "read_first", "track_the_living", "writes_later"]
+__all__ = [
+    "PoolStep",
+    "acknowledge_at_once",
+    "before_writing",
+    "keep_taken",
+    "read_first",
+    "runs_here",
+    "track_the_living",
+    "writes_later",
+]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -41,40 +51,62 @@ def writes_later(pool: Any) -> bool:
     return hasattr(getattr(pool, "_pool", None), "outbound_buffer")
 
 
-def acknowledge_when_written(pool: Any, job: Any, request: Any) -> None:
-    """Acknowledge a request just before its job is written to a child, where the pool `writes_later`.
+def runs_here(pool: Any) -> bool:
+    """Whether this pool (Celery's) runs tasks in the worker's own process."""
+    return not isinstance(getattr(pool, "_pool", None), Pool)
+
+
+def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], None]) -> None:
+    """Do something just before a job is written to a child, where the pool `writes_later`.
 
     Args:
         pool: Celery's `TaskPool`.
-        job: the pool's word for the task; `None`: the pool is closed and did not take it, so it stays unacknowledged.
+        job: the pool's word for the task; `None`: the pool is closed and did not take it.
         request: the worker's request.
+        act: what to do. An OSError keeps the job from being written; the loop takes it for what it is, a connection
+            that is lost.
     """
     if job is not None:
-        job.guarded, job._payload = request, _Payload(pool._pool, job, request)
+        job.guarded, job._payload = request, _Payload(pool._pool, job, act)
+
+
+def acknowledge_at_once(request: Any) -> None:
+    """Acknowledge a message whose task runs at most once, just before it begins.
+
+    Celery's way is to do it in the next turn of the loop, when the task may have begun, or is over.
+
+    Raises:
+        ConnectionError: the broker did not take it: the message comes again, and must not run now.
+    """
+    message = request.message
+    if not message.acknowledged:
+        try:
+            message.ack()
+        except Exception as exc:
+            with suppress(Exception):  # it takes the ack back, where that may still come to be
+                message.reject(requeue=True)
+            raise ConnectionError(f"{request.name}[{request.id}] could not be acknowledged: {exc}") from exc
+        message.ack = _nothing
+    request.acknowledge()
 
 
 class _Payload:
     """What is written to a child. It is unpacked when the writing begins, and at no other time."""
 
-    def __init__(self, pool: Any, job: Any, request: Any) -> None:
-        self._pool, self._job, self._request = pool, job, request
+    def __init__(self, pool: Any, job: Any, act: Callable[[], None]) -> None:
+        self._pool, self._job = pool, job
+        self._act: Callable[[], None] | None = act
         self._parts = job._payload
 
     def __iter__(self) -> Iterator[Any]:
-        request = self._request
-        if not request.acknowledged:
-            try:
-                # at once: Celery's way is to do it in the next turn of the loop, when the child may have begun
-                request.message.ack()
-                request.message.ack = _nothing
-            except request.connection_errors:
-                # It is not written, and comes again: the loop takes this for what it is, a connection that is lost.
-                self._pool._active_writers.discard(self._job._writer())
-                self._job.discard()
-                raise
-            except Exception:
-                logger.warning("%s[%s] runs, but may come again", request.name, request.id, exc_info=True)
-            request.acknowledge()
+        try:
+            if self._act is not None:
+                self._act()
+        except OSError:
+            self._pool._active_writers.discard(self._job._writer())
+            self._job.discard()
+            raise
+        self._act = None
         return iter(self._parts)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery.worker import state
 from celery.worker.request import Request
 
 from celery_guardrails.letters.header import HEADER
@@ -26,6 +27,10 @@ class GuardedRequest(Request):  # type: ignore[misc]
 
     ended: End | None = None
     """What main has made of an end that it saw itself."""
+    begin: Callable[[], None] | None = None
+    """Sets the mark that says that this suspect runs."""
+    was_revoked: bool = False
+    """Whether somebody had revoked it when it was seen to be past its `expires`."""
     unmark: Callable[[], None] | None = None
     """Takes away the mark that says that this suspect runs."""
 
@@ -63,12 +68,17 @@ class GuardedRequest(Request):  # type: ignore[misc]
         else:
             ending.timed_out(self, timeout, celery)
 
+    def maybe_expire(self) -> Any:
+        """Called by Celery, which puts the id of what has expired among those that were revoked."""
+        self.was_revoked = self.id in state.revoked
+        return super().maybe_expire()
+
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
         ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
-        if expired:
+        if expired and not self.was_revoked:
             ending.expired(self, celery)
         else:
-            celery()
+            ending.revoked(self, celery)

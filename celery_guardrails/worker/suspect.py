@@ -1,11 +1,13 @@
 """Messages that came before: a retry, work that was put back, one that its broker delivers again.
 
 Owns what is asked about them just before they would run, in the worker's main process: is it done already, and did it
-kill the worker that ran it? A message that comes for the first time does not come here.
+kill the worker that ran it? A message that comes for the first time does not come here, unless it runs at most once:
+then it is acknowledged before it begins.
 
 How deaths of whole workers are counted: a message that came back was with a worker that died, but so were those that
 only waited there. So the first time is taken for a death, perhaps, and the task runs again with a mark in the broker
-(`transport/started.py`) for as long as it runs. If it comes back and its mark is there, it did run, and died.
+(`transport/started.py`), from when it begins for as long as it runs. If it comes back and its mark is there, it did
+run, and died.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from celery.worker import state
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.transport.started import mark_name
-from celery_guardrails.worker.duplicate import Life
+from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.ending import crashed, has_succeeded, unbegun
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.pool import acknowledge_when_written, writes_later
+from celery_guardrails.worker.pool import acknowledge_at_once, before_writing, runs_here, writes_later
 from celery_guardrails.worker.run import is_plain
 from celery_guardrails.worker.settle import Tell
 
@@ -54,6 +56,8 @@ def execute(request: Any, pool: Any, **options: Any) -> Any:
         raise TaskRevokedError(request.id)
     if not request.task.acks_late:
         return execute_once(request, pool, **options)
+    if request.begin is not None:
+        return _execute_marked(request, pool, **options)
     return request.execute_using_pool(pool, **options)
 
 
@@ -64,16 +68,21 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
 
     Raises:
         TaskRevokedError: it does not run.
+        ConnectionError: the broker did not take the acknowledgement, and sends the message again.
     """
     request.__dict__.pop("execute_using_pool", None)
     if is_plain(request.task):
         return request.execute_using_pool(pool, **options)
+    if _began_here(request):
+        _drop(request, "it began here")
+        raise TaskRevokedError(request.id)
+    begin = partial(_acknowledge, request)
     if writes_later(pool):
         job = request.execute_using_pool(pool, **options)
-        acknowledge_when_written(pool, job, request)
+        before_writing(pool, job, request, begin)
         return job
     if not request.revoked():
-        request.acknowledge()
+        begin()
     job = request.execute_using_pool(pool, **options)
     if isinstance(getattr(job, "f", None), Future):
         job.f.add_done_callback(partial(unbegun, request))
@@ -83,32 +92,64 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
 def retried(request: Any) -> None:
     """Remember that the pool has published the next attempt of this request."""
     try:
-        guard = Guardrails.of(request.task.app)
-        guard.seen.note(Life.of(request), _retries(request) + 1)
+        copy = Copy.of(request)
+        Guardrails.of(request.task.app).seen.note(copy.life, copy.retries + 1)
     except Exception:
         logger.warning("guardrails failed on a retry of %s[%s]", request.name, request.id, exc_info=True)
 
 
+def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
+    """Hand it to the pool so that its mark is set when it begins: what only waited is not to be blamed."""
+    if writes_later(pool):
+        job = request.execute_using_pool(pool, **options)
+        before_writing(pool, job, request, request.begin)
+        return job
+    if runs_here(pool):
+        celery = request.on_accepted
+
+        def on_accepted(*args: Any) -> None:
+            request.begin()
+            celery(*args)
+
+        request.on_accepted = on_accepted
+    else:
+        request.begin()  # a pool that says of nothing when it begins, before it has
+    return request.execute_using_pool(pool, **options)
+
+
+def _acknowledge(request: Any) -> None:
+    acknowledge_at_once(request)
+    Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+
+
+def _began_here(request: Any) -> bool:
+    """Whether this very message was acknowledged here: a broker that was killed may have lost that."""
+    try:
+        return Guardrails.of(request.task.app).seen.was_acknowledged(Copy.of(request), request.message.body)
+    except Exception:
+        logger.warning("guardrails failed before %s[%s]", request.name, request.id, exc_info=True)
+        return False
+
+
 def _verdict(request: Any) -> Tell | None:
     """What is to be done in place of running it; `None`: it runs."""
-    guard, header = Guardrails.of(request.task.app), read_header(request.request_dict)
-    life, retries, again = Life.of(request), _retries(request), bool(request.delivery_info.get("redelivered"))
-    if guard.seen.is_overtaken(life, retries):
+    guard, header, copy = Guardrails.of(request.task.app), read_header(request.request_dict), Copy.of(request)
+    again = bool(request.delivery_info.get("redelivered"))
+    if guard.seen.is_overtaken(copy.life, copy.retries):
         return partial(_drop, request, "a later attempt of it is known")
-    if not guard.seen.begins(life, retries, header.crashes) and not again and _tells(guard):
+    if not guard.seen.begins(copy) and not again and _tells(guard):
         return partial(_drop, request, "the same message has begun here before")
-    guard.seen.note(life, retries)
+    guard.seen.note(copy.life, copy.retries)
+    if again and has_succeeded(request):
+        return partial(_drop, request, "the result backend says that it has succeeded")
     if not request.task.acks_late:
-        return None  # it is acknowledged when it begins: what comes back has not begun
+        return None  # it is acknowledged when it begins: what comes back has not begun, as far as anybody knows
     mark = _mark_of(guard, request, header)
-    if again:
-        if has_succeeded(request):
-            return partial(_drop, request, "the result backend says that it has succeeded")
-        if not _runs_here(request) and _is_set(guard, mark):
-            # Its first death of this kind left no mark: it was a death, since this one was.
-            return partial(_after_crash, guard, mark, crashed(request, header.crashes + 1 if header.crashes else 2))
+    if again and not _runs_here(request) and _is_set(guard, mark):
+        # Its first death of this kind left no mark: it was a death, since this one was.
+        return partial(_after_crash, guard, mark, crashed(request, header.crashes + 1 if header.crashes else 2))
     if again or header.crashes:
-        _set(guard, request, mark)
+        request.begin = partial(_set, guard, request, mark)
     return None
 
 
@@ -124,8 +165,9 @@ def _after_crash(guard: Guardrails, mark: str, tell: Tell) -> None:
 
 
 def _mark_of(guard: Guardrails, request: Any, header: Header) -> str:
-    life = f"{request.id}/{header.published_at}/{header.generation}/{Life.of(request).queue}"
-    return mark_name(guard.settings.dead_letter.queue, f"{life}/{_retries(request)}/{header.crashes}")
+    copy = Copy.of(request)
+    life = f"{request.id}/{header.published_at}/{header.generation}/{copy.life.queue}"
+    return mark_name(guard.settings.dead_letter.queue, f"{life}/{copy.retries}/{header.crashes}")
 
 
 def _is_set(guard: Guardrails, mark: str) -> bool:
@@ -172,8 +214,3 @@ def _runs_here(request: Any) -> bool:
 def _tells(guard: Guardrails) -> bool:
     with guard.app.connection_for_read() as connection:
         return connection.transport.driver_type in _TELLING
-
-
-def _retries(request: Any) -> int:
-    retries = request.request_dict.get("retries")
-    return retries if isinstance(retries, int) else 0
