@@ -90,7 +90,7 @@ def test_delays_grow_with_jitter_and_are_waited_for(on_redis: Guarded) -> None:
     letter = on_redis.letter()
     delays = [attempt.delay or 0 for attempt in letter.attempts]
     for delay, base in zip(delays, (0.1, 0.3, 0.9), strict=False):
-        assert 0.75 * base <= delay <= 1.25 * base
+        assert 0.749 * base <= delay <= 1.251 * base  # it was rounded on its way
     runs = [run["at"] for run in on_redis.runs("grow")]
     for before, after, delay in zip(runs, runs[1:], delays, strict=False):
         assert after - before >= delay - 0.01
