@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -20,14 +20,15 @@ from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.reach import Unroutable, reach, routes_itself
 
 __all__ = ["Envelope", "Publisher"]
 
 _MAX_IDLE = 10
 _CONNECT = 4.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-# Trying again cannot help: the queue exists with other arguments, or we may not write to it.
-_FINAL = (PreconditionFailed, AccessRefused)
+# Trying again cannot help: the queue exists with other arguments, we may not write to it, or nothing is bound to it.
+_FINAL = (PreconditionFailed, AccessRefused, Unroutable)
 _NO_ROUTE = 312
 _QUICK = 0.5
 """Seconds that a publish may take after one that took all its time in vain, for as long as that one took: a broker that
@@ -57,6 +58,10 @@ class _Line:
     """Seconds for which its socket waits for an answer."""
     brief: bool
     """Whether it was opened in little time: its answers then have as little, so it is not kept."""
+    routes_itself: bool
+    """Whether kombu routes, so that a message that no queue gets is lost in silence."""
+    kept: bool = False
+    """Whether it has published before."""
     declared: set[int] = field(default_factory=set)
     """Hashes of the queues that need no further declaration; kombu keeps the same, but copies the queue to look."""
 
@@ -82,8 +87,9 @@ class Publisher:
     def publish(self, envelope: Envelope, declare: Sequence[Queue] = ()) -> None:
         """Hand one message to the broker, and return when it has it.
 
-        On RabbitMQ that is a confirm for a message that reached a queue; on Redis the reply to its write. A failed
-        connection is opened anew until the time is up, which is half a second where the broker was away just now.
+        On RabbitMQ that is a confirm for a message that reached a queue; on Redis the reply to its write, once a queue
+        is known to get it. A failed connection is opened anew until the time is up, which is half a second where the
+        broker was away just now.
         Whether a message arrived whose confirmation got lost is not known: it may be published twice.
 
         Args:
@@ -104,7 +110,12 @@ class Publisher:
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
             except Exception as exc:
                 final = isinstance(exc, _FINAL) or not (line is None or _is_recoverable(line, exc))
+                stale = line is not None and line.kept and _is_broken(line, exc)
                 self._drop(line)
+                if stale and time.monotonic() < until:
+                    # the broker has restarted, say: the other lines are as old, and one by one would use up the time
+                    self._drop_idle()
+                    continue
                 if final or time.monotonic() + pause >= until:
                     raise self._given_up(envelope, exc, seconds) from exc
                 time.sleep(pause)
@@ -123,6 +134,8 @@ class Publisher:
 
     def _send(self, line: _Line, envelope: Envelope, declare: Sequence[Queue], seconds: float) -> None:
         undeclared = [queue for queue in declare if hash(queue) not in line.declared]
+        if envelope.exchange and line.routes_itself:
+            reach(line.producer, envelope.exchange, envelope.routing_key, declare)
         line.producer.publish(
             envelope.body,
             exchange=envelope.exchange,
@@ -157,6 +170,7 @@ class Publisher:
 
     def _give(self, line: _Line) -> None:
         if len(self._idle) < _MAX_IDLE and not line.brief:
+            line.kept = True
             self._idle.append(line)
         else:
             self._drop(line)
@@ -170,10 +184,16 @@ class Publisher:
             channel = connection.channel()
             if connection.transport.driver_type == "redis":
                 _keep_client(channel)
-            return _Line(connection, Producer(channel, auto_declare=False), mandatory, bound, bound < usual / 2)
+            producer = Producer(channel, auto_declare=False)
+            return _Line(connection, producer, mandatory, bound, bound < usual / 2, routes_itself(channel))
         except BaseException:
             connection.collect()
             raise
+
+    def _drop_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._drop(self._idle.pop())
 
     def _drop(self, line: _Line | None) -> None:
         if line is None:
@@ -200,3 +220,9 @@ def _keep_client(channel: Any) -> None:
 
 def _is_recoverable(line: _Line, exc: Exception) -> bool:
     return isinstance(exc, (*connection_errors(line.connection), MessageNacked, NotFound))
+
+
+def _is_broken(line: _Line, exc: Exception) -> bool:
+    """Whether it is the connection that failed, and not what was asked of it."""
+    errors = line.connection
+    return isinstance(exc, (OSError, *errors.connection_errors)) and not isinstance(exc, errors.channel_errors)

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.transport import publisher as module
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from tests.conftest import Broker
@@ -161,8 +162,6 @@ def test_a_broker_that_hangs_between_steps_ends_in_time(
     """It answers the connection, then stops: the steps after that have no timeout of their own."""
     line = Line(broker, timeout=1)
     if step == "channel":
-        from celery_guardrails.transport import publisher as module
-
         opened = module.opened
 
         def paused(*args: object, **options: object) -> object:
@@ -227,3 +226,19 @@ def test_no_more_than_ten_connections_are_kept(line: Line) -> None:
     assert len(line.publisher._idle) == 10
     line.publisher.close()
     assert line.publisher._idle == []
+
+
+def test_idle_lines_from_before_a_restart_do_not_use_up_the_time(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = [line.publisher._take(4.0) for _ in range(10)]
+    for each in old:
+        line.publisher._send(each, Envelope(b"before", QUEUE), DECLARED, 4.0)
+        line.publisher._give(each)
+    line.broker.server.stop()
+    line.broker.server.start()
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    send(line, b"after")
+    assert pauses == []
+    if line.broker.name == "rabbitmq":  # the client of Redis reconnects by itself
+        assert not any(each in old for each in line.publisher._idle)
+    assert line.bodies(QUEUE)[-1:] == [b"after"]
