@@ -28,7 +28,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, decide_time_limit
 from celery_guardrails.worker.attempt import rng
-from celery_guardrails.worker.duplicate import Life
+from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.republish import publish_again
 from celery_guardrails.worker.run import STARTED, FailedRun, examine, is_plain
@@ -41,10 +41,11 @@ from celery_guardrails.worker.settle import (
     tell_of_requeue,
     tell_of_success,
     tell_of_timeout,
+    told,
 )
 from celery_guardrails.worker.shutdown import is_ending_cold
 
-__all__ = ["cancelled", "crashed", "expired", "failed", "has_succeeded", "timed_out", "unbegun"]
+__all__ = ["cancelled", "crashed", "expired", "failed", "has_succeeded", "revoked", "timed_out", "unbegun"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -83,7 +84,10 @@ def timed_out(request: Any, timeout: float, celery: Tell) -> None:
 
     def meet() -> Tell:
         tell = partial(tell_of_timeout, request, timeout, celery)
-        return tell if request.ended is End.BURIED else _limited(request, TimeLimitExceeded(timeout), tell)
+        if request.ended is not End.BURIED:
+            return _limited(request, TimeLimitExceeded(timeout), tell)
+        request.ended = End.SETTLED
+        return partial(told, request, tell)
 
     _safely(request, celery, meet)
 
@@ -96,10 +100,10 @@ def cancelled(request: Any, celery: Tell) -> None:
             if request.unmark is not None:
                 request.unmark()  # its end is ours, and no crash of it
             return celery
+        request._already_cancelled = True  # first: where it is a greenlet that is killed, its end may come meanwhile
         if has_succeeded(request):
             return celery
         exc = WorkerLostError("the worker was shut down cold while the task ran")
-        request._already_cancelled = True
         run = _run_of(request, exc)
         text = "a cold shutdown of the worker ended it, and its message had been acknowledged early"
         return settled(request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc))
@@ -113,14 +117,24 @@ def expired(request: Any, celery: Tell) -> None:
     def meet() -> Tell:
         run = _run_of(request, TaskRevokedError(f"expired at {request.expires.isoformat()}, before it could start"))
         if run.policy.on_expired == "drop":
-            return celery
+            return partial(told, request, celery)
         tell = settled(request, run, DeadLetter(Reason.EXPIRED, run.failure.message), celery, ran=False)
         request._already_revoked = True
+        # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
+        state.revoked.discard(request.id)
         return tell
 
     _safely(request, celery, meet)
-    # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
-    state.revoked.discard(request.id)
+
+
+def revoked(request: Any, celery: Tell) -> None:
+    """Meet a task that somebody has revoked, before it started or while it ran: it makes no letter."""
+
+    def meet() -> Tell:
+        request._already_revoked = True  # first: where it is a greenlet that is killed, its end may come meanwhile
+        return partial(told, request, celery)
+
+    _safely(request, celery, meet)
 
 
 def unbegun(request: Any, future: Future[Any]) -> None:
@@ -168,20 +182,32 @@ def _safely(request: Any, usual: Tell, meet: Callable[[], Tell]) -> None:
 
 def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
     if isinstance(exc.reason, PublishError):
-        return usual  # our own way to give a message back
+        return _given_back(request, exc.reason, usual)
     run = _run_of(request, exc)
     run = replace(run, failure=replace(run.failure, message=str(exc.reason)[:2000]))
     if not exc.requeue:
         text = f"the task rejected its message: {run.failure.message}"
         return settled(request, run, DeadLetter(Reason.REJECTED, text), usual)
+    # before it is published: where this is not main's own thread, main may take the copy at once
+    run.guard.seen.forget(Copy.of(request), request.message.body)
     try:
         publish_again(run.guard, run.task, run.request, run.now)
     except PublishError as lost:
         logger.warning("%s[%s] goes back by its broker: %s", request.name, request.id, lost)
         return usual
-    header = run.header
-    run.guard.seen.forget(Life.of(request), int(run.request.retries or 0), header.crashes)
     return partial(tell_of_requeue, request)
+
+
+def _given_back(request: Any, why: PublishError, usual: Tell) -> Tell:
+    """Our own way to give a message back, unless somebody has ended the task, or its message is gone."""
+    if request._already_revoked or (request._already_cancelled and request.acknowledged):
+        return partial(state.task_ready, request)
+    if not request.acknowledged:
+        return usual
+    exc = WorkerLostError(why.reason)
+    text = f"{why.reason}, and its message had been acknowledged early"
+    run = _run_of(request, exc)
+    return settled(request, run, DeadLetter(Reason.CANCELLED, text[:500]), partial(tell_of_failure, request, exc))
 
 
 def _limited(request: Any, exc: Exception, tell: Tell | None) -> Tell:
@@ -203,11 +229,12 @@ def _is_gone(pid: int | None) -> bool:
 
 
 def _lost(request: Any, exc: BaseException, celery: Callable[[Any], Any]) -> Tell:
-    if request._already_cancelled or request._already_revoked:
-        return partial(state.task_ready, request)  # our own signal ended it
-    if is_ending_cold() and not request.acknowledged:
-        return partial(state.task_ready, request)  # a cold shutdown: the broker has the message
+    ours = request._already_cancelled or request._already_revoked  # our own signal ended it
+    if ours or (is_ending_cold() and not request.acknowledged):  # a cold shutdown: the broker has the message
+        request.ended = End.SETTLED  # its time limit, which the pool may still report, has nothing to add
+        return partial(state.task_ready, request)
     if has_succeeded(request):
+        request.ended = End.SETTLED
         return partial(tell_of_success, request)
     if isinstance(exc, TimeLimitExceeded):
         exc = WorkerLostError("Worker exited prematurely, and its time limit passed before it was missed")

@@ -39,6 +39,7 @@ __all__ = [
     "tell_of_requeue",
     "tell_of_success",
     "tell_of_timeout",
+    "told",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
@@ -93,7 +94,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
     if tell is None:
         request.ended = End.BURIED
         return partial(state.task_ready, request)
-    return partial(_tell, request, tell)
+    return partial(told, request, tell)
 
 
 def einfo(exc: BaseException) -> ExceptionInfo:
@@ -136,11 +137,17 @@ def tell_of_requeue(request: Any) -> None:
     request.send_event("task-rejected", requeue=True)
 
 
-def _tell(request: Any, tell: Tell) -> None:
+def told(request: Any, tell: Tell) -> None:
+    """Tell, and acknowledge: what raises meanwhile, a hook of the user or the backend, must not keep the message.
+
+    Args:
+        request: the worker's request, whose end is settled.
+        tell: how Celery tells of it.
+    """
     try:
         tell()
     except Exception:
-        logger.warning("the failure of %s[%s] could not be told to everybody", request.name, request.id, exc_info=True)
+        logger.warning("the end of %s[%s] could not be told to everybody", request.name, request.id, exc_info=True)
     finally:
         state.task_ready(request)
         request.acknowledge()  # does nothing where Celery has done it

@@ -10,7 +10,8 @@ from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
-from celery.exceptions import Reject
+from celery.exceptions import Reject, Retry
+from celery.signals import task_failure
 
 from celery_guardrails import Constant, GuardedTask, Policy
 from tests.apps.ends import RUNS, end, ran
@@ -80,7 +81,10 @@ looping = ending("looping", Policy(**QUICK), time_limit=1, acks_on_failure_or_ti
 parked = ending("parked", Policy(on_exhausted="park", max_crashes=1, **QUICK), time_limit=1)
 expected = ending("expected", Policy(**QUICK), throws=(SystemExit,))
 raising = ending("raising", Policy(**QUICK), base=GuardedRaising)
+raising_limited = ending("raising_limited", Policy(**QUICK), base=GuardedRaising, time_limit=1)
 stubborn = ending("stubborn", Policy(**QUICK), reject_on_worker_lost=True)
+again = ending("again", Policy(**QUICK), retry_on_worker_lost=True)
+told = ending("told", Policy(**QUICK), time_limit=1)
 dropped = ending("dropped", Policy(on_expired="drop", **QUICK))
 fragile = ending("fragile", Policy(max_crashes=1, **QUICK))
 
@@ -115,12 +119,38 @@ def until_go(key: str) -> None:
         time.sleep(0.05)
 
 
+@task_failure.connect(sender=told)
+def told_of_failure(args: Any, **_: Any) -> None:
+    ran(f"{args[0]}.task_failure")
+
+
+@app.task(base=GuardedTask, name="guarded.held", bind=True, policy=Policy(**QUICK), shared=False)
+def held(self: Any, key: str, how: str) -> str:
+    """Runs until the test says go, then asks for another attempt, once, or is done."""
+    ran(key, retries=self.request.retries)
+    while not (RUNS / "go").exists():
+        time.sleep(0.05)
+    if how == "retry" and not self.request.retries:
+        raise self.retry(exc=ConnectionError("not yet"), countdown=0)
+    return "done"
+
+
 @app.task(base=GuardedTask, name="guarded.choosy", bind=True, policy=Policy(max_crashes=1, **QUICK), shared=False)
-def choosy(self: Any, key: str, times: int) -> str:
-    """Puts its message back so often."""
-    if ran(key, retries=self.request.retries, redelivered=self.request.delivery_info["redelivered"]) < times:
+def choosy(self: Any, key: str, times: int, failures: int = 0) -> str:
+    """Fails so often, then puts its message back so often."""
+    run = ran(key, retries=self.request.retries, redelivered=self.request.delivery_info["redelivered"])
+    if run < failures:
+        raise ConnectionError("not yet")
+    if run < failures + times:
         raise Reject("another worker, please", requeue=True)
     return "done"
+
+
+@app.task(base=GuardedTask, name="guarded.raw_retry", bind=True, policy=Policy(**TWO), shared=False)
+def raw_retry(self: Any, key: str, how: str) -> None:
+    """Raises Celery's Retry itself, which nobody publishes."""
+    ran(key, retries=self.request.retries)
+    raise {"bare": Retry(), "exc": Retry(exc=KeyError("not yet")), "when": Retry("soon", when=0.2)}[how]
 
 
 @app.task(base=GuardedTask, name="guarded.heard", shared=False)

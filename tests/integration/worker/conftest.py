@@ -30,3 +30,10 @@ def guarded(broker: Broker, make_guarded: Callable[..., Guarded]) -> Guarded:
 def on_redis(redis_broker: Broker, make_guarded: Callable[..., Guarded]) -> Guarded:
     """The guarded application on Redis."""
     return make_guarded(redis_broker)
+
+
+@pytest.fixture
+def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
+    """The losing application, once on Redis and once on RabbitMQ; Redis gives a lost worker's messages back soon."""
+    harness.environment.update(VISIBILITY_TIMEOUT="2")
+    return Guarded(harness, broker.url, result_backend, {}, "losing")

@@ -18,6 +18,7 @@ from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import declared_queue
 from tests.guarded import Guarded
 from tests.harness import Harness, Process
+from tests.integration.worker.left import left
 from tests.waiting import wait_until
 
 PADDING = "ä" * 40
@@ -122,6 +123,8 @@ ENDS = [
     ("twice", "exit", "attempts_exhausted", "SystemExit", 2, "FAILURE"),
     ("twice", "memory", "attempts_exhausted", "MemoryError", 2, "FAILURE"),
     ("raising", "bug", "permanent_error", "KeyError", 1, "FAILURE"),
+    ("raising_limited", "hang", "time_limit", "TimeLimitExceeded", 1, "FAILURE"),
+    ("again", "kill_child", "worker_lost", "WorkerLostError", 3, "FAILURE"),
 ]
 
 
@@ -144,3 +147,6 @@ def test_the_worker_goes_on_and_no_end_is_told_twice(losing):
     assert losing.process.is_running
     assert len(losing._letters) == len(ENDS)
     assert losing.runs("raising-bug.on_failure") != []
+    assert len(losing.runs("raising_limited-hang.on_failure")) == (1 if celery.VERSION >= (5, 7) else 0)
+    losing.process.stop()
+    assert left(losing) == 0

@@ -119,12 +119,18 @@ def test_what_a_person_revokes_makes_no_letter(losing):
     assert losing.runs("revoked.done") == []
 
 
-def test_a_message_that_its_task_puts_back_is_no_crash(losing):
-    losing.worker()
-    task = losing.tasks.choosy.delay("choosy", 4)
-    runs = losing.wait_for_runs("choosy", 5)
-    assert [(run["retries"], run["redelivered"]) for run in runs] == [(0, False)] * 5
-    wait_until(lambda: losing.app.AsyncResult(task.id).state == "SUCCESS", 20, "it to succeed")
+@pytest.mark.parametrize(
+    ("pool", "failures"), [("prefork", 0), ("prefork", 1), ("threads", 0), ("threads", 1), ("gevent", 1)]
+)
+def test_a_message_that_its_task_puts_back_is_no_crash_and_runs_again(losing, pool, failures):
+    """On an attempt that is not the first, copies are told apart: the one put back is none that has begun."""
+    losing.worker(pool=pool)
+    tasks = [losing.tasks.choosy.delay(f"choosy-{number}", 20, failures) for number in range(4)]
+    for number, task in enumerate(tasks):
+        runs = losing.wait_for_runs(f"choosy-{number}", 21 + failures)
+        assert [run["retries"] for run in runs] == [0] * failures + [failures] * 21
+        assert not any(run["redelivered"] for run in runs)
+        wait_until(lambda task=task: losing.app.AsyncResult(task.id).state == "SUCCESS", 20, "it to succeed")
     losing.no_letters()
 
 

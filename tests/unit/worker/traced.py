@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.trace import build_tracer
+from kombu import Message
 from kombu.serialization import dumps
 
 from celery_guardrails.errors import PublishError
@@ -15,9 +16,9 @@ from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.request import ORIGINAL
+from celery_guardrails.worker.request import ORIGINAL, GuardedRequest
 
-__all__ = ["Gate", "trace"]
+__all__ = ["Gate", "received", "trace"]
 
 
 class Gate(Publisher):
@@ -42,6 +43,29 @@ class Gate(Publisher):
     @property
     def retries(self) -> list[Envelope]:
         return [envelope for envelope in self.sent if "retries" in envelope.headers]
+
+
+def received(task: Any, *args: Any, headers: dict[str, Any] | None = None) -> GuardedRequest:
+    """The request of one message, as a worker's main process makes it. What it gives back is in `rejected`.
+
+    Args:
+        task: a registered task.
+        args: the task's.
+        headers: what to change in the message's headers.
+    """
+    task_id = str(uuid.uuid4())
+    message = {"task": task.name, "id": task_id, "root_id": task_id, "parent_id": None, "group": None, "lang": "py",
+               "retries": 0, "eta": None, **(headers or {})}  # fmt: skip
+    content_type, encoding, body = dumps((args, {}, {}), "json")
+    delivery = {"exchange": "", "routing_key": "unit.tasks", "redelivered": False, "delivery_tag": task_id}
+    got = Message(body, content_type=content_type, content_encoding=encoding, headers=message, delivery_info=delivery,
+                  properties={"correlation_id": task_id})  # fmt: skip
+    rejected: list[bool] = []
+    request = GuardedRequest(
+        got, app=task.app, task=task, on_ack=lambda *_: None, on_reject=lambda _, __, requeue: rejected.append(requeue)
+    )
+    request.rejected = rejected
+    return request
 
 
 def trace(task: Any, *args: Any, whole: bool = True, headers: dict[str, Any] | None = None, **kwargs: Any) -> Any:
