@@ -114,12 +114,14 @@ class Spool:
             raise SpoolError(str(self.directory), _words(exc)) from exc
 
     def is_empty(self) -> bool:
-        """Whether nothing of this application's is there to be shipped; cheap."""
+        """Whether nothing of this application's is there to be shipped; cheap. One that cannot be read is not empty."""
         try:
             with os.scandir(self.directory) as found:
                 return not any(self._entry_of(item.name) for item in found)
-        except OSError:
+        except FileNotFoundError:
             return True
+        except OSError:
+            return False
 
     def names(self) -> list[str]:
         """What could be claimed, the oldest first; leftovers of processes that died while writing are removed.
@@ -133,8 +135,8 @@ class Spool:
     def claim(self, name: str) -> Claim | None:
         """Take one of `names` to ship it; `None` where somebody else has, or it cannot be read.
 
-        A file that is no entry is set aside under another name, one of a newer version is left alone; both with a
-        warning.
+        A file that is no entry is set aside under another name, one of a newer version or of another user is left
+        alone; each with a warning.
 
         Raises:
             SpoolError: the directory cannot be written, so that what is shipped could not be removed.
@@ -144,11 +146,15 @@ class Spool:
             return None
         held = f"{entry}.shipping-{_me()}"
         try:
-            os.utime(self.directory / name)  # a claim's age counts from here
+            with contextlib.suppress(PermissionError):  # another user's: others may then take it over a little early
+                os.utime(self.directory / name)  # a claim's age counts from here
             os.rename(self.directory / name, self.directory / held)
         except FileNotFoundError:
             return None
         except OSError as exc:
+            if isinstance(exc, PermissionError) and _may_write(self.directory):
+                self._tell(entry, f"is left in the spool: {_words(exc)}, it is another user's")
+                return None
             raise SpoolError(str(self.directory), _words(exc)) from exc
         return self._opened(entry, held)
 
@@ -283,9 +289,13 @@ class Spool:
         while not place.exists() and place != place.parent:
             place = place.parent
         try:
-            return place.is_dir() and os.access(place, os.W_OK | os.X_OK) and os.statvfs(place).f_bavail > 0
+            return place.is_dir() and _may_write(place) and os.statvfs(place).f_bavail > 0
         except OSError:
             return False
+
+
+def _may_write(directory: Path) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _sync(directory: Path) -> None:
