@@ -71,7 +71,8 @@ class Shipper:
         self._queues = queues
         self._rests: dict[Address, _Rest] = {}
         self._addresses: dict[str, Address] = {}  # of entries that were refused
-        self._suspects: set[str] = set()  # at which a pass stopped: the others go first next time
+        # at which a pass stopped, the last one last: the others go first next time, and then these in turn
+        self._suspects: dict[str, None] = {}
 
     def ship(self, now: datetime, most: int = 500) -> Shipped:
         """Publish up to `most` entries, and remove those that the broker has confirmed.
@@ -86,7 +87,7 @@ class Shipper:
         names = self.spool.names()
         self._forget_all_but(names)
         count = refused = 0
-        for name in sorted(names, key=lambda name: (name in self._suspects, name)):
+        for name in [*(name for name in names if name not in self._suspects), *self._suspects]:
             if count >= most:
                 break
             if self._is_resting(self._addresses.get(name)):
@@ -100,7 +101,8 @@ class Shipper:
             except SpoolError:
                 raise
             except Exception as exc:  # noqa: BLE001 whatever it is, the entry is kept and the next pass tells
-                self._suspects.add(claim.name)
+                self._suspects.pop(claim.name, None)
+                self._suspects[claim.name] = None
                 return Shipped(count, len(names) - count, refused, f"{type(exc).__name__}: {exc}")
             count += took
             refused += not took
@@ -136,7 +138,8 @@ class Shipper:
             self._publisher.publish(entry.envelope, declare)
 
     def _forget_all_but(self, names: list[str]) -> None:
-        self._suspects.intersection_update(names)
+        there = set(names)
+        self._suspects = {name: None for name in self._suspects if name in there}
         self._addresses = {name: self._addresses[name] for name in names if name in self._addresses}
 
     def _is_resting(self, address: Address | None) -> bool:

@@ -176,3 +176,27 @@ def test_what_fails_in_no_known_way_goes_last_the_next_time(dock: Dock) -> None:
     assert shipper.ship(NOW) == Shipped(3, 1, away="RuntimeError: out of a library")
     assert set(dock.line.bodies(QUEUE)) == bodies
     assert dock.another().ship(NOW) == Shipped(1, 0)
+
+
+def test_suspects_take_turns(dock: Dock) -> None:
+    """One that fails always and is older must not keep one for good that failed once, as when the broker was away."""
+
+    class Odd(EtaWaiting):
+        away = False
+
+        def publish(self, envelope: Envelope, declare: Sequence[Queue], delay: float) -> None:
+            if self.away or envelope.body == b"odd":
+                raise RuntimeError("out of a library")
+            super().publish(envelope, declare, delay)
+
+    waiting = Odd(dock.line.publisher)
+    for body in (b"odd", b"good"):
+        dock.spool.put(entry(body, QUEUE, NOW + timedelta(hours=1)))
+    shipper = Shipper(dock.spool, dock.line.publisher, waiting, dock._queues)
+    waiting.away = True
+    for _ in range(2):
+        assert shipper.ship(NOW).count == 0
+    waiting.away = False
+    shipped = [shipper.ship(NOW).count for _ in range(3)]
+    assert sum(shipped) == 1
+    assert [found.envelope.body for _, found in dock.spool.entries()] == [b"odd"]
