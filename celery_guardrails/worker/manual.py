@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, NoReturn
 
+from celery import Task
 from celery.exceptions import Reject, Retry
 from celery.utils.serialization import raise_with_context
 
@@ -23,8 +25,9 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.republish import publish_retry, republishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
+from celery_guardrails.worker.undisturbed import undisturbed
 
-__all__ = ["RetryCall", "retry_by_hand"]
+__all__ = ["RetryCall", "is_unpublished", "retry_as_raised", "retry_by_hand"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -59,11 +62,57 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     request = task.request
     if request.called_directly or is_plain(task):
         return call.celery()
+    if request.is_eager or request.__dict__.get(SEEN) is not Retry:
+        # a soft time limit is for the body, and must not have it published and spooled, or twice
+        retry = undisturbed(lambda: _retried(task, request, call))
+    else:
+        logger.warning("%s[%s] asks for another attempt again: there is one already", task.name, request.id)
+        retry = Retry(exc=call.exc)
+    if call.throw:
+        raise retry
+    return retry
+
+
+def is_unpublished(signal: BaseException, task: Any, request: Any) -> bool:
+    """Whether a body raised this Retry itself: Celery takes it for a retry, and nobody has published any.
+
+    Args:
+        signal: what left the body.
+        task: the task.
+        request: its request.
+    """
+    if not isinstance(signal, Retry) or signal.sig is not None or request.__dict__.get(SEEN) is Retry:
+        return False
+    try:
+        return not is_plain(task)
+    except Exception:  # noqa: BLE001 settings that are wrong: nothing is guarded
+        return False
+
+
+def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
+    """Do what `raise Retry()` asks for as `self.retry()` would, and return what is to leave the task.
+
+    Args:
+        task: the task.
+        request: its request.
+        signal: what the body raised, that is not published.
+    """
+    exc = signal.exc if isinstance(signal.exc, BaseException) else None
+    eta = signal.when if isinstance(signal.when, datetime) else None
+    countdown = float(signal.when) if isinstance(signal.when, (int, float)) else None
+    celery = partial(Task.retry, task, exc=exc, eta=eta, countdown=countdown, throw=False)
+    try:
+        outcome: BaseException = retry_by_hand(task, RetryCall(celery, exc, False, eta, countdown, None, altered=False))
+    except Exception as refused:  # noqa: BLE001 it leaves the body
+        outcome = attempt.attempt_failed(task, request, refused)
+    return outcome
+
+
+def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
     try:
         run, decision = _decided(task, request, call)
     except Exception:  # noqa: BLE001 logged where it is handed on
-        _left_to_celery(task, request)
-        return call.celery()
+        return _left_to_celery(task, request, call)
     if isinstance(decision, DeadLetter):
         _refuse(task, request, call, decision)
     delay = decision.delay.total_seconds()
@@ -76,16 +125,15 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     except PublishError as lost:
         _refuse(task, request, call, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)))
     except Exception:  # noqa: BLE001 logged where it is handed on
-        _left_to_celery(task, request)
-        return call.celery()
+        return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
-    if call.throw:
-        raise retry
     return retry
 
 
 def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decision]:
     cause = call.exc if call.exc is not None else sys.exc_info()[1]
+    if isinstance(cause, Retry):  # a body that raised it by hand
+        cause = cause.__cause__ or cause.__context__
     if cause is None:
         cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
     run = examine(task, request, cause)
@@ -93,8 +141,12 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
     return run, decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
 
 
-def _left_to_celery(task: Any, request: Any) -> None:
+def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
     logger.warning("guardrails failed on a retry of %s[%s]: Celery does it", task.name, request.id, exc_info=True)
+    retry = call.celery(throw=False)
+    if not request.is_eager:
+        request.__dict__[SEEN] = Retry
+    return retry
 
 
 def _publish(run: FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:

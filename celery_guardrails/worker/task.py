@@ -22,7 +22,7 @@ from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.abort import is_of_body
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
-from celery_guardrails.worker.manual import RetryCall, retry_by_hand
+from celery_guardrails.worker.manual import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
 from celery_guardrails.worker.run import STARTED
 
@@ -236,8 +236,10 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
     request.__dict__[STARTED] = time()
     try:
         result = call(*args, **kwargs)
-    except TaskPredicate:
-        raise
+    except TaskPredicate as signal:
+        if not is_unpublished(signal, task, request):
+            raise
+        return _Failed(retry_as_raised(task, request, signal))
     except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
         return _Failed(attempt_failed(task, request, exc))
     except BaseException as exc:
