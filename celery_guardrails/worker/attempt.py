@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_guardrails import clock
@@ -26,8 +27,10 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
+from celery_guardrails.worker.brief import brief_letter
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
@@ -54,33 +57,22 @@ def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException
         request: its request.
         exc: what left the body.
     """
-    if is_terminating():
-        # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
-        return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
-    try:
-        if is_plain(task):
-            return exc
-        expected = bool(task.throws) and isinstance(exc, task.throws)
-        outcome = exc if expected else undisturbed(lambda: _act(examine(task, request, exc), exc))
-    except Exception:
-        logger.warning(
-            "guardrails failed on %s[%s]: its error goes the usual way", task.name, request.id, exc_info=True
-        )
-        outcome = exc
-    request.__dict__[SEEN] = type(outcome)
-    return outcome if request.is_eager else harmless(outcome)
+    return _once(lambda: _met(task, request, exc))
 
 
 def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
     """Act on what failed after the body had succeeded: its result or its callbacks. Never runs the body again."""
     request.__dict__[SEEN] = type(exc)
-    try:
-        text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
-        decision = DeadLetter(Reason.RESULT_UNSTORABLE, text[:500])
-        return undisturbed(lambda: _bury(examine(task, request, exc), decision, exc))
-    except Exception:
-        logger.warning("guardrails failed on the result of %s[%s]", task.name, request.id, exc_info=True)
-        return exc
+    text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
+    decision = DeadLetter(Reason.RESULT_UNSTORABLE, text[:500])
+
+    def bury() -> BaseException:
+        try:
+            return _bury(examine(task, request, exc), decision, exc)
+        except Exception as ours:  # noqa: BLE001 logged there
+            return _bury_briefly(task, request, exc, decision, ours)
+
+    return _once(bury)
 
 
 def attempt_recovered(task: Any, request: Any) -> None:
@@ -100,6 +92,43 @@ def eager_retry(request: Any, signal: Retry, args: Any, kwargs: Any) -> tuple[An
         args, kwargs = tuple(signal.sig.args), dict(signal.sig.kwargs)
     request.__dict__.update(retries=int(request.retries or 0) + 1, args=args, kwargs=kwargs)
     return args, kwargs
+
+
+def _once(act: Callable[[], BaseException]) -> BaseException:
+    """What `act` gives, which raises nothing: a soft time limit just before or after it is no failure of ours."""
+    done: list[BaseException] = []
+
+    def once() -> None:
+        if not done:
+            done.append(act())
+
+    while True:
+        try:
+            undisturbed(once)
+            return done[0]
+        except SoftTimeLimitExceeded:
+            if done:
+                return done[0]
+
+
+def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
+    if is_terminating():
+        # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
+        return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
+    try:
+        if is_plain(task):
+            return exc
+        if request.__dict__.get(SEEN) is Retry and not request.is_eager:
+            outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
+        elif task.throws and isinstance(exc, task.throws):
+            outcome = exc
+        else:
+            outcome = _act(examine(task, request, exc), exc)
+    except Exception as ours:  # noqa: BLE001 logged there
+        decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}"[:500])
+        outcome = _bury_briefly(task, request, exc, decision, ours)
+    request.__dict__[SEEN] = type(outcome)
+    return outcome if request.is_eager else harmless(outcome)
 
 
 def _act(run: FailedRun, exc: BaseException) -> BaseException:
@@ -130,7 +159,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
         try:
             run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
-            return _unacknowledged(run, exc, lost)
+            return _unacknowledged(run.task, run.request, exc, lost)
     logger.warning(
         "%s[%s] is dead-lettered as %s: %s (%s)",
         letter.task, letter.task_id, letter.reason, letter.explanation, letter.failure.type,
@@ -144,15 +173,33 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
     return ignore
 
 
-def _unacknowledged(run: FailedRun, exc: BaseException, lost: PublishError) -> BaseException:
+def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception) -> BaseException:
+    """Where guardrails fails on a failure: a letter of the little that is sure, so that the work can be put back."""
+    name = f"{task.name}[{request.id}]"
+    logger.warning("guardrails failed on %s: its error goes the usual way", name, exc_info=ours)
+    original = None if request.is_eager else original_of(request)
+    if original is None:
+        return exc
+    try:
+        Guardrails.of(task.app).dispatch.bury(brief_letter(task, request, original, exc, decision), None, clock.now())
+    except PublishError as lost:
+        return _unacknowledged(task, request, exc, lost)
+    except Exception:
+        logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
+        return exc
+    logger.warning("%s is dead-lettered as %s, in brief", name, decision.reason)
+    return exc
+
+
+def _unacknowledged(task: Any, request: Any, exc: BaseException, lost: PublishError) -> BaseException:
     """The last resort: leave the message with the broker, which will deliver it again."""
-    if run.task.acks_late:
-        logger.warning("%s[%s] goes back to its queue: %s", run.task.name, run.request.id, lost)
+    if task.acks_late:
+        logger.warning("%s[%s] goes back to its queue: %s", task.name, request.id, lost)
         back: BaseException = Reject(lost, requeue=True)
         return back
     logger.warning(
         "%s[%s] is lost to the dead-letter queue: %s, and its message was acknowledged early",
-        run.task.name, run.request.id, lost,
+        task.name, request.id, lost,
     )  # fmt: skip
     return exc
 

@@ -22,21 +22,30 @@ def undisturbed(act: Callable[[], _T]) -> _T:
     """Call `act` while soft time limits are ignored, and return what it returns.
 
     Args:
-        act: what must not be cut short. It is called again if the signal comes in the instant before it is ignored.
+        act: what must not be cut short. It is called once.
+
+    Raises:
+        billiard.exceptions.SoftTimeLimitExceeded: one came in the instant before it was held off, or after; or `act`
+            raised it.
     """
-    if not _may_come():
+    if not _held_off():
         return act()
-    done: list[_T] = []
     try:
-        while not done:
-            try:
-                signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
-                done.append(act())
-            except SoftTimeLimitExceeded:
-                continue
+        return act()
     finally:
         signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
-    return done[0]
+
+
+def _held_off() -> bool:
+    """Ignore the signal where it may come; says whether it must be let in again."""
+    while True:
+        try:
+            if not _may_come():
+                return False
+            signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
+            return True
+        except SoftTimeLimitExceeded:
+            continue
 
 
 def _may_come() -> bool:

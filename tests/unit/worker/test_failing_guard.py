@@ -15,6 +15,7 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.worker import attempt, capture, manual
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.trace import GuardInfo
 from tests.unit.worker.traced import Gate, trace
 
 
@@ -36,7 +37,51 @@ def test_a_failure_of_ours_leaves_the_tasks_error_alone(
     assert outcome.info.state == "FAILURE"
     assert isinstance(outcome.info.retval, ConnectionError)
     assert "RuntimeError: ours" in caplog.text
+    (letter,) = gate.letters
+    assert (letter.reason, letter.failure.type) == (Reason.PERMANENT_ERROR, "ConnectionError")
+    assert letter.explanation == "guardrails failed on its failure: RuntimeError('ours')"
+    assert (letter.message.body, letter.message.headers["task"]) == (b"[[], {}, {}]", failing.name)
+    assert letter.attempts == ()
+    assert gate.retries == []
     assert all(record.levelno <= logging.WARNING for record in caplog.records if "guardrails" in record.name)
+
+
+def test_a_failure_of_ours_on_a_result_leaves_a_letter_in_brief(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @quick(app)
+    def unserialisable() -> object:
+        return object()
+
+    monkeypatch.setattr(attempt, "examine", broken)
+    trace(unserialisable, info=GuardInfo)
+    (letter,) = gate.letters
+    assert letter.reason is Reason.RESULT_UNSTORABLE
+    assert "the body succeeded" in letter.explanation
+
+
+@pytest.mark.parametrize("acks", ["late", "early"])
+def test_a_letter_in_brief_that_nobody_takes_leaves_the_message_where_it_is(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, acks: str
+) -> None:
+    @quick(app, acks=acks)
+    def failing() -> None:
+        raise KeyError("bug")
+
+    Guardrails.of(app).prepare()
+    monkeypatch.setattr(attempt, "examine", broken)
+    gate.closed.add("unit.dead")
+    assert trace(failing).info.state == ("REJECTED" if acks == "late" else "FAILURE")
+
+
+def test_where_not_even_a_letter_in_brief_can_be_made_the_error_goes_its_way(
+    app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(attempt, "examine", broken)
+    monkeypatch.setattr(attempt, "brief_letter", broken)
+    assert trace(failing).info.state == "FAILURE"
+    assert gate.sent == []
+    assert "is lost to the dead-letter queue" in caplog.text
 
 
 @pytest.mark.parametrize("place", [(manual, "examine"), (manual, "decide"), (manual, "publish_retry")])

@@ -11,6 +11,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 
+from celery_guardrails.worker import undisturbed as module
 from celery_guardrails.worker.undisturbed import undisturbed
 
 
@@ -36,16 +37,20 @@ def test_a_soft_time_limit_does_not_cut_a_hook_short() -> None:
         limit()
 
 
-def test_one_that_comes_an_instant_before_has_it_called_again() -> None:
-    called: list[int] = []
+def test_one_that_comes_an_instant_before_does_not_keep_it_from_being_done_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_come, called = module._may_come, []
 
-    def act() -> int:
-        called.append(1)
-        if len(called) == 1:
-            raise SoftTimeLimitExceeded
-        return len(called)
+    def just_before() -> bool:
+        if not called:
+            called.append("asked")
+            limit()
+        return may_come()
 
-    assert undisturbed(act) == 2
+    monkeypatch.setattr(module, "_may_come", just_before)
+    assert undisturbed(lambda: called.append("done")) is None
+    assert called == ["asked", "done"]
 
 
 def test_what_fails_fails_and_the_limit_is_back() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
-from celery.app.trace import build_tracer
+from celery.app.trace import TraceInfo, build_tracer
 from kombu import Message
 from kombu.serialization import dumps
 
@@ -61,6 +61,7 @@ def received(task: Any, *args: Any, headers: dict[str, Any] | None = None) -> Gu
     got = Message(body, content_type=content_type, content_encoding=encoding, headers=message, delivery_info=delivery,
                   properties={"correlation_id": task_id})  # fmt: skip
     rejected: list[bool] = []
+    task = task.app.tasks[task.name]  # as the worker's, not the decorator's proxy
     request = GuardedRequest(
         got, app=task.app, task=task, on_ack=lambda *_: None, on_reject=lambda _, __, requeue: rejected.append(requeue)
     )
@@ -68,13 +69,21 @@ def received(task: Any, *args: Any, headers: dict[str, Any] | None = None) -> Gu
     return request
 
 
-def trace(task: Any, *args: Any, whole: bool = True, headers: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+def trace(
+    task: Any,
+    *args: Any,
+    whole: bool = True,
+    headers: dict[str, Any] | None = None,
+    info: Any = TraceInfo,
+    **kwargs: Any,
+) -> Any:
     """Run one attempt in the tracer; gives what the tracer gives: `retval` and `info`, whose `state` is the outcome.
 
     Args:
         task: a registered task.
         whole: hand the original message to the child, as our request class does.
         headers: what to change in the message's headers.
+        info: what handles its outcome.
     """
     task_id = str(uuid.uuid4())
     message = {"task": task.name, "id": task_id, "root_id": task_id, "parent_id": None, "group": None, "lang": "py",
@@ -86,4 +95,4 @@ def trace(task: Any, *args: Any, whole: bool = True, headers: dict[str, Any] | N
     }  # fmt: skip
     if whole:
         request["properties"] = {**request["properties"], ORIGINAL: (body, content_type, encoding, message)}
-    return build_tracer(task.name, task, app=task.app)(task_id, args, kwargs, request)
+    return build_tracer(task.name, task, app=task.app, Info=info)(task_id, args, kwargs, request)

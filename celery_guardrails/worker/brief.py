@@ -1,0 +1,63 @@
+"""The letter of the little that is sure, for when the full one cannot be made: the message whole, whose it is, and why.
+
+Owns what goes into it. It asks neither the policy nor the arguments, because one of them is what guardrails failed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery_guardrails import clock
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.policy.decision import DeadLetter
+from celery_guardrails.policy.describe import describe_type
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.worker.original import ORIGINAL, Original, as_published
+
+__all__ = ["brief_letter"]
+
+_FINGERPRINT = "v1:unexamined"
+
+
+def brief_letter(task: Any, request: Any, original: Original, exc: BaseException, decision: DeadLetter) -> Letter:
+    """The dead letter of a task on whose failure guardrails itself failed.
+
+    Args:
+        task: the task.
+        request: its request.
+        original: its message as it came.
+        exc: the task's error.
+        decision: why it is dead.
+    """
+    header, now = read_header(request.__dict__), clock.now()
+    error, message = describe_type(exc)
+    delivery: Mapping[str, Any] = request.delivery_info or {}
+    routing_key = str(delivery.get("routing_key") or "")
+    return Letter(
+        id=letter_id(request.id, int(request.retries or 0) + 1, header.generation, decision.reason),
+        dead_letter_id=header.dead_letter_id,
+        generation=header.generation,
+        task=task.name,
+        task_id=request.id,
+        reason=decision.reason,
+        explanation=decision.explanation,
+        failure=LetterFailure(type=error, message=message, category=Category.UNKNOWN, fingerprint=_FINGERPRINT),
+        worker=str(request.hostname or ""),
+        queue=str(delivery.get("queue") or routing_key),
+        exchange=str(delivery.get("exchange") or ""),
+        routing_key=routing_key,
+        priority=delivery.get("priority"),
+        published_at=header.published_at,
+        first_failed_at=now,
+        died_at=now,
+        message=OriginalMessage.model_construct(
+            body=as_published(original.body, original.content_encoding),
+            content_type=original.content_type,
+            content_encoding=original.content_encoding,
+            headers=json_safe(original.headers),
+            properties=json_safe({key: value for key, value in request.properties.items() if key != ORIGINAL}),
+        ),
+    )
