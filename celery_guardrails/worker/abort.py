@@ -16,13 +16,18 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery_guardrails.errors import TaskAborted
 from celery_guardrails.policy.describe import describe_type
 
-__all__ = ["harmless", "is_of_body", "is_terminating"]
+__all__ = ["harmless", "is_killed", "is_of_body", "is_terminating"]
 
 
 def is_terminating() -> bool:
     """Whether this pool process was told by a signal to end: what its task raises now says nothing of the task."""
     # billiard's own name for it came with 4.3
     return bool(common._should_have_exited[0])
+
+
+def is_killed(exc: BaseException) -> bool:
+    """Whether this ends a greenlet from outside: a cold shutdown, a lost connection, a task that is revoked."""
+    return any(cls.__name__ == "GreenletExit" and cls.__module__ == "greenlet" for cls in type(exc).__mro__)
 
 
 def is_of_body(exc: BaseException, task: Any, request: Any) -> bool:

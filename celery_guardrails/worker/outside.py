@@ -1,25 +1,28 @@
 """Failures of a task outside its body, in the process that runs it: before the body began, or after it succeeded.
 
 Owns the place where Celery's tracer handles a failure: what the body hook has not met is met there, before the result
-backend and the errbacks hear of it. A backend or an `on_failure` that raises there ends nothing else.
+backend and the errbacks hear of it. A backend or an `on_failure` that raises there ends nothing else. And it owns the
+way out of the tracer, where Celery would forget what was decided, or take a task that was killed for one that is done.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import states
-from celery.app.trace import TraceInfo
-from celery.exceptions import Ignore, Reject, Retry
+from celery.app.trace import TraceInfo, trace_ok_t
+from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.utils.serialization import get_pickleable_exception
 
-from celery_guardrails.worker.abort import harmless
+from celery_guardrails.errors import PublishError
+from celery_guardrails.worker.abort import harmless, is_killed
 from celery_guardrails.worker.attempt import after_body_failed, attempt_failed
 from celery_guardrails.worker.run import SEEN, STARTED, is_plain
 
-__all__ = ["OutsideInfo"]
+__all__ = ["OutsideInfo", "ended_as_decided"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -35,7 +38,10 @@ class OutsideInfo(TraceInfo):  # type: ignore[misc]
         if seen is not None and issubclass(seen, Retry):
             logger.warning("%s[%s] is retried, its state could not be stored: %r", task.name, req.id, exc)
             return _info(exc)
-        outcome = _met(task, req, exc) if seen is None else None
+        if seen is not None and issubclass(seen, Reject):
+            outcome: BaseException | None = _back(f"it was to go back to its queue, and then: {exc!r}")
+        else:
+            outcome = _met(task, req, exc) if seen is None else None
         for kind, state in _STATES.items():
             if isinstance(outcome, kind):
                 self._become(state, outcome)
@@ -50,6 +56,39 @@ class OutsideInfo(TraceInfo):  # type: ignore[misc]
     def _become(self, state: str, retval: BaseException) -> None:
         self.state: str = state
         self.retval: BaseException = retval
+
+
+def ended_as_decided(tracer: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a tracer of Celery's so that the main process hears what was decided, and of a killed greenlet.
+
+    Where the tracer itself fails (the backend does not take STARTED, say), it hands out that error, which main would
+    acknowledge, and not what `OutsideInfo` made of it. Who succeeds pays for one more call.
+    """
+
+    def traced(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+        try:
+            outcome = tracer(uuid, args, kwargs, request)
+        except BaseException as exc:
+            if not is_killed(exc):
+                raise
+            info = TraceInfo(states.REJECTED, _back("it was killed while it ran"))
+            return trace_ok_t(_info(info.retval), info, 0.0, None)
+        return outcome if outcome[1] is None else _as_decided(outcome)
+
+    return traced
+
+
+def _as_decided(outcome: Any) -> Any:
+    info, found = outcome.info, getattr(outcome.retval, "exception", None)
+    found = found.exc if isinstance(found, ExceptionWithTraceback) else found
+    if info.state not in _STATES.values() or isinstance(found, TaskPredicate):
+        return outcome
+    return outcome._replace(retval=_info(info.retval))
+
+
+def _back(why: str) -> Reject:
+    """Our word to the main process that the message is to go back to its queue."""
+    return Reject(PublishError("any queue of ours", why), requeue=True)
 
 
 def _met(task: Any, request: Any, exc: BaseException) -> BaseException | None:

@@ -18,7 +18,7 @@ from celery.app import trace
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry
 
-from celery_guardrails.worker.outside import OutsideInfo
+from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided
 
 __all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
 
@@ -114,4 +114,5 @@ def retrace(app: Celery, tasks: Iterable[Task], hostname: str | None = None) -> 
     name = hostname or (noted[2] if len(noted) > 2 else None)
     for task in tasks:
         # looked up now: Sentry and others put their own in its place
-        task.__trace__ = trace.build_tracer(task.name, task, app.loader, name, app=app, Info=GuardInfo)
+        tracer = trace.build_tracer(task.name, task, app.loader, name, app=app, Info=GuardInfo)
+        task.__trace__ = ended_as_decided(tracer)
