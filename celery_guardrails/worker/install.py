@@ -202,6 +202,14 @@ class Guardrails:
         """
         if faults := self.faults():
             raise ConfigurationError(faults)
+        self.declare_acks()
+
+    def declare_acks(self) -> None:
+        """Have Celery acknowledge each guarded task as its policy says, in this process.
+
+        A child that is not forked does not get it from the worker's main process, and would not know that it may
+        leave a message unacknowledged.
+        """
         if self.settings.enabled:
             for task in self.guarded_tasks():
                 effective = self.policy_of(task)
@@ -236,6 +244,10 @@ def _process_started(sender: str | None = None, **_: Any) -> None:
     # One receiver for every application: Celery takes the bound methods of two objects for the same one.
     guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
     if guard is not None:
+        try:
+            guard.declare_acks()
+        except Exception:
+            logger.warning("this process does not know how its tasks are acknowledged", exc_info=True)
         guard.retrace(sender)
 
 
