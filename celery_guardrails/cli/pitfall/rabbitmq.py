@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu import Queue
 
+from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
@@ -19,6 +20,8 @@ _DEFAULT = timedelta(minutes=30)
 _FIRST_DEFAULT = timedelta(minutes=15)
 _ARGUMENT = "x-consumer-timeout"
 _HERE = f'Queue(..., queue_arguments={{"{_ARGUMENT}": milliseconds}}) (RabbitMQ 3.12)'
+_LIMIT = "x-delivery-limit"
+_DEFAULT_LIMIT = 20
 _DURABLE = "declare it with durable=True, auto_delete=False, exclusive=False"
 
 
@@ -90,6 +93,26 @@ def queue_limits(context: Context) -> Iterator[Finding]:
         if bounds and not str(given.get("x-overflow", "drop-head")).startswith("reject-publish"):
             fix = 'add "x-overflow": "reject-publish"'
             yield warning(f"{name} has {bounds[0]}: a full queue drops its oldest message, and nobody hears", fix)
+        yield from _delivery_limit(name, given, _version(context))
+
+
+def _delivery_limit(name: str, given: Mapping[str, Any], version: tuple[int, ...] | None) -> Iterator[Finding]:
+    """How often a message may come back to a quorum queue, as after each loss of a connection, before it is dropped.
+
+    Unlimited by default before RabbitMQ 4, which also knows the -1 that says so, and 20 times since.
+    """
+    if given.get("x-queue-type") != "quorum":
+        return
+    is_new = version is not None and version >= (4,)
+    limit = given.get(_LIMIT, _DEFAULT_LIMIT if is_new else None)
+    if not isinstance(limit, int) or limit < 0:
+        return
+    times = count_of(limit, "time")
+    words = f"{name} is a quorum queue with {_LIMIT} {limit}" if _LIMIT in given else f"{name} is a quorum queue"
+    words += f": RabbitMQ drops a message that came back {times}, and nobody hears"
+    without = f'"{_LIMIT}": -1' if is_new else f"no {_LIMIT}"
+    without += "" if version else f' (RabbitMQ 4: "{_LIMIT}": -1)'
+    yield warning(words, f"declare it with {without} in its queue_arguments; one that exists has to be made anew")
 
 
 def _queues(context: Context) -> Mapping[str, Queue]:
