@@ -1,14 +1,18 @@
 """The guardian's loop: receive, archive, acknowledge; between batches run the services that are due.
 
 Owns the order of things and what happens when the broker or the archive is away: nothing is acknowledged that is not
-archived, everything is tried again by itself. What a batch means is in `ingest.py`, the services in `service.py`.
+archived, everything is tried again by itself, and the services go on meanwhile. A batch that the archive does not take
+stays in hand, because some queues drop a message that was given back too often. What a batch means is in `ingest.py`,
+the services in `service.py`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +21,7 @@ from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.guardian.service import Service
 from celery_guardrails.transport.consumer import ConsumerLost, DeadLetterConsumer, Delivery
+from celery_guardrails.transport.service import Patience
 
 __all__ = ["Guardian", "OnceReport"]
 
@@ -24,8 +29,10 @@ logger = logging.getLogger("celery_guardrails.guardian")
 
 BATCH = 100
 """Letters in one transaction: enough to make commits cheap, few enough that one takes milliseconds."""
-_IDLE = 1.0
+_IDLE, _LEAST_IDLE = 1.0, 0.05
 _ONCE_IDLE = 1.5
+_STRAGGLERS = 3.0
+"""Seconds for which `--once` goes on after what waited at its start: somebody may publish without an end."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
@@ -63,7 +70,11 @@ class Guardian:
         self._ingest = ingest
         self._services = list(services)
         self._now = now
-        self._due: dict[str, datetime] = {}
+        self._ran: dict[str, datetime] = {}
+        self._patience = {service.name: Patience() for service in services}
+        self._in_hand: list[Delivery] = []
+        self._archive_away = False
+        self._again_at = 0.0
         self._pause = _FIRST_PAUSE
         self.troubles = 0
 
@@ -71,16 +82,14 @@ class Guardian:
         """Work until `stop` is set; a batch under way is finished first."""
         try:
             while not stop.is_set():
-                if not self._batch():
-                    self.troubles += 1
-                    stop.wait(self._pause)
-                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._step(stop)
                 self._serve(self._now())
         finally:
+            self._in_hand = []
             self._consumer.close()
 
     def run_once(self, progress: Callable[[int], None] = lambda _: None) -> OnceReport:
-        """Archive what is waiting now, run every service once, and return.
+        """Archive what is waiting now, run every service once, and return, even if more arrives all the time.
 
         Args:
             progress: called with the number of deliveries dealt with, after each batch.
@@ -91,7 +100,7 @@ class Guardian:
         """
         totals = [0, 0, 0, 0]
         try:
-            while batch := self._consumer.receive(BATCH, _ONCE_IDLE):
+            for batch in self._waiting_now():
                 report = self._settle(batch)
                 counts = (report.archived, report.recovered, report.known, len(report.held))
                 totals = [total + count for total, count in zip(totals, counts, strict=True)]
@@ -102,22 +111,56 @@ class Guardian:
             self._consumer.close()
         return OnceReport(*totals)
 
-    def _batch(self) -> bool:
-        """Receive and archive one batch; `False` when the broker or the archive is away."""
+    def _waiting_now(self) -> Iterator[list[Delivery]]:
+        """What waits, in batches: until nothing comes, or as many have come as waited at first, and a little longer."""
+        left, until = self._consumer.waiting(), math.inf
+        while time.monotonic() < until and (batch := self._consumer.receive(BATCH, _ONCE_IDLE)):
+            yield batch
+            left -= len(batch)
+            if left <= 0:
+                until = min(until, time.monotonic() + _STRAGGLERS)
+        # what has been handed out already would only be given back
+        self._consumer.finish()
+        while batch := self._consumer.receive(BATCH, 0):
+            yield batch
+
+    def _step(self, stop: threading.Event) -> None:
+        """Receive and archive a batch; while the broker or the archive is away, wait for a service to be due."""
         try:
-            batch = self._consumer.receive(BATCH, self._idle())
-            if batch:
-                self._settle(batch)
+            rest = self._again_at - time.monotonic()
+            if rest > 0:
+                self._wait(stop, min(rest, self._idle()))
+                return
+            self._batch()
         except ConsumerLost as exc:
-            logger.warning("the broker is away, trying again in %.0f s: %s", self._pause, exc)
-            return False
+            self._in_hand = []  # it comes again
+            self._stumble("the broker is away, trying again in %.0f s: %s", self._pause, exc)
         except StoreError as exc:
-            # Closing gives the unacknowledged letters back to the queue, where they are safe.
-            self._consumer.close()
-            logger.warning("%s; dead letters stay in their queue, trying again in %.0f s", exc, self._pause)
-            return False
-        self._pause = _FIRST_PAUSE
-        return True
+            self._archive_away = True
+            self._stumble("%s; dead letters stay unacknowledged, trying again in %.0f s", exc, self._pause)
+        else:
+            self._pause = _FIRST_PAUSE
+
+    def _batch(self) -> None:
+        if not self._in_hand:
+            if self._archive_away:
+                self._ingest.probe()  # before anything is taken that might have to be given back
+            self._in_hand = self._consumer.receive(BATCH, self._idle())
+        if self._in_hand:
+            self._settle(self._in_hand)
+        self._in_hand, self._archive_away = [], False
+
+    def _stumble(self, words: str, *details: object) -> None:
+        self.troubles += 1
+        self._again_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        logger.warning(words, *details)
+
+    def _wait(self, stop: threading.Event, seconds: float) -> None:
+        if self._in_hand:
+            self._consumer.linger(seconds)
+        else:
+            stop.wait(seconds)
 
     def _settle(self, batch: Sequence[Delivery]) -> IngestReport[Delivery]:
         report = self._ingest.run_once(batch, self._now())
@@ -132,18 +175,34 @@ class Guardian:
 
     def _serve(self, now: datetime) -> None:
         for service in self._services:
-            if self._due.get(service.name, now) <= now:
-                self._due[service.name] = now + service.every
+            patience = self._patience[service.name]
+            if self._is_due(service, now):
+                self._ran[service.name] = now
                 try:
                     service.run_once(now, flush=False)
-                except StoreError as exc:
-                    logger.warning("%s could not run: %s", service.name, exc)
-                except Exception:
-                    logger.warning("%s failed", service.name, exc_info=True)
+                except Exception as exc:
+                    if patience.fail(now):
+                        # a `StoreError` says all there is to say
+                        trace = not isinstance(exc, StoreError)
+                        logger.warning("%s could not run, and is tried again: %s", service.name, exc, exc_info=trace)
+                else:
+                    if patience.succeed():
+                        logger.warning("%s runs again", service.name)
+
+    def _is_due(self, service: Service, now: datetime) -> bool:
+        ran = self._ran.get(service.name)
+        # a clock that was set back must not make it wait for hours
+        waits = ran is not None and timedelta(0) <= now - ran < service.every
+        return not waits and self._patience[service.name].allows(now)
 
     def _idle(self) -> float:
         """Seconds to wait for a delivery: until the next service is due, at most a second."""
-        if not self._due:
-            return 0.05
-        left = min(self._due.values()) - self._now()
-        return min(_IDLE, max(0.05, left / timedelta(seconds=1)))
+        now = self._now()
+        if any(self._is_due(service, now) for service in self._services):
+            return _LEAST_IDLE
+        left = [
+            (ran + each.every - now) / timedelta(seconds=1)
+            for each in self._services
+            if (ran := self._ran.get(each.name))
+        ]
+        return min([_IDLE, *(max(_LEAST_IDLE, seconds) for seconds in left if seconds > 0)])

@@ -105,6 +105,15 @@ class Ingest:
             logger.warning("a batch does not go into the archive, trying its letters one by one", exc_info=True)
         return self._one_by_one(readable, held, now)
 
+    def probe(self) -> None:
+        """See that the archive can be written.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        with self._store.begin() as conn:
+            letters.archive(conn, [], datetime.min)
+
     def _read(self, delivery: D, now: datetime) -> Archivable | _Recovery:
         if delivery.queue in self._recovered:
             try:
@@ -154,9 +163,10 @@ class Ingest:
             try:
                 report = self._archive([(delivery, item)], [], now)
             except Exception as exc:
-                refused += isinstance(exc, StoreError)
-                if refused == len(readable):
-                    raise  # then it is not the letters that are wrong
+                if isinstance(exc, StoreError):
+                    refused += 1
+                    if refused == len(readable) or not self._writable():
+                        raise  # then it is not the letters that are wrong
                 logger.warning("left in %s, because the archive refuses it: %s", delivery.queue, exc)
                 held.append(delivery)
                 continue
@@ -169,8 +179,7 @@ class Ingest:
     def _writable(self) -> bool:
         """Whether the archive takes anything at all: else nothing is wrong with the batch."""
         try:
-            with self._store.begin() as conn:
-                letters.archive(conn, [], datetime.min)
+            self.probe()
         except StoreError:
             return False
         return True

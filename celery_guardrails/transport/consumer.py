@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,21 +77,39 @@ class DeadLetterConsumer:
         Raises:
             ConsumerLost: the broker cannot be reached.
         """
-        until = time.monotonic() + wait
-        try:
-            connection = self._connected()
-            while len(self._arrived) < most:
-                left = until - time.monotonic()
-                if left <= 0:
-                    break
-                try:
-                    connection.drain_events(timeout=left)
-                except TimeoutError:
-                    break
-        except connection_errors(self._connection) as exc:
-            self._drop()
-            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+        with self._lost_if_broken():
+            self._drain(self._connected(), time.monotonic() + wait, most)
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+
+    def linger(self, seconds: float) -> None:
+        """Keep the connection alive for a while: a broker ends one whose messages nobody reads.
+
+        What arrives meanwhile, at most `prefetch` in all, is given out by the next `receive`.
+
+        Raises:
+            ConsumerLost: the connection broke.
+        """
+        if self._connection is not None:
+            with self._lost_if_broken():
+                self._drain(self._connection, time.monotonic() + seconds, None)
+
+    def finish(self) -> None:
+        """Take no more; what has arrived can still be received, without waiting.
+
+        Raises:
+            ConsumerLost: the connection broke.
+        """
+        if self._consumer is not None:
+            with self._lost_if_broken():
+                self._consumer.cancel()
+
+    def waiting(self) -> int:
+        """How many messages wait in its queues, without those that a consumer holds.
+
+        Raises:
+            ConsumerLost: the broker cannot be reached.
+        """
+        return waiting(self._app, [queue.name for queue in self._queues])
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge what the archive has.
@@ -98,12 +117,9 @@ class DeadLetterConsumer:
         Raises:
             ConsumerLost: the connection broke before; they will come again, and be recognised.
         """
-        try:
+        with self._lost_if_broken():
             for delivery in deliveries:
                 delivery.ack()
-        except connection_errors(self._connection) as exc:
-            self._drop()
-            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Keep deliveries unacknowledged until this consumer ends, and go on receiving others.
@@ -114,20 +130,35 @@ class DeadLetterConsumer:
         self._held += len(deliveries)
         if self._consumer is None or not deliveries:
             return
-        try:
+        with self._lost_if_broken():
             # RabbitMQ gives a consumer the limit that its channel has when it starts, so it starts anew. (A limit
             # for the whole channel could be changed, but quorum queues have none.)
             self._consumer.cancel()
             self._consumer.qos(prefetch_count=self._prefetch + self._held)
             self._consumer.consume()
-        except connection_errors(self._connection) as exc:
-            self._drop()
-            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
 
     def close(self) -> None:
         """Let go of the connection: whatever is not acknowledged goes back to its queue."""
         self._drop()
         self._safekeeping.end()
+
+    @contextmanager
+    def _lost_if_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            if not isinstance(exc, connection_errors(self._connection)):
+                raise
+            self._drop()
+            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+
+    def _drain(self, connection: Connection, until: float, most: int | None) -> None:
+        """Let messages arrive until then, or until there are so many."""
+        while (left := until - time.monotonic()) > 0 and (most is None or len(self._arrived) < most):
+            try:
+                connection.drain_events(timeout=left)
+            except TimeoutError:
+                return
 
     def _drop(self) -> None:
         connection, self._connection, self._consumer = self._connection, None, None

@@ -13,14 +13,14 @@ from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.waiting.protocol import Waiting
 
-__all__ = ["SpoolShipping", "WaitingRelease"]
+__all__ = ["Patience", "SpoolShipping", "WaitingRelease"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
 _AT_ONCE = timedelta(0)
 
 
-class _Patience:
+class Patience:
     """How long to leave alone what does not answer: 1 second, twice as long each time, at most 5."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class SpoolShipping:
 
     def __init__(self, shipper: Shipper) -> None:
         self._shipper = shipper
-        self._patience = _Patience()
+        self._patience = Patience()
         self._more = False
 
     @property
@@ -103,7 +103,7 @@ class WaitingRelease:
 
     def __init__(self, waiting: Waiting) -> None:
         self._waiting = waiting
-        self._patience = _Patience()
+        self._patience = Patience()
         self._lively = 0
 
     @property

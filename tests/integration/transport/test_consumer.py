@@ -68,6 +68,37 @@ def test_what_is_held_does_not_stand_in_the_way(line: Line) -> None:
     wait_until(lambda: waiting(line.app, [QUEUE]) == 12, 10, "all held letters back in their queue")
 
 
+def test_what_has_arrived_is_received_after_the_end_and_nothing_else(line: Line) -> None:
+    fill(line, 5)
+    consumer = DeadLetterConsumer(line.app, DECLARED)
+    assert consumer.waiting() == 5
+    consumer.linger(0.1)  # it is not connected yet, and has nothing to keep alive
+    received = consumer.receive(1, 5)
+    wait_until(lambda: consumer.linger(0.1) or len(consumer._arrived) == 4, 10, "the other four")
+    consumer.finish()
+    line.publisher.publish(Envelope(b"5", QUEUE), DECLARED)
+    received += consumer.receive(10, 0)
+    assert bodies(received) == [0, 1, 2, 3, 4]
+    assert consumer.receive(10, 0.3) == []
+    consumer.settle(received)
+    consumer.close()
+    consumer.finish()
+    assert waiting(line.app, [QUEUE]) == 1
+
+
+def test_a_connection_that_breaks_while_lingering_is_said(line: Line) -> None:
+    fill(line, 1)
+    consumer = DeadLetterConsumer(line.app, DECLARED)
+    assert len(consumer.receive(1, 5)) == 1
+    line.broker.server.stop()
+    try:
+        with pytest.raises(ConsumerLost):
+            consumer.linger(5)
+    finally:
+        line.broker.server.start()
+    consumer.close()
+
+
 def test_queues_that_do_not_exist_are_empty(line: Line) -> None:
     assert waiting(line.app, ["no.such.queue", "nor.this"]) == 0
     fill(line, 2)

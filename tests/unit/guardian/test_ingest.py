@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from celery_guardrails.errors import StoreError
-from celery_guardrails.guardian.ingest import Ingest
+from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.letters.codec import encode
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
 from celery_guardrails.policy.decision import Reason
@@ -115,6 +115,26 @@ def test_an_archive_that_refuses_each_letter_raises(ingest: Ingest, store: Store
     with store.begin() as conn:
         conn.execute(text("DROP TRIGGER refusal"))
     assert ingest.run_once([dead(1), dead(2), dead(3)], NOW).archived == 3
+
+
+def test_an_archive_that_goes_away_between_letters_holds_none_of_them(
+    ingest: Ingest, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held ones would stay in the queue until the guardian ends; raised, the whole batch is tried again."""
+    refuse(store, "NEW.task = 'shop.cursed'")
+    away = StoreError("sqlite:///x", "locked")
+    probed = iter([True])
+
+    def probe() -> None:
+        if not next(probed, False):
+            raise away
+
+    monkeypatch.setattr(ingest, "probe", probe)
+    with pytest.raises(StoreError):
+        ingest.run_once([dead(1), dead(2, "shop.cursed"), dead(3)], NOW)
+    monkeypatch.undo()
+    report: IngestReport[Delivery] = ingest.run_once([dead(1), dead(2, "shop.cursed"), dead(3)], NOW)
+    assert (report.archived, report.known, len(report.held)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("field", ["priority", "generation"])
