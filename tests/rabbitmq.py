@@ -37,6 +37,11 @@ disk_free_limit.absolute = 1MB
 """
 
 
+# What a delay level could not hand on at once, because the next queue was not there yet, it tries again after this time;
+# by itself after three minutes.
+_IMPATIENT = "-rabbit dead_letter_worker_publisher_confirm_timeout 5000"
+
+
 class RabbitMQServer(Server):
     """A private RabbitMQ node. `fresh_url` gives a virtual host that nobody has used."""
 
@@ -115,7 +120,7 @@ class RabbitMQServer(Server):
             "RABBITMQ_NODE_IP_ADDRESS": self.host,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} {_IMPATIENT}",
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_PID_FILE": str(self._pid_file),

@@ -158,7 +158,11 @@ class _Bench:
 
     def _one_end(self, id: str, kind: Kind, ends: set[str]) -> str:
         if "succeeded" in ends and not kind.good:
-            self._find("wrong", id, f"{kind.name} cannot succeed, and did")
+            unwatched = self._unwatched(id) if kind.limited else None
+            if unwatched is None:
+                self._find("wrong", id, f"{kind.name} cannot succeed, and did")
+            else:
+                self.books.repeats[f"(no time limit) {unwatched}"] += 1
         count = len(self.letters.get(id, [])) + ("succeeded" in ends)
         if count > 1:
             fault = self._explanation(id, float("inf"))
@@ -168,6 +172,15 @@ class _Bench:
                 self._find("double", id, f"{kind.name} {word} ({said}), and no fault explains it")
             self.books.both[f"{word} ({said}): {fault}"] += 1
         return next(end for end in ("succeeded", "dead", "discarded") if end in ends)
+
+    def _unwatched(self, id: str) -> str | None:
+        """The fault for which nobody looked after the time limit of a run that came to its end."""
+        for run in self.runs[id]:
+            for fault in self.struck:
+                hit = fault.target in (None, run.worker) and fault.repeats
+                if run.ended_at is not None and hit and run.at - 5.0 <= fault.until and fault.at <= run.ended_at:
+                    return fault.fault
+        return None
 
     def _check_runs(self, sent: Sent, kind: Kind) -> None:
         by_attempt: dict[int, list[Run]] = defaultdict(list)

@@ -118,10 +118,11 @@ class OnRabbitMQ(ChaosBroker):
     def messages(self) -> Mapping[str, int]:
         assert isinstance(self.server, RabbitMQServer)
         vhost = self.url.rpartition("/")[2]
-        columns = ("name", "messages_ready", "messages_unacknowledged")
+        # `messages` is more than ready and unacknowledged: a level still has what it could not hand on yet
+        columns = ("name", "messages")
         listed = self.server.control("-q", "list_queues", "-p", vhost, "--formatter", "json", *columns)
         queues = json.loads(listed[listed.index("[") :])
-        sizes = {row["name"]: (row["messages_ready"] or 0) + (row["messages_unacknowledged"] or 0) for row in queues}
+        sizes = {row["name"]: row["messages"] or 0 for row in queues}
         return {name: size for name, size in sizes.items() if size and _may_hold(name)}
 
 

@@ -198,6 +198,15 @@ def test_work_that_cannot_succeed_and_did_is_wrong() -> None:
     assert Story().sent("a", "broken").ran("a").findings() == ["wrong"]
 
 
+def test_only_a_time_limit_that_nobody_looked_after_explains_a_success_of_what_it_should_have_ended() -> None:
+    for kind in ("soft", "hard"):
+        assert Story().sent("a", kind).ran("a").findings() == ["wrong"]
+        assert Story().sent("a", kind).ran("a").fault("broker stopped", 10.5).findings() == []
+        assert Story().sent("a", kind).ran("a").fault("worker killed", 10.5, target=7).findings() == []
+        assert Story().sent("a", kind).ran("a").fault("worker killed", 10.5, target=8).findings() == ["wrong"]
+        assert Story().sent("a", kind).ran("a").fault("broker stopped", 12.5).findings() == ["wrong"]
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

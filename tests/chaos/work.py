@@ -30,6 +30,7 @@ class Kind:
         once: declared at-most-once (`acks="early"`).
         attempts: after how many attempts it is exhausted; 0 where that cannot happen.
         crashes: how many of its workers must die before it is dead for that.
+        limited: only its time limit ends it; that is the work of a main process that lives and has its broker.
         may_vanish: somebody may have decided that it is not to run (revoked, expired and dropped).
         links: for a chain, the kinds of its links.
     """
@@ -42,6 +43,7 @@ class Kind:
     once: bool = False
     attempts: int = 0
     crashes: int = 10
+    limited: bool = False
     may_vanish: bool = False
     links: tuple[str, ...] = ()
 
@@ -63,8 +65,8 @@ _ALL = (
     Kind("oom", "chaos.oom", 12, crashes=2, **_dies("worker_lost")),
     Kind("exit", "chaos.exit", 15, attempts=2, **_dies("attempts_exhausted", "permanent_error")),
     Kind("base", "chaos.base", 15, attempts=2, **_dies("attempts_exhausted", "permanent_error")),
-    Kind("soft", "chaos.soft", 12, attempts=2, **_dies("attempts_exhausted", "time_limit")),
-    Kind("hard", "chaos.hard", 12, attempts=2, **_dies("time_limit", "attempts_exhausted")),
+    Kind("soft", "chaos.soft", 12, attempts=2, limited=True, **_dies("attempts_exhausted", "time_limit")),
+    Kind("hard", "chaos.hard", 12, attempts=2, limited=True, **_dies("time_limit", "attempts_exhausted")),
     Kind("stale", "chaos.ok", 20, **_dies("expired")),
     Kind("hasty", "chaos.ok", 25, reasons=frozenset({"expired"})),
     Kind("dropped", "chaos.dropped", 12, good=False, may_vanish=True),
