@@ -6,10 +6,12 @@ process that runs the task, too). What is done there is in `ending.py` and `susp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -17,9 +19,13 @@ from celery_guardrails.letters.header import HEADER
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker import ending, suspect
 from celery_guardrails.worker.original import ORIGINAL, Original, original_of
+from celery_guardrails.worker.run import is_plain
 from celery_guardrails.worker.settle import End
 
 __all__ = ["ORIGINAL", "GuardedRequest", "Original", "original_of"]
+
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 
 class GuardedRequest(Request):  # type: ignore[misc]
@@ -72,6 +78,15 @@ class GuardedRequest(Request):  # type: ignore[misc]
         """Called by Celery, which puts the id of what has expired among those that were revoked."""
         self.was_revoked = self.id in state.revoked
         return super().maybe_expire()
+
+    def cancel(self, pool: Any, *args: Any, **kwargs: Any) -> None:
+        """Called by Celery at a cold shutdown, which solo's pool refuses: by an error in the body that runs there."""
+        try:
+            super().cancel(pool, *args, **kwargs)
+        except NotImplementedError:
+            if not isinstance(pool, SoloPool) or is_plain(self.task):
+                raise
+            logger.warning("%s[%s] runs to its end: this pool cannot cancel it", self.name, self.id)
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
         ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))

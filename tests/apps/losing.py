@@ -3,6 +3,7 @@
 What they did is noted as in `tests/apps/guarded.py`. Their plain twins are in `tests/apps/plainly.py`.
 """
 
+import functools
 import json
 import os
 import time
@@ -26,6 +27,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
     worker_lost_wait=1.0,
+    worker_pool_start_method=os.environ.get("POOL_START", "fork"),
     worker_cancel_long_running_tasks_on_connection_loss=False,
     redis_retry_on_timeout=False,
     result_backend_transport_options={"retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0}},
@@ -124,8 +126,7 @@ def told_of_failure(args: Any, **_: Any) -> None:
     ran(f"{args[0]}.task_failure")
 
 
-@app.task(base=GuardedTask, name="guarded.held", bind=True, policy=Policy(**QUICK), shared=False)
-def held(self: Any, key: str, how: str) -> str:
+def _held(self: Any, key: str, how: str) -> str:
     """Runs until the test says go, then asks for another attempt, once, or is done."""
     ran(key, retries=self.request.retries)
     while not (RUNS / "go").exists():
@@ -133,6 +134,11 @@ def held(self: Any, key: str, how: str) -> str:
     if how == "retry" and not self.request.retries:
         raise self.retry(exc=ConnectionError("not yet"), countdown=0)
     return "done"
+
+
+hold: Any = functools.partial(app.task, base=GuardedTask, bind=True, shared=False)
+held = hold(name="guarded.held", policy=Policy(**QUICK))(_held)
+held_early = hold(name="guarded.held_early", policy=Policy(acks="early", **QUICK))(_held)
 
 
 @app.task(base=GuardedTask, name="guarded.choosy", bind=True, policy=Policy(max_crashes=1, **QUICK), shared=False)
