@@ -37,7 +37,7 @@ disk_free_limit.absolute = 1MB
 """
 
 
-# What a delay level could not hand on at once, because the next queue was not there yet, it tries again after this time;
+# What a delay level could not hand on at once, because the next queue was not there, it tries again after this time;
 # by itself after three minutes.
 _IMPATIENT = "-rabbit dead_letter_worker_publisher_confirm_timeout 5000"
 
