@@ -7,6 +7,8 @@ not the queues that it knows of, so that nothing can lie where nobody looks.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -14,6 +16,7 @@ import redis
 
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer
+from tests.waiting import wait_until
 
 __all__ = ["BROKERS", "ChaosBroker", "OnRabbitMQ", "OnRedis"]
 
@@ -115,12 +118,26 @@ class OnRabbitMQ(ChaosBroker):
         self.server.control("close_all_connections", "--global", "chaos")
         return -1
 
+    def _control(self, *arguments: str) -> str:
+        """Ask the node until it answers: one that has just come back may not know its queues yet."""
+        server, said = self.server, list[str]()
+        assert isinstance(server, RabbitMQServer)
+
+        def answered() -> bool:
+            try:
+                said.append(server.control(*arguments))
+            except (AssertionError, subprocess.TimeoutExpired) as exc:
+                sys.stderr.write(f"{exc}\n")
+            return bool(said)
+
+        wait_until(answered, 120, f"an answer to {arguments}")
+        return said[0]
+
     def messages(self) -> Mapping[str, int]:
-        assert isinstance(self.server, RabbitMQServer)
         vhost = self.url.rpartition("/")[2]
         # `messages` is more than ready and unacknowledged: a level still has what it could not hand on yet
         columns = ("name", "messages")
-        listed = self.server.control("-q", "list_queues", "-p", vhost, "--formatter", "json", *columns)
+        listed = self._control("-q", "list_queues", "-p", vhost, "--formatter", "json", *columns)
         queues = json.loads(listed[listed.index("[") :])
         sizes = {row["name"]: row["messages"] or 0 for row in queues}
         return {name: size for name, size in sizes.items() if size and _may_hold(name)}

@@ -158,7 +158,7 @@ class Site:
     def _start(self, role: str) -> Process:
         if role == "guardian":
             return self.harness.guardian(APP)
-        return self.harness.worker(APP, concurrency=self._concurrency, wait=False, alone=False)
+        return self.harness.worker(APP, concurrency=self._concurrency, wait=False, alone=self._rng.random() < 0.5)
 
 
 def children(pid: int) -> list[int]:
