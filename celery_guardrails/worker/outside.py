@@ -20,17 +20,29 @@ from celery.utils.serialization import get_pickleable_exception
 from celery_guardrails.errors import PublishError
 from celery_guardrails.worker.abort import harmless, is_killed
 from celery_guardrails.worker.attempt import after_body_failed, attempt_failed
+from celery_guardrails.worker.manual import is_unpublished, retry_as_raised
 from celery_guardrails.worker.run import SEEN, STARTED, is_plain
 
 __all__ = ["OutsideInfo", "ended_as_decided"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-_STATES = {Retry: states.RETRY, Ignore: states.IGNORED, Reject: states.REJECTED}
+_STATES: dict[type, str] = {Retry: states.RETRY, Ignore: states.IGNORED, Reject: states.REJECTED}
 
 
 class OutsideInfo(TraceInfo):  # type: ignore[misc]
     """Celery's handling of an outcome, which meets the failures that the body hook could not see."""
+
+    def handle_retry(self, task: Any, req: Any, **options: Any) -> ExceptionInfo:
+        """Store, tell and return the retry, as Celery's does; one that nobody has published is published first."""
+        if is_unpublished(self.retval, task, req):
+            outcome = retry_as_raised(task, req, self.retval)
+            self._become(_state_of(outcome), outcome)
+            if self.state == states.FAILURE:
+                return self.handle_failure(task, req, **{**options, "call_errbacks": True})
+            if self.state != states.RETRY:
+                return _info(outcome)
+        return super().handle_retry(task, req, **options)
 
     def handle_failure(self, task: Any, req: Any, **options: Any) -> ExceptionInfo:
         """Store, tell and return the failure, as Celery's does, or what has become of it."""
@@ -42,10 +54,9 @@ class OutsideInfo(TraceInfo):  # type: ignore[misc]
             outcome: BaseException | None = _back(f"it was to go back to its queue, and then: {exc!r}")
         else:
             outcome = _met(task, req, exc) if seen is None else None
-        for kind, state in _STATES.items():
-            if isinstance(outcome, kind):
-                self._become(state, outcome)
-                return _info(outcome)
+        if isinstance(outcome, TaskPredicate):
+            self._become(_state_of(outcome), outcome)
+            return _info(outcome)
         try:
             return super().handle_failure(task, req, **options)
         except Exception:
@@ -76,6 +87,10 @@ def ended_as_decided(tracer: Callable[..., Any]) -> Callable[..., Any]:
         return outcome if outcome[1] is None else _as_decided(outcome)
 
     return traced
+
+
+def _state_of(outcome: BaseException) -> str:
+    return next((state for kind, state in _STATES.items() if isinstance(outcome, kind)), states.FAILURE)
 
 
 def _as_decided(outcome: Any) -> Any:

@@ -18,6 +18,7 @@ from celery.app import trace
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry
 
+from celery_guardrails.worker.manual import is_unpublished
 from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided
 
 __all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
@@ -62,6 +63,8 @@ class GuardInfo(OutsideInfo):
         an `on_retry`.
         """
         if signals.task_retry.receivers or getattr(task.on_retry, "__func__", None) is not Task.on_retry:
+            return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
+        if is_unpublished(self.retval, task, req):
             return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
         retry: Retry = self.retval
         if store_errors and not isinstance(task.backend, DisabledBackend):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import uuid
 from typing import Any
 
 import pytest
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Celery
 from celery.exceptions import Reject, Retry
 from greenlet import GreenletExit
 
 from celery_guardrails import Guardrails
 from celery_guardrails.errors import PublishError
-from tests.unit.worker.traced import Gate
+from tests.unit.worker.traced import Gate, error_of
 
 
 def handed_out(task: Any, **options: Any) -> Any:
@@ -22,11 +20,6 @@ def handed_out(task: Any, **options: Any) -> Any:
     Guardrails.of(task.app).retrace("w@here")
     request = {"id": str(uuid.uuid4()), "retries": 0, "delivery_info": {"routing_key": "unit.tasks"}, **options}
     return task.__trace__(request["id"], (), {}, request)
-
-
-def error_of(outcome: Any) -> Any:
-    info: ExceptionInfo = pickle.loads(pickle.dumps(outcome.retval))
-    return info.exception.exc if isinstance(info.exception, ExceptionWithTraceback) else info.exception
 
 
 def down(*_: Any, **__: Any) -> Any:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.exceptions import MaxRetriesExceededError, Retry
+from celery.exceptions import MaxRetriesExceededError, Reject, Retry
 
-from celery_guardrails import Guardrails
+from celery_guardrails import GuardedTask, Guardrails
 from celery_guardrails.policy.decision import Reason
-from tests.unit.worker.traced import Gate, trace
+from celery_guardrails.worker.trace import GuardInfo
+from tests.unit.worker.traced import Gate, error_of, trace
 
 WAYS: dict[str, Callable[[], Retry]] = {
     "bare": Retry,
@@ -89,6 +90,40 @@ def test_where_guardrails_fails_celery_publishes_it(
     assert trace(raw).info.state == "RETRY"
     with app.connection_for_read() as connection:
         assert connection.SimpleQueue("unit.tasks").get(timeout=5).headers["retries"] == 1
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_one_that_is_raised_before_the_body_is_published_too(app: Celery, gate: Gate, quick: Any, left: int) -> None:
+    class Refusing(GuardedTask):
+        abstract = True
+
+        def before_start(self, *_: Any) -> None:
+            raise Retry("no database yet")
+
+    @quick(app, base=Refusing, max_attempts=2)
+    def raw() -> None: ...
+
+    outcome = trace(raw, headers={"retries": 1 - left}, info=GuardInfo)
+    assert outcome.info.state == ("RETRY" if left else "FAILURE")
+    assert type(error_of(outcome)) is (Retry if left else MaxRetriesExceededError)
+    assert (len(gate.retries), len(gate.letters)) == (left, 1 - left)
+
+
+def test_one_before_the_body_that_nobody_takes_goes_back(app: Celery, gate: Gate, quick: Any) -> None:
+    class Refusing(GuardedTask):
+        abstract = True
+
+        def before_start(self, *_: Any) -> None:
+            raise Retry("no database yet")
+
+    @quick(app, base=Refusing)
+    def raw() -> None: ...
+
+    Guardrails.of(app).prepare()
+    gate.closed.update(("unit.tasks", "unit.dead"))
+    outcome = trace(raw, info=GuardInfo)
+    assert outcome.info.state == "REJECTED"
+    assert isinstance(error_of(outcome), Reject)
 
 
 def test_under_the_kill_switch_and_in_eager_mode_it_stays_celerys(new_app: Callable[..., Celery], quick: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Celery
 from celery.app.trace import TraceInfo, build_tracer
 from kombu import Message
@@ -18,7 +20,7 @@ from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.request import ORIGINAL, GuardedRequest
 
-__all__ = ["Gate", "received", "trace"]
+__all__ = ["Gate", "error_of", "received", "trace"]
 
 
 class Gate(Publisher):
@@ -69,6 +71,12 @@ def received(task: Any, *args: Any, headers: dict[str, Any] | None = None) -> Gu
     return request
 
 
+def error_of(outcome: Any) -> Any:
+    """What the main process finds in what the tracer gave."""
+    info: ExceptionInfo = pickle.loads(pickle.dumps(outcome.retval))
+    return info.exception.exc if isinstance(info.exception, ExceptionWithTraceback) else info.exception
+
+
 def trace(
     task: Any,
     *args: Any,
@@ -85,6 +93,7 @@ def trace(
         headers: what to change in the message's headers.
         info: what handles its outcome.
     """
+    task = task.app.tasks[task.name]
     task_id = str(uuid.uuid4())
     message = {"task": task.name, "id": task_id, "root_id": task_id, "parent_id": None, "group": None, "lang": "py",
                "retries": 0, "eta": None, **(headers or {})}  # fmt: skip
