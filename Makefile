@@ -19,7 +19,8 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # what depends on the versions of Celery and kombu
 OLDEST_TESTS := tests/integration/worker tests/integration/redis tests/integration/guardian \
-  tests/integration/transport/test_publisher.py tests/integration/transport/test_consumer.py \
+  tests/integration/transport/test_publisher.py tests/integration/transport/test_publisher_reach.py \
+  tests/integration/transport/test_consumer.py tests/integration/transport/test_depth.py \
   tests/integration/transport/test_waiting_rabbitmq.py tests/integration/cli/test_cli_process.py \
   tests/integration/test_whole_way.py
 HOUSE := $(wildcard celery_guardrails tests example_project bench house)
