@@ -15,7 +15,8 @@ from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMess
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.worker.original import ORIGINAL, Original, as_published
+from celery_guardrails.transport.body import as_published
+from celery_guardrails.worker.original import ORIGINAL, Original
 
 __all__ = ["brief_letter"]
 

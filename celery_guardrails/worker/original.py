@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from celery_guardrails.transport.body import as_published
-
-__all__ = ["ORIGINAL", "Original", "as_published", "original_of"]
+__all__ = ["ORIGINAL", "Original", "original_of"]
 
 ORIGINAL = "guardrails_original"
 

@@ -9,14 +9,19 @@ seams to Celery's pool; it must not know why a task runs at most once.
 from __future__ import annotations
 
 import logging
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from struct import pack
 from typing import Any
 
-from billiard.pool import TERMINATE, Pool
+from billiard.pool import TASK, TERMINATE, Pool
 from celery import bootsteps
+from celery.exceptions import Ignore
 from celery.worker import state
+
+from celery_guardrails.worker.settle import einfo
 
 __all__ = [
     "PoolStep",
@@ -56,52 +61,70 @@ def runs_here(pool: Any) -> bool:
     return not isinstance(getattr(pool, "_pool", None), Pool)
 
 
-def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], None]) -> None:
+def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], bool]) -> None:
     """Do something just before a job is written to a child, where the pool `writes_later`.
 
     Args:
         pool: Celery's `TaskPool`.
         job: the pool's word for the task; `None`: the pool is closed and did not take it.
         request: the worker's request.
-        act: what to do. An OSError keeps the job from being written; the loop takes it for what it is, a connection
-            that is lost.
+        act: what to do; it says whether the task is to run. An OSError keeps the job from being written; the loop
+            takes it for what it is, a connection that is lost.
     """
     if job is not None:
         job.guarded, job._payload = request, _Payload(pool._pool, job, act)
 
 
-def acknowledge_at_once(request: Any) -> None:
+def acknowledge_at_once(request: Any) -> bool:
     """Acknowledge a message whose task runs at most once, just before it begins.
 
     Celery's way is to do it in the next turn of the loop, when the task may have begun, or is over.
 
+    Returns:
+        Whether it is to begin; not where its broker has given the message to another worker meanwhile.
+
     Raises:
         ConnectionError: the broker did not take it: the message comes again, and must not run now.
     """
-    message = request.message
+    message, held = request.message, True
     if not message.acknowledged:
         try:
-            message.ack()
+            if hasattr(message, "ack_if_held"):
+                held = message.ack_if_held()
+            else:
+                message.ack()
         except Exception as exc:
             with suppress(Exception):  # it takes the ack back, where that may still come to be
                 message.reject(requeue=True)
             raise ConnectionError(f"{request.name}[{request.id}] could not be acknowledged: {exc}") from exc
         message.ack = _nothing
     request.acknowledge()
+    return held
+
+
+def _written(job: Any, function: Callable[[], Any]) -> tuple[memoryview, memoryview, int]:
+    """What Celery's pool writes to a child that is to call a function for this job."""
+    body = pickle.dumps((TASK, (job._job, None, function, (), {})), protocol=pickle.HIGHEST_PROTOCOL)
+    return memoryview(pack(">I", len(body))), memoryview(body), len(body)
+
+
+def _pass_over() -> tuple[int, Any, float]:
+    """What a child does in place of a task that is not to run: it says so, in the tracer's words."""
+    return 1, einfo(Ignore()), 0.0
 
 
 class _Payload:
     """What is written to a child. It is unpacked when the writing begins, and at no other time."""
 
-    def __init__(self, pool: Any, job: Any, act: Callable[[], None]) -> None:
+    def __init__(self, pool: Any, job: Any, act: Callable[[], bool]) -> None:
         self._pool, self._job = pool, job
-        self._act: Callable[[], None] | None = act
+        self._act: Callable[[], bool] | None = act
         self._parts = job._payload
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            if self._act is not None:
-                self._act()
+            if self._act is not None and not self._act():
+                self._parts = _written(self._job, _pass_over)
         except OSError:
             self._pool._active_writers.discard(self._job._writer())
             self._job.discard()

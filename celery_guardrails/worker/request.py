@@ -33,7 +33,7 @@ class GuardedRequest(Request):  # type: ignore[misc]
 
     ended: End | None = None
     """What main has made of an end that it saw itself."""
-    begin: Callable[[], None] | None = None
+    begin: Callable[[], bool] | None = None
     """Sets the mark that says that this suspect runs."""
     was_revoked: bool = False
     """Whether somebody had revoked it when it was seen to be past its `expires`."""

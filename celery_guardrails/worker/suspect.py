@@ -81,8 +81,9 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
         job = request.execute_using_pool(pool, **options)
         before_writing(pool, job, request, begin)
         return job
-    if not request.revoked():
-        begin()
+    if not request.revoked() and not begin():
+        state.task_ready(request)
+        raise TaskRevokedError(request.id)
     job = request.execute_using_pool(pool, **options)
     if isinstance(getattr(job, "f", None), Future):
         job.f.add_done_callback(partial(unbegun, request))
@@ -117,9 +118,12 @@ def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
     return request.execute_using_pool(pool, **options)
 
 
-def _acknowledge(request: Any) -> None:
-    acknowledge_at_once(request)
+def _acknowledge(request: Any) -> bool:
+    if not acknowledge_at_once(request):
+        logger.warning("%s[%s] is left to another worker, which was given it meanwhile", request.name, request.id)
+        return False
     Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+    return True
 
 
 def _began_here(request: Any) -> bool:
@@ -178,13 +182,13 @@ def _is_set(guard: Guardrails, mark: str) -> bool:
         return False
 
 
-def _set(guard: Guardrails, request: Any, mark: str) -> None:
-    """Set the mark, to be removed as soon as the message is settled."""
+def _set(guard: Guardrails, request: Any, mark: str) -> bool:
+    """Set the mark, to be removed as soon as the message is settled. The task runs in any case."""
     try:
         guard.started.put(mark)
     except PublishError as exc:
         logger.warning("%s[%s] runs without the mark that would tell of its death: %s", request.name, request.id, exc)
-        return
+        return True
     on_ack, on_reject = request._on_ack, request._on_reject
 
     def acked(*args: Any) -> None:
@@ -197,6 +201,7 @@ def _set(guard: Guardrails, request: Any, mark: str) -> None:
 
     request._on_ack, request._on_reject = acked, rejected
     request.unmark = partial(_remove, guard, mark)
+    return True
 
 
 def _remove(guard: Guardrails, mark: str) -> None:

@@ -52,6 +52,11 @@ def work(key: str, seconds: float = 0.0) -> None:
     note(key, "end")
 
 
+@app.task(base=base, name="onredis.once", shared=False, **({} if PLAIN else {"policy": Policy(acks="early")}))
+def once(key: str) -> None:
+    note(key, "start")
+
+
 @app.task(base=base, name="onredis.count", shared=False, **extra)
 def count(number: int) -> None:
     with (RUNS / "counted").open("a") as log:

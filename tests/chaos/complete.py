@@ -63,9 +63,10 @@ def _unfit(letter: Letter, kind: Kind, runs: Sequence[Run], struck: Sequence[Str
     broker_hurt = any("broker" in fault or fault == "connections cut" for fault in faults)
     if reason == "worker_lost":
         lost = sum(1 for run in runs if run.ended_at is None)
-        # a crash is an execution: without an attempt left, or at-most-once, the first is the last
+        # a crash is an execution: without an attempt left the first is the last; at-most-once work that was given to
+        # a child is gone with it, begun or not
         last = bool(letter.attempts) and letter.attempts[-1].number >= (kind.attempts or _ATTEMPTS)
-        least = 1 if kind.once or last else kind.crashes
+        least = 0 if kind.once else 1 if last else kind.crashes
         return None if lost >= least else f"{lost} workers were lost, it takes {least}"
     if reason == "cancelled" and kind.once and "cold shutdown" in faults:
         return None

@@ -63,6 +63,14 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         self.delivery_tag = tag
         self.taken_from = channel.handing_from
 
+    def ack_if_held(self) -> bool:
+        """Acknowledge it, and say whether it still was this worker's: else somebody else has been given it.
+
+        That happens when this worker could say nothing of it for the visibility timeout.
+        """
+        self.ack()
+        return bool(self.channel.qos.was_held)
+
 
 class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel that takes by script. Mix it in before the transport's own channel, and set `custody`.

@@ -21,10 +21,15 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 
 class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
-    """The messages that a `TakingChannel` has handed on and that are not acknowledged."""
+    """The messages that a `TakingChannel` has handed on and that are not acknowledged.
+
+    Attributes:
+        was_held: whether the last one that was acknowledged still was this worker's.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._retired = False
+        self.was_held = False
         super().__init__(*args, **kwargs)
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -106,4 +111,5 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
                 continue
 
     def _forget(self, tag: str) -> None:
-        ACK.run(self.channel.own_client, unacked_keys(self.channel), [tag])
+        self.was_held = False
+        self.was_held = bool(ACK.run(self.channel.own_client, unacked_keys(self.channel), [tag]))

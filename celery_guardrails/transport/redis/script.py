@@ -123,14 +123,15 @@ What cannot be a message goes to the quarantine: its tag is empty, and the text 
 ACK = Script(
     """
 -- KEYS: unacked, unacked_index; ARGV: tags
+local held = 0
 for _, tag in ipairs(ARGV) do
-  redis.call('HDEL', KEYS[1], tag)
+  held = held + redis.call('HDEL', KEYS[1], tag)
   redis.call('ZREM', KEYS[2], tag)
 end
-return #ARGV
+return held
 """
 )
-"""Forget unacknowledged messages: they are done."""
+"""Forget unacknowledged messages: they are done; gives how many still were unacknowledged."""
 
 LEASE = Script(
     NOW

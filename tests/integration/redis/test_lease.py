@@ -63,3 +63,20 @@ def test_plain_celery_runs_a_long_task_twice(on_redis: Callable[..., Any]) -> No
     redis.worker(plain=True)
     redis.tasks.work.delay("long", 9.0)
     wait_until(lambda: len(redis.lines("long")) > 1, 30, "it runs again while it runs")
+
+
+def test_what_may_run_once_is_left_to_whom_it_was_given(on_redis: Callable[..., Any]) -> None:
+    """A worker that could say nothing for the visibility timeout still has it in hand, and another one runs it."""
+    redis = on_redis()
+    worker = redis.worker("-c", "1")
+    redis.tasks.work.delay("busy", 4.0)
+    redis.tasks.once.delay("once")
+    wait_until(lambda: redis.lines("busy") and worker.log().count("] received") == 2, 20, "both are taken")
+    tags = [tag for tag, record in redis.redis.hgetall("unacked").items() if b"onredis.once" in record]
+    assert redis.redis.hdel("unacked", *tags) == redis.redis.zrem("unacked_index", *tags) == 1
+    for key in ("after", "that"):
+        redis.tasks.work.delay(key)
+        wait_until(lambda: redis.lines(key, "end"), 30, "the ones behind it run")  # noqa: B023
+    assert redis.lines("once") == []
+    assert "is left to another worker" in worker.log()
+    assert redis.redis.llen("dead") == 0

@@ -57,7 +57,10 @@ def test_every_script_keeps_to_one_slot(cluster: Any) -> None:
     assert script.MOVE.run(cluster, [UNACKED, INDEX, lists[0]], ["t-5", bound, "RPUSH", message(1)]) == 0
     assert script.QUARANTINE.run(cluster, [UNACKED, INDEX, KEPT], ["t-7", "6:secondx"]) == 1
     assert script.QUARANTINE.run(cluster, [UNACKED, INDEX, KEPT], ["t-7", "6:secondx"]) == 0
-    assert script.ACK.run(cluster, [UNACKED, INDEX], ["t-5"]) == 1
+    assert script.ACK.run(cluster, [UNACKED, INDEX], ["t-5"]) == 0
+    script.TAKE.run(cluster, [UNACKED, INDEX, KEPT, *lists], [1, 1, "t-", 8, "celery", "second"])
+    assert script.PUT_OFF.run(cluster, [INDEX], ["t-8", 5, 60]) == 1
+    assert script.ACK.run(cluster, [UNACKED, INDEX], ["t-8"]) == 1
     waiting = [PREFIX + "guardrails.waiting", PREFIX + "guardrails.waiting.messages"]
     waiting_script.PUT.run(cluster, waiting, [0, "a", '["x"]\ntext', "b", '["x"]\nother'])
     assert waiting_script.FALLEN_DUE.run(cluster, waiting, [10]) == [b"a", b'["x"]', b"b", b'["x"]']

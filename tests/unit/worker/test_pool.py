@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pickle
 from collections import deque
+from struct import unpack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from billiard.pool import RUN, TERMINATE
+from billiard.pool import RUN, TASK, TERMINATE
+from celery.exceptions import Ignore
 
 from celery_guardrails.worker.pool import acknowledge_at_once, before_writing, keep_taken
 
@@ -66,8 +69,20 @@ def test_a_job_that_could_not_be_acknowledged_is_not_written(exc):
     assert request.given_back == [True]
 
 
+def test_a_job_that_is_not_to_run_is_passed_over_by_the_child():
+    job = SimpleNamespace(_payload=(1, 2, 3), _job=5)
+    before_writing(SimpleNamespace(_pool=None), job, Request(None), lambda: False)
+    header, body, size = job._payload
+    assert unpack(">I", header) == (size,) == (len(body),)
+    kind, (number, _, function, args, kwargs) = pickle.loads(body)
+    assert (kind, number, args, kwargs) == (TASK, 5, (), {})
+    failed, info, _ = function()
+    assert failed
+    assert isinstance(info.exception.exc, Ignore)
+
+
 def test_what_a_closed_pool_did_not_take_stays_unacknowledged():
-    before_writing(SimpleNamespace(_pool=None), None, Request(failing(ValueError("never"))), lambda: None)
+    before_writing(SimpleNamespace(_pool=None), None, Request(failing(ValueError("never"))), lambda: True)
 
 
 def test_a_pool_that_is_terminated_or_has_nothing_acknowledged_is_flushed_celerys_way():

@@ -17,8 +17,8 @@ from celery_guardrails.letters.codec import decode, encode
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.replay import replay
 from celery_guardrails.policy.decision import Reason
+from celery_guardrails.transport.body import as_published
 from celery_guardrails.worker import unread
-from celery_guardrails.worker.original import as_published
 from celery_guardrails.worker.unread import UNNAMED, bury, bury_raw, letter_of
 
 NewApp = Callable[..., Celery]
