@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-oldest bench chaos servers clean
+.PHONY: help demo test check coverage test-oldest bench chaos servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -23,6 +23,8 @@ OLDEST_TESTS := tests/integration/worker tests/integration/redis tests/integrati
   tests/integration/transport/test_consumer.py tests/integration/transport/test_depth.py \
   tests/integration/transport/test_waiting_rabbitmq.py tests/integration/cli/test_cli_process.py \
   tests/integration/test_whole_way.py
+# hundreds of workers are started: none of them should have to compile the package again
+export PYTHONDONTWRITEBYTECODE :=
 HOUSE := $(wildcard celery_guardrails tests example_project bench house)
 PACKAGING := setup.cfg setup.py pyproject.toml
 
@@ -32,7 +34,10 @@ help: ## show this
 demo: $(VENV)/.installed-example ## play the whole story on this machine, no server needed (under 2 minutes)
 	$(BIN)/python -m example_project.demo
 
-test: $(VENV)/.installed-dev servers check ## everything: check, and all tests with coverage
+test: $(VENV)/.installed-dev servers check ## everything: check, and all tests
+	$(BIN)/python -m pytest -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
+
+coverage: $(VENV)/.installed-dev servers ## all tests once more, with coverage by branches (slower)
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
 	$(BIN)/coverage combine -q
