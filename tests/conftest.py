@@ -7,6 +7,7 @@ A server that is not on this machine skips the test with the install hint, or fa
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ settings.register_profile("guardrails", deadline=None)
 settings.load_profile("guardrails")
 
 _S = TypeVar("_S", bound=Server)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

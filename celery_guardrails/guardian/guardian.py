@@ -33,6 +33,8 @@ _IDLE, _LEAST_IDLE = 1.0, 0.05
 _ONCE_IDLE = 1.5
 _STRAGGLERS = 3.0
 """Seconds for which `--once` goes on after what waited at its start: somebody may publish without an end."""
+_SLOW = 10.0
+"""Seconds for which `--once` waits for what the broker has and does not send: another guardian may have taken it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
@@ -113,10 +115,15 @@ class Guardian:
 
     def _waiting_now(self) -> Iterator[list[Delivery]]:
         """What waits, in batches: until nothing comes, or as many have come as waited at first, and a little longer."""
-        left, until = self._consumer.waiting(), math.inf
-        while time.monotonic() < until and (batch := self._consumer.receive(BATCH, _ONCE_IDLE)):
+        left, until, patience = self._consumer.waiting(), math.inf, time.monotonic() + _SLOW
+        while time.monotonic() < until:
+            batch = self._consumer.receive(BATCH, _ONCE_IDLE)
+            if not batch:
+                if left > 0 and time.monotonic() < patience:
+                    continue  # they are there: it is the broker that takes its time
+                break
             yield batch
-            left -= len(batch)
+            left, patience = left - len(batch), time.monotonic() + _SLOW
             if left <= 0:
                 until = min(until, time.monotonic() + _STRAGGLERS)
         # what has been handed out already would only be given back
