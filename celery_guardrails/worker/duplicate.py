@@ -99,7 +99,7 @@ class Seen:
 
     def begins(self, copy: Copy) -> bool:
         """Whether this copy begins here for the first time; it is remembered."""
-        if copy.life.published_at is None:
+        if copy.life.published_at is None and not copy.retries:
             return True
         with self._lock:
             if copy in self._begun:
