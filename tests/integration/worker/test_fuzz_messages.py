@@ -36,7 +36,7 @@ LONG = os.environ.get("GUARDRAILS_FUZZ") == "long"
 SEED = int(os.environ.get("GUARDRAILS_FUZZ_SEED", "1"))
 BATCH = 500
 BOUND = 120.0
-MESSAGES, ENVELOPES, LETTERS = (7_500, 3_000, 2_500) if LONG else (700, 500, 400)
+MESSAGES, ENVELOPES, LETTERS = (7_500, 3_000, 2_500) if LONG else (300, 200, 200)
 
 
 class Fuzzed:
