@@ -196,7 +196,7 @@ class DeadLetterConsumer:
         """Note a message, whatever is in it: over a virtual transport all that it says of itself may be anything."""
         if not isinstance(message.delivery_info, Mapping):
             message.delivery_info = {}  # its acknowledgement looks into it
-        taken_from = getattr(message, "taken_from", None) or consumed_from(message)
+        taken_from = consumed_from(message)
         self._arrived.append(
             Delivery(
                 queue=taken_from or str(message.delivery_info.get("routing_key") or ""),

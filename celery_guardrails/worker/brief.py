@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery_guardrails import clock
-from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.header import read_header
-from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.record import Letter, LetterFailure, letter_id
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.transport.body import as_published
-from celery_guardrails.worker.original import ORIGINAL, Original
+from celery_guardrails.worker.original import Original, kept
 
 __all__ = ["brief_letter"]
 
@@ -54,11 +52,5 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         published_at=header.published_at,
         first_failed_at=now,
         died_at=now,
-        message=OriginalMessage.model_construct(
-            body=as_published(original.body, original.content_encoding),
-            content_type=original.content_type,
-            content_encoding=original.content_encoding,
-            headers=json_safe(original.headers),
-            properties=json_safe({key: value for key, value in request.properties.items() if key != ORIGINAL}),
-        ),
+        message=kept(original, request),
     )

@@ -13,7 +13,6 @@ from typing import Any
 
 from kombu.serialization import dumps
 
-from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_values, preview
 from celery_guardrails.letters.record import (
     FailedAttempt,
@@ -29,7 +28,7 @@ from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
-from celery_guardrails.worker.original import ORIGINAL, original_of
+from celery_guardrails.worker.original import kept, original_of
 from celery_guardrails.worker.run import FailedRun
 
 __all__ = ["capture", "parameter_names"]
@@ -116,16 +115,7 @@ def parameter_names(task: Any) -> list[str]:
 
 def _message(run: FailedRun) -> OriginalMessage:
     original = original_of(run.request)
-    if original is None:
-        return _rebuilt(run)
-    properties = {key: value for key, value in run.request.properties.items() if key != ORIGINAL}
-    return OriginalMessage.model_construct(
-        body=as_published(original.body, original.content_encoding),
-        content_type=original.content_type,
-        content_encoding=original.content_encoding,
-        headers=json_safe(original.headers),
-        properties=json_safe(properties),
-    )
+    return _rebuilt(run) if original is None else kept(original, run.request)
 
 
 def _rebuilt(run: FailedRun) -> OriginalMessage:

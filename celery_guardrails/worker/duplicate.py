@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from celery import states
 from celery.backends.base import DisabledBackend
 
-from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.header import Header, read_header
 
 __all__ = ["Copy", "Life", "Seen", "Succeeded"]
 
@@ -46,9 +46,9 @@ class Life(NamedTuple):
     """Where its messages come from; retries go back there. `None` where nobody can tell."""
 
     @classmethod
-    def of(cls, request: Any) -> Life:
-        """The life of the task that this request of the worker is of."""
-        header, delivery = read_header(request.request_dict), request.delivery_info or {}
+    def of(cls, request: Any, header: Header | None = None) -> Life:
+        """The life of the task that this request of the worker is of; its header is read where it is not given."""
+        header, delivery = header or read_header(request.request_dict), request.delivery_info or {}
         by_default = None if delivery.get("exchange") else delivery.get("routing_key")
         return cls(request.id, header.generation, header.published_at, delivery.get("queue") or by_default)
 
@@ -63,9 +63,8 @@ class Copy(NamedTuple):
     @classmethod
     def of(cls, request: Any) -> Copy:
         """The message of this request of the worker."""
-        retries = request.request_dict.get("retries")
-        crashes = read_header(request.request_dict).crashes
-        return cls(Life.of(request), retries if isinstance(retries, int) else 0, crashes)
+        header, retries = read_header(request.request_dict), request.request_dict.get("retries")
+        return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes)
 
 
 class Seen:

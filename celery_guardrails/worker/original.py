@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["ORIGINAL", "Original", "original_of"]
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.record import OriginalMessage
+from celery_guardrails.transport.body import as_published
+
+__all__ = ["ORIGINAL", "Original", "kept", "original_of"]
 
 ORIGINAL = "guardrails_original"
 
@@ -27,3 +31,14 @@ def original_of(request: Any) -> Original | None:
     properties = request.properties
     found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
     return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None
+
+
+def kept(original: Original, request: Any) -> OriginalMessage:
+    """The original message of a request in the form in which a letter keeps it."""
+    return OriginalMessage.model_construct(
+        body=as_published(original.body, original.content_encoding),
+        content_type=original.content_type,
+        content_encoding=original.content_encoding,
+        headers=json_safe(original.headers),
+        properties=json_safe({key: value for key, value in request.properties.items() if key != ORIGINAL}),
+    )

@@ -21,7 +21,6 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.transport.started import mark_name
 from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.ending import crashed, has_succeeded, unbegun
@@ -137,7 +136,7 @@ def _began_here(request: Any) -> bool:
 
 def _verdict(request: Any) -> Tell | None:
     """What is to be done in place of running it; `None`: it runs."""
-    guard, header, copy = Guardrails.of(request.task.app), read_header(request.request_dict), Copy.of(request)
+    guard, copy = Guardrails.of(request.task.app), Copy.of(request)
     again = bool(request.delivery_info.get("redelivered"))
     if guard.seen.is_overtaken(copy.life, copy.retries):
         return partial(_drop, request, "a later attempt of it is known")
@@ -148,11 +147,11 @@ def _verdict(request: Any) -> Tell | None:
         return partial(_drop, request, "the result backend says that it has succeeded")
     if not request.task.acks_late:
         return None  # it is acknowledged when it begins: what comes back has not begun, as far as anybody knows
-    mark = _mark_of(guard, request, header)
+    mark = _mark_of(guard, copy)
     if again and not _runs_here(request) and _is_set(guard, mark):
         # Its first death of this kind left no mark: it was a death, since this one was.
-        return partial(_after_crash, guard, mark, crashed(request, header.crashes + 1 if header.crashes else 2))
-    if again or header.crashes:
+        return partial(_after_crash, guard, mark, crashed(request, copy.crashes + 1 if copy.crashes else 2))
+    if again or copy.crashes:
         request.begin = partial(_set, guard, request, mark)
     return None
 
@@ -168,10 +167,10 @@ def _after_crash(guard: Guardrails, mark: str, tell: Tell) -> None:
     _remove(guard, mark)
 
 
-def _mark_of(guard: Guardrails, request: Any, header: Header) -> str:
-    copy = Copy.of(request)
-    life = f"{request.id}/{header.published_at}/{header.generation}/{copy.life.queue}"
-    return mark_name(guard.settings.dead_letter.queue, f"{life}/{copy.retries}/{header.crashes}")
+def _mark_of(guard: Guardrails, copy: Copy) -> str:
+    task_id, generation, published_at, queue = copy.life
+    life = f"{task_id}/{published_at}/{generation}/{queue}"
+    return mark_name(guard.settings.dead_letter.queue, f"{life}/{copy.retries}/{copy.crashes}")
 
 
 def _is_set(guard: Guardrails, mark: str) -> bool:

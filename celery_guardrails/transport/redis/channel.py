@@ -27,7 +27,7 @@ from celery_guardrails.transport.redis.custody import Custody
 from celery_guardrails.transport.redis.qos import TakingQoS
 from celery_guardrails.transport.redis.quarantine import bury, set_aside
 from celery_guardrails.transport.redis.record import Unreadable
-from celery_guardrails.transport.redis.restore import quarantine_key
+from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import LEASE, TAKE
 
 __all__ = ["TakenMessage", "TakingChannel"]
@@ -188,7 +188,7 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         turns = 0 if isinstance(self._queue_cycle, priority_cycle) else 1
         lists = [self._lists_of(queue) for queue in queues]
         keys = [
-            self.whole(self.unacked_key), self.whole(self.unacked_index_key), quarantine_key(self),
+            *unacked_keys(self), quarantine_key(self),
             *(each[place] for place in range(len(self.priority_steps)) for each in lists),
         ]  # fmt: skip
         name, script = ("EVAL", TAKE.text) if self._script_missing else ("EVALSHA", TAKE.sha)
@@ -284,7 +284,7 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
     def _keep_what_is_ours(self) -> None:
         """A worker that slept over the answer may have lost messages of it to another one."""
         for taken in tuple(self._undelivered):
-            if not LEASE.run(self.own_client, [self.whole(self.unacked_index_key)], [taken[0]]):
+            if not LEASE.run(self.own_client, unacked_keys(self)[1:], [taken[0]]):
                 self._undelivered.remove(taken)
                 self.qos._quick_ack(taken[0])
 
