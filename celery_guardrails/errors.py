@@ -88,16 +88,20 @@ class PublishError(GuardrailsError):
 
     `.refused` says that the broker answered and will not take it as things are: no such queue, other arguments, no
     right to write. Else the broker is away, or slow, or full, and trying again helps.
+
+    `.unsure` says of a message that must not be published twice that it was sent and not confirmed: it may be there.
     """
 
-    def __init__(self, queue: str, reason: str, refused: bool = False) -> None:
-        super().__init__(queue, reason, refused)
+    def __init__(self, queue: str, reason: str, refused: bool = False, unsure: bool = False) -> None:
+        super().__init__(queue, reason, refused, unsure)
         self.queue = queue
         self.reason = reason
         self.refused = refused
+        self.unsure = unsure
 
     def __str__(self) -> str:
-        return f"could not publish to {self.queue}: {self.reason}"
+        perhaps = " (it runs at most once, and may be there nevertheless)" if self.unsure else ""
+        return f"could not publish to {self.queue}: {self.reason}{perhaps}"
 
 
 class SpoolError(GuardrailsError):

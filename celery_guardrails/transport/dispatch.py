@@ -53,8 +53,9 @@ class Dispatch:
             what: what it is, in words, for the log and the spool; no arguments, which may be secrets.
 
         Raises:
-            PublishError: neither the broker nor the spool took it, or the broker refuses it as things are (`.refused`):
-                then it is for people to see, as a dead letter.
+            PublishError: neither the broker nor the spool took it, or the broker refuses it as things are (`.refused`),
+                or did not confirm what must not be there twice (`.unsure`): then it is for people to see, as a dead
+                letter.
         """
         try:
             if delay > 0:
@@ -63,7 +64,7 @@ class Dispatch:
                 self._publisher.publish(envelope, declare)
         except Exception as exc:
             lost = _lost(exc, envelope)
-            if lost.refused:
+            if lost.refused or lost.unsure:
                 raise lost from exc
             due_at = now + timedelta(seconds=delay) if delay > 0 else None
             self._keep(Spooled(envelope, tuple(queue.name for queue in declare), due_at, what, now), lost)

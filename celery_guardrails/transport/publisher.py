@@ -37,7 +37,10 @@ is away must not hold up every failing task in turn."""
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message with its address. `exchange` "" means: straight to the queue named `routing_key`."""
+    """A message with its address. `exchange` "" means: straight to the queue named `routing_key`.
+
+    `once`: it must not be there twice, so it is not published again when its confirmation gets lost.
+    """
 
     body: bytes
     routing_key: str
@@ -47,6 +50,7 @@ class Envelope:
     headers: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
     priority: int | None = None
+    once: bool = False
 
 
 @dataclass(slots=True)
@@ -90,14 +94,14 @@ class Publisher:
         On RabbitMQ that is a confirm for a message that reached a queue; on Redis the reply to its write, once a queue
         is known to get it. A failed connection is opened anew until the time is up, which is half a second where the
         broker was away just now.
-        Whether a message arrived whose confirmation got lost is not known: it may be published twice.
+        A message whose confirmation got lost may be there: it is published again, unless it is `once`.
 
         Args:
             envelope: the message.
             declare: queues to declare first (once a connection).
 
         Raises:
-            PublishError: the broker did not take it in time, or refuses it for good (`.refused`).
+            PublishError: it was not taken in time, is refused for good (`.refused`), or is `once` and `.unsure`.
         """
         began = time.monotonic()
         seconds = self.seconds if began >= self._away_until else min(_QUICK, self.seconds)
@@ -109,7 +113,7 @@ class Publisher:
                 line = self._take(max(0.1, until - time.monotonic()))
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
             except Exception as exc:
-                final = isinstance(exc, _FINAL) or not (line is None or _is_recoverable(line, exc))
+                final = isinstance(exc, (*_FINAL, _Unsure)) or not (line is None or _is_recoverable(line, exc))
                 stale = line is not None and line.kept and _is_broken(line, exc)
                 self._drop(line)
                 if stale and time.monotonic() < until:
@@ -136,6 +140,17 @@ class Publisher:
         undeclared = [queue for queue in declare if hash(queue) not in line.declared]
         if envelope.exchange and line.routes_itself:
             reach(line.producer, envelope.exchange, envelope.routing_key, declare)
+        if envelope.once:
+            _find_alive(line, undeclared)
+        try:
+            self._hand_over(line, envelope, undeclared, seconds)
+        except Exception as exc:
+            if envelope.once and not _is_answer(line, exc):
+                raise _Unsure(f"{type(exc).__name__}: {exc}") from exc
+            raise
+        line.declared.update(hash(queue) for queue in undeclared if queue.can_cache_declaration)
+
+    def _hand_over(self, line: _Line, envelope: Envelope, undeclared: Sequence[Queue], seconds: float) -> None:
         line.producer.publish(
             envelope.body,
             exchange=envelope.exchange,
@@ -151,12 +166,13 @@ class Publisher:
             confirm_timeout=seconds if seconds < line.bound else None,
             **envelope.properties,
         )
-        line.declared.update(hash(queue) for queue in undeclared if queue.can_cache_declaration)
 
     def _given_up(self, envelope: Envelope, exc: Exception, seconds: float) -> PublishError:
         refused = isinstance(exc, (*_FINAL, NotFound)) or getattr(exc, "reply_code", None) == _NO_ROUTE
         if not refused and seconds == self.seconds:  # a quick try that fails says nothing new
             self._away_until = time.monotonic() + seconds
+        if isinstance(exc, _Unsure):
+            return PublishError(envelope.routing_key, str(exc), unsure=True)
         return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}", refused)
 
     def _take(self, seconds: float) -> _Line:
@@ -205,6 +221,33 @@ class Publisher:
                 line.connection.release()
         except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
             return
+
+
+class _Unsure(Exception):
+    """A message was sent that must not be sent again, and nobody said what became of it."""
+
+
+def _find_alive(line: _Line, undeclared: Sequence[Queue]) -> None:
+    """Find out before a message is sent that cannot be sent again whether its line is of any use.
+
+    Raises:
+        Exception: it is not; nothing was published.
+    """
+    for queue in undeclared:
+        line.producer.maybe_declare(queue)
+    if not line.kept:
+        return
+    channel = line.producer.channel
+    if line.mandatory:
+        channel.flow(True)
+    elif line.connection.transport.driver_type == "redis":
+        with channel.conn_or_acquire() as client:
+            client.ping()
+
+
+def _is_answer(line: _Line, exc: Exception) -> bool:
+    """Whether an error is what the broker said of a message: it has not got it."""
+    return isinstance(exc, (*_FINAL, MessageNacked, *line.connection.channel_errors))
 
 
 def _keep_client(channel: Any) -> None:

@@ -45,7 +45,17 @@ from celery_guardrails.worker.settle import (
 )
 from celery_guardrails.worker.shutdown import is_ending_cold
 
-__all__ = ["cancelled", "crashed", "expired", "failed", "has_succeeded", "revoked", "timed_out", "unbegun"]
+__all__ = [
+    "cancelled",
+    "crashed",
+    "expired",
+    "failed",
+    "has_succeeded",
+    "revoked",
+    "timed_out",
+    "unanswered",
+    "unbegun",
+]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -147,6 +157,25 @@ def unbegun(request: Any, future: Future[Any]) -> None:
         logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
     except Exception:
         logger.warning("%s[%s] is lost: it had not begun", request.name, request.id, exc_info=True)
+
+
+def unanswered(request: Any) -> bool:
+    """Meet what runs at most once and has not begun, because no answer came to its acknowledgement: it may be gone.
+
+    Returns:
+        Whether there is a letter.
+    """
+
+    def meet() -> Tell:
+        exc = ConnectionError("the broker did not answer to the acknowledgement, before the task could begin")
+        text = f"{exc}: it did not run here, and is gone unless its broker delivers it again"
+        run = _run_of(request, exc)
+        return settled(
+            request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc), ran=False
+        )
+
+    _safely(request, partial(state.task_ready, request), meet)
+    return bool(request.acknowledged)
 
 
 def crashed(request: Any, crashes: int) -> Tell:

@@ -12,7 +12,6 @@ import logging
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from struct import pack
 from typing import Any
 
@@ -21,6 +20,7 @@ from celery import bootsteps
 from celery.exceptions import Ignore
 from celery.worker import state
 
+from celery_guardrails.transport.acknowledge import acknowledge
 from celery_guardrails.worker.settle import einfo
 
 __all__ = [
@@ -75,27 +75,31 @@ def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], bool]) -
         job.guarded, job._payload = request, _Payload(pool._pool, job, act)
 
 
-def acknowledge_at_once(request: Any) -> bool:
+def acknowledge_at_once(request: Any, gone: Callable[[], None]) -> bool:
     """Acknowledge a message whose task runs at most once, just before it begins.
 
     Celery's way is to do it in the next turn of the loop, when the task may have begun, or is over.
+
+    Args:
+        request: the worker's request.
+        gone: called after an error, when nobody may get the message again; on Redis later, from another thread.
 
     Returns:
         Whether it is to begin; not where its broker has given the message to another worker meanwhile.
 
     Raises:
-        ConnectionError: the broker did not take it: the message comes again, and must not run now.
+        ConnectionError: the broker did not say that it took it: it must not run now.
     """
     message, held = request.message, True
+
+    def over() -> None:
+        message.ack = _nothing
+        gone()
+
     if not message.acknowledged:
         try:
-            if hasattr(message, "ack_if_held"):
-                held = message.ack_if_held()
-            else:
-                message.ack()
+            held = acknowledge(message, over)
         except Exception as exc:
-            with suppress(Exception):  # it takes the ack back, where that may still come to be
-                message.reject(requeue=True)
             raise ConnectionError(f"{request.name}[{request.id}] could not be acknowledged: {exc}") from exc
         message.ack = _nothing
     request.acknowledge()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -48,13 +48,14 @@ class _Plan:
     """How one task is published.
 
     `delay` is in seconds, 0 where nothing waits; `eta` is set where Celery must not see it; `lifetime` lets `expires`
-    become the message's, as with plain Celery.
+    become the message's, as with plain Celery. `once`: the task runs at most once.
     """
 
     waiting: Waiting
     delay: float
     eta: str | None
     lifetime: bool
+    once: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -100,7 +101,7 @@ def _plan(task: Any, options: Mapping[str, Any]) -> _Plan | None:
     delay = float(countdown) if countdown else (eta - app.now()).total_seconds()
     # With quorum queues Celery would send it to the delay levels itself, unconfirmed, and forget where it was to go.
     hidden = detect_quorum_queues(app, "amqp")[0]
-    return _Plan(waiting, delay, eta.isoformat() if hidden else None, lifetime)
+    return _Plan(waiting, delay, eta.isoformat() if hidden else None, lifetime, once=not task.acks_late)
 
 
 def _eta(app: Celery, countdown: Any, eta: Any) -> datetime | None:
@@ -181,6 +182,7 @@ class _Producer:
 
     def _wait(self, body: Any, declare: Any = None, **options: Any) -> None:
         envelope = _envelope(body, **{key: value for key, value in options.items() if key not in _NOT_PROPERTIES})
+        envelope = replace(envelope, once=self._plan.once)
         queues = [entity for entity in declare or () if isinstance(entity, Queue)]
         try:
             self._plan.waiting.publish(envelope, queues, self._plan.delay)

@@ -49,7 +49,7 @@ def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, de
     if original is None:
         _publish_celery_way(task, request, header, delay)
         return
-    envelope = _next_message(request, original, header, delay, now)
+    envelope = _next_message(task, request, original, header, delay, now)
     envelope, declare = _to_its_queue(task.app, envelope, (request.delivery_info or {}).get("queue"))
     if before_task_publish.receivers or after_task_publish.receivers:
         _publish_with_signals(guard, task, request, envelope, declare, delay, now)
@@ -73,7 +73,7 @@ def publish_again(guard: Guardrails, task: Any, request: Any, now: datetime) -> 
     if original is None:
         raise PublishError("its queue", "the original message is not at hand")
     consumed = (request.delivery_info or {}).get("queue")
-    envelope, declare = _to_its_queue(task.app, _same_message(request, original), consumed)
+    envelope, declare = _to_its_queue(task.app, _same_message(task, request, original), consumed)
     guard.dispatch.run(envelope, declare, 0, now, f"{task.name}[{request.id}]")
 
 
@@ -87,15 +87,15 @@ def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tupl
     return straight(envelope, queue), [known] if known is not None else []
 
 
-def _next_message(request: Any, original: Original, header: Header, delay: float, now: datetime) -> Envelope:
-    message = _same_message(request, original)
+def _next_message(task: Any, request: Any, original: Original, header: Header, delay: float, now: datetime) -> Envelope:
+    message = _same_message(task, request, original)
     message.headers["retries"] = int(request.retries or 0) + 1
     message.headers["eta"] = (now + timedelta(seconds=delay)).isoformat() if delay > 0 else None
     write_header(message.headers, header)
     return message
 
 
-def _same_message(request: Any, original: Original) -> Envelope:
+def _same_message(task: Any, request: Any, original: Original) -> Envelope:
     properties, delivery = request.properties, request.delivery_info or {}
     return Envelope(
         body=as_published(original.body, original.content_encoding),
@@ -106,6 +106,7 @@ def _same_message(request: Any, original: Original) -> Envelope:
         headers={key: value for key, value in original.headers.items() if key not in BROKER_HEADERS},
         properties={key: properties[key] for key in ("correlation_id", "reply_to") if properties.get(key)},
         priority=delivery.get("priority"),
+        once=not task.acks_late,
     )
 
 

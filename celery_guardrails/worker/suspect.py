@@ -23,7 +23,7 @@ from celery.worker import state
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.started import mark_name
 from celery_guardrails.worker.duplicate import Copy
-from celery_guardrails.worker.ending import crashed, has_succeeded, unbegun
+from celery_guardrails.worker.ending import crashed, has_succeeded, unanswered, unbegun
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.pool import acknowledge_at_once, before_writing, runs_here, writes_later
 from celery_guardrails.worker.run import is_plain
@@ -73,7 +73,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
     if is_plain(request.task):
         return request.execute_using_pool(pool, **options)
     if _began_here(request):
-        _drop(request, "it began here")
+        _drop(request, "it was acknowledged here before")
         raise TaskRevokedError(request.id)
     begin = partial(_acknowledge, request)
     if writes_later(pool):
@@ -118,11 +118,16 @@ def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
 
 
 def _acknowledge(request: Any) -> bool:
-    if not acknowledge_at_once(request):
+    if not acknowledge_at_once(request, partial(_gone, request)):
         logger.warning("%s[%s] is left to another worker, which was given it meanwhile", request.name, request.id)
         return False
     Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
     return True
+
+
+def _gone(request: Any) -> None:
+    if unanswered(request):
+        Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
 
 
 def _began_here(request: Any) -> bool:

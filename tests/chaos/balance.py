@@ -21,6 +21,9 @@ __all__ = ["Books", "Finding", "balance"]
 _BEFORE_ALL, _BEFORE_ONE = 30.0, 5.0
 """Seconds by which a fault may precede the first run that it explains: what was taken before is run from memory."""
 
+_FORGETS = 2.0
+"""Seconds before its death from which a killed broker may have forgotten that it took an acknowledgement."""
+
 _KILLS = ("worker killed", "worker and its children killed", "pool child killed", "cold shutdown")
 
 
@@ -188,14 +191,24 @@ class _Bench:
             by_attempt[run.attempt].append(run)
         for attempt, runs in by_attempt.items():
             allowed = kind.crashes if kind.name == "oom" else 1
-            for again in sorted(runs, key=lambda run: run.at)[allowed:]:
+            ordered = sorted(runs, key=lambda run: run.at)
+            for again in ordered[allowed:]:
                 fault = self._explanation(sent.id, again.at)
                 where = f"{kind.name}, attempt {attempt} ran {len(runs)} times"
-                if kind.once:
+                if kind.once and self._forgotten(ordered):
+                    fault = "(acknowledged and forgotten) broker killed"
+                elif kind.once:
                     self._find("twice", sent.id, f"{where}, declared at-most-once ({fault})")
                 elif fault is None:
                     self._find("repeated", sent.id, f"{where}, and no fault explains it")
                 self.books.repeats[fault or "nothing"] += 1
+
+    def _forgotten(self, runs: list[Run]) -> bool:
+        """Whether the broker was killed just after the first of two runs began, and another worker had the second."""
+        killed = [fault.at for fault in self.struck if fault.fault == "broker killed"]
+        first, *others = runs
+        elsewhere = len(others) == 1 and others[0].worker != first.worker
+        return elsewhere and any(first.at <= at <= min(first.at + _FORGETS, others[0].at) for at in killed)
 
     def _explanation(self, id: str, until: float) -> str | None:
         """The last fault before `until` that can have made this work run, or die, a second time."""

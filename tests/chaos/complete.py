@@ -68,7 +68,8 @@ def _unfit(letter: Letter, kind: Kind, runs: Sequence[Run], struck: Sequence[Str
         last = bool(letter.attempts) and letter.attempts[-1].number >= (kind.attempts or _ATTEMPTS)
         least = 0 if kind.once else 1 if last else kind.crashes
         return None if lost >= least else f"{lost} workers were lost, it takes {least}"
-    if reason == "cancelled" and kind.once and "cold shutdown" in faults:
+    # or its broker did not answer to the acknowledgement
+    if reason == "cancelled" and kind.once and ("cold shutdown" in faults or broker_hurt):
         return None
     if reason == "retry_unpublishable" and runs and broker_hurt:
         return None

@@ -145,6 +145,19 @@ def test_at_most_once_work_never_runs_twice() -> None:
     assert story.fault("worker killed", 10.5, target=7).findings() == ["twice"]
 
 
+def test_at_most_once_work_runs_again_only_where_a_killed_broker_forgot_its_acknowledgement() -> None:
+    def told(worker: int = 8) -> Story:
+        return Story().sent("a", "once").ran("a", at=10.0).ran("a", at=20.0, worker=worker, pid=80)
+
+    assert told().fault("broker killed", 10.5).balanced().repeats == {"(acknowledged and forgotten) broker killed": 1}
+    assert told().fault("broker stopped", 10.5).findings() == ["twice"]
+    assert told().fault("broker killed", 9.9).findings() == ["twice"]
+    assert told().fault("broker killed", 12.1).findings() == ["twice"]
+    assert told(worker=7).fault("broker killed", 10.5).findings() == ["twice"]
+    thrice = told().fault("broker killed", 10.5).ran("a", at=30.0, worker=9, pid=90)
+    assert thrice.findings() == ["twice", "twice"]
+
+
 def test_attempts_of_at_most_once_work_are_runs_of_their_own() -> None:
     assert Story().sent("a", "once_flaky").began("a", 1).ran("a", 2, at=20.0).findings() == []
 

@@ -13,6 +13,7 @@ import itertools
 import logging
 import uuid
 from collections import deque
+from collections.abc import Callable
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -70,6 +71,15 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         """
         self.ack()
         return bool(self.channel.qos.was_held)
+
+    def take_back(self, gone: Callable[[], None]) -> None:
+        """Have it put back after an acknowledgement that failed.
+
+        Args:
+            gone: called by the keeper when there is nothing to put back: Redis has heard of the acknowledgement after
+                all, or somebody else has been given it.
+        """
+        self.channel.custody.return_later([self.delivery_tag], gone)
 
 
 class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
@@ -134,6 +144,8 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
             super().close()
         finally:
             self.retire()
+            if self._own is not None and not self.held():
+                self._own.connection_pool.disconnect()  # giving back has connected it anew
 
     def retire(self) -> None:
         """Give back what does not run, now that nothing more arrives here; what runs can be acknowledged still."""

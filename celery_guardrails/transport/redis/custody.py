@@ -18,6 +18,9 @@ __all__ = ["Custody", "Quarantined"]
 Quarantined = Callable[[bytes, str, str], bool]
 """Called with an unreadable item, its queue and its tag; `True` when it is safe elsewhere and may be removed."""
 
+Gone = Callable[[], None]
+"""Called for a message that was to be given back and is not there."""
+
 _DOUBT = 120.0
 """Seconds for which an unanswered take may still happen: a paused server works off what it has read already."""
 
@@ -36,7 +39,7 @@ class Custody:
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()
-        self._returns: set[str] = set()
+        self._returns: dict[str, Gone | None] = {}
         self._lock = threading.Lock()
 
     def add(self, channel: Any) -> None:
@@ -60,26 +63,27 @@ class Custody:
     def ack_later(self, tag: str) -> None:
         """Redis did not take this ack. The message is kept until it does, so that nobody else gets it."""
         with self._lock:
-            self._returns.discard(tag)
+            self._returns.pop(tag, None)
             self._acks.add(tag)
 
-    def return_later(self, tags: Iterable[str]) -> None:
-        """These are to be given back, and Redis did not take them."""
+    def return_later(self, tags: Iterable[str], gone: Gone | None = None) -> None:
+        """These are to be given back, and Redis did not take them; `gone` is called for each that is not there."""
         with self._lock:
-            self._returns.update(tags)
+            self._returns.update(dict.fromkeys(tags, gone))
             self._acks.difference_update(self._returns)
 
-    def owed(self) -> tuple[list[str], list[str]]:
-        """The tags to acknowledge, and those to give back."""
+    def owed(self) -> tuple[list[str], dict[str, Gone | None]]:
+        """The tags to acknowledge, and those to give back with what is to be called for each that is not there."""
         with self._lock:
-            return list(self._acks), list(self._returns)
+            return list(self._acks), dict(self._returns)
 
     def paid(self, tags: Iterable[str]) -> None:
         """Redis has taken what it was owed of these."""
         done = set(tags)
         with self._lock:
             self._acks -= done
-            self._returns -= done
+            for tag in done:
+                self._returns.pop(tag, None)
 
     def retire(self) -> None:
         """The connection is lost, and all channels with it: keep what runs, and have the rest given back."""

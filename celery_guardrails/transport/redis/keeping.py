@@ -83,6 +83,12 @@ def _pay(channel: Any, client: Any, custody: Custody) -> None:
     for start in range(0, len(acks), _CHUNK):
         ACK.run(client, unacked_keys(channel), acks[start : start + _CHUNK])
     custody.paid(acks)
-    if returns:
-        give_back(channel, client, returns)
-        custody.paid(returns)
+    others = [tag for tag, gone in returns.items() if gone is None]
+    give_back(channel, client, others)
+    custody.paid(others)
+    for tag, gone in returns.items():
+        if gone is not None:
+            back = give_back(channel, client, [tag])
+            custody.paid([tag])
+            if not back:
+                gone()

@@ -131,7 +131,7 @@ class NativeDelay(Unlisted):
             self._publisher.publish(delayed, [_Prepared(self, queue)])
         except PublishError as lost:
             if not isinstance(lost.__cause__, _LevelsRefused):
-                raise PublishError(queue.name, lost.reason, lost.refused) from lost
+                raise PublishError(queue.name, lost.reason, lost.refused, lost.unsure) from lost
             logger.warning("retries wait in the memory of workers for now: %s", lost.reason)
             self._refused_until = time.monotonic() + _REFUSED_FOR
             self._publisher.publish(envelope, [queue] if known_queue(self._app, queue.name) else [])

@@ -81,11 +81,15 @@ class RedisWaiting:
         """Keep a message, and return when Redis has it.
 
         Raises:
-            PublishError: Redis did not take it in time, or (`.refused`) no queue is bound to where it is to go.
+            PublishError: Redis did not take it in time, (`.refused`) no queue is bound to where it is to go, or
+                (`.unsure`) it did not confirm what is `once`.
         """
-        token = uuid.uuid4().hex[:16]
+        token, sent = uuid.uuid4().hex[:16], False
 
         def put(channel: Any, client: Any) -> bool:
+            nonlocal sent
+            if sent and envelope.once:  # the first may have been released meanwhile, so that this were another
+                raise PublishError(envelope.routing_key, "its confirmation got lost", unsure=True)
             for queue in declare:
                 queue(channel).declare()
             if envelope.exchange and channel.typeof(envelope.exchange).type == "fanout":
@@ -94,10 +98,19 @@ class RedisWaiting:
             pairs: list[str] = []
             for number, entry in enumerate(entries):
                 pairs += [f"{token}{number or ''}.{envelope.headers.get('id') or ''}", entry.kept()]
+            if envelope.once:
+                client.ping()  # a connection that broke meanwhile must be found out before
+            sent = True
             PUT.run(client, _keys(channel), [delay, *pairs])
             return True
 
-        if not self._line.until(put, self._seconds, envelope.routing_key):
+        try:
+            kept = self._line.until(put, self._seconds, envelope.routing_key)
+        except PublishError as lost:
+            if sent and envelope.once and not lost.refused:
+                raise PublishError(lost.queue, lost.reason, unsure=True) from lost
+            raise
+        if not kept:
             self._publisher.publish(envelope, declare)
 
     def release_due(self, now: datetime, most: int = 1000) -> int:

@@ -15,12 +15,14 @@ from celery import Celery
 from kombu import Connection, Consumer, Queue
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.acknowledge import acknowledge
 from celery_guardrails.transport.redis import keeping
 from celery_guardrails.transport.redis.client import Line
 from celery_guardrails.transport.redis.custody import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
 from celery_guardrails.transport.redis.restore import restore_expired
+from celery_guardrails.transport.redis.script import ACK
 from tests.conftest import Broker
 from tests.port import reserve_port
 from tests.waiting import wait_until
@@ -101,7 +103,7 @@ def test_what_redis_did_not_hear_of_is_told_later(redis_broker: Broker, client: 
     holder.pay(client)
     assert client.hkeys("unacked") == [kept.delivery_tag.encode()]
     assert client.llen("q") == 1
-    assert holder.custody.owed() == ([], [])
+    assert holder.custody.owed() == ([], {})
     assert holder.channel.qos.can_consume_max_estimate() == 99
 
 
@@ -117,6 +119,31 @@ def test_an_ack_that_failed_is_taken_back_by_a_reject(redis_broker: Broker, clie
     client.replicaof("NO", "ONE")
     holder.pay(client)
     assert (client.hlen("unacked"), client.llen("q")) == (0, 1)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_work_whose_ack_failed_is_put_back_or_said_to_be_gone(
+    redis_broker: Broker, client: Any, hold: Any, heard: bool
+) -> None:
+    """What runs at most once does not begin without an answer, and Redis may have heard of it nevertheless."""
+    holder, gone = hold(), []
+    send(redis_broker.url, 1)
+    holder.take(1)
+    (message,) = holder.messages
+    if heard:
+        assert ACK.run(client, ["unacked", "unacked_index"], [message.delivery_tag]) == 1
+    demote(client)
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        acknowledge(message, lambda: gone.append(message.delivery_tag))
+    if not heard:
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            holder.pay(client)
+        assert gone == []
+    client.replicaof("NO", "ONE")
+    holder.pay(client)
+    holder.pay(client)
+    assert gone == ([message.delivery_tag] if heard else [])
+    assert (client.hlen("unacked"), client.llen("q")) == (0, 0 if heard else 1)
 
 
 def test_what_was_taken_with_garbage_is_not_stranded(redis_broker: Broker, client: Any, hold: Any) -> None:

@@ -19,11 +19,7 @@ class Request:
     name, id, acknowledged = "shop.mail", "t-1", False
 
     def __init__(self, ack: Any) -> None:
-        self.given_back: list[bool] = []
-        self.message = SimpleNamespace(ack=ack, acknowledged=False, reject=self.reject)
-
-    def reject(self, requeue: bool) -> None:
-        self.given_back.append(requeue)
+        self.message = SimpleNamespace(ack=ack, acknowledged=False, channel=None)
 
     def acknowledge(self) -> None:
         self.acknowledged = True
@@ -36,7 +32,7 @@ def taken(request: Request) -> Any:
 
     job = SimpleNamespace(_payload=(1, 2, 3), _writer=lambda: writer, discard=lambda: setattr(job, "gone", True))
     job.pool = SimpleNamespace(_active_writers={writer})
-    before_writing(SimpleNamespace(_pool=job.pool), job, request, lambda: acknowledge_at_once(request))
+    before_writing(SimpleNamespace(_pool=job.pool), job, request, lambda: acknowledge_at_once(request, pytest.fail))
     return job
 
 
@@ -66,7 +62,6 @@ def test_a_job_that_could_not_be_acknowledged_is_not_written(exc):
     with pytest.raises(ConnectionError, match=str(exc)):
         tuple(job._payload)
     assert (job.gone, job.pool._active_writers, request.acknowledged) == (True, set(), False)
-    assert request.given_back == [True]
 
 
 def test_a_job_that_is_not_to_run_is_passed_over_by_the_child():
