@@ -143,7 +143,7 @@ class Publisher:
         if envelope.once:
             _find_alive(line, undeclared)
         try:
-            self._hand_over(line, envelope, undeclared, seconds)
+            self._hand_over(line, envelope, [] if envelope.once else undeclared, seconds)
         except Exception as exc:
             if envelope.once and not _is_answer(line, exc):
                 raise _Unsure(f"{type(exc).__name__}: {exc}") from exc

@@ -180,6 +180,26 @@ def test_a_delay_beyond_the_levels_waits_as_long_as_they_can(delays: Callable[..
     assert line.count("celery_delayed_27") == 1
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_the_levels_are_prepared_once_a_connection(
+    delays: Callable[..., Delays], monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
+    """To see to all levels again for each message takes longer than there is time."""
+    line = delays()
+    line.know(simple("mine"))
+    prepare, afresh = line.waiting.prepare, []
+
+    def counting(channel: Any, queue: Queue, again: bool) -> None:
+        afresh.append(again)
+        prepare(channel, queue, again)
+
+    monkeypatch.setattr(line.waiting, "prepare", lambda channel, queue, afresh: counting(channel, queue, afresh))
+    for number in range(3):
+        line.send(b"%d" % number, "mine", 1.0, once=once)
+    assert not any(afresh)
+    assert [message.body for _, _, message in line.receive("mine", count=3)]
+
+
 def test_a_queue_that_only_the_broker_knows_is_not_declared(delays: Callable[..., Delays]) -> None:
     line = delays(timeout=0.5)
     with pytest.raises(PublishError, match="no queue 'nowhere'") as lost:

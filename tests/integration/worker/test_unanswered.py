@@ -76,9 +76,9 @@ def test_a_broker_that_heard_of_it_later_makes_it_dead(rabbitmq_broker, losing_o
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
 def test_what_comes_while_an_answer_is_awaited_is_handled_after_it(losing_on_rabbitmq, pool):
-    losing, count = losing_on_rabbitmq, 200
+    losing, count = losing_on_rabbitmq, 100
     # Celery looks at a full pool of greenlets ten times a second
-    worker = losing.worker("-c", "8" if pool == "gevent" else "2", "--prefetch-multiplier", "0", pool=pool)
+    worker = losing.worker("-c", "40" if pool == "gevent" else "2", "--prefetch-multiplier", "0", pool=pool)
     losing.finish()
     worker.signal(signal.SIGSTOP)
     with confirmed(losing) as connection:
