@@ -84,7 +84,7 @@ def test_what_was_acknowledged_before_it_began_is_not_run_when_its_broker_forget
         publisher.publish(message(losing, "t-3", key, header, task="guarded.until_go"), [queue])
     losing.finish()
     assert {key: len(losing.runs(key)) for key in ("once", "later", "unknown")} == {"once": 1, "later": 1, "unknown": 2}
-    assert worker.log().count("is acknowledged without running: it began here") == 1
+    assert worker.log().count("is acknowledged without running: it was acknowledged here before") == 1
     losing.no_letters()
     publisher.close()
 
