@@ -47,10 +47,10 @@ def test_retry_by_hand_without_a_broker_is_spooled_and_runs_later(losing: Guarde
     assert len(losing.runs("plain")) == len(losing.runs("linked")) == 2
 
 
-@pytest.mark.parametrize("how", ["link", "chain"])
 def test_a_callback_that_cannot_be_sent_is_dead_lettered_and_its_task_not_run_again(
-    losing: Guarded, broker: Broker, how: str
+    losing: Guarded, broker: Broker
 ) -> None:
+    how = "link" if broker.name == "redis" else "chain"  # Celery sends both by the same lines, and each takes a minute
     worker = losing.worker("-c", "2", env=impatient(losing))
     done, after = losing.tasks.held_early.s("body", "done"), losing.tasks.heard.s(key="after")
     task = (done | after).apply_async() if how == "chain" else done.apply_async(link=after)
