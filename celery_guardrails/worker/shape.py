@@ -53,10 +53,8 @@ def misshapen(headers: Mapping[str, Any], payload: Any, app: Celery, guarded: bo
         problem = _identity(task_id, retries, guarded)
         if problem is not None:
             return problem
-    shadow = headers.get("shadow")
-    if shadow and not isinstance(shadow, Hashable):
-        # the name that Celery counts by: it would run the task and then fail to acknowledge it
-        return f"shadow is {_kind(shadow)}, not a text"
+    if (headers.get("shadow") or headers.get("stamped_headers")) and (problem := _looked_up(headers)):
+        return problem
     eta = headers.get("eta")
     return _eta(eta, app) if eta else None
 
@@ -110,6 +108,21 @@ def _identity(task_id: Any, retries: Any, guarded: bool) -> str | None:
     if isinstance(retries, bool) or not isinstance(retries, int):
         return f"retries is {_kind(retries)}, not a number"
     return None if 0 <= retries < _LONGEST else "retries is out of range"
+
+
+def _looked_up(headers: Mapping[str, Any]) -> str | None:
+    shadow, stamped, stamps = headers.get("shadow"), headers.get("stamped_headers"), headers.get("stamps")
+    if shadow and not isinstance(shadow, Hashable):
+        # the name that Celery counts by: it would run the task and then fail to acknowledge it
+        return f"shadow is {_kind(shadow)}, not a text"
+    # where it looks whether a stamp is revoked, an error ends the worker
+    if stamped and not isinstance(stamped, (list, tuple, set, frozenset)):
+        return f"stamped_headers is {_kind(stamped)}, not a list"
+    if stamped and not all(isinstance(stamp, Hashable) for stamp in stamped):
+        return "stamped_headers holds what is no text"
+    if stamped and stamps and not isinstance(stamps, Mapping):
+        return f"stamps is {_kind(stamps)}, not a mapping"
+    return None
 
 
 def _eta(eta: Any, app: Celery) -> str | None:

@@ -62,6 +62,7 @@ def misshapen_rows() -> dict[str, tuple[Published, Reason, str]]:
         "bad timelimit": (task_message(PLAIN, timelimit=["soon", None]), unreadable, "timelimit has a str"),
         "single timelimit": (task_message(HEARD, timelimit=[3]), unreadable, "timelimit is a list, not a pair"),
         "bad retries": (task_message(HEARD, retries="many"), unreadable, "retries is a str"),
+        "bad stamps": (task_message(PLAIN, stamped_headers=0.5), unreadable, "stamped_headers is a float, not a list"),
         "bad shadow": (task_message(PLAIN, shadow={"a": None}), unreadable, "shadow is a dict, not a text"),
         "no headers": (Published(b"[]"), unreadable, "names no task"),
         "no headers, not JSON": (Published(b"hello"), unreadable, "Expecting value"),
