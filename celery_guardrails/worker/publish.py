@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -181,8 +181,8 @@ class _Producer:
         return self._producer.publish(body, **options)
 
     def _wait(self, body: Any, declare: Any = None, **options: Any) -> None:
-        envelope = _envelope(body, **{key: value for key, value in options.items() if key not in _NOT_PROPERTIES})
-        envelope = replace(envelope, once=self._plan.once)
+        options = {key: value for key, value in options.items() if key not in _NOT_PROPERTIES}
+        envelope = _envelope(body, once=self._plan.once, **options)
         queues = [entity for entity in declare or () if isinstance(entity, Queue)]
         try:
             self._plan.waiting.publish(envelope, queues, self._plan.delay)
@@ -192,6 +192,7 @@ class _Producer:
 
 def _envelope(
     body: Any,
+    once: bool,
     headers: dict[str, Any],
     exchange: Any = None,
     routing_key: str | None = None,
@@ -214,4 +215,5 @@ def _envelope(
         headers=headers,
         properties={key: value for key, value in properties.items() if value is not None},
         priority=priority,
+        once=once,
     )

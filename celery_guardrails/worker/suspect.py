@@ -72,7 +72,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
     request.__dict__.pop("execute_using_pool", None)
     if is_plain(request.task):
         return request.execute_using_pool(pool, **options)
-    if _began_here(request):
+    if _acknowledged_here(request):
         _drop(request, "it was acknowledged here before")
         raise TaskRevokedError(request.id)
     begin = partial(_acknowledge, request)
@@ -121,16 +121,20 @@ def _acknowledge(request: Any) -> bool:
     if not acknowledge_at_once(request, partial(_gone, request)):
         logger.warning("%s[%s] is left to another worker, which was given it meanwhile", request.name, request.id)
         return False
-    Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+    _remember(request)
     return True
 
 
 def _gone(request: Any) -> None:
     if unanswered(request):
-        Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+        _remember(request)
 
 
-def _began_here(request: Any) -> bool:
+def _remember(request: Any) -> None:
+    Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+
+
+def _acknowledged_here(request: Any) -> bool:
     """Whether this very message was acknowledged here: a broker that was killed may have lost that."""
     try:
         return Guardrails.of(request.task.app).seen.was_acknowledged(Copy.of(request), request.message.body)

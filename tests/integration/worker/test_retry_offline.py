@@ -41,6 +41,7 @@ def test_retry_by_hand_without_a_broker_is_spooled_and_runs_later(losing: Guarde
     for key in keys:
         # what is acknowledged late may first come back itself: the worker may hear of its retry only after it
         wait_until(lambda: 1 in [run["retries"] for run in losing.runs(key)], 60, f"the retry of {key}")  # noqa: B023
+        assert {run["retries"] for run in losing.runs(key)} == {0, 1}
     wait_until(spool.is_empty, 60, "an empty spool")
     losing.no_letters()
     assert worker.is_running
