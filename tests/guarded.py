@@ -84,22 +84,22 @@ class Guarded:
         path = self.runs_folder / key
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def wait_for_runs(self, key: str, count: int, bound: float = 30.0) -> list[dict[str, Any]]:
+    def wait_for_runs(self, key: str, count: int, bound: float = 60.0) -> list[dict[str, Any]]:
         """Wait until `key` has run so often."""
         wait_until(lambda: len(self.runs(key)) >= count, bound, lambda: f"{count} runs of {key}")
         return self.runs(key)
 
-    def letters(self, count: int, bound: float = 30.0) -> list[Letter]:
+    def letters(self, count: int, bound: float = 60.0) -> list[Letter]:
         """Wait until so many dead letters have arrived, and return them, in the order of their queue."""
         wait_until(lambda: self._receive() >= count, bound, lambda: f"{count} dead letters, there are {self._letters}")
         return self._letters
 
-    def letter(self, bound: float = 30.0) -> Letter:
+    def letter(self, bound: float = 60.0) -> Letter:
         """The only dead letter."""
         (letter,) = self.letters(1, bound)
         return letter
 
-    def finish(self, bound: float = 30.0) -> None:
+    def finish(self, bound: float = 60.0) -> None:
         """Wait until a task that is published now has run, so that whatever came before it has been taken."""
         key = f"finish-{uuid.uuid4().hex[:6]}"
         self.tasks.heard.apply_async(kwargs={"key": key})

@@ -47,7 +47,7 @@ def test_a_prefork_worker_runs_tasks_in_its_children_and_stops(plain):
     child = client.send_task("plain.pid").get(timeout=30)
     assert child != worker.pid
     assert worker.stop() == 0
-    wait_until(lambda: not is_alive(child), 10, "the child is gone")
+    wait_until(lambda: not is_alive(child), 30, "the child is gone")
 
 
 def test_close_ends_what_a_killed_worker_leaves(plain):
@@ -58,7 +58,7 @@ def test_close_ends_what_a_killed_worker_leaves(plain):
     os.kill(child, signal.SIGSTOP)  # a child that does not see that its parent is gone
     worker.kill()  # the kernel may end the stopped child of a dead leader by itself (SIGHUP to an orphaned group)
     harness.close()
-    wait_until(lambda: not is_alive(child), 10, "the child is gone")
+    wait_until(lambda: not is_alive(child), 30, "the child is gone")
 
 
 def test_lines_that_run_only_in_a_prefork_child_are_recorded(redis_broker, result_backend, harness):

@@ -136,7 +136,7 @@ def test_servers_go_with_a_test_process_that_is_killed():
         pid, directory = child.stdout.readline().split()
         assert is_alive(int(pid))
         os.kill(child.pid, signal.SIGKILL)
-        wait_until(lambda: not is_alive(int(pid)), 10, "the server is gone")
+        wait_until(lambda: not is_alive(int(pid)), 30, "the server is gone")
     subprocess.run(["rm", "-r", "--", str(Path(directory))], check=True)
 
 

@@ -30,7 +30,7 @@ class Counting:
 
     def goes_on(self) -> None:
         before = self.runs
-        wait_until(lambda: self.runs >= before + 3, 15, "three more runs of the service")
+        wait_until(lambda: self.runs >= before + 3, 30, "three more runs of the service")
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_services_go_on_while_the_archive_is_away(bench: Bench, monkeypatch: pyt
         wait_until(lambda: guardian.troubles > 0, 30, "the refusal of the archive")
         counting.goes_on()
         assert bench.waiting() == 0  # it is in hand
-    wait_until(lambda: bench.waiting() == 1, 10, "the letter back in its queue, as this guardian ended")
+    wait_until(lambda: bench.waiting() == 1, 30, "the letter back in its queue, as this guardian ended")
 
 
 def test_services_go_on_while_the_broker_is_away(bench: Bench, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_nothing_is_acknowledged_while_the_archive_is_locked(bench: Bench) -> No
     with blocker.begin(), pytest.raises(StoreError):
         bench.guardian().run_once()
     blocker.close()
-    wait_until(lambda: bench.waiting() == 5, 10, "the letters back in their queue")
+    wait_until(lambda: bench.waiting() == 5, 30, "the letters back in their queue")
     assert bench.guardian().run_once().archived == 5
 
 
@@ -93,7 +93,7 @@ def test_a_letter_from_a_newer_version_stays_in_the_queue(bench: Bench) -> None:
         bench.sender.send(letter(number))
     report = bench.guardian().run_once()
     assert (report.archived, report.held) == (4, 1)
-    wait_until(lambda: bench.waiting() == 1, 10, "the newer letter back in its queue")
+    wait_until(lambda: bench.waiting() == 1, 30, "the newer letter back in its queue")
 
 
 def test_a_recovery_is_confirmed_once(bench: Bench) -> None:

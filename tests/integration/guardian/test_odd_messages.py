@@ -30,10 +30,10 @@ def test_what_cannot_be_read_is_archived_as_it_was_published(bench: Bench, case:
     body, odd = UNREADABLE[case]
     bench.raw(body, **odd)
     with bench.running(bench.guardian()) as thread:
-        wait_until(lambda: bench.count("reason:undecodable") == 1, 20, "the odd message in the archive")
+        wait_until(lambda: bench.count("reason:undecodable") == 1, 30, "the odd message in the archive")
         bench.sender.send(letter(1))
-        wait_until(lambda: bench.count() == 2, 20, "the letter behind it in the archive")
-        wait_until(lambda: bench.waiting() == 0, 10, "an empty queue")
+        wait_until(lambda: bench.count() == 2, 30, "the letter behind it in the archive")
+        wait_until(lambda: bench.waiting() == 0, 30, "an empty queue")
         assert thread.is_alive()
     (found,) = search.each(bench.store, parse_query("reason:undecodable", NOW))
     assert search.get(bench.store, found.id).letter.message.body == body

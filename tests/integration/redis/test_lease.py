@@ -33,7 +33,7 @@ def test_tasks_of_a_killed_worker_run_elsewhere_soon(on_redis: Callable[..., Any
     killed = redis.worker()
     for number in range(6):
         redis.tasks.work.delay(f"t{number}", 3.0 if number < 2 else 0.0)
-    wait_until(lambda: redis.lines("t0") and redis.lines("t1"), 20, "two tasks run")
+    wait_until(lambda: redis.lines("t0") and redis.lines("t1"), 30, "two tasks run")
     other = redis.worker()
     killed.kill()
     at = time.time()
@@ -48,7 +48,7 @@ def test_a_worker_that_shuts_down_keeps_what_still_runs(on_redis: Callable[..., 
     redis = on_redis(visibility_timeout=2)
     leaving = redis.worker()
     redis.tasks.work.delay("last", 8.0)
-    wait_until(lambda: redis.lines("last"), 20, "the task runs")
+    wait_until(lambda: redis.lines("last"), 30, "the task runs")
     redis.worker()
     assert leaving.stop() == 0
     redis.wait_until_idle()
@@ -71,7 +71,7 @@ def test_what_may_run_once_is_left_to_whom_it_was_given(on_redis: Callable[..., 
     worker = redis.worker("-c", "1")
     redis.tasks.work.delay("busy", 4.0)
     redis.tasks.once.delay("once")
-    wait_until(lambda: redis.lines("busy") and worker.log().count("] received") == 2, 20, "both are taken")
+    wait_until(lambda: redis.lines("busy") and worker.log().count("] received") == 2, 30, "both are taken")
     tags = [tag for tag, record in redis.redis.hgetall("unacked").items() if b"onredis.once" in record]
     assert redis.redis.hdel("unacked", *tags) == redis.redis.zrem("unacked_index", *tags) == 1
     for key in ("after", "that"):

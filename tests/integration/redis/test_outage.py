@@ -44,7 +44,7 @@ def test_a_running_task_outlives_redis_and_runs_once(
     redis.tasks.work.delay("long", 12.0)
     redis.tasks.work.delay("beside", 12.0)
     redis.tasks.work.delay("next")
-    wait_until(lambda: redis.lines("long") and redis.lines("beside"), 20, "they run")
+    wait_until(lambda: redis.lines("long") and redis.lines("beside"), 30, "they run")
     redis_broker.server.stop()
     redis_broker.server.start()
     wait_until(lambda: worker.log().count("Connected to redis") > 1, 30, "the worker is back")

@@ -31,7 +31,7 @@ def cluster() -> Iterator[Any]:
     for server in run_server(ClusterServer):
         with redis.Redis(port=server.port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True), 20)
+            wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True), 30)
             yield client
 
 

@@ -54,7 +54,7 @@ def sentinel(tmp_path: Path, redis_server: RedisServer) -> Iterator[int]:
         process = subprocess.Popen([program, str(config), "--sentinel"], stdout=log, stderr=log)
     try:
         with redis.Redis(port=port) as client:
-            wait_until(lambda: answers(client), 20, "the sentinel answers")
+            wait_until(lambda: answers(client), 30, "the sentinel answers")
         yield port
     finally:
         process.terminate()
@@ -92,12 +92,12 @@ def test_a_consumer_that_is_cancelled_leaves_its_queue_alone(on_redis: Callable[
     control = redis.tasks.app.control
     for number in range(60):
         redis.tasks.work.apply_async((f"a{number}", 0.05), queue="second")
-    wait_until(lambda: redis.lines("a0"), 20, "it takes from the queue")
+    wait_until(lambda: redis.lines("a0"), 30, "it takes from the queue")
     assert control.cancel_consumer("second", reply=True, timeout=5)
-    wait_until(lambda: not redis.redis.hlen("unacked"), 20, "what it had is done")
+    wait_until(lambda: not redis.redis.hlen("unacked"), 30, "what it had is done")
     left = redis.redis.llen("second")
     redis.tasks.work.delay("other")
-    wait_until(lambda: redis.lines("other", "end"), 20, "the other queue is still consumed")
+    wait_until(lambda: redis.lines("other", "end"), 30, "the other queue is still consumed")
     assert redis.redis.llen("second") == left > 0
     assert control.add_consumer("second", exchange="celery", routing_key="second", reply=True, timeout=5)
     redis.wait_until_idle()
@@ -109,5 +109,5 @@ def test_without_acknowledgements_kombu_has_its_own_way(on_redis: Callable[..., 
     redis.worker()
     for number in range(20):
         redis.tasks.count.delay(number)
-    wait_until(lambda: len(redis.counted()) == 20, 20, "all have run")
+    wait_until(lambda: len(redis.counted()) == 20, 30, "all have run")
     assert not redis.redis.exists("unacked")

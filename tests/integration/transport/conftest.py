@@ -13,9 +13,12 @@ from tests.integration.transport.dock import Dock
 
 
 class Line:
-    """An application on a real broker, a publisher of ours, and a way to see what waits."""
+    """An application on a real broker, a publisher of ours, and a way to see what waits.
 
-    def __init__(self, broker: Broker, timeout: float = 5.0) -> None:
+    Its publisher is patient: a broker on a busy machine may take seconds for its handshake.
+    """
+
+    def __init__(self, broker: Broker, timeout: float = 20.0) -> None:
         from datetime import timedelta
 
         self.broker = broker
@@ -36,6 +39,10 @@ class Line:
                 found.append(body.encode() if isinstance(body, str) else bytes(body))
 
 
+GIVES_UP = 3.0
+"""Seconds for a publisher that is refused: it tries again for as long, and has to reach the broker in them."""
+
+
 @pytest.fixture
 def line(broker: Broker) -> Iterator[Line]:
     made = Line(broker)
@@ -51,8 +58,8 @@ def dock(line: Line, tmp_path: Path) -> Dock:
 
 @pytest.fixture
 def on_rabbitmq(rabbitmq_broker: Broker, tmp_path: Path) -> Iterator[Dock]:
-    """A dock on RabbitMQ, whose publisher gives up after half a second."""
-    line = Line(rabbitmq_broker, timeout=0.5)
+    """A dock on RabbitMQ, whose publisher soon gives up."""
+    line = Line(rabbitmq_broker, GIVES_UP)
     yield Dock(line, tmp_path)
     line.publisher.close()
     line.app.close()

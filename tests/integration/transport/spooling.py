@@ -42,7 +42,7 @@ def put(folder: Path) -> None:
 def ship(folder: Path, broker: str) -> None:
     """Ship until nothing is left."""
     app = Celery("spooling", broker=broker, set_as_current=False)
-    publisher = Publisher(app, timedelta(seconds=5))
+    publisher = Publisher(app, timedelta(seconds=20))
     shipper = Shipper(Spool(folder, LIMIT), publisher, EtaWaiting(publisher), lambda _: [])
     while shipped := shipper.ship(datetime.now(timezone.utc), most=7).count:
         print(shipped, flush=True)  # noqa: T201

@@ -45,7 +45,7 @@ def test_what_is_not_acknowledged_goes_back(line: Line) -> None:
     consumer.settle(received[:1])
     consumer.close()
     consumer.close()
-    wait_until(lambda: waiting(line.app, [QUEUE]) == 4, 10, "four letters back in their queue")
+    wait_until(lambda: waiting(line.app, [QUEUE]) == 4, 30, "four letters back in their queue")
     again = consumer.receive(10, 2)
     assert len(again) == 4
     consumer.settle(again)
@@ -65,7 +65,7 @@ def test_what_is_held_does_not_stand_in_the_way(line: Line) -> None:
     assert consumer.receive(4, 0.2) == []
     consumer.hold([])
     consumer.close()
-    wait_until(lambda: waiting(line.app, [QUEUE]) == 12, 10, "all held letters back in their queue")
+    wait_until(lambda: waiting(line.app, [QUEUE]) == 12, 30, "all held letters back in their queue")
 
 
 def test_what_has_arrived_is_received_after_the_end_and_nothing_else(line: Line) -> None:
@@ -74,7 +74,7 @@ def test_what_has_arrived_is_received_after_the_end_and_nothing_else(line: Line)
     assert consumer.waiting() == 5
     consumer.linger(0.1)  # it is not connected yet, and has nothing to keep alive
     received = consumer.receive(1, 5)
-    wait_until(lambda: consumer.linger(0.1) or len(consumer._arrived) == 4, 10, "the other four")
+    wait_until(lambda: consumer.linger(0.1) or len(consumer._arrived) == 4, 30, "the other four")
     consumer.finish()
     line.publisher.publish(Envelope(b"5", QUEUE), DECLARED)
     received += consumer.receive(10, 0)

@@ -13,6 +13,7 @@ from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.transport import publisher as module
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.publisher import Envelope
@@ -121,7 +122,7 @@ def test_an_error_out_of_a_library_is_no_reason_to_lose_work(dock: Dock, monkeyp
     assert way_out.spool.status().entries == 2
 
 
-def test_after_one_long_wait_in_vain_the_next_are_short(broker: Broker) -> None:
+def test_after_one_long_wait_in_vain_the_next_are_short(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line(broker, timeout=3)
     envelope = Envelope(b"x", QUEUE)
     broker.server.stop()
@@ -135,7 +136,8 @@ def test_after_one_long_wait_in_vain_the_next_are_short(broker: Broker) -> None:
         assert line.publisher._away_until == until, "a short wait in vain has prolonged it"
     finally:
         broker.server.start()
-    line.publisher._away_until = time.monotonic() + 60
+    line.publisher.seconds, line.publisher._away_until = 20.0, time.monotonic() + 60
+    monkeypatch.setattr(module, "_QUICK", 1.5)
     line.publisher.publish(envelope, [DECLARED])
     assert line.publisher._away_until == 0.0
     assert line.publisher._idle == [], "a connection with short timeouts was kept"

@@ -21,14 +21,14 @@ from celery_guardrails.transport.routing import came_from
 from celery_guardrails.transport.waiting.amqp import NativeDelay
 from celery_guardrails.transport.waiting.build import waiting_for
 from tests.conftest import Broker
-from tests.integration.transport.conftest import Line
+from tests.integration.transport.conftest import GIVES_UP, Line
 from tests.waiting import wait_until
 
 
 class Delays(Line):
     """An application on RabbitMQ, and its way of waiting."""
 
-    def __init__(self, broker: Broker, kind: str = "quorum", timeout: float = 5.0, **conf: Any) -> None:
+    def __init__(self, broker: Broker, kind: str = "quorum", timeout: float = 20.0, **conf: Any) -> None:
         super().__init__(broker, timeout)
         self.app.conf.update(broker_native_delayed_delivery_queue_type=kind, **conf)
         waiting = waiting_for(self.app, self.publisher)
@@ -46,7 +46,7 @@ class Delays(Line):
         self.waiting.publish(Envelope(body, queue, **fields), [], delay)
         return began
 
-    def receive(self, *queues: str, count: int, bound: float = 20.0) -> list[tuple[str, float, Any]]:
+    def receive(self, *queues: str, count: int, bound: float = 60.0) -> list[tuple[str, float, Any]]:
         """Wait for so many messages in any of these queues: which queue, when, the message."""
         got: list[tuple[str, float, Any]] = []
 
@@ -201,7 +201,7 @@ def test_the_levels_are_prepared_once_a_connection(
 
 
 def test_a_queue_that_only_the_broker_knows_is_not_declared(delays: Callable[..., Delays]) -> None:
-    line = delays(timeout=0.5)
+    line = delays(timeout=GIVES_UP)
     with pytest.raises(PublishError, match="no queue 'nowhere'") as lost:
         line.send(b"lost", "nowhere", 5)
     assert (lost.value.refused, lost.value.queue, line.count("nowhere")) == (True, "nowhere", None)
@@ -277,7 +277,7 @@ def test_an_exchange_hands_one_to_each_of_its_queues_and_a_priority_is_kept(dela
     )
     line.send(b"low", "mail.sent", 1, exchange="events", priority=1)
     line.send(b"high", "mail.sent", 1, exchange="events", priority=7)
-    wait_until(lambda: (line.count("all"), line.count("mail")) == (2, 2), 20)
+    wait_until(lambda: (line.count("all"), line.count("mail")) == (2, 2), 30)
     got = line.receive("all", "mail", count=4)
     assert [(queue, message.body) for queue, _, message in got] == [
         ("all", b"high"), ("all", b"low"), ("mail", b"high"), ("mail", b"low"),

@@ -24,7 +24,7 @@ def test_late_work_comes_back_and_none_is_acknowledged_unrun(losing: Guarded, po
     losing.wait_for_runs(KEYS[0], 1)
     if pool != "solo":
         # a signal while the main thread hands work to a pool of threads finds its locks held, and waits for ever
-        wait_until(lambda: process.log().count("] received") == len(KEYS), 20, "all of it to be taken")
+        wait_until(lambda: process.log().count("] received") == len(KEYS), 30, "all of it to be taken")
         losing.wait_for_runs(KEYS[1], 1)
     process.signal(signal.SIGQUIT)
     process.wait(40)
@@ -60,7 +60,7 @@ def test_what_a_person_terminates_on_gevent_makes_no_letter_and_does_not_run_aga
     revoked = getattr(losing.tasks, task).delay("revoked", 60)
     losing.wait_for_runs("revoked", 1)
     losing.app.control.revoke(revoked.id, terminate=True)
-    wait_until(lambda: losing.app.AsyncResult(revoked.id).state == "REVOKED", 20, "it to be revoked")
+    wait_until(lambda: losing.app.AsyncResult(revoked.id).state == "REVOKED", 30, "it to be revoked")
     losing.no_letters()
     process.stop()
     assert left(losing) == 0

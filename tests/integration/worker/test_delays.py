@@ -66,7 +66,7 @@ class Delays:
         path = self.folder / key
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def wait_for(self, key: str, count: int, bound: float = 40.0) -> list[dict[str, Any]]:
+    def wait_for(self, key: str, count: int, bound: float = 60.0) -> list[dict[str, Any]]:
         wait_until(lambda: len(self.runs(key)) >= count, bound, lambda: f"{count} runs of {key}: {self.runs(key)}")
         return self.runs(key)
 
@@ -261,7 +261,7 @@ def test_expires_is_for_the_worker_to_see(request: pytest.FixtureRequest, rabbit
     idle.tasks.note.apply_async(("waits",), expires=1, countdown=2, queue=idle.mail)
     idle.tasks.plain.apply_async(("lost",), expires=1, queue=idle.billing)
     idle.tasks.dropped.apply_async(("dropped",), expires=1, queue=idle.billing)
-    wait_until(lambda: (idle.count(idle.mail), idle.count(idle.billing)) == (2, 0), 20)
+    wait_until(lambda: (idle.count(idle.mail), idle.count(idle.billing)) == (2, 0), 30)
     idle.worker()
     idle.tasks.note.apply_async(("last",), queue=idle.mail)
     idle.wait_for("last", 1)

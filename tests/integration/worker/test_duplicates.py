@@ -99,7 +99,7 @@ def test_what_succeeded_but_was_not_acknowledged_does_not_run_again(losing, task
     meta = {"status": "SUCCESS", "result": "done", "traceback": None, "children": [], "task_id": done.id}
     meta["date_done"] = (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
     losing.app.backend.client.set(losing.app.backend.get_key_for_task(done.id), json.dumps(meta))
-    wait_until(lambda: f"[{done.id}] received" in worker.log(), 20, "the second task to be taken")
+    wait_until(lambda: f"[{done.id}] received" in worker.log(), 30, "the second task to be taken")
     worker.signal(signal.SIGKILL)
     worker.wait(20)
     after = losing.worker("-c", "1")

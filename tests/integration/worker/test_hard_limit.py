@@ -13,7 +13,7 @@ def test_a_hard_limit_is_told_to_the_signal_and_the_errback_once(losing: Guarded
     task = losing.tasks.told.apply_async(("told", "hang"), link_error=errback)
     letter = losing.letter()
     assert (letter.task_id, letter.reason.value) == (task.id, "time_limit")
-    wait_until(lambda: losing.app.AsyncResult(task.id).state == "FAILURE", 20, "its state")
+    wait_until(lambda: losing.app.AsyncResult(task.id).state == "FAILURE", 30, "its state")
     losing.wait_for_runs("told.errback", 1)
     losing.finish()
     worker.stop()

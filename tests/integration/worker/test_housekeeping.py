@@ -47,7 +47,7 @@ def test_a_worker_ships_at_its_start_and_ends_as_it_should(on_redis: Guarded, po
         spool.put(spooled_task(on_redis, "shipped"))
     worker = on_redis.worker(pool=pool)
     on_redis.wait_for_runs("shipped", 1)
-    wait_until(spool.is_empty, 10, "an empty spool")
+    wait_until(spool.is_empty, 30, "an empty spool")
     on_redis.finish()
     assert len(on_redis.runs("shipped")) == 1
     assert worker.stop() == 0
@@ -103,7 +103,7 @@ def running(broker: Any) -> Iterator[HousekeepingThread]:
 def test_a_service_that_fails_is_told_of_once_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     odd = Odd(Counting(True), Counting(False))
     with running(odd) as thread:
-        wait_until(lambda: min(service.runs for service in odd.services) > 5, 10, "runs of both")
+        wait_until(lambda: min(service.runs for service in odd.services) > 5, 30, "runs of both")
     assert not thread.is_alive()
     assert odd.closed == 1
     assert caplog.text.count("housekeeping (failing True) failed") == 1

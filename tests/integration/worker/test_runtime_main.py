@@ -113,7 +113,7 @@ def test_what_a_person_revokes_makes_no_letter(losing):
     task = losing.tasks.slow.delay("revoked", 60)
     losing.wait_for_runs("revoked", 1)
     losing.app.control.revoke(task.id, terminate=True)
-    wait_until(lambda: losing.app.AsyncResult(task.id).state == "REVOKED", 20, "it to be revoked")
+    wait_until(lambda: losing.app.AsyncResult(task.id).state == "REVOKED", 30, "it to be revoked")
     losing.no_letters()
     assert process.is_running
     assert losing.runs("revoked.done") == []
@@ -130,7 +130,7 @@ def test_a_message_that_its_task_puts_back_is_no_crash_and_runs_again(losing, po
         runs = losing.wait_for_runs(f"choosy-{number}", 21 + failures)
         assert [run["retries"] for run in runs] == [0] * failures + [failures] * 21
         assert not any(run["redelivered"] for run in runs)
-        wait_until(lambda task=task: losing.app.AsyncResult(task.id).state == "SUCCESS", 20, "it to succeed")
+        wait_until(lambda task=task: losing.app.AsyncResult(task.id).state == "SUCCESS", 30, "it to succeed")
     losing.no_letters()
 
 
