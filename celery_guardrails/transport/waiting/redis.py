@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 from kombu.utils.json import dumps, loads
+from redis.exceptions import ResponseError
 
 from celery_guardrails.clock import from_epoch
 from celery_guardrails.errors import PublishError
@@ -101,7 +102,11 @@ class RedisWaiting:
             if envelope.once:
                 client.ping()  # a connection that broke meanwhile must be found out before
             sent = True
-            PUT.run(client, _keys(channel), [delay, *pairs])
+            try:
+                PUT.run(client, _keys(channel), [delay, *pairs])
+            except ResponseError:
+                sent = False  # an answer: it has not got it
+                raise
             return True
 
         try:

@@ -34,6 +34,22 @@ def waiting_of(redis: Any) -> RedisWaiting:
     return waiting
 
 
+def test_what_a_full_redis_refuses_is_surely_not_there(on_redis: Callable[..., Any]) -> None:
+    redis = on_redis()
+    waiting = waiting_of(redis)
+    waiting._seconds = 0.5
+    redis.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(PublishError, match="maxmemory") as refused:
+            waiting.publish(envelope(1, once=True), [], 60.0)
+    finally:
+        redis.redis.config_set("maxmemory", 0)
+    assert not refused.value.unsure
+    assert waiting.entries(10) == []
+    waiting.publish(envelope(1, once=True), [], 60.0)
+    assert [entry.task_id for entry in waiting.entries(10)] == ["task-1"]
+
+
 def release(waiting: RedisWaiting, count: int) -> None:
     moved = 0
 

@@ -11,7 +11,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.transport import publisher as module
 from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.publisher import Envelope
-from tests.integration.transport.conftest import Line
+from tests.integration.transport.conftest import GIVES_UP, Line
 from tests.integration.transport.dock import DECLARED as QUEUE_OBJECT
 from tests.integration.transport.dock import NOW, QUEUE, Dock
 
@@ -27,6 +27,7 @@ def frozen_after_the_question(line: Line, monkeypatch: pytest.MonkeyPatch) -> Li
 
     def freeze(*args: Any) -> None:
         ask(*args)
+        line.publisher.seconds = GIVES_UP
         line.broker.server.pause()
 
     monkeypatch.setattr(module, "_find_alive", freeze)
@@ -54,6 +55,7 @@ def test_it_is_not_spooled_either(frozen_after_the_question: Line, dock: Dock) -
 
 def test_a_broker_that_is_away_did_not_get_it(line: Line) -> None:
     line.publisher.publish(Envelope(b"before", QUEUE), DECLARED)
+    line.publisher.seconds = GIVES_UP
     line.broker.server.pause()
     with pytest.raises(PublishError) as caught:
         line.publisher.publish(ONCE, DECLARED)
