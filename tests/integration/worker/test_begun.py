@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import Broker
-from tests.guarded import Guarded
-from tests.harness import Harness
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
-    harness.environment.update(VISIBILITY_TIMEOUT="2")
-    return Guarded(harness, broker.url, result_backend, {}, "losing")
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])

@@ -14,16 +14,8 @@ from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.started import StartedMarks, mark_name
 from celery_guardrails.worker.install import Guardrails
-from tests.conftest import Broker
 from tests.guarded import Guarded
-from tests.harness import Harness
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
-    harness.environment.update(VISIBILITY_TIMEOUT="2")
-    return Guarded(harness, broker.url, result_backend, {}, "losing")
 
 
 def message(

@@ -12,17 +12,11 @@ import redis
 
 from tests.conftest import Broker
 from tests.guarded import Guarded
-from tests.harness import Harness, Process
+from tests.harness import Process
 from tests.rabbitmq import RabbitMQServer
 from tests.waiting import wait_until
 
 LOST = "Connection to broker lost"
-
-
-@pytest.fixture
-def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
-    harness.environment.update(VISIBILITY_TIMEOUT="2")
-    return Guarded(harness, broker.url, result_backend, {}, "losing")
 
 
 def cut(broker: Broker, worker: Process) -> None:

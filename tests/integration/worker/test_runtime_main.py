@@ -10,20 +10,8 @@ from typing import Any
 import pytest
 
 from celery_guardrails.letters.record import Letter
-from tests.conftest import Broker
 from tests.guarded import Guarded
-from tests.harness import Harness
 from tests.waiting import wait_until
-
-# Redis gives a lost worker's messages back after this time
-BACK = {"VISIBILITY_TIMEOUT": "2"}
-
-
-@pytest.fixture
-def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
-    """The losing application, once on Redis and once on RabbitMQ."""
-    harness.environment.update(BACK)
-    return Guarded(harness, broker.url, result_backend, {}, "losing")
 
 
 def workers_until(losing: Guarded, done: Callable[[], bool], bound: float = 90.0) -> int:
