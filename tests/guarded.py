@@ -105,6 +105,15 @@ class Guarded:
         self.tasks.heard.apply_async(kwargs={"key": key})
         self.wait_for_runs(key, 1, bound)
 
+    def rest(self) -> None:
+        """Wait until the workers have heard of the end of all that they have run: they acknowledge it then."""
+
+        def is_idle() -> bool:
+            active = self.app.control.inspect(timeout=2).active()
+            return bool(active) and not any(active.values())
+
+        wait_until(is_idle, 60, "workers that run nothing")
+
     def no_letters(self) -> None:
         """Fail if a dead letter has arrived."""
         self.finish()

@@ -138,15 +138,17 @@ class _Payload:
 
 
 def keep_taken(pool: Any, celery: Callable[[], None]) -> Callable[[], None]:
-    """Make the `flush` of a prefork pool that does not forget what was acknowledged.
+    """Make the `flush` of a prefork pool that forgets neither what was acknowledged nor what a child has.
 
     Args:
         pool: the pool behind Celery's `TaskPool`.
-        celery: its `flush`, which drops what has not begun, because its broker will deliver it again.
+        celery: its `flush`, which drops what no child has said to have begun, because its broker will deliver it again.
+            A child that has it in its pipe runs it nevertheless. At a warm shutdown nobody would hear of that: the
+            child waits half a minute for it, and the worker for the child.
     """
 
     def flush() -> None:
-        taken = [job for job in tuple(pool._cache.values()) if _is_taken(job)]
+        taken = [job for job in tuple(pool._cache.values()) if _is_taken(job) or _is_with_a_child(job)]
         if not taken or pool._state == TERMINATE:
             celery()
             return
@@ -173,6 +175,10 @@ def _is_taken(job: Any) -> bool:
     return request is not None and request.acknowledged and not job.ready()
 
 
+def _is_with_a_child(job: Any) -> bool:
+    return job._write_to is not None and job._write_to._is_alive() and not job.ready()
+
+
 def _nothing(**_: Any) -> None:
     """Stands in for what must not be done: a job's `discard`, a second ack."""
 
@@ -185,7 +191,7 @@ def _restore(pool: Any, job: Any) -> None:
     child = job._write_to
     if child is not None and child._is_alive():
         pool._busy_workers.add(child.inqW_fd)
-    if not job._accepted:
+    if not job._accepted and _is_taken(job):
         state.task_reserved(job.guarded)  # Celery has forgotten that it is here
 
 

@@ -51,12 +51,6 @@ def plain(broker: Broker, on: Make) -> Guarded:
     return on(broker)
 
 
-def idle(plain: Guarded) -> bool:
-    """Whether the worker answers that it runs nothing."""
-    replies = plain.app.control.inspect().active()
-    return bool(replies) and not any(replies.values())
-
-
 def left(plain: Guarded) -> int:
     """How many messages the broker holds for the application, once no worker runs; they are gone then."""
     with plain.app.connection_for_read() as connection, connection.channel() as channel:
@@ -70,7 +64,7 @@ def test_work_is_gone_and_no_hook_hears_of_it(plain: Guarded) -> None:
     for task, how in (*UNHEARD, ("limited", "hang")):
         plain.wait_for_runs(f"{task}-{how}", 1)
     plain.finish()
-    wait_until(lambda: idle(plain), 30, "an end for each of them")
+    plain.rest()
     assert worker.stop(60) == 0
     assert left(plain) == 0
     assert [f"{task}-{how}" for task, how in UNHEARD if plain.runs(f"{task}-{how}.on_failure")] == []
@@ -108,7 +102,7 @@ def test_what_never_becomes_a_task_is_gone(plain: Guarded) -> None:
     ]
     publish(plain.app, f"{plain.prefix}.tasks", rows)
     plain.finish()
-    wait_until(lambda: idle(plain), 30, "an end for each of them")
+    plain.rest()
     assert worker.stop(60) == 0
     assert left(plain) == 0
     assert plain.runs("unread") == []
@@ -130,6 +124,7 @@ def test_a_body_of_the_wrong_shape_is_held_without_a_word(rabbitmq_broker: Broke
     publish(plain.app, f"{plain.prefix}.tasks", [SHAPELESS])
     plain.finish()
     assert re.findall("ERROR|CRITICAL|WARNING/", worker.log()) == []
+    plain.rest()
     assert worker.stop(60) == 0
     assert left(plain) == 1
 
