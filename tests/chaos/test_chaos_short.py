@@ -37,12 +37,12 @@ def survive(name: str, server: RedisServer | RabbitMQServer, folder: Path) -> No
     assert result.confirmed >= TASKS
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_on_redis(redis_server: RedisServer, tmp_path: Path) -> None:
     survive("redis", redis_server, tmp_path)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("queues", ["quorum", "classic"])
 def test_nothing_is_lost_on_rabbitmq(queues: str, rabbitmq_server: RabbitMQServer, tmp_path: Path) -> None:
     survive(f"rabbitmq-{queues}", rabbitmq_server, tmp_path)

@@ -34,7 +34,7 @@ from tests.waiting import wait_until
 
 LONG = os.environ.get("GUARDRAILS_FUZZ") == "long"
 SEED = int(os.environ.get("GUARDRAILS_FUZZ_SEED", "1"))
-pytestmark = pytest.mark.timeout(1800 if LONG else 180)
+pytestmark = pytest.mark.timeout(1800 if LONG else 300)
 BATCH = 500
 BOUND = 120.0
 MESSAGES, ENVELOPES, LETTERS = (7_500, 3_000, 2_500) if LONG else (300, 200, 200)
