@@ -176,7 +176,8 @@ def _is_taken(job: Any) -> bool:
 
 
 def _is_with_a_child(job: Any) -> bool:
-    return job._write_to is not None and job._write_to._is_alive() and not job.ready()
+    child = getattr(job, "_write_to", None)
+    return child is not None and child._is_alive() and not job.ready()
 
 
 def _nothing(**_: Any) -> None:

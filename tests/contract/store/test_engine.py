@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -184,6 +186,50 @@ def test_a_sqlite_archive_that_another_process_keeps_locked_is_a_clear_error(sto
     with store.begin(), other.read() as conn:
         assert conn.execute(table.lease.select()).all() == []
     store.close()
+    other.close()
+
+
+def test_a_new_sqlite_archive_that_another_process_is_making_is_waited_for(tmp_path) -> None:
+    file = tmp_path / "archive.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # the mode of a new file cannot be changed now, and SQLite does not wait for it
+    ending = threading.Timer(0.5, other.execute, ["COMMIT"])
+    ending.start()
+    store = open_store(f"sqlite:///{file}").ready()
+    ending.join()
+    assert store.check() is SchemaState.CURRENT
+    store.close()
+    other.close()
+
+
+def test_many_processes_may_make_an_archive_at_once(tmp_path) -> None:
+    failed: list[BaseException] = []
+
+    def make(together: threading.Barrier, url: str) -> None:
+        store = open_store(url)
+        together.wait()
+        try:
+            store.ready()
+        except StoreError as exc:
+            failed.append(exc)
+        store.close()
+
+    for number in range(10):
+        together, url = threading.Barrier(8), f"sqlite:///{tmp_path}/{number}.db"
+        makers = [threading.Thread(target=make, args=(together, url)) for _ in range(8)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+    assert failed == []
+
+
+def test_a_new_sqlite_archive_that_stays_locked_is_a_clear_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("celery_guardrails.store.engine.BUSY_TIMEOUT", 0.2)
+    other = sqlite3.connect(tmp_path / "archive.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        open_store(f"sqlite:///{tmp_path / 'archive.db'}").ready()
     other.close()
 
 
