@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import amqp
@@ -25,7 +26,9 @@ __all__ = ["RabbitMQServer"]
 _SCRIPTS = ("/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin", "/opt/rabbitmq/sbin")
 _ON_DEBIAN = ("/usr/sbin", "/usr/local/sbin")
 _EPMD = ("/usr/lib/erlang/erts-*/bin", "/usr/local/lib/erlang/erts-*/bin")
-_VHOSTS_AT_ONCE = 16
+_VHOSTS_AT_ONCE = 10
+_VHOSTS_KEPT = 10
+"""Virtual hosts that were given out last, and may be in use; with each that is there the node starts more slowly."""
 
 _CONFIGURATION = """\
 listeners.tcp.default = 127.0.0.1:{port}
@@ -57,6 +60,7 @@ class RabbitMQServer(Server):
         self._pid_file = self.directory / "rabbitmq.pid"
         self._epmd: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
+        self._given: list[str] = []
         self._vhosts_made = 0
         self._lay_out()
 
@@ -78,18 +82,23 @@ class RabbitMQServer(Server):
         return f"amqp://guest:guest@{self.host}:{self.port}//"
 
     def fresh_url(self) -> str:
-        """A virtual host that nobody has used. They are made by the dozen: one call of rabbitmqctl takes seconds."""
+        """A virtual host that nobody has used; it is deleted some time after ten more were asked for.
+
+        They are made by the dozen: one call of rabbitmqctl takes seconds.
+        """
         if not self._vhosts:
             self._make_vhosts()
-        return f"amqp://guest:guest@{self.host}:{self.port}/{self._vhosts.pop(0)}"
+        self._given.append(self._vhosts.pop(0))
+        return f"amqp://guest:guest@{self.host}:{self.port}/{self._given[-1]}"
 
     def _make_vhosts(self) -> None:
         names = [f"test{self._vhosts_made + number}" for number in range(_VHOSTS_AT_ONCE)]
-        quoted = ", ".join(f'<<"{name}">>' for name in names)
+        over, self._given = self._given[:-_VHOSTS_KEPT], self._given[-_VHOSTS_KEPT:]
         self.control(
             "eval",
             '[begin rabbit_vhost:add(Name, <<"guest">>), rabbit_auth_backend_internal:set_permissions('
-            '<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"guest">>) end || Name <- [' + quoted + "]].",
+            f'<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"guest">>) end || Name <- {_erlang(names)}], '
+            f'[rabbit_vhost:delete(Name, <<"guest">>) || Name <- {_erlang(over)}].',
         )
         self._vhosts += names
         self._vhosts_made += len(names)
@@ -174,3 +183,7 @@ class RabbitMQServer(Server):
             self._epmd.wait(10)
             reaper().forget(self._epmd.pid)
             self._epmd = None
+
+
+def _erlang(names: Iterable[str]) -> str:
+    return "[" + ", ".join(f'<<"{name}">>' for name in names) + "]"
