@@ -1,9 +1,9 @@
 """Gaps in Celery's prefork pool, through which work falls that its broker will not deliver again.
 
 A task that runs at most once is acknowledged before it begins, but not before a child is free for it: what waits in
-main is with the broker, too. What was acknowledged is kept when a lost connection makes Celery forget what its pool
-has not begun, and a dead child is heard out before its task is given to another, as if it had not begun. Owns these
-seams to Celery's pool; it must not know why a task runs at most once.
+main is with the broker, too. What was acknowledged, or is in the hands of a child, is kept when a lost connection or a
+warm shutdown makes Celery forget what its pool has not begun, and a dead child is heard out before its task is given to
+another, as if it had not begun. Owns these seams to Celery's pool; it must not know why a task runs at most once.
 """
 
 from __future__ import annotations
@@ -176,8 +176,13 @@ def _is_taken(job: Any) -> bool:
 
 
 def _is_with_a_child(job: Any) -> bool:
+    return _living_child(job) is not None and not job.ready()
+
+
+def _living_child(job: Any) -> Any:
+    """The child that the job was written to, if it lives."""
     child = getattr(job, "_write_to", None)
-    return child is not None and child._is_alive() and not job.ready()
+    return child if child is not None and child._is_alive() else None
 
 
 def _nothing(**_: Any) -> None:
@@ -189,8 +194,8 @@ def _restore(pool: Any, job: Any) -> None:
     if job.ready() and job._accepted:
         return
     pool._cache[job._job] = job
-    child = job._write_to
-    if child is not None and child._is_alive():
+    child = _living_child(job)
+    if child is not None:
         pool._busy_workers.add(child.inqW_fd)
     if not job._accepted and _is_taken(job):
         state.task_reserved(job.guarded)  # Celery has forgotten that it is here
