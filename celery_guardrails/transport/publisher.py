@@ -106,22 +106,21 @@ class Publisher:
         began = time.monotonic()
         seconds = self.seconds if began >= self._away_until else min(_QUICK, self.seconds)
         until = began + seconds
-        pause = _FIRST_PAUSE
+        pause, said = _FIRST_PAUSE, None
         while True:
             line: _Line | None = None
             try:
                 line = self._take(max(0.1, until - time.monotonic()))
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
-            except Exception as exc:
-                final = isinstance(exc, (*_FINAL, _Unsure)) or not (line is None or _is_recoverable(line, exc))
-                stale = line is not None and line.kept and _is_broken(line, exc)
-                self._drop(line)
-                if stale and time.monotonic() < until:
-                    # the broker has restarted, say: the other lines are as old, and one by one would use up the time
-                    self._drop_idle()
+            except Exception as exc:  # noqa: BLE001 raised in the end, or what came before it
+                if line is not None or said is None:
+                    # a try that never reached the broker, for lack of time say, tells less than what that said before
+                    said = exc
+                final = _is_final(line, exc)
+                if self._drop_failed(line, exc) and time.monotonic() < until:
                     continue
                 if final or time.monotonic() + pause >= until:
-                    raise self._given_up(envelope, exc, seconds) from exc
+                    raise self._given_up(envelope, said, seconds) from said
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -206,6 +205,15 @@ class Publisher:
             connection.collect()
             raise
 
+    def _drop_failed(self, line: _Line | None, exc: Exception) -> bool:
+        """Drop a line after an error; gives whether it may just have been old, so that a new one is worth a try."""
+        stale = line is not None and line.kept and _is_broken(line, exc)
+        self._drop(line)
+        if stale:
+            # the broker has restarted, say: the other lines are as old, and one by one would use up the time
+            self._drop_idle()
+        return stale
+
     def _drop_idle(self) -> None:
         with suppress(IndexError):
             while True:
@@ -261,8 +269,11 @@ def _keep_client(channel: Any) -> None:
     channel.conn_or_acquire = conn_or_acquire
 
 
-def _is_recoverable(line: _Line, exc: Exception) -> bool:
-    return isinstance(exc, (*connection_errors(line.connection), MessageNacked, NotFound))
+def _is_final(line: _Line | None, exc: Exception) -> bool:
+    if line is None:
+        return isinstance(exc, _FINAL)
+    recoverable = (*connection_errors(line.connection), MessageNacked, NotFound)
+    return isinstance(exc, (*_FINAL, _Unsure)) or not isinstance(exc, recoverable)
 
 
 def _is_broken(line: _Line, exc: Exception) -> bool:

@@ -40,7 +40,9 @@ class Line:
 
 
 GIVES_UP = 3.0
-"""Seconds for a publisher that is refused: it tries again for as long, and has to reach the broker in them."""
+"""Seconds for a publisher whose broker is away."""
+IS_TOLD = 8.0
+"""Seconds for a publisher that is refused: it tries again for as long, and has to reach the broker in them once."""
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def dock(line: Line, tmp_path: Path) -> Dock:
 @pytest.fixture
 def on_rabbitmq(rabbitmq_broker: Broker, tmp_path: Path) -> Iterator[Dock]:
     """A dock on RabbitMQ, whose publisher soon gives up."""
-    line = Line(rabbitmq_broker, GIVES_UP)
+    line = Line(rabbitmq_broker, IS_TOLD)
     yield Dock(line, tmp_path)
     line.publisher.close()
     line.app.close()

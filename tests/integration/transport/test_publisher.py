@@ -9,13 +9,14 @@ import time
 from datetime import timedelta
 
 import pytest
+from kombu import Queue
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport import publisher as module
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from tests.conftest import Broker
-from tests.integration.transport.conftest import GIVES_UP, Line
+from tests.integration.transport.conftest import GIVES_UP, IS_TOLD, Line
 from tests.waiting import wait_until
 
 QUEUE = "t.dead"
@@ -101,7 +102,7 @@ def test_a_queue_deleted_after_it_was_declared_is_declared_again(line: Line) -> 
 
 
 def test_no_route_is_an_error_and_harms_no_other_publish(rabbitmq_broker: Broker) -> None:
-    line = Line(rabbitmq_broker, GIVES_UP)
+    line = Line(rabbitmq_broker, IS_TOLD)
     for _ in range(2):
         with pytest.raises(PublishError, match="NO_ROUTE"):
             line.publisher.publish(Envelope(b"lost", "nowhere"))
@@ -110,6 +111,49 @@ def test_no_route_is_an_error_and_harms_no_other_publish(rabbitmq_broker: Broker
         line.publisher.publish(Envelope(b"lost", "key", exchange="no.such.exchange"))
     send(line, b"kept")
     assert line.bodies(QUEUE) == [b"kept"] * 3
+    line.publisher.close()
+
+
+FULL = Queue("t.full", routing_key="t.full", queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+
+
+@pytest.mark.parametrize(
+    ("envelope", "declare", "said", "refused"),
+    [
+        (Envelope(b"x", "nowhere"), [], "NO_ROUTE", True),
+        (Envelope(b"x", "key", exchange="no.such.exchange"), [], "NOT_FOUND", True),
+        (Envelope(b"x", "t.full"), [FULL], "MessageNacked", False),
+    ],
+)
+def test_what_the_broker_said_counts_more_than_a_last_try_without_time(
+    rabbitmq_broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    envelope: Envelope,
+    declare: list[Queue],
+    said: str,
+    refused: bool,
+) -> None:
+    """It is tried again until the time is up, and the last try may find too little left for a handshake."""
+    line = Line(rabbitmq_broker)
+    line.publisher.publish(Envelope(b"1", "t.full"), [FULL])
+    hand_over = Publisher._hand_over
+
+    def then_pause(self: Publisher, *args: object) -> None:
+        try:
+            hand_over(self, *args)  # type: ignore[arg-type]
+        except Exception:
+            rabbitmq_broker.server.pause()
+            raise
+
+    monkeypatch.setattr(Publisher, "_hand_over", then_pause)
+    line.publisher.seconds = GIVES_UP
+    try:
+        with pytest.raises(PublishError, match=said) as caught:
+            line.publisher.publish(envelope, declare)
+    finally:
+        rabbitmq_broker.server.resume()
+    assert caught.value.refused is refused
+    assert (line.publisher._away_until == 0.0) is refused, "only who is away or full is tried more shortly"
     line.publisher.close()
 
 
@@ -126,14 +170,16 @@ def test_a_queue_with_other_arguments_is_refused_for_good(rabbitmq_broker: Broke
 
 @pytest.mark.parametrize("warm", [True, False], ids=["connected", "fresh"])
 def test_a_broker_that_is_down_ends_in_time(broker: Broker, warm: bool) -> None:
-    line = Line(broker, GIVES_UP)
+    line = Line(broker)
     if warm:
         send(line, b"before")
     broker.server.stop()
+    line.publisher.seconds = GIVES_UP
     try:
         assert_bounded(line)
     finally:
         broker.server.start()
+    line.publisher.seconds = 20.0
     line.publisher._away_until = 0.0  # as if those seconds were over
     send(line, b"after")
     line.publisher.close()
@@ -142,10 +188,11 @@ def test_a_broker_that_is_down_ends_in_time(broker: Broker, warm: bool) -> None:
 @pytest.mark.parametrize("size", [10, 30_000_000], ids=["small", "large"])
 @pytest.mark.parametrize("warm", [True, False], ids=["connected", "fresh"])
 def test_a_broker_that_hangs_ends_in_time(broker: Broker, warm: bool, size: int) -> None:
-    line = Line(broker, GIVES_UP)
+    line = Line(broker)
     if warm:
         send(line, b"before")
     broker.server.pause()
+    line.publisher.seconds = GIVES_UP
     try:
         assert_bounded(line, b"x" * size)
     finally:

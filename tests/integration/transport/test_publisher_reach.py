@@ -15,7 +15,7 @@ from celery_guardrails.transport import publisher as module
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from tests.conftest import Broker
-from tests.integration.transport.conftest import GIVES_UP, Line
+from tests.integration.transport.conftest import IS_TOLD, Line
 
 MAIL = Queue("mail", Exchange("shop"), routing_key="mail.send")
 TOPIC = Queue("audit", Exchange("events", type="topic"), routing_key="order.#")
@@ -32,7 +32,7 @@ def on_redis(redis_broker: Broker) -> Iterator[Line]:
 
 
 def test_an_exchange_that_nothing_is_bound_to_is_refused(line: Line) -> None:
-    line.publisher = Publisher(line.app, timedelta(seconds=GIVES_UP))
+    line.publisher = Publisher(line.app, timedelta(seconds=IS_TOLD))
     with pytest.raises(PublishError) as caught:
         line.publisher.publish(Envelope(b"lost", "mail.send", exchange="nowhere"))
     assert caught.value.refused

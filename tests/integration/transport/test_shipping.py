@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from kombu import Queue
 
+from celery_guardrails.transport import shipping
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.shipping import Shipped, Shipper
@@ -122,6 +123,7 @@ def test_a_refused_entry_stays_with_one_warning_and_blocks_no_other(
     on_rabbitmq: Dock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dock = on_rabbitmq
+    monkeypatch.setattr(shipping, "_FIRST_REST", 600.0)
     dock.declared["taken"] = declared_queue("taken")
     with dock.line.app.connection_for_write() as connection, connection.channel() as channel:
         channel.queue_declare("taken", durable=True, auto_delete=False, arguments={"x-max-length": 1})

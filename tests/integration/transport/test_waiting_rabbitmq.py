@@ -21,7 +21,7 @@ from celery_guardrails.transport.routing import came_from
 from celery_guardrails.transport.waiting.amqp import NativeDelay
 from celery_guardrails.transport.waiting.build import waiting_for
 from tests.conftest import Broker
-from tests.integration.transport.conftest import GIVES_UP, Line
+from tests.integration.transport.conftest import IS_TOLD, Line
 from tests.waiting import wait_until
 
 
@@ -201,7 +201,7 @@ def test_the_levels_are_prepared_once_a_connection(
 
 
 def test_a_queue_that_only_the_broker_knows_is_not_declared(delays: Callable[..., Delays]) -> None:
-    line = delays(timeout=GIVES_UP)
+    line = delays(timeout=IS_TOLD)
     with pytest.raises(PublishError, match="no queue 'nowhere'") as lost:
         line.send(b"lost", "nowhere", 5)
     assert (lost.value.refused, lost.value.queue, line.count("nowhere")) == (True, "nowhere", None)
