@@ -93,13 +93,13 @@ def test_a_consumer_that_is_cancelled_leaves_its_queue_alone(on_redis: Callable[
     for number in range(60):
         redis.tasks.work.apply_async((f"a{number}", 0.05), queue="second")
     wait_until(lambda: redis.lines("a0"), 30, "it takes from the queue")
-    assert control.cancel_consumer("second", reply=True, timeout=5)
+    assert control.cancel_consumer("second", reply=True, timeout=30, limit=1)
     wait_until(lambda: not redis.redis.hlen("unacked"), 30, "what it had is done")
     left = redis.redis.llen("second")
     redis.tasks.work.delay("other")
     wait_until(lambda: redis.lines("other", "end"), 30, "the other queue is still consumed")
     assert redis.redis.llen("second") == left > 0
-    assert control.add_consumer("second", exchange="celery", routing_key="second", reply=True, timeout=5)
+    assert control.add_consumer("second", exchange="celery", routing_key="second", reply=True, timeout=30, limit=1)
     redis.wait_until_idle()
     assert all(len(redis.lines(f"a{number}", "end")) == 1 for number in range(60))
 

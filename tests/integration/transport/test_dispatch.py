@@ -136,8 +136,9 @@ def test_after_one_long_wait_in_vain_the_next_are_short(broker: Broker, monkeypa
         assert line.publisher._away_until == until, "a short wait in vain has prolonged it"
     finally:
         broker.server.start()
-    line.publisher.seconds, line.publisher._away_until = 20.0, time.monotonic() + 60
-    monkeypatch.setattr(module, "_QUICK", 1.5)
+    line.publisher.seconds, line.publisher._away_until = 60.0, time.monotonic() + 600
+    monkeypatch.setattr(module, "_CONNECT", 60.0)
+    monkeypatch.setattr(module, "_QUICK", 20.0)
     line.publisher.publish(envelope, [DECLARED])
     assert line.publisher._away_until == 0.0
     assert line.publisher._idle == [], "a connection with short timeouts was kept"

@@ -61,6 +61,7 @@ def test_a_pass_stops_at_the_first_sign_that_the_broker_is_away(
     assert first.away
     assert second.away
     assert len(asked) == 2
+    line.publisher.seconds = 20.0
     wait_until(lambda: dock.shipper.ship(NOW).left == 0, 30, "the spool is empty")
     assert set(line.bodies(QUEUE)) == bodies
     line.publisher.close()

@@ -139,7 +139,7 @@ def test_a_countdown_and_an_eta_run_when_they_are_due(delays: Delays) -> None:
 def test_what_waits_is_not_in_the_workers_memory(delays: Delays) -> None:
     if not delays.outside:
         pytest.skip("this broker has no way to wait outside the workers")
-    inspect = delays.app.control.inspect(timeout=5, limit=1)
+    inspect = delays.app.control.inspect(timeout=30, limit=1)
     (before,) = (inspect.stats() or {}).values()
     for number in range(20):
         delays.tasks.note.apply_async((f"far-{number}",), countdown=600)
