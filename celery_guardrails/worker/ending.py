@@ -37,6 +37,7 @@ from celery_guardrails.worker.settle import (
     Tell,
     einfo,
     settled,
+    settled_in_brief,
     tell_of_failure,
     tell_of_requeue,
     tell_of_success,
@@ -59,6 +60,8 @@ __all__ = [
 
 logger = logging.getLogger("celery_guardrails.worker")
 
+_DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError, TimeLimitExceeded)
+
 
 def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any], Any]) -> None:
     """Meet an outcome of the pool that is not a success.
@@ -76,15 +79,17 @@ def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any],
     if not isinstance(exc, Reject) and (return_ok or isinstance(exc, (Ignore, Retry, Terminated))):
         usual()
     elif isinstance(exc, Reject):
-        _safely(request, usual, lambda: _rejected(request, exc, usual))
-    elif isinstance(exc, TimeLimitExceeded):
-        # a child that has died is only missed after seconds, and meanwhile its time goes on
-        gone = _is_gone(request.worker_pid)
-        _safely(request, usual, lambda: _lost(request, exc, celery) if gone else _limited(request, exc, None))
-    elif isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError)):
-        _safely(request, usual, lambda: _lost(request, exc, celery))
+        goes_back = exc.requeue and not request.acknowledged
+        brief = None if goes_back else _brief(request, exc, Reason.REJECTED, usual)
+        _safely(request, usual, lambda: _rejected(request, exc, usual), brief)
+    # a child that has died is only missed after seconds, and meanwhile its time goes on
+    elif isinstance(exc, TimeLimitExceeded) and not _is_gone(request.worker_pid):
+        _safely(request, usual, lambda: _limited(request, exc, None), _brief(request, exc, Reason.TIME_LIMIT, None))
+    elif isinstance(exc, _DEATHS):
+        _safely(request, usual, lambda: _lost(request, exc, celery), _brief(request, exc, Reason.WORKER_LOST, usual))
     else:
-        _safely(request, usual, lambda: _unseen(request, exc, usual))
+        unstorable = _brief(request, exc, Reason.RESULT_UNSTORABLE, usual)
+        _safely(request, usual, lambda: _unseen(request, exc, usual), unstorable)
 
 
 def timed_out(request: Any, timeout: float, celery: Tell) -> None:
@@ -92,49 +97,54 @@ def timed_out(request: Any, timeout: float, celery: Tell) -> None:
     if request.ended is End.SETTLED:
         return
 
+    exc, tell = TimeLimitExceeded(timeout), partial(tell_of_timeout, request, timeout, celery)
+
     def meet() -> Tell:
-        tell = partial(tell_of_timeout, request, timeout, celery)
         if request.ended is not End.BURIED:
-            return _limited(request, TimeLimitExceeded(timeout), tell)
+            return _limited(request, exc, tell)
         request.ended = End.SETTLED
         return partial(told, request, tell)
 
-    _safely(request, celery, meet)
+    _safely(request, celery, meet, _brief(request, exc, Reason.TIME_LIMIT, tell))
 
 
 def cancelled(request: Any, celery: Tell) -> None:
     """Meet a task that a cold shutdown ends while it runs, or a lost connection. Late, its message goes back."""
+    exc = WorkerLostError("the worker was shut down cold while the task ran")
+    goes_back = request.task.acks_late and not request.acknowledged
+    tell = partial(tell_of_failure, request, exc)
 
     def meet() -> Tell:
-        if request.task.acks_late and not request.acknowledged:
+        if goes_back:
             if request.unmark is not None:
                 request.unmark()  # its end is ours, and no crash of it
             return celery
         request._already_cancelled = True  # first: where it is a greenlet that is killed, its end may come meanwhile
         if has_succeeded(request):
             return celery
-        exc = WorkerLostError("the worker was shut down cold while the task ran")
-        run = _run_of(request, exc)
         text = "a cold shutdown of the worker ended it, and its message had been acknowledged early"
-        return settled(request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc))
+        return settled(request, _run_of(request, exc), DeadLetter(Reason.CANCELLED, text), tell)
 
-    _safely(request, celery, meet)
+    _safely(request, celery, meet, None if goes_back else _brief(request, exc, Reason.CANCELLED, tell))
 
 
 def expired(request: Any, celery: Tell) -> None:
     """Meet a task that is past its `expires` before it could start."""
 
+    exc = TaskRevokedError(f"expired at {request.expires.isoformat()}, before it could start")
+
     def meet() -> Tell:
-        run = _run_of(request, TaskRevokedError(f"expired at {request.expires.isoformat()}, before it could start"))
+        run = _run_of(request, exc)
         if run.policy.on_expired == "drop":
             return partial(told, request, celery)
         tell = settled(request, run, DeadLetter(Reason.EXPIRED, run.failure.message), celery, ran=False)
         request._already_revoked = True
-        # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
-        state.revoked.discard(request.id)
         return tell
 
-    _safely(request, celery, meet)
+    _safely(request, celery, meet, _brief(request, exc, Reason.EXPIRED, celery))
+    if request.ended is not None:
+        # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
+        state.revoked.discard(request.id)
 
 
 def revoked(request: Any, celery: Tell) -> None:
@@ -151,12 +161,20 @@ def unbegun(request: Any, future: Future[Any]) -> None:
     """Meet what waited, acknowledged, in a pool of threads, when a shutdown cancels all that has not begun."""
     if not future.cancelled():
         return
-    try:
-        run = _run_of(request, WorkerLostError("the worker was shut down before the task began"))
-        publish_again(run.guard, run.task, run.request, run.now)
+    exc = WorkerLostError("the worker was shut down before the task began")
+    tell = partial(tell_of_failure, request, exc)
+
+    def meet() -> Tell:
+        run = _run_of(request, exc)
+        try:
+            publish_again(run.guard, run.task, run.request, run.now)
+        except PublishError as lost:
+            text = f"{exc}, and its message, acknowledged early, could not be put back: {lost}"
+            return settled(request, run, DeadLetter(Reason.CANCELLED, text[:500]), tell, ran=False)
         logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
-    except Exception:
-        logger.warning("%s[%s] is lost: it had not begun", request.name, request.id, exc_info=True)
+        return partial(state.task_ready, request)
+
+    _safely(request, partial(state.task_ready, request), meet, _brief(request, exc, Reason.CANCELLED, tell))
 
 
 def unanswered(request: Any) -> bool:
@@ -166,15 +184,14 @@ def unanswered(request: Any) -> bool:
         Whether there is a letter.
     """
 
-    def meet() -> Tell:
-        exc = ConnectionError("the broker did not answer to the acknowledgement, before the task could begin")
-        text = f"{exc}: it did not run here, and is gone unless its broker delivers it again"
-        run = _run_of(request, exc)
-        return settled(
-            request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc), ran=False
-        )
+    exc = ConnectionError("the broker did not answer to the acknowledgement, before the task could begin")
+    tell = partial(tell_of_failure, request, exc)
 
-    _safely(request, partial(state.task_ready, request), meet)
+    def meet() -> Tell:
+        text = f"{exc}: it did not run here, and is gone unless its broker delivers it again"
+        return settled(request, _run_of(request, exc), DeadLetter(Reason.CANCELLED, text), tell, ran=False)
+
+    _safely(request, partial(state.task_ready, request), meet, _brief(request, exc, Reason.CANCELLED, tell))
     return bool(request.acknowledged)
 
 
@@ -198,15 +215,27 @@ def has_succeeded(request: Any) -> bool:
     return Guardrails.of(request.task.app).succeeded(request, since)
 
 
-def _safely(request: Any, usual: Tell, meet: Callable[[], Tell]) -> None:
-    """Do what `meet` finds is to be done, or what is usual: under the kill switch, and where guardrails fails."""
+def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable[[str], Tell] | None = None) -> None:
+    """Do what `meet` finds is to be done; what is usual under the kill switch.
+
+    Where guardrails fails on it, that is what `brief` finds: a letter of the little that is sure, else what is usual.
+    """
     tell = usual
     try:
         if not is_plain(request.task):
             tell = meet()
-    except Exception:
+    except Exception as ours:
         logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
+        try:
+            if brief is not None:
+                tell = brief(f"guardrails failed on its end: {ours!r}"[:500])
+        except Exception:
+            logger.warning("%s[%s] is lost to the dead-letter queue", request.name, request.id, exc_info=True)
     tell()
+
+
+def _brief(request: Any, exc: BaseException, reason: Reason, tell: Tell | None) -> Callable[[str], Tell]:
+    return partial(settled_in_brief, request, exc, reason, tell)
 
 
 def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
@@ -222,6 +251,9 @@ def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
     try:
         publish_again(run.guard, run.task, run.request, run.now)
     except PublishError as lost:
+        if request.acknowledged:
+            text = f"the task asked for its message to be put back, acknowledged early: {lost}"
+            return settled(request, run, DeadLetter(Reason.RETRY_UNPUBLISHABLE, text[:500]), usual)
         logger.warning("%s[%s] goes back by its broker: %s", request.name, request.id, lost)
         return usual
     return partial(tell_of_requeue, request)

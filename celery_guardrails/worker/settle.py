@@ -25,8 +25,11 @@ from celery_guardrails.letters.record import FailedAttempt, Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.attempt import park
+from celery_guardrails.worker.brief import brief_letter
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.duplicate import Life
+from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry
 from celery_guardrails.worker.run import FailedRun
 
@@ -35,6 +38,7 @@ __all__ = [
     "Tell",
     "einfo",
     "settled",
+    "settled_in_brief",
     "tell_of_failure",
     "tell_of_requeue",
     "tell_of_success",
@@ -91,10 +95,33 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
     )  # fmt: skip
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)
-    if tell is None:
-        request.ended = End.BURIED
-        return partial(state.task_ready, request)
-    return partial(told, request, tell)
+    return _to_be_told(request, tell)
+
+
+def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tell | None, text: str) -> Tell:
+    """Settle an end on which guardrails itself failed, by a letter of the little that is sure.
+
+    Args:
+        request: the worker's request.
+        exc: what ended the task.
+        reason: why it is dead.
+        tell: as for `settled`.
+        text: the explanation.
+
+    Raises:
+        Exception: not even that could be done.
+    """
+    original = original_of(request._context)
+    if original is None:
+        raise LookupError("the request has lost its message")
+    letter = brief_letter(request.task, request._context, original, exc, DeadLetter(reason, text))
+    try:
+        Guardrails.of(request.task.app).dispatch.bury(letter, None, letter.died_at)
+    except PublishError as lost:
+        request.ended = End.SETTLED
+        return partial(_give_back, request, lost)
+    logger.warning("%s[%s] is dead-lettered as %s, in brief", request.name, request.id, reason)
+    return _to_be_told(request, tell)
 
 
 def einfo(exc: BaseException) -> ExceptionInfo:
@@ -151,6 +178,14 @@ def told(request: Any, tell: Tell) -> None:
     finally:
         state.task_ready(request)
         request.acknowledge()  # does nothing where Celery has done it
+
+
+def _to_be_told(request: Any, tell: Tell | None) -> Tell:
+    if tell is None:
+        request.ended = End.BURIED
+        return partial(state.task_ready, request)
+    request.ended = End.SETTLED
+    return partial(told, request, tell)
 
 
 def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:

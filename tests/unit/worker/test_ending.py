@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import TimeLimitExceeded
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.pool import MaybeEncodingError
 from celery import Celery
 from celery.exceptions import Reject
 from celery.worker import state
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.worker import ending
+from celery_guardrails.worker import ending, settle
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
 
@@ -118,3 +119,103 @@ def test_a_time_limit_reported_after_another_end_makes_no_letter(
     assert gate.letters == []
     assert request.ended is End.SETTLED
     assert request.acknowledged is (how == "succeeded")
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("ours")
+
+
+class Future:
+    """What a pool of threads makes of what waited when it is shut down."""
+
+    @staticmethod
+    def cancelled() -> bool:
+        return True
+
+
+ENDS: dict[str, Callable[[Any], object]] = {
+    "worker_lost": lambda request: request.on_failure(info(WorkerLostError("killed"))),
+    "time_limit": lambda request: (request.on_failure(info(TimeLimitExceeded(1))), request.on_timeout(False, 1)),
+    "rejected": lambda request: request.on_failure(info(Reject("no", requeue=False))),
+    "result_unstorable": lambda request: request.on_failure(info(MaybeEncodingError("a", "b"))),
+    "expired": lambda request: request.revoked(),
+    "cancelled": lambda request: (request.acknowledge(), request._announce_cancelled("cold")),
+}
+
+
+@pytest.mark.parametrize("place", [(settle, "capture"), (ending, "examine")], ids=["capture", "examine"])
+@pytest.mark.parametrize("reason", ENDS)
+def test_a_failure_of_ours_on_an_end_leaves_a_letter_in_brief(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], reason: str
+) -> None:
+    @quick(app, max_crashes=1, acks="early" if reason == "cancelled" else "late")
+    def task(number: int) -> None: ...
+
+    monkeypatch.setattr(*place, broken)
+    monkeypatch.setattr(ending, "_is_gone", lambda _: False)
+    request = received(task, 5, headers=PAST if reason == "expired" else None)
+    ENDS[reason](request)
+    (letter,) = gate.letters
+    assert letter.reason.value == reason
+    assert letter.explanation == "guardrails failed on its end: RuntimeError('ours')"
+    assert (letter.task_id, letter.message.body) == (request.id, b"[[5], {}, {}]")
+    assert request.acknowledged
+    assert True not in request.rejected
+    assert request.ended is End.SETTLED
+    assert request.id not in state.revoked, "a requeue would be stopped"
+
+
+def test_a_letter_in_brief_on_an_end_that_nobody_takes_leaves_the_message_where_it_is(
+    app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "examine", broken)
+    gate.closed.add("unit.dead")
+    request = received(failing)
+    request.on_failure(info(WorkerLostError("killed")))
+    assert request.rejected == [True]
+
+
+def test_where_not_even_a_letter_in_brief_can_be_made_an_end_goes_its_way(
+    app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ending, "examine", broken)
+    monkeypatch.setattr(settle, "brief_letter", broken)
+    request = received(failing)
+    request.on_failure(info(MaybeEncodingError("a", "b")))
+    assert gate.sent == []
+    assert "is lost to the dead-letter queue" in caplog.text
+    assert app.AsyncResult(request.id).state == "FAILURE"
+
+
+@pytest.mark.parametrize("place", [None, "examine"], ids=["refused", "ours"])
+def test_work_at_most_once_that_had_not_begun_and_cannot_go_back_is_dead_lettered(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
+    @quick(app, acks="early")
+    def task() -> None: ...
+
+    gate.closed.add("unit.tasks")
+    if place:
+        monkeypatch.setattr(ending, place, broken)
+    request = received(task)
+    request.acknowledge()
+    ending.unbegun(request, Future())  # type: ignore[arg-type]
+    (letter,) = gate.letters
+    assert (letter.reason.value, letter.attempts) == ("cancelled", ())
+    assert "before the task began" in letter.failure.message
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_message_that_the_task_wants_back_and_cannot_go_is_not_lost(
+    app: Celery, gate: Gate, quick: Any, early: bool
+) -> None:
+    @quick(app, acks="early" if early else "late")
+    def task() -> None: ...
+
+    gate.closed.add("unit.tasks")
+    request = received(task)
+    if early:
+        request.acknowledge()
+    request.on_failure(info(Reject("later", requeue=True)))
+    assert [letter.reason.value for letter in gate.letters] == (["retry_unpublishable"] if early else [])
+    assert request.rejected == ([] if early else [True])
