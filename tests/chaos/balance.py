@@ -22,7 +22,11 @@ _BEFORE_ALL, _BEFORE_ONE = 30.0, 5.0
 """Seconds by which a fault may precede the first run that it explains: what was taken before is run from memory."""
 
 _FORGETS = 2.0
-"""Seconds before its death from which a killed broker may have forgotten that it took an acknowledgement."""
+"""Seconds before its end from which a broker may have forgotten that it took an acknowledgement.
+
+A quorum queue's client keeps all but 32 of them in memory until the queue has applied those, and an orderly stop does
+not wait for them."""
+_ENDS_OF_A_BROKER = ("broker killed", "broker stopped")
 
 _KILLS = ("worker killed", "worker and its children killed", "pool child killed", "cold shutdown")
 
@@ -195,20 +199,22 @@ class _Bench:
             for again in ordered[allowed:]:
                 fault = self._explanation(sent.id, again.at)
                 where = f"{kind.name}, attempt {attempt} ran {len(runs)} times"
-                if kind.once and self._forgotten(ordered):
-                    fault = "(acknowledged and forgotten) broker killed"
+                if kind.once and (end := self._forgotten(ordered)):
+                    fault = f"(acknowledged and forgotten) {end}"
                 elif kind.once:
                     self._find("twice", sent.id, f"{where}, declared at-most-once ({fault})")
                 elif fault is None:
                     self._find("repeated", sent.id, f"{where}, and no fault explains it")
                 self.books.repeats[fault or "nothing"] += 1
 
-    def _forgotten(self, runs: list[Run]) -> bool:
-        """Whether the broker was killed just after the first of two runs began, and another worker had the second."""
-        killed = [fault.at for fault in self.struck if fault.fault == "broker killed"]
+    def _forgotten(self, runs: list[Run]) -> str | None:
+        """How the broker ended just after the first of two runs began, where another worker had the second."""
         first, *others = runs
-        elsewhere = len(others) == 1 and others[0].worker != first.worker
-        return elsewhere and any(first.at <= at <= min(first.at + _FORGETS, others[0].at) for at in killed)
+        if len(others) != 1 or others[0].worker == first.worker:
+            return None
+        until = min(first.at + _FORGETS, others[0].at)
+        ends = (fault for fault in self.struck if fault.fault in _ENDS_OF_A_BROKER and first.at <= fault.at <= until)
+        return next((fault.fault for fault in ends), None)
 
     def _explanation(self, id: str, until: float) -> str | None:
         """The last fault before `until` that can have made this work run, or die, a second time."""

@@ -18,6 +18,9 @@ from tests.chaos.work import Kind, digest_of
 __all__ = ["faults_of"]
 
 _ATTEMPTS = 5  # a policy's default
+_CUTS = ("broker stopped", "broker killed", "connections cut")
+_ACKNOWLEDGED = 5.0
+"""Seconds within which the end of a run is acknowledged, however busy the machine is."""
 
 
 def faults_of(row: Archived, sent: Sent, kind: Kind, runs: Sequence[Run], struck: Sequence[Struck]) -> Iterator[str]:
@@ -62,7 +65,7 @@ def _unfit(letter: Letter, kind: Kind, runs: Sequence[Run], struck: Sequence[Str
     faults = {fault.fault for fault in struck}
     broker_hurt = any("broker" in fault or fault == "connections cut" for fault in faults)
     if reason == "worker_lost":
-        lost = sum(1 for run in runs if run.ended_at is None)
+        lost = sum(1 for run in runs if run.ended_at is None or _was_cut_off(run, struck))
         # a crash is an execution: without an attempt left the first is the last; at-most-once work that was given to
         # a child is gone with it, begun or not
         last = bool(letter.attempts) and letter.attempts[-1].number >= (kind.attempts or _ATTEMPTS)
@@ -76,3 +79,9 @@ def _unfit(letter: Letter, kind: Kind, runs: Sequence[Run], struck: Sequence[Str
     if reason == "result_unstorable" and any(run.ended_at is not None for run in runs) and broker_hurt:
         return None
     return f"a task of this kind does not die so: {letter.explanation} {letter.failure.message[:200]}"
+
+
+def _was_cut_off(run: Run, struck: Sequence[Struck]) -> bool:
+    """Whether the connection of whoever ran it was lost before its end was acknowledged: no broker tells that apart."""
+    ended = run.ended_at or run.at
+    return any(fault.fault in _CUTS and run.at <= fault.until and fault.at <= ended + _ACKNOWLEDGED for fault in struck)

@@ -24,6 +24,7 @@ class Result:
 
     Attributes:
         overdue: workers that did not end when they were asked, and were killed after 25 seconds.
+        brokerless: workers that Celery ended at their start, because their broker went.
         accidents: processes that ended although nobody ended them.
         seconds: how long it all took, and how long the drain at the end.
     """
@@ -36,6 +37,7 @@ class Result:
     drained: float
     accidents: Sequence[str] = field(default_factory=list)
     overdue: int = 0
+    brokerless: int = 0
     confirmed: int = 0
     runs: int = 0
 
@@ -62,6 +64,7 @@ def rendered(result: Result) -> str:
         f"  {'submitted and confirmed':38} {result.confirmed:8}",
         f"  {'executions of a body':38} {result.runs:8}",
         f"  {'shutdowns that had to be killed':38} {result.overdue:8}",
+        f"  {'workers that found no broker':38} {result.brokerless:8}",
         *(f"  {'= ' + end:38} {count:8}" for end, count in sorted(books.ends.items())),
     ]
     lines += _counted("ran again, or was cut short, because of", books.repeats)

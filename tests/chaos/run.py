@@ -83,6 +83,7 @@ def _weathered(site: Site, storm: Storm, seed: int, say: Callable[[str], None]) 
         drained=drained,
         accidents=site.accidents,
         overdue=site.overdue,
+        brokerless=site.brokerless,
         confirmed=sum(sent.sure for sent in told.sent.values()),
         runs=len(told.runs),
     )

@@ -45,6 +45,11 @@ class Place:
         """Whether a worker has said that it takes tasks."""
         return " ready." in self.process.log()
 
+    def found_no_broker(self) -> bool:
+        """Whether it is a worker that Celery has ended because its broker went while it started (`mingle`)."""
+        gave_up = "Unrecoverable error: OperationalError" in self.process.log()
+        return self.role == "worker" and gave_up and not self.is_ready()
+
 
 class Site:
     """One run's processes.
@@ -59,6 +64,7 @@ class Site:
     Attributes:
         accidents: what ended although nobody ended it, with the end of its log.
         overdue: how many did not end within 25 seconds of being asked, and were killed.
+        brokerless: how many workers Celery ended at their start, as their broker went; they had taken nothing.
         store_away: whether the archive's folder is moved away just now.
     """
 
@@ -78,7 +84,7 @@ class Site:
         self.archive.parent.mkdir()
         self.accidents: list[str] = []
         self.store_away = False
-        self.overdue = 0
+        self.overdue = self.brokerless = 0
         self.harness = Harness(folder, {**broker.variables(), **self._variables()})
         self._rng, self._concurrency = rng, concurrency
         self._buried: list[tuple[float, Process]] = []
@@ -140,6 +146,9 @@ class Site:
 
     def _note_accident(self, place: Place) -> None:
         process = place.process
+        if place.found_no_broker():
+            self.brokerless += 1
+            return
         if len(self.accidents) >= _MANY_ACCIDENTS:
             raise AssertionError("processes end by themselves again and again:\n" + "\n".join(self.accidents[-3:]))
         self.accidents.append(

@@ -145,16 +145,17 @@ def test_at_most_once_work_never_runs_twice() -> None:
     assert story.fault("worker killed", 10.5, target=7).findings() == ["twice"]
 
 
-def test_at_most_once_work_runs_again_only_where_a_killed_broker_forgot_its_acknowledgement() -> None:
+@pytest.mark.parametrize("end", ["broker killed", "broker stopped"])
+def test_at_most_once_work_runs_again_only_where_a_broker_that_ended_forgot_its_acknowledgement(end: str) -> None:
     def told(worker: int = 8) -> Story:
         return Story().sent("a", "once").ran("a", at=10.0).ran("a", at=20.0, worker=worker, pid=80)
 
-    assert told().fault("broker killed", 10.5).balanced().repeats == {"(acknowledged and forgotten) broker killed": 1}
-    assert told().fault("broker stopped", 10.5).findings() == ["twice"]
-    assert told().fault("broker killed", 9.9).findings() == ["twice"]
-    assert told().fault("broker killed", 12.1).findings() == ["twice"]
-    assert told(worker=7).fault("broker killed", 10.5).findings() == ["twice"]
-    thrice = told().fault("broker killed", 10.5).ran("a", at=30.0, worker=9, pid=90)
+    assert told().fault(end, 10.5).balanced().repeats == {f"(acknowledged and forgotten) {end}": 1}
+    assert told().fault("broker paused", 10.5).findings() == ["twice"]
+    assert told().fault(end, 9.9).findings() == ["twice"]
+    assert told().fault(end, 12.1).findings() == ["twice"]
+    assert told(worker=7).fault(end, 10.5).findings() == ["twice"]
+    thrice = told().fault(end, 10.5).ran("a", at=30.0, worker=9, pid=90)
     assert thrice.findings() == ["twice", "twice"]
 
 
@@ -244,6 +245,18 @@ def test_a_letter_with_too_few_attempts_or_another_reason_is_wrong() -> None:
     assert story.findings() == ["wrong"]
     assert Story().sent("a", "broken").began("a").died("a", "worker_lost").findings() == ["wrong"]
     assert Story().sent("a", "broken").began("a").died("a", "unknown_task").findings() == ["wrong"]
+
+
+def test_a_lost_connection_counts_as_a_death() -> None:
+    def told() -> Story:
+        return Story().sent("a").ran("a", 5).died("a", "worker_lost", 5, task="chaos.ok")
+
+    assert "wrong" in told().findings()
+    assert "wrong" in told().fault("connections cut", 9.0).findings()
+    assert "wrong" in told().fault("broker paused", 10.5).findings()
+    assert told().fault("connections cut", 10.5).findings() == []
+    assert told().fault("broker stopped", 11.5).findings() == []
+    assert "wrong" in told().fault("broker stopped", 60.0).findings()
 
 
 def test_what_still_lies_somewhere_is_left() -> None:
