@@ -27,7 +27,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
-from celery_guardrails.worker.brief import brief_letter
+from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import original_of
@@ -181,13 +181,12 @@ def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLet
     if original is None:
         return exc
     try:
-        Guardrails.of(task.app).dispatch.bury(brief_letter(task, request, original, exc, decision), None, clock.now())
+        bury_briefly(task, request, original, exc, decision)
     except PublishError as lost:
         return _unacknowledged(task, request, exc, lost)
     except Exception:
         logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
         return exc
-    logger.warning("%s is dead-lettered as %s, in brief", name, decision.reason)
     return exc
 
 

@@ -1,10 +1,12 @@
 """The letter of the little that is sure, for when the full one cannot be made: the message whole, whose it is, and why.
 
-Owns what goes into it. It asks neither the policy nor the arguments, because one of them is what guardrails failed on.
+Owns what goes into it, and its way out. It asks neither the policy nor the arguments, because one of them is what
+guardrails failed on.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +16,12 @@ from celery_guardrails.letters.record import Letter, LetterFailure, letter_id
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
 
-__all__ = ["brief_letter"]
+__all__ = ["brief_letter", "bury_briefly"]
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 _FINGERPRINT = "v1:unexamined"
 
@@ -54,3 +59,14 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         died_at=now,
         message=kept(original, request),
     )
+
+
+def bury_briefly(task: Any, request: Any, original: Original, exc: BaseException, decision: DeadLetter) -> None:
+    """Send that letter; arguments as for `brief_letter`.
+
+    Raises:
+        PublishError: neither the broker nor the spool took it.
+    """
+    letter = brief_letter(task, request, original, exc, decision)
+    Guardrails.of(task.app).dispatch.bury(letter, None, letter.died_at)
+    logger.warning("%s[%s] is dead-lettered as %s, in brief", task.name, request.id, decision.reason)

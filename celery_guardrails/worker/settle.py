@@ -25,10 +25,9 @@ from celery_guardrails.letters.record import FailedAttempt, Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.attempt import park
-from celery_guardrails.worker.brief import brief_letter
+from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.duplicate import Life
-from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry
 from celery_guardrails.worker.run import FailedRun
@@ -114,13 +113,11 @@ def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tel
     original = original_of(request._context)
     if original is None:
         raise LookupError("the request has lost its message")
-    letter = brief_letter(request.task, request._context, original, exc, DeadLetter(reason, text))
     try:
-        Guardrails.of(request.task.app).dispatch.bury(letter, None, letter.died_at)
+        bury_briefly(request.task, request._context, original, exc, DeadLetter(reason, text))
     except PublishError as lost:
         request.ended = End.SETTLED
         return partial(_give_back, request, lost)
-    logger.warning("%s[%s] is dead-lettered as %s, in brief", request.name, request.id, reason)
     return _to_be_told(request, tell)
 
 

@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from celery.worker import state
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.worker import ending, settle
+from celery_guardrails.worker import brief, ending, settle
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
 
@@ -179,7 +179,7 @@ def test_where_not_even_a_letter_in_brief_can_be_made_an_end_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ending, "examine", broken)
-    monkeypatch.setattr(settle, "brief_letter", broken)
+    monkeypatch.setattr(brief, "brief_letter", broken)
     request = received(failing)
     request.on_failure(info(MaybeEncodingError("a", "b")))
     assert gate.sent == []
