@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 import subprocess
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class RabbitMQServer(Server):
         self._control = find_program("rabbitmqctl", folders=_SCRIPTS + _ON_DEBIAN, install="rabbitmq-server")
         self._epmd_program = find_program("epmd", folders=_EPMD, install="rabbitmq-server")
         super().__init__()
-        self._distribution_port, self._epmd_port = reserve_port(), reserve_port()
+        self._distribution_port, self._epmd_port, self._control_port = reserve_port(), reserve_port(), reserve_port()
+        self._one_control = threading.Lock()
         self._pid_file = self.directory / "rabbitmq.pid"
         self._epmd: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
@@ -104,14 +106,15 @@ class RabbitMQServer(Server):
         self._vhosts_made += len(names)
 
     def control(self, *arguments: str) -> str:
-        """Run rabbitmqctl on this node and return what it printed.
+        """Run rabbitmqctl on this node and return what it printed. It opens a port, so one runs at a time.
 
         Raises:
             AssertionError: it failed; the message has its output.
         """
-        done = subprocess.run(
-            [self._control, *arguments], env=self._environment(), capture_output=True, text=True, timeout=60
-        )
+        with self._one_control:
+            done = subprocess.run(
+                [self._control, *arguments], env=self._environment(), capture_output=True, text=True, timeout=60
+            )
         assert done.returncode == 0, f"rabbitmqctl {arguments[0]}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -129,6 +132,8 @@ class RabbitMQServer(Server):
             "RABBITMQ_NODE_IP_ADDRESS": self.host,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self._control_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self._control_port),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} {_IMPATIENT}",
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),

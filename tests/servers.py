@@ -21,7 +21,7 @@ from tests.port import reserve_port
 from tests.reaper import reaper
 from tests.waiting import wait_until
 
-__all__ = ["RedisServer", "Server", "ServerMissing", "find_program", "is_alive", "tail"]
+__all__ = ["RedisCluster", "RedisServer", "Server", "ServerMissing", "find_program", "is_alive", "tail"]
 
 
 class ServerMissing(Exception):
@@ -68,10 +68,12 @@ class Server:
     name: ClassVar[str]
     start_bound: ClassVar[float] = 60.0
     """Seconds within which it has to answer."""
+    further_ports: ClassVar[tuple[int, ...]] = ()
+    """Ports that the program opens by itself, counted from its first one."""
 
     def __init__(self) -> None:
         self.host = "127.0.0.1"
-        self.port = reserve_port()
+        self.port = reserve_port(*self.further_ports)
         self.directory = Path(tempfile.mkdtemp(prefix=f"guardrails-{self.name}-"))
         self.log = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -252,3 +254,14 @@ class RedisServer(Server):
                 return connection.recv(16).startswith(b"+PONG")  # while it still loads it says -LOADING
         except OSError:
             return False
+
+
+class RedisCluster(RedisServer):
+    """A Redis in cluster mode, one node: whoever starts it gives it all slots."""
+
+    further_ports = (10_000,)  # the cluster bus
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        place = command.index("--databases")
+        return [*command[:place], *command[place + 2 :], "--cluster-enabled", "yes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ import pytest
 from kombu import Connection
 
 from tests.harness import ROOT
-from tests.port import reserve_port
+from tests.conftest import run_server
+from tests.port import is_reserved, reserve_port
 from tests.rabbitmq import RabbitMQServer
-from tests.servers import RedisServer, Server, ServerMissing, find_program, is_alive
+from tests.servers import RedisCluster, RedisServer, Server, ServerMissing, find_program, is_alive
+from tests.servers_postgres import PostgreSQLServer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.servers
@@ -143,3 +146,60 @@ def test_servers_go_with_a_test_process_that_is_killed():
 def test_ports_are_never_handed_out_twice():
     ports = [reserve_port() for _ in range(20)]
     assert len(set(ports)) == 20
+
+
+def test_ports_that_a_server_opens_by_itself_are_reserved_with_its_first():
+    port = reserve_port(1, 10_000)
+    assert all(map(is_reserved, (port, port + 1, port + 10_000)))
+    code = f"from tests.port import _locked; print(bool(_locked({port + 10_000})))"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert other.stdout == "False\n"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, PostgreSQLServer, RedisCluster], ids=lambda kind: kind.__name__)
+def test_every_port_that_a_server_opens_is_reserved(kind):
+    for server in run_server(kind):
+        opened = open_ports({server.pid, *([server._epmd.pid] if kind is RabbitMQServer else [])})
+        assert server.port in opened
+        assert [port for port in opened if not is_reserved(port)] == []
+
+
+def test_the_port_that_rabbitmqctl_opens_is_reserved(rabbitmq_server):
+    rabbitmq_server.start()
+    waits = rabbitmq_server._environment()
+    with subprocess.Popen([rabbitmq_server._control, "eval", "timer:sleep(60000)."], env=waits, text=True) as control:
+        try:
+            mine = {rabbitmq_server.pid, rabbitmq_server._epmd.pid}
+            wait_until(lambda: open_ports(group_of(control.pid) - mine), 60, "rabbitmqctl opens its port")
+            assert [port for port in open_ports(group_of(control.pid) - mine) if not is_reserved(port)] == []
+        finally:
+            for pid in group_of(control.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def open_ports(pids):
+    """The ports on which these processes take TCP connections."""
+    sockets = {}
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":  # listens
+                sockets[f"socket:[{fields[9]}]"] = int(fields[1].rsplit(":", 1)[1], 16)
+    found = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(sockets.get(os.readlink(descriptor)))
+    return found - {None}
+
+
+def group_of(pid):
+    """A process and all that it started."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children.setdefault(int(stat.read_text().rsplit(") ", 1)[1].split()[1]), []).append(int(stat.parent.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, ())
+    return set(found)

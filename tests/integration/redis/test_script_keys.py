@@ -11,24 +11,15 @@ import redis
 
 from celery_guardrails.transport.redis import script, waiting_script
 from tests.conftest import Broker, run_server
-from tests.servers import RedisServer
+from tests.servers import RedisCluster
 from tests.waiting import wait_until
 
 PREFIX = "{shop}."
 
 
-class ClusterServer(RedisServer):
-    """One node that has all slots."""
-
-    def _command(self) -> list[str]:
-        command = super()._command()
-        place = command.index("--databases")
-        return [*command[:place], *command[place + 2 :], "--cluster-enabled", "yes"]
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    for server in run_server(ClusterServer):
+    for server in run_server(RedisCluster):
         with redis.Redis(port=server.port) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True), 30)
