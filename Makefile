@@ -31,8 +31,8 @@ help: ## show this
 demo: $(VENV)/.installed-example ## play the whole story on this machine, no server needed (under 2 minutes)
 	$(BIN)/python -m example_project.demo
 
-test: $(VENV)/.installed-dev servers check ## everything: check, and all tests
-	$(BIN)/python -m pytest -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
+test: $(VENV)/.installed-dev servers check ## everything: check, and all tests (what fails gets a second chance, alone)
+	$(BIN)/python house/second_chance.py -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.installed-dev servers ## all tests once more, with coverage by branches (slower)
 	rm -f .coverage .coverage.*
@@ -50,7 +50,7 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports, leng
 test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest Celery and Python that setup.cfg promises
 	$(OLDEST)/bin/python --version
 	$(OLDEST)/bin/celery --version
-	$(OLDEST)/bin/python -m pytest -n $(JOBS) $(SPREAD) $(OLDEST_TESTS) $(PYTEST_ARGS)
+	$(OLDEST)/bin/python house/second_chance.py -n $(JOBS) $(SPREAD) $(OLDEST_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis and RabbitMQ)
 	$(BIN)/python -m bench
@@ -62,7 +62,7 @@ servers: ## see to Redis, RabbitMQ and PostgreSQL: found, else installed when ro
 	sh tests/install_servers.sh
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .coverage .coverage.* htmlcov .flaky
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(HOUSE) -name __pycache__ -type d -prune -exec rm -rf {} +
 

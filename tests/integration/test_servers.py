@@ -13,8 +13,8 @@ from queue import Empty
 import pytest
 from kombu import Connection
 
-from tests.harness import ROOT
 from tests.conftest import run_server
+from tests.harness import ROOT
 from tests.port import is_reserved, reserve_port
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisCluster, RedisServer, Server, ServerMissing, find_program, is_alive
