@@ -119,7 +119,7 @@ def _message(run: FailedRun) -> OriginalMessage:
 
 
 def _rebuilt(run: FailedRun) -> OriginalMessage:
-    """Eager mode, or a task class with a Request of its own: the message as Celery would write it again."""
+    """The message as Celery would write it again: in eager mode, or past our request (a Strategy of its own)."""
     request = run.request
     embed = {"callbacks": request.callbacks, "errbacks": request.errbacks, "chain": request.chain,
              "chord": request.chord}  # fmt: skip

@@ -13,6 +13,7 @@ from celery import Task
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import Effective, Layer, Policy, faults, match_pattern, merge
 from celery_guardrails.settings import Settings
+from celery_guardrails.worker.request_class import request_faults
 
 __all__ = ["effective_policy", "is_guarded", "task_faults", "under_guard_by"]
 
@@ -51,7 +52,7 @@ def task_faults(task: Task, settings: Settings) -> list[Fault]:
             effective_policy(task, settings)
         except ConfigurationError as exc:
             found.extend(Fault(f.setting, f.value, f.problem, task.name, f.suggestion) for f in exc.faults)
-    return found
+    return [*found, *request_faults(task)] if settings.enabled else found
 
 
 def _layers(task: Task, settings: Settings) -> list[Layer]:

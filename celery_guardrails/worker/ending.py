@@ -22,7 +22,6 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from celery.worker import state
-from celery.worker.request import Request
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
@@ -85,6 +84,8 @@ def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any],
     # a child that has died is only missed after seconds, and meanwhile its time goes on
     elif isinstance(exc, TimeLimitExceeded) and not _is_gone(request.worker_pid):
         _safely(request, usual, lambda: _limited(request, exc, None), _brief(request, exc, Reason.TIME_LIMIT, None))
+        if request.ended is not None:
+            request.hear(usual)
     elif isinstance(exc, _DEATHS):
         _safely(request, usual, lambda: _lost(request, exc, celery), _brief(request, exc, Reason.WORKER_LOST, usual))
     else:
@@ -95,6 +96,7 @@ def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any],
 def timed_out(request: Any, timeout: float, celery: Tell) -> None:
     """Meet a hard time limit. The prefork pool has called `failed` with it just before, gevent's has not."""
     if request.ended is End.SETTLED:
+        request.hear(celery)
         return
 
     exc, tell = TimeLimitExceeded(timeout), partial(tell_of_timeout, request, timeout, celery)
@@ -203,7 +205,7 @@ def crashed(request: Any, crashes: int) -> Tell:
         crashes: how many workers died with it.
     """
     exc = WorkerLostError("the whole worker died while it ran the task: the message came back")
-    return _crashed(request, exc, crashes, partial(Request.on_failure, request))
+    return _crashed(request, exc, crashes, request.fail_as_celery)
 
 
 def has_succeeded(request: Any) -> bool:

@@ -27,7 +27,10 @@ class Original(NamedTuple):
 
 
 def original_of(request: Any) -> Original | None:
-    """The original message of a running task's request; `None` in eager mode or under a foreign request class."""
+    """The original message of a running task's request.
+
+    `None` in eager mode, and where a task class has a Strategy of its own that makes requests which are not ours.
+    """
     properties = request.properties
     found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
     return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None

@@ -128,7 +128,7 @@ def _publish_with_signals(
 
 
 def _publish_celery_way(task: Any, request: Any, header: Header, delay: float) -> None:
-    # A task class with a Request of its own (the original bytes are not at hand), or a message of protocol 1.
+    # A message of protocol 1, or a task class with a Strategy of its own that goes past our request.
     headers = dict(request.headers or {})
     write_header(headers, header)
     signature = task.signature_from_request(

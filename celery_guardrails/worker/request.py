@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker import state
@@ -28,9 +28,37 @@ __all__ = ["ORIGINAL", "GuardedRequest", "Original", "original_of"]
 logger = logging.getLogger("celery_guardrails.worker")
 
 
-class GuardedRequest(Request):  # type: ignore[misc]
-    """Celery's request, with the original message for the child, which leaves no end of a task unseen."""
+class _CelerysPart(Request):  # type: ignore[misc]
+    """What Celery itself does at an end: left out where it is done already, or is not to be done.
 
+    It is the base of ours, and stands below the request class of an application's own, which sees the end in any case.
+    """
+
+    silent: bool = False
+
+    def on_failure(self, *args: Any, **options: Any) -> None:
+        if not self.silent:
+            super().on_failure(*args, **options)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not self.silent:
+            super().on_timeout(soft, timeout)
+
+    def on_retry(self, exc_info: Any) -> None:
+        if not self.silent:
+            super().on_retry(exc_info)
+
+
+class GuardedRequest(_CelerysPart):
+    """Celery's request, with the original message for the child, which leaves no end of a task unseen.
+
+    A task class with a request class of its own gets this one mixed over that one (`request_class.py`).
+    """
+
+    below: ClassVar[tuple[type, ...]] = (_CelerysPart,)
+    """What stands below an application's own request class."""
+    is_mixed: ClassVar[bool] = False
+    """Whether an application's own request class is below this one."""
     ended: End | None = None
     """What main has made of an end that it saw itself."""
     begin: Callable[[], bool] | None = None
@@ -73,6 +101,30 @@ class GuardedRequest(Request):  # type: ignore[misc]
             celery()
         else:
             ending.timed_out(self, timeout, celery)
+
+    def fail_as_celery(self, exc_info: Any) -> None:
+        """What Celery, and an application's own request class, do at a failure."""
+        super().on_failure(exc_info)
+
+    def hear(self, call: Callable[[], Any]) -> None:
+        """Have an application's own request class see an end, without Celery's part; what it raises is logged.
+
+        Args:
+            call: Celery's method for that end, such as goes there.
+        """
+        if not self.is_mixed:
+            return
+        self.silent = True
+        try:
+            call()
+        except Exception:
+            logger.warning("the request class of %s failed on its end", self.name, exc_info=True)
+        finally:
+            self.silent = False
+
+    def hear_retry(self, exc_info: Any) -> None:
+        """Have an application's own request class see a retry that the main process has published."""
+        self.hear(partial(super().on_retry, exc_info))
 
     def maybe_expire(self) -> Any:
         """Called by Celery, which puts the id of what has expired among those that were revoked."""

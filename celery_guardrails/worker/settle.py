@@ -31,6 +31,7 @@ from celery_guardrails.worker.duplicate import Life
 from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry
 from celery_guardrails.worker.run import FailedRun
+from celery_guardrails.worker.trace import RetryInfo
 
 __all__ = [
     "End",
@@ -198,6 +199,7 @@ def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:
         request.send_event("task-retried", exception=safe_repr(exc), traceback="")
         task.on_retry(exc, request.id, request.args, request.kwargs, None)
         signals.task_retry.send(sender=task, request=run.request, reason=retry, einfo=None)
+    request.hear_retry(RetryInfo(retry, ""))
 
 
 def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:

@@ -24,6 +24,7 @@ from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, 
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.manual import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
+from celery_guardrails.worker.request_class import OURS, RequestClass, install_request
 from celery_guardrails.worker.run import STARTED
 
 __all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
@@ -42,7 +43,7 @@ class GuardMixin:
     policy: ClassVar[Policy | None] = None
     """What the class declares. Fields that it leaves out come from its base classes, then from the settings."""
 
-    Request = "celery_guardrails.worker.request:GuardedRequest"
+    Request = RequestClass(OURS)
 
     _guardrails_guarded = True
     _guardrails_own_acks_late: ClassVar[bool | None]
@@ -66,6 +67,7 @@ class GuardMixin:
         super().on_bound(app)  # type: ignore[misc]
         Guardrails.of(app)
         install_call(cls)
+        install_request(cls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
@@ -197,10 +199,9 @@ def adopt(task: Task, pattern: str) -> None:
     attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_guardrails_adopted": pattern}
     if not isinstance(getattr(cls, "policy", None), (Policy, type(None))):
         attributes["policy"] = cls.policy  # the library means something else by that name
-    if cls.Request != Task.Request:
-        attributes["Request"] = cls.Request
     guarded = type(cls.__name__, (GuardMixin, cls), attributes)
     install_call(guarded)
+    install_request(guarded)
     task.__class__ = guarded
     if hasattr(task, "_orig_run") and Guardrails.of(task.app).settings.enabled:
         task.run = task._orig_run
