@@ -14,12 +14,15 @@ from enum import Enum
 from typing import Any
 
 __all__ = [
+    "UNNAMED_APP",
     "ConfigurationError",
+    "DeadLetterAmbiguous",
     "DeadLetterError",
     "DeadLetterNotFound",
     "Fault",
     "GuardrailsError",
     "InvalidTransition",
+    "NoArchive",
     "PermanentError",
     "PublishError",
     "QueryError",
@@ -36,6 +39,10 @@ __all__ = [
     "Unlistable",
     "nearest",
 ]
+
+
+UNNAMED_APP = "PROJ"
+"""Stands for the application in the commands shown, `celery -A PROJ ...`, where its name is not known."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -128,15 +135,23 @@ class Unlistable(GuardrailsError):
 
 
 class StoreError(GuardrailsError):
-    """The archive cannot be opened, read or written. `.url` never holds a password."""
+    """The archive cannot be opened, read or written. `.url` never holds a password.
 
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(url, reason)
+    `.away` says that the database does not answer now, or is locked: trying again helps.
+    """
+
+    def __init__(self, url: str, reason: str, away: bool = False) -> None:
+        super().__init__(url, reason, away)
         self.url = url
         self.reason = reason
+        self.away = away
 
     def __str__(self) -> str:
         return f"archive {self.url}: {self.reason}"
+
+
+class NoArchive(StoreError):
+    """Nobody has made the archive yet: its first guardian does."""
 
 
 class SchemaMismatch(StoreError):
@@ -174,6 +189,23 @@ class DeadLetterNotFound(DeadLetterError):
 
     def __init__(self, dead_letter_id: str, problem: str = "not found") -> None:
         super().__init__(dead_letter_id, problem)
+
+
+class DeadLetterAmbiguous(DeadLetterNotFound):
+    """Several dead letters are meant: they have this task id, or their ids begin so.
+
+    Args:
+        dead_letter_id: what was written.
+        choices: the ids of at most so many of them as are worth naming.
+        of_one_task_id: whether they all have exactly this task id.
+    """
+
+    def __init__(self, dead_letter_id: str, choices: Sequence[str], of_one_task_id: bool = False) -> None:
+        why = "is the task id of several" if of_one_task_id else "several begin so"
+        super().__init__(dead_letter_id, f"{why}, write which: {', '.join(choices)}")
+        self.choices = tuple(choices)
+        self.of_one_task_id = of_one_task_id
+        self.args = (dead_letter_id, self.choices, of_one_task_id)
 
 
 class InvalidTransition(DeadLetterError):

@@ -171,7 +171,14 @@ def put_back(scene: Scene) -> None:
     """Repair, requeue with a reason, and wait until the archive says that all have recovered."""
     scene.timeline.command(scene.world.set_mail_mode(OK))
     scene.guardrails(
-        "dlq", "requeue", f"task:shop.{EMAIL} state:dead", "--reason", "provider repaired", "--wait", RECOVER_WITHIN
+        "dlq",
+        "requeue",
+        f"task:shop.{EMAIL} state:dead",
+        "--reason",
+        "provider repaired",
+        "--wait",
+        RECOVER_WITHIN,
+        "--yes",
     )
     letters = scene.guardrails_json("dlq", "list")
     recovered = [letter for letter in letters if letter["state"] == "recovered"]

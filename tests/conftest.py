@@ -19,6 +19,7 @@ from hypothesis import settings
 from tests.harness import Harness
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer, Server, ServerMissing
+from tests.servers_postgres import PostgreSQLServer
 
 # no test depends on how fast the machine is
 settings.register_profile("guardrails", deadline=None)
@@ -65,6 +66,12 @@ def redis_server() -> Iterator[RedisServer]:
 def rabbitmq_server() -> Iterator[RabbitMQServer]:
     """A private RabbitMQ. A test that stops, kills or pauses it need not bring it back for `broker`'s next user."""
     yield from run_server(RabbitMQServer)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A private PostgreSQL."""
+    yield from run_server(PostgreSQLServer)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -18,6 +18,7 @@ from celery_guardrails.alerts.group import AlertGroup, ErrorCount, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
+from celery_guardrails.errors import UNNAMED_APP
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
@@ -51,7 +52,7 @@ class Style:
         quiet: the quiet time, for the words of a resolved alert.
     """
 
-    app: str = "PROJ"
+    app: str = UNNAMED_APP
     console_url: str | None = None
     quiet: timedelta = timedelta(minutes=15)
 

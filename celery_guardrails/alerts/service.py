@@ -24,6 +24,7 @@ from celery_guardrails.alerts.render import Style
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Sink
+from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import AlertSettings
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.alert import GroupRow
@@ -86,7 +87,7 @@ class AlertService:
         *,
         fallback_channel: str | None = None,
         lease: PosterLease | None = None,
-        app: str = "PROJ",
+        app: str = UNNAMED_APP,
     ) -> None:
         self._store = store
         self._rules = Rules.from_settings(settings, can_edit=sink.can_edit)

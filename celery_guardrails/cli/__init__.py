@@ -21,19 +21,31 @@ __all__ = ["guardian", "guardrails"]
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--once", is_flag=True, help="Archive and alert on what is waiting now, then exit.")
-@click.option("--json", "as_json", is_flag=True, help="With --once: print the outcome as one JSON object.")
+@click.option("--check", is_flag=True, help="Only say whether some guardian is alive: exit code 0 if so, else 1.")
+@click.option("--json", "as_json", is_flag=True, help="With --once or --check: print the outcome as one JSON object.")
 @click.option("-l", "--loglevel", metavar="LEVEL", default=None, help="Default INFO, with --once WARNING.")
 @click.option("-f", "--logfile", metavar="PATH", default=None, help="Default: standard error.")
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
 def guardian(
-    ctx: click.Context, once: bool, as_json: bool, loglevel: str | None, logfile: str | None, **_preload: Any
+    ctx: click.Context,
+    once: bool,
+    check: bool,
+    as_json: bool,
+    loglevel: str | None,
+    logfile: str | None,
+    **_preload: Any,
 ) -> None:
     """Archive dead letters, post alerts, confirm recoveries: runs until SIGTERM."""
-    from celery_guardrails.cli.guardian import command
+    from celery_guardrails.cli.guardian import command, probe
 
-    if as_json and not once:
-        raise click.UsageError("--json needs --once: the daemon reports in its log.", ctx)
+    if once and check:
+        raise click.UsageError("--once or --check, and not both.", ctx)
+    if as_json and not (once or check):
+        raise click.UsageError("--json needs --once or --check: the daemon reports in its log.", ctx)
+    if check:
+        probe(ctx, as_json=as_json)
+        return
     command(ctx, once=once, as_json=as_json, loglevel=loglevel, logfile=logfile)
 
 

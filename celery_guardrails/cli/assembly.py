@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,11 @@ from celery_guardrails.transport.spool import Spool
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.service import BrokerServices
 
-__all__ = ["Assembly", "alerts_go_to", "assembled", "dead_letter_queues"]
+__all__ = ["Assembly", "alerts_go_to", "assembled", "await_archive", "dead_letter_queues", "open_archive"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 DRAIN = timedelta(seconds=30)
 """How long `--once` waits for a slow sink; what is left stays in the archive for the next guardian."""
 
@@ -110,22 +112,66 @@ def alerts_go_to(settings: Settings) -> str:
     return "the log, because no Slack is set"
 
 
+def open_archive(project: Project) -> Store:
+    """The archive, ready to be written; a database without tables of ours gets them.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened.
+    """
+    if faults := project.guardrails.faults():
+        raise ConfigurationError(faults)
+    store = open_store(project.settings.store.url, app=project.name)
+    try:
+        return store.ready()
+    except StoreError:
+        store.close()
+        raise
+
+
+def await_archive(project: Project, stop: threading.Event) -> Store | None:
+    """The archive, once its database answers, which is waited for as long as it takes.
+
+    Returns:
+        `None` when `stop` was set before that.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened, and waiting would not help.
+    """
+    pause, told = _FIRST_PAUSE, False
+    while True:
+        try:
+            store = open_archive(project)
+        except StoreError as exc:
+            if not exc.away:
+                raise
+            if not told:
+                logger.warning("%s; dead letters stay in their queue, and it is tried until it answers", exc)
+            told = True
+        else:
+            if told:
+                logger.warning("archive %s: it answers", store.url)
+            return store
+        if stop.wait(pause):
+            return None
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
 @contextmanager
-def assembled(project: Project, *, once: bool = False) -> Iterator[Assembly]:
+def assembled(project: Project, store: Store | None = None, *, once: bool = False) -> Iterator[Assembly]:
     """A guardian for this project, whose lease and heartbeat are given back at the end.
 
     Args:
         project: the application.
+        store: the archive, ready, which is closed at the end; `None`: it is opened here.
         once: leave its alert service out of its services: `Assembly.once` runs that itself, to the end.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
         StoreError: the archive cannot be opened; nothing is consumed then.
     """
-    guardrails = project.guardrails
-    if faults := guardrails.faults():
-        raise ConfigurationError(faults)
-    store = open_store(guardrails.settings.store.url).ready()
+    store = store or open_archive(project)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     assembly = _assemble(project, store, owner, once)
     try:

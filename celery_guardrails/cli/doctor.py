@@ -50,14 +50,16 @@ class Row:
 @click.option(
     "--timeout", metavar="DURATION", default="60s", show_default=True, help="How long the self-test may take."
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
 @click.option("--alert", is_flag=True, help="With --self-test: also send a test alert to where alerts go.")
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, self_test: bool, timeout: str, alert: bool, as_json: bool) -> None:
+def doctor(ctx: click.Context, self_test: bool, timeout: str, strict: bool, alert: bool, as_json: bool) -> None:
     """Check broker, dead-letter queue, archive, guardian and alerts, and name the pitfalls of this set-up.
 
     --self-test uses the real broker, dead-letter queue and archive, with a queue and a worker of its own, and nobody
-    is alerted. Exit code 1 when there is a fault; warnings alone leave it at 0.
+    is alerted. Exit code 1 when there is a fault; warnings alone leave it at 0, except with
+    --strict.
     """
     if alert and not self_test:
         raise click.UsageError("--alert needs --self-test.", ctx)
@@ -72,7 +74,8 @@ def doctor(ctx: click.Context, self_test: bool, timeout: str, alert: bool, as_js
         emit_json([_as_json(row) for row in rows])
     else:
         note(_summary(rows))
-    if any(row.finding.level is Level.FAULT for row in rows):
+    failing = {Level.FAULT, Level.WARNING} if strict else {Level.FAULT}
+    if any(row.finding.level in failing for row in rows):
         ctx.exit(1)
 
 

@@ -51,7 +51,8 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         """
         if worker.pool_cls.__module__.endswith(("gevent", "eventlet")):
             raise ImproperlyConfigured(
-                "--guardian does not work with the gevent and eventlet pools: run `celery guardian` as its own process"
+                "--guardian does not work with the gevent and eventlet pools: run a guardian as its own process, "
+                f"celery -A {_project_name()} guardian"
             )
         process = _Process(worker.app, _project_name())
         process.start()
@@ -133,7 +134,8 @@ class _Process(Process):  # type: ignore[misc]
 def _project_name() -> str:
     import click
 
-    from celery_guardrails.cli.project import PLACEHOLDER, project_of
+    from celery_guardrails.cli.project import project_of
+    from celery_guardrails.errors import UNNAMED_APP
 
     context = click.get_current_context(silent=True)
-    return project_of(context).name if context is not None and context.obj is not None else PLACEHOLDER
+    return project_of(context).name if context is not None and context.obj is not None else UNNAMED_APP

@@ -16,17 +16,21 @@ from typing import Any
 
 import click
 
+from celery_guardrails import clock
 from celery_guardrails.alerts.service import Report as AlertReport
 from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.assembly import Assembly, alerts_go_to, assembled
-from celery_guardrails.cli.output import emit_json, progress
+from celery_guardrails.cli.assembly import Assembly, alerts_go_to, assembled, await_archive
+from celery_guardrails.cli.output import ago, emit_json, note, progress
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import unarchived
 from celery_guardrails.errors import GuardrailsError, StoreError
 from celery_guardrails.guardian.guardian import OnceReport
+from celery_guardrails.store import lease
+from celery_guardrails.store.engine import open_store
+from celery_guardrails.store.lease import GuardianSeen
 from celery_guardrails.transport.consumer import ConsumerLost
 
-__all__ = ["command", "serve", "stopped_by_signals"]
+__all__ = ["command", "probe", "serve", "stopped_by_signals"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
 
@@ -49,18 +53,49 @@ def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | No
         raise click.ClickException(str(exc)) from exc
 
 
+def probe(ctx: click.Context, *, as_json: bool) -> None:
+    """Say whether some guardian is alive: one query on the archive, which is neither made nor migrated."""
+    project = project_of(ctx)
+    try:
+        store = open_store(project.settings.store.url, create=False, verify=False, app=project.name)
+        try:
+            with store.read() as conn:
+                seen = lease.guardians(conn)
+        finally:
+            store.close()
+    except GuardrailsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    now = clock.now()
+    alive = [each for each in seen if each.seen_at >= now - lease.ALIVE]
+    last = f", the last was seen {ago(seen[0].seen_at, now)}" if seen else ""
+    if as_json:
+        emit_json({"alive": [_seen_as_json(each) for each in alive], "last_seen_at": seen[0].seen_at if seen else None})
+    elif alive:
+        where = ", ".join(f"{each.host} (process {each.pid})" for each in alive)
+        click.echo(f"{count_of(len(alive), 'guardian')} alive{last}: {where}")
+    else:
+        note(f"No guardian is alive{last}: celery -A {project.name} guardian")
+    ctx.exit(0 if alive else 1)
+
+
+def _seen_as_json(guardian: GuardianSeen) -> dict[str, Any]:
+    return {"host": guardian.host, "pid": guardian.pid, "seen_at": guardian.seen_at}
+
+
 def serve(project: Project, stop: threading.Event) -> None:
-    """Run the guardian until `stop` is set; a batch under way is finished.
+    """Run the guardian until `stop` is set; a batch under way is finished. An archive that is away is waited for.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
-        StoreError: the archive cannot be opened.
+        StoreError: the archive cannot be opened, and waiting would not help.
     """
-    with assembled(project) as assembly:
-        for line in assembly.introduction():
-            logger.info(line)
-        logger.info("guardian started, process %d", os.getpid())
-        assembly.guardian.run(stop)
+    store = await_archive(project, stop)
+    if store is not None:
+        with assembled(project, store) as assembly:
+            for line in assembly.introduction():
+                logger.info(line)
+            logger.info("guardian started, process %d", os.getpid())
+            assembly.guardian.run(stop)
     logger.info("guardian stopped")
 
 

@@ -18,7 +18,8 @@ def migrate(ctx: click.Context) -> None:
     from celery_guardrails.store.engine import open_store
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    store = open_store(project_of(ctx).settings.store.url)
+    project = project_of(ctx)
+    store = open_store(project.settings.store.url, app=project.name)
     try:
         store.migrate()
     finally:

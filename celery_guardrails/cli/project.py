@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery import Celery
 
+from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import Settings
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.worker.install import Guardrails
@@ -19,10 +20,7 @@ from celery_guardrails.worker.install import Guardrails
 if TYPE_CHECKING:
     from celery_guardrails.store.engine import Store
 
-__all__ = ["PLACEHOLDER", "Project", "project_of"]
-
-PLACEHOLDER = "PROJ"
-"""Stands for the application in the commands shown, where its name is not known."""
+__all__ = ["Project", "project_of"]
 
 
 class Project:
@@ -33,7 +31,7 @@ class Project:
         name: what was written after `celery -A`, for the commands that are shown.
     """
 
-    def __init__(self, app: Celery, name: str = PLACEHOLDER) -> None:
+    def __init__(self, app: Celery, name: str = UNNAMED_APP) -> None:
         self.app = app
         self.name = name
 
@@ -67,7 +65,7 @@ class Project:
         """
         from celery_guardrails.store.engine import open_store
 
-        return open_store(self.settings.store.url, create=False).ready()
+        return open_store(self.settings.store.url, create=False, app=self.name).ready()
 
     def close(self) -> None:
         """Close what this command opened: the archive, and the connections on which it published."""
@@ -95,6 +93,6 @@ def project_of(ctx: click.Context) -> Project:
     if given is None:
         raise click.UsageError("Name the application: celery -A PROJ guardrails ...", ctx)
     named = given if isinstance(given, str) else os.environ.get("CELERY_APP", "")
-    project = Project(ctx.obj.app, named or PLACEHOLDER)
+    project = Project(ctx.obj.app, named or UNNAMED_APP)
     ctx.call_on_close(project.close)
     return project

@@ -76,6 +76,7 @@ class Guardian:
         self._patience = {service.name: Patience() for service in services}
         self._in_hand: list[Delivery] = []
         self._archive_away = False
+        self._away: set[str] = set()
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
         self.troubles = 0
@@ -141,12 +142,15 @@ class Guardian:
             self._batch()
         except ConsumerLost as exc:
             self._in_hand = []  # it comes again
-            self._stumble("the broker is away, trying again in %.0f s: %s", self._pause, exc)
+            self._stumble("the broker", f"the broker is away: {exc}")
         except StoreError as exc:
             self._archive_away = True
-            self._stumble("%s; dead letters stay unacknowledged, trying again in %.0f s", exc, self._pause)
+            self._stumble("the archive", f"{exc}; dead letters stay unacknowledged")
         else:
             self._pause = _FIRST_PAUSE
+            if self._away:
+                logger.warning("%s answers again", " and ".join(sorted(self._away)))
+                self._away.clear()
 
     def _batch(self) -> None:
         if not self._in_hand:
@@ -157,11 +161,14 @@ class Guardian:
             self._settle(self._in_hand)
         self._in_hand, self._archive_away = [], False
 
-    def _stumble(self, words: str, *details: object) -> None:
+    def _stumble(self, what: str, words: str) -> None:
+        """Leave it alone for a while; said once, however often it is tried until it answers."""
         self.troubles += 1
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        logger.warning(words, *details)
+        if what not in self._away:
+            logger.warning("%s; it is tried until it answers", words)
+        self._away.add(what)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
         if self._in_hand:

@@ -76,10 +76,11 @@ class RequeueFinishing:
 
 
 class Heartbeat:
-    """Writes every 10 seconds that this guardian is alive."""
+    """Writes every 5 seconds that this guardian is alive."""
 
     name = "heartbeat"
-    every = timedelta(seconds=10)
+    # six of them fit into `lease.ALIVE`: one slow call of a sink or a broker does not make the guardian look dead
+    every = timedelta(seconds=5)
 
     def __init__(self, store: Store, guardian_id: str, started_at: datetime) -> None:
         self._store = store

@@ -13,7 +13,7 @@ from celery_guardrails.store.engine import Store
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import ArchivedLetter, Death, Group, Keyset, LetterSummary, Page, Stats
 
-__all__ = ["count", "deaths", "each", "get", "groups", "search", "stats"]
+__all__ = ["count", "deaths", "each", "get", "groups", "require_kept", "search", "stats"]
 
 _ALL = Query()
 
@@ -61,6 +61,30 @@ def count(store: Store, query: Query = _ALL) -> int:
     """How many dead letters a query means."""
     with store.read() as conn:
         return letters.count(conn, query)
+
+
+def require_kept(store: Store, query: Query) -> None:
+    """See that the arguments that a query looks at can be looked at.
+
+    Raises:
+        QueryError: letters are meant, and none of them keeps an argument of such a name in clear.
+    """
+    names = query.argument_names()
+    if not names:
+        return
+    with store.read() as conn:
+        meant = query.without_arguments()
+        kept = letters.kept_names(conn, meant)
+        missing = next((name for name in names if name not in kept), None)
+        if missing is None or not letters.count(conn, meant):
+            return
+    others = f"they keep {', '.join(kept)}" if kept else "they keep no argument"
+    raise QueryError(
+        f"arg.{missing}",
+        f"none of the dead letters meant keeps {missing}: {others}; a policy's correlate or affected_by names what is "
+        "kept, from the next dead letter on",
+        nearest(f"arg.{missing}", [f"arg.{name}" for name in kept]),
+    )
 
 
 def groups(store: Store, query: Query = _ALL, by: str = "fingerprint", limit: int = 100) -> list[Group]:

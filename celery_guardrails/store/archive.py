@@ -18,7 +18,7 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 
-__all__ = ["LARGEST", "archive", "key_of"]
+__all__ = ["LARGEST", "archive", "cut", "key_of"]
 
 # A PostgreSQL index entry holds at most 2,704 bytes, a character takes up to 4
 _INDEXED = 400
@@ -77,7 +77,7 @@ def _insert(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> s
 def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
     rows = []
     for key, letter in letters.items():
-        named = {_cut(name): _cut(value) for name, value in {**letter.affected, **letter.correlation}.items()}
+        named = {cut(name): cut(value) for name, value in {**letter.affected, **letter.correlation}.items()}
         rows += [{"letter_id": key, "name": name, "value": value} for name, value in named.items()]
     if rows:
         conn.execute(letter_argument.insert(), rows)
@@ -138,14 +138,14 @@ def _latest(letter: Letter) -> dict[str, Any]:
     return {
         "reason": letter.reason.value,
         "category": letter.failure.category.value,
-        "error": _cut(letter.failure.type),
-        "message": _cut(letter.failure.message or letter.explanation, _MESSAGE),
-        "fingerprint": _cut(letter.failure.fingerprint),
+        "error": cut(letter.failure.type),
+        "message": cut(letter.failure.message or letter.explanation, _MESSAGE),
+        "fingerprint": cut(letter.failure.fingerprint),
         "generation": _small(letter.generation),
-        "worker": _cut(letter.worker),
-        "queue": _cut(letter.queue),
+        "worker": cut(letter.worker),
+        "queue": cut(letter.queue),
         "owner": _cut_or_none(letter.owner),
-        "severity": _cut(letter.severity),
+        "severity": cut(letter.severity),
         "version": _cut_or_none(letter.version),
         "died_at": _aware(letter.died_at),
         "attempts": _small(letter.attempts[-1].number) if letter.attempts else 0,
@@ -156,13 +156,13 @@ def _latest(letter: Letter) -> dict[str, Any]:
 def _row(key: str, letter: Letter, now: datetime) -> dict[str, Any]:
     return {
         "id": key,
-        "task": _cut(letter.task),
-        "task_id": _cut(letter.task_id),
+        "task": cut(letter.task),
+        "task_id": cut(letter.task_id),
         "root_id": _cut_or_none(letter.root_id),
         "parent_id": _cut_or_none(letter.parent_id),
         "group_id": _cut_or_none(letter.group_id),
         "state": State.DEAD.value,
-        "environment": _cut(letter.environment),
+        "environment": cut(letter.environment),
         "published_at": _aware(letter.published_at) if letter.published_at else None,
         "first_failed_at": _aware(letter.first_failed_at),
         "archived_at": now,
@@ -190,12 +190,13 @@ def _clean(value: str) -> str:
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _cut(value: str, limit: int = _INDEXED) -> str:
+def cut(value: str, limit: int = _INDEXED) -> str:
+    """Text as the archive's columns hold it."""
     return _clean(value[:limit])
 
 
 def _cut_or_none(value: str | None) -> str | None:
-    return None if value is None else _cut(value)
+    return None if value is None else cut(value)
 
 
 def _small(number: int) -> int:

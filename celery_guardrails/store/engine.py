@@ -19,19 +19,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from celery_guardrails.errors import SchemaMismatch, StoreError
+from celery_guardrails.errors import UNNAMED_APP, NoArchive, SchemaMismatch, StoreError
 
-__all__ = ["MIGRATE_COMMAND", "NO_ARCHIVE", "SchemaState", "Store", "open_store", "sqlite_file"]
-
-MIGRATE_COMMAND = "celery -A proj guardrails migrate"
-"""What a person runs to bring a PostgreSQL archive up to date."""
-
-NO_ARCHIVE = "no archive yet: start a guardian (celery -A proj guardian)"
-"""The reason of a `StoreError` where nobody has made the archive yet."""
+__all__ = ["SchemaState", "Store", "open_store", "sqlite_file"]
 
 VERSION_TABLE = "guardrails_schema"
 BUSY_TIMEOUT = 5.0
@@ -40,6 +34,7 @@ BUSY_TIMEOUT = 5.0
 _MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
 _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
 _WRITE = "guardrails_write"
+_REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
 
@@ -60,11 +55,13 @@ class Store:
 
     Args:
         engine: made by `open_store`.
+        app: what to write after `celery -A` in the commands that errors show.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, app: str = UNNAMED_APP) -> None:
         self.engine = engine
         self.url = _shown(engine.url)
+        self.app = app
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -92,14 +89,15 @@ class Store:
         """How the archive's schema stands to this version's; nothing is changed.
 
         Raises:
-            SchemaMismatch: it is newer than this version, or it is a PostgreSQL archive whose schema is older.
+            SchemaMismatch: it is newer than this version, or it is a PostgreSQL archive that holds data in an older
+                schema: other guardians may still write into it, so a person decides when it is migrated.
             StoreError: the database cannot be read.
         """
         with self.read() as conn:
             state = self.state(conn)
-        if state is not SchemaState.CURRENT and self.engine.dialect.name != "sqlite":
-            found = "has no tables yet" if state is SchemaState.EMPTY else "is older than this version"
-            raise SchemaMismatch(self.url, f"the schema {found}, run: {MIGRATE_COMMAND}")
+            if state is SchemaState.OLDER and self.engine.dialect.name != "sqlite" and _holds_data(conn):
+                command = f"celery -A {self.app} guardrails migrate"
+                raise SchemaMismatch(self.url, f"the schema is older than this version, run: {command}")
         return state
 
     def migrate(self) -> None:
@@ -118,7 +116,9 @@ class Store:
                 command.upgrade(config, "head")
 
     def ready(self) -> Store:
-        """This store, once its schema is this version's: an older SQLite archive is migrated by itself.
+        """This store, once its schema is this version's.
+
+        A database without tables of ours, and an older archive on SQLite or without data, are migrated by itself.
 
         Raises:
             SchemaMismatch: as `check`.
@@ -154,19 +154,22 @@ class Store:
             with self.engine.connect().execution_options(**{_WRITE: write}) as conn, conn.begin():
                 yield conn
         except SQLAlchemyError as exc:
-            raise StoreError(self.url, _reason(exc)) from exc
+            raise StoreError(self.url, _reason(exc), away=_is_away(exc)) from exc
 
 
-def open_store(url: str, *, create: bool = True) -> Store:
+def open_store(url: str, *, create: bool = True, verify: bool = True, app: str = UNNAMED_APP) -> Store:
     """Open the archive.
 
     Args:
         url: `sqlite:///path/to/file.db`, `sqlite://` (in memory, for tests) or `postgresql://user:password@host/name`.
         create: `False` for those who only read: an archive that does not exist yet is an error, and stays so.
+        verify: `False` leaves it to the first statement to find out that there are no tables; of use with
+            `create=False`, where a single statement is all that is wanted.
+        app: what to write after `celery -A` in the commands that errors show.
 
     Raises:
-        StoreError: the url is none, its driver is not installed, the file's folder is missing, or, with
-            `create=False`, there is no archive yet.
+        NoArchive: with `create=False`, there is no archive yet.
+        StoreError: the url is none, its driver is not installed, or the file's folder is missing.
     """
     try:
         parsed = make_url(url)
@@ -174,12 +177,12 @@ def open_store(url: str, *, create: bool = True) -> Store:
         raise StoreError("?", "the url is none: write sqlite:///file.db or postgresql://user@host/name") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        store = _sqlite(parsed, create)
+        store = _sqlite(parsed, create, app)
     elif backend in {"postgresql", "postgres"}:
-        store = _postgresql(parsed)
+        store = _postgresql(parsed, app)
     else:
         raise StoreError(_shown(parsed), f"{backend} is not supported: use sqlite or postgresql")
-    if not create:
+    if not create and verify:
         _require_archive(store)
     return store
 
@@ -197,13 +200,17 @@ def _require_archive(store: Store) -> None:
     try:
         with store.read() as conn:
             if store.state(conn) is SchemaState.EMPTY:
-                raise StoreError(store.url, NO_ARCHIVE)
+                raise _no_archive(store.url, store.app)
     except StoreError:
         store.close()
         raise
 
 
-def _sqlite(url: URL, create: bool) -> Store:
+def _no_archive(url: str, app: str) -> NoArchive:
+    return NoArchive(url, f"no archive yet: start a guardian (celery -A {app} guardian)")
+
+
+def _sqlite(url: URL, create: bool, app: str) -> Store:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreError(_shown(url), f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is the oldest that works")
     args: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
@@ -214,14 +221,14 @@ def _sqlite(url: URL, create: bool) -> Store:
         if not path.parent.is_dir():
             raise StoreError(_shown(url), f"the folder {path.parent} does not exist")
         if not create and not path.exists():
-            raise StoreError(_shown(url), NO_ARCHIVE)
+            raise _no_archive(_shown(url), app)
     engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, **args)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return Store(engine)
+    return Store(engine, app)
 
 
-def _postgresql(url: URL) -> Store:
+def _postgresql(url: URL, app: str) -> Store:
     url = url.set(drivername="postgresql+psycopg")
     connect_args = {} if "connect_timeout" in url.query else {"connect_timeout": int(BUSY_TIMEOUT)}
     try:
@@ -230,7 +237,7 @@ def _postgresql(url: URL) -> Store:
         )
     except ImportError:
         raise StoreError(_shown(url), "psycopg is missing: pip install 'celery-guardrails[postgres]'") from None
-    return Store(engine)
+    return Store(engine, app)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
@@ -269,6 +276,24 @@ def _alembic() -> Config:
     config.set_main_option("script_location", "celery_guardrails.store:migrations")
     config.set_main_option("path_separator", "os")
     return config
+
+
+def _holds_data(conn: Connection) -> bool:
+    """Whether an archive of an older schema holds anything: a letter, or an entry of the audit trail."""
+    tables = set(inspect(conn).get_table_names())
+    kept = (name for name in ("guardrails_dead_letter", "guardrails_audit") if name in tables)
+    return any(conn.execute(text(f"SELECT 1 FROM {name} LIMIT 1")).first() for name in kept)
+
+
+def _is_away(exc: SQLAlchemyError) -> bool:
+    """Whether the database does not answer now, or is locked, and nobody has to correct anything."""
+    if not isinstance(exc, DBAPIError) or not isinstance(exc, OperationalError | InterfaceError):
+        return False
+    words = str(exc.orig)
+    if isinstance(exc.orig, sqlite3.Error):
+        return "locked" in words
+    # libpq gives no SQLSTATE for what it is refused when it connects
+    return not any(refusal in words for refusal in _REFUSALS)
 
 
 def _shown(url: URL) -> str:

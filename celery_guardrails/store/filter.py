@@ -33,6 +33,7 @@ _COLUMNS = {
     "environment": dead_letter.c.environment,
     "release": dead_letter.c.version,
     "id": dead_letter.c.id,
+    "task_id": dead_letter.c.task_id,
 }
 FIELDS = (*_COLUMNS, *INSTANT_FIELDS, "text")
 """Every field but the arguments', which are `arg.NAME`."""
@@ -61,6 +62,15 @@ class Query:
     """All of these must hold; no term at all means every dead letter."""
 
     terms: tuple[Term, ...] = ()
+
+    def argument_names(self) -> list[str]:
+        """The names of the arguments that it looks at."""
+        fields = dict.fromkeys(term.field for term in self.terms if term.field.startswith(ARGUMENT_PREFIX))
+        return [field.removeprefix(ARGUMENT_PREFIX) for field in fields]
+
+    def without_arguments(self) -> Query:
+        """This query without its terms about arguments."""
+        return Query(tuple(term for term in self.terms if not term.field.startswith(ARGUMENT_PREFIX)))
 
     def with_term(self, field: str, value: str | datetime | State, *, glob: bool = False) -> Query:
         """This query, narrowed by one more term."""

@@ -15,7 +15,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails.store.table import guardian, lease
 
-__all__ = ["GuardianSeen", "Lease", "acquire", "forget", "guardians", "heartbeat", "holds", "release", "renew"]
+__all__ = ["ALIVE", "GuardianSeen", "Lease", "acquire", "forget", "guardians", "heartbeat", "holds", "release", "renew"]
+
+ALIVE = timedelta(seconds=30)
+"""A guardian that was seen within this time counts as alive: six of its heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, tuple_
 
-from celery_guardrails.errors import DeadLetterNotFound
+from celery_guardrails.errors import DeadLetterAmbiguous, DeadLetterNotFound
 from celery_guardrails.letters.codec import decode
-from celery_guardrails.store.archive import archive, key_of
+from celery_guardrails.store.archive import archive, cut, key_of
 from celery_guardrails.store.filter import Query, condition
 from celery_guardrails.store.record import (
     Archivable,
@@ -29,7 +29,7 @@ from celery_guardrails.store.record import (
     State,
     Stats,
 )
-from celery_guardrails.store.table import dead_letter, death
+from celery_guardrails.store.table import dead_letter, death, letter_argument
 from celery_guardrails.store.transition import confirm_recovered
 
 __all__ = [
@@ -52,11 +52,14 @@ __all__ = [
     "deaths",
     "get",
     "groups",
+    "kept_names",
     "search",
     "stats",
 ]
 
 _ALL = Query()
+_CHOICES = 5
+"""At most so many ids are named where several are meant."""
 _COLUMNS = [dead_letter.c[field.name] for field in fields(LetterSummary)]
 
 GROUPINGS = {
@@ -75,26 +78,44 @@ def get(conn: Connection, letter_id: str) -> ArchivedLetter:
 
     Args:
         conn: a transaction.
-        letter_id: its id, or the beginning of it where no other id begins so.
+        letter_id: its id, or Celery's id of its task, or the beginning of either where no other one begins so.
 
     Raises:
-        DeadLetterNotFound: no id begins so, or several do.
+        DeadLetterNotFound: no id begins so.
+        DeadLetterAmbiguous: several do, or several letters have this task id.
     """
-    key = key_of(letter_id.strip())
+    given = letter_id.strip()
+    key, task_id = key_of(given), cut(given)
     query = select(*_COLUMNS, death.c.payload).join(death, death.c.id == dead_letter.c.death_id)
     rows = conn.execute(query.where(dead_letter.c.id == key)).mappings().all()
-    if not rows and key:
-        # the successor of a prefix is the prefix with its last character's successor
-        after = key[:-1] + chr(min(ord(key[-1]) + 1, 0xD7FF))
-        begun = query.where(dead_letter.c.id.startswith(key, autoescape=True), dead_letter.c.id >= key)
-        if conn.dialect.name == "sqlite":
-            begun = begun.where(dead_letter.c.id < after)
-        rows = conn.execute(begun.limit(2)).mappings().all()
+    if not rows and given:
+        # the latest first, as people look for what has just happened
+        query = query.order_by(dead_letter.c.died_at.desc(), dead_letter.c.id).limit(_CHOICES)
+        rows = conn.execute(query.where(dead_letter.c.task_id == task_id)).mappings().all()
+        if not rows:
+            begins = [_begins(conn, dead_letter.c.id, key), _begins(conn, dead_letter.c.task_id, task_id)]
+            rows = conn.execute(query.where(or_(*begins))).mappings().all()
     if not rows:
         raise DeadLetterNotFound(letter_id)
     if len(rows) > 1:
-        raise DeadLetterNotFound(letter_id, "several ids begin so: write more of it")
+        same = all(row["task_id"] == task_id for row in rows)
+        raise DeadLetterAmbiguous(letter_id, [row["id"] for row in rows], same)
     return ArchivedLetter(_summary(rows[0]), decode(rows[0]["payload"]))
+
+
+def _begins(conn: Connection, column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    begun = and_(column.startswith(prefix, autoescape=True), column >= prefix)
+    if conn.dialect.name != "sqlite":
+        return begun
+    # the successor of a prefix is the prefix with its last character's successor; SQLite's LIKE uses no index
+    return and_(begun, column < prefix[:-1] + chr(min(ord(prefix[-1]) + 1, 0xD7FF)))
+
+
+def kept_names(conn: Connection, query: Query = _ALL) -> list[str]:
+    """The names of the arguments that these dead letters keep in clear, for `arg.NAME`."""
+    meant = select(dead_letter.c.id).where(condition(query, conn.dialect.name))
+    names = select(letter_argument.c.name).where(letter_argument.c.letter_id.in_(meant)).distinct()
+    return sorted(conn.execute(names).scalars())
 
 
 def deaths(conn: Connection, letter_id: str) -> list[Death]:

@@ -54,6 +54,9 @@ dead_letter = Table(
     Index("ix_guardrails_dead_letter_died_at", "died_at", "id"),
     Index("ix_guardrails_dead_letter_state", "state", "died_at", "id"),
     Index("ix_guardrails_dead_letter_task", "task", "died_at", "id", postgresql_ops={"task": "text_pattern_ops"}),
+    Index(
+        "ix_guardrails_dead_letter_task_id", "task_id", "died_at", "id", postgresql_ops={"task_id": "text_pattern_ops"}
+    ),
     Index("ix_guardrails_dead_letter_reason", "reason", "died_at", "id"),
     Index("ix_guardrails_dead_letter_queue", "queue", "died_at", "id", postgresql_ops={"queue": "text_pattern_ops"}),
     Index("ix_guardrails_dead_letter_fingerprint", "fingerprint", "died_at", "id"),

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from celery_guardrails import clock
+from celery_guardrails.cli.project import Project
 from celery_guardrails.policy.decision import Reason
+from celery_guardrails.recovery import search
 from celery_guardrails.recovery.query import parse_query
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import State
@@ -34,17 +36,23 @@ def query_options(command: Any) -> Any:
 
 
 def filtered(
-    terms: Sequence[str], *, task: str | None = None, state: str | None = None, reason: str | None = None
+    project: Project,
+    terms: Sequence[str],
+    *,
+    task: str | None = None,
+    state: str | None = None,
+    reason: str | None = None,
 ) -> Query:
     """The query that terms and options make together.
 
     Raises:
-        QueryError: a term is wrong; it names the nearest right one.
+        QueryError: a term is wrong; it names the nearest right one. Or an argument is asked for that no letter keeps.
     """
     query = parse_query(" ".join(terms), clock.now())
     for field, value in (("task", task), ("state", state), ("reason", reason)):
         if value is not None:
             query = query.with_term(field, value, glob="*" in value)
+    search.require_kept(project.archive, query)
     return query
 
 

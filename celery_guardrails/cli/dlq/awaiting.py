@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from celery_guardrails import clock
 from celery_guardrails.cli.output import note, progress
@@ -21,7 +20,6 @@ from celery_guardrails.store.record import State
 __all__ = ["Awaited", "await_recovery"]
 
 _LOOK_EVERY = 0.5
-_ALIVE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
         seconds: the longest time to wait.
     """
     with project.archive.read() as conn:
-        if not lease.guardians(conn, seen_since=clock.now() - _ALIVE):
+        if not lease.guardians(conn, seen_since=clock.now() - lease.ALIVE):
             note(f"No guardian runs, and recoveries are confirmed by one: celery -A {project.name} guardian")
     until = time.monotonic() + seconds
     left, counts = list(ids), dict.fromkeys(State, 0)

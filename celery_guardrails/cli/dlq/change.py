@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of
+from celery_guardrails.alerts.text import count_of, shell_quote
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
 from celery_guardrails.cli.output import emit_json, note, progress
@@ -64,7 +64,9 @@ _OPTIONS = (
     click.argument("which", nargs=-1, required=True, metavar="ID...|QUERY"),
     click.option("--reason", required=True, callback=given_reason, help="Why; it goes into the audit trail."),
     click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host."),
-    click.option("--yes", is_flag=True, help="Do not ask, on a terminal, before acting on what a QUERY means."),
+    click.option(
+        "--yes", is_flag=True, help="Do not ask before acting on what a QUERY means; without a terminal it is required."
+    ),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
     click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
 )
@@ -127,6 +129,9 @@ def _decide(ctx: click.Context, verb: _Verb, decision: Callable[..., LetterSumma
 def _change(
     ctx: click.Context, project: Project, verb: _Verb, act: Act, given: dict[str, Any], wait: float = 0.0
 ) -> None:
+    by_query = is_query(given["which"])
+    if by_query and not (given["yes"] or given["dry_run"] or _is_attended()):
+        raise click.UsageError(_unattended(project, verb, given), ctx)
     ids, matched = _meant(project, verb, given["which"])
     if given["dry_run"]:
         if given["as_json"]:
@@ -134,7 +139,7 @@ def _change(
         else:
             click.echo(f"Would {verb.name} {count_of(matched, 'dead letter')}. Nothing was changed.")
         return
-    if matched and is_query(given["which"]) and not given["yes"] and _is_attended():
+    if matched and by_query and not given["yes"]:
         click.confirm(f"{verb.name.capitalize()} {count_of(matched, 'dead letter')}?", abort=True, err=True)
     outcome = _act_on_all(verb, act, ids, matched)
     awaited = await_recovery(project, outcome.done, wait) if wait and outcome.done else None
@@ -146,13 +151,19 @@ def _change(
         ctx.exit(1)
 
 
+def _unattended(project: Project, verb: _Verb, given: dict[str, Any]) -> str:
+    words = " ".join(shell_quote(word) for word in given["which"])
+    again = project.typed(f"dlq {verb.name} {words} --reason {shell_quote(given['reason'])} --yes")
+    return f"There is no terminal to ask at, so a change by QUERY wants --yes (--dry-run counts first): {again}"
+
+
 def _meant(project: Project, verb: _Verb, which: Sequence[str]) -> tuple[Iterable[str], int]:
     """The ids of the letters that are meant, and how many they are."""
     if not is_query(which):
         ids = list(dict.fromkeys(which))
         return ids, len(ids)
     # Frozen at this instant: what dies again while this runs is not put back a second time.
-    asked = filtered(which).with_term("before", clock.now())
+    asked = filtered(project, which).with_term("before", clock.now())
     wanted = asked.with_term("state", verb.source)
     matched, others = search.count(project.archive, wanted), search.count(project.archive, asked)
     rest = others - matched

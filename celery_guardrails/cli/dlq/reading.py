@@ -19,7 +19,7 @@ from celery_guardrails.recovery import search
 from celery_guardrails.store.letter import GROUPINGS
 from celery_guardrails.store.record import Group, LetterSummary, State, Stats
 
-__all__ = ["groups", "list_", "state_text", "stats"]
+__all__ = ["groups", "list_", "show_letters", "state_text", "stats"]
 
 _STYLES = {State.DEAD: "red", State.REQUEUED: "yellow", State.RECOVERED: "green", State.DISCARDED: "dim"}
 
@@ -40,12 +40,12 @@ def list_(
 ) -> None:
     """List dead letters, the newest first."""
     project = project_of(ctx)
-    wanted = filtered(query, task=task, state=state, reason=reason)
+    wanted = filtered(project, query, task=task, state=state, reason=reason)
     page = search.search(project.archive, wanted, limit)
     if as_json:
         emit_json([_as_json(letter) for letter in page.letters])
     else:
-        _list(page.letters, clock.now())
+        show_letters(page.letters, clock.now())
         total = search.count(project.archive, wanted) if page.next else len(page.letters)
         shown = f", the newest {len(page.letters):,} shown (--limit)" if page.next else ""
         more = f". One of them in full: {project.typed('dlq show ID')}" if page.letters else "."
@@ -77,7 +77,7 @@ def groups(
 ) -> None:
     """Show what dead letters have in common, the largest group first."""
     project = project_of(ctx)
-    found = search.groups(project.archive, filtered(query, task=task, state=state, reason=reason), by, limit)
+    found = search.groups(project.archive, filtered(project, query, task=task, state=state, reason=reason), by, limit)
     if as_json:
         emit_json([_group_as_json(group) for group in found])
     else:
@@ -96,7 +96,7 @@ def stats(
 ) -> None:
     """Count dead letters by state, task and reason."""
     project = project_of(ctx)
-    found = search.stats(project.archive, filtered(query, task=task, state=state, reason=reason))
+    found = search.stats(project.archive, filtered(project, query, task=task, state=state, reason=reason))
     if as_json:
         emit_json(_stats_as_json(found))
     else:
@@ -109,7 +109,8 @@ def state_text(state: State, regressed: bool = False) -> Text:
     return Text(f"{state} again" if regressed and state is State.DEAD else str(state), _STYLES[state])
 
 
-def _list(letters: tuple[LetterSummary, ...], now: datetime) -> None:
+def show_letters(letters: Sequence[LetterSummary], now: datetime) -> None:
+    """Print one line for each of these letters."""
     if not letters:
         return
     console = printer()

@@ -11,19 +11,22 @@ from rich.console import Console
 from rich.text import Text
 
 from celery_guardrails import clock
-from celery_guardrails.cli.dlq.reading import state_text
-from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, printer, stamp, table
+from celery_guardrails.cli.dlq.reading import show_letters, state_text
+from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, stamp, table
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
+from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.record import FailedAttempt
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
 from celery_guardrails.store.audit import AuditEntry
+from celery_guardrails.store.filter import Query, Term
 from celery_guardrails.store.record import ArchivedLetter, Death, State
 
 __all__ = ["show"]
 
 _ENTRIES = 50
+_LISTED = 20
 
 
 @click.command()
@@ -31,9 +34,14 @@ _ENTRIES = 50
 @json_option
 @click.pass_context
 def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
-    """Show one dead letter in full. The beginning of its ID is enough where no other begins so."""
+    """Show one dead letter in full: ID is its own, or Celery's task id; the beginning is enough where it is clear."""
     project = project_of(ctx)
-    found = search.get(project.archive, letter_id)
+    try:
+        found = search.get(project.archive, letter_id)
+    except DeadLetterAmbiguous as exc:
+        if exc.of_one_task_id and not as_json:
+            _choices(project, letter_id.strip())
+        raise
     with project.archive.read() as conn:
         entries = audit.entries(conn, target=found.summary.id, limit=_ENTRIES)[::-1]
     deaths = search.deaths(project.archive, found.summary.id)
@@ -42,6 +50,14 @@ def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
     else:
         _show(project, found, entries, deaths)
     tell_unarchived(project)
+
+
+def _choices(project: Project, task_id: str) -> None:
+    """List the letters that have one task id, so that somebody can say which is meant."""
+    page = search.search(project.archive, Query((Term("task_id", task_id),)), _LISTED)
+    show_letters(page.letters, clock.now())
+    if page.next:
+        note(f"The newest {_LISTED} are shown; all of them: {project.typed(f'dlq list task_id:{task_id}')}")
 
 
 def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> None:

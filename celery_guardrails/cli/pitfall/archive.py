@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.disk import mount_of, read_mounts
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
-from celery_guardrails.errors import SchemaMismatch, StoreError
-from celery_guardrails.store.engine import NO_ARCHIVE, SchemaState, sqlite_file
+from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
+from celery_guardrails.store.engine import SchemaState, sqlite_file
 
 __all__ = ["machines", "opened", "place"]
 
@@ -39,10 +39,9 @@ def _wrong(context: Context, error: StoreError) -> Finding:
         newer = "newer" in error.reason
         fix = "upgrade celery-guardrails here" if newer else f"run: {context.project.typed('migrate')}"
         return fault(words, fix)
-    if error.reason == NO_ARCHIVE:
-        first = "" if sqlite_file(context.settings.store.url) else f"{context.project.typed('migrate')}, then "
+    if isinstance(error, NoArchive):
         return warning(
-            f"{error.url}: there is no archive yet", f"run: {first}celery -A {context.project.name} guardian"
+            f"{error.url}: there is no archive yet", f"run: celery -A {context.project.name} guardian, which makes it"
         )
     return fault(words, "correct store.url, start the database, or see who may write there")
 

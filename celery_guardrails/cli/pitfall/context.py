@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -26,10 +26,8 @@ from celery_guardrails.store.lease import GuardianSeen
 from celery_guardrails.transport.connection import opened
 from celery_guardrails.worker.install import BUILT_IN
 
-__all__ = ["ALIVE", "Answered", "BrokerAway", "Context", "StoreAway"]
+__all__ = ["Answered", "BrokerAway", "Context", "StoreAway"]
 
-ALIVE = timedelta(seconds=60)
-"""A guardian that was seen within this time counts as alive: six of its heartbeats."""
 _BROKER_TIMEOUT = 4.0
 _WORKERS_TIMEOUT = 1.0
 _LISTENING = frozenset({"amqp", "redis"})
@@ -154,7 +152,7 @@ class Context:
     @cached_property
     def _archive(self) -> Store | StoreAway:
         try:
-            return open_store(self.settings.store.url, create=False)
+            return open_store(self.settings.store.url, create=False, app=self.project.name)
         except StoreError as exc:
             return StoreAway(exc)
 
@@ -184,8 +182,8 @@ class Context:
 
     @property
     def guardians_alive(self) -> list[GuardianSeen]:
-        """Those that were seen in the last minute. Raises StoreAway."""
-        since = self.now - ALIVE
+        """Those that were seen in the last 30 seconds. Raises StoreAway."""
+        since = self.now - lease.ALIVE
         return [guardian for guardian in self.guardians if guardian.seen_at >= since]
 
     @cached_property

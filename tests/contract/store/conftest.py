@@ -16,16 +16,8 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.record import Archivable, Archived
-from tests.conftest import run_server
-from tests.servers_postgres import PostgreSQLServer
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgreSQLServer]:
-    """A private PostgreSQL."""
-    yield from run_server(PostgreSQLServer)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])

@@ -12,16 +12,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from celery_guardrails.errors import SchemaMismatch, StoreError
+from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
 from celery_guardrails.store import alert, outbox, table
-from celery_guardrails.store.engine import MIGRATE_COMMAND, SchemaState, Store, open_store
+from celery_guardrails.store.engine import SchemaState, Store, open_store
 from celery_guardrails.store.metadata import metadata
+from tests.contract.store.conftest import Mortuary
 
 
 def test_a_reader_does_not_make_the_archive(url: str) -> None:
     for _ in range(2):
-        with pytest.raises(StoreError, match="no archive yet: start a guardian"):
-            open_store(url, create=False)
+        with pytest.raises(NoArchive, match=r"no archive yet: start a guardian \(celery -A shop guardian\)"):
+            open_store(url, create=False, app="shop")
 
 
 def test_a_reader_opens_what_is_there(url: str, store: Store) -> None:
@@ -87,29 +88,43 @@ def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:
         assert conn.execute(text("SELECT version_num FROM guardrails_schema")).scalar() == "9999"
 
 
-def test_an_older_schema_is_migrated_on_sqlite_and_refused_on_postgresql(url: str) -> None:
+def test_an_empty_database_is_migrated(url: str) -> None:
     store = open_store(url)
-    if url.startswith("sqlite"):
-        assert store.check() is SchemaState.EMPTY
-        assert store.ready().check() is SchemaState.CURRENT
-    else:
-        with pytest.raises(SchemaMismatch, match=MIGRATE_COMMAND):
-            store.ready()
-        with store.read() as conn:
-            assert inspect(conn).get_table_names() == []
-    store.migrate()
+    assert store.check() is SchemaState.EMPTY
+    assert store.ready().check() is SchemaState.CURRENT
+    store.close()
+
+
+def _make_older(store: Store) -> None:
     with store.begin() as conn:
-        conn.execute(text("UPDATE guardrails_schema SET version_num = '0001'"))
+        conn.execute(text("DROP INDEX ix_guardrails_dead_letter_task_id"))
+        conn.execute(text("UPDATE guardrails_schema SET version_num = '0002'"))
+
+
+def test_an_older_schema_without_data_is_migrated(store: Store) -> None:
+    _make_older(store)
+    assert store.check() is SchemaState.OLDER
+    assert store.ready().check() is SchemaState.CURRENT
+
+
+def test_an_older_schema_with_data_is_migrated_on_sqlite_and_asked_about_on_postgresql(
+    url: str, mortuary: Mortuary
+) -> None:
+    mortuary.bury()
+    store = open_store(url, app="shop.celery")
+    _make_older(store)
     if url.startswith("sqlite"):
         assert store.check() is SchemaState.OLDER
+        assert store.ready().check() is SchemaState.CURRENT
     else:
-        with pytest.raises(SchemaMismatch, match="is older than this version"):
-            store.check()
+        words = "older than this version, run: celery -A shop.celery guardrails migrate"
+        with pytest.raises(SchemaMismatch, match=words):
+            store.ready()
     store.close()
 
 
 def test_several_processes_migrate_at_once(url: str) -> None:
-    code = f"from celery_guardrails.store.engine import open_store; open_store({url!r}).migrate()"
+    code = f"from celery_guardrails.store.engine import open_store; open_store({url!r}).ready()"
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     reader = open_store(url, create=False)
@@ -142,13 +157,22 @@ def test_a_password_is_never_shown() -> None:
     assert "u:***@127.0.0.1:1/x" in str(caught.value)
 
 
+def test_a_postgresql_that_refuses_is_not_away(postgresql_server) -> None:
+    store = open_store(postgresql_server.fresh_url() + "_nobody_made")
+    with pytest.raises(StoreError, match="does not exist") as caught:
+        store.check()
+    assert not caught.value.away
+    store.close()
+
+
 def test_postgresql_that_is_away_is_a_clear_error_and_comes_back(postgresql_server) -> None:
     store = open_store(postgresql_server.fresh_url())
     store.migrate()
     postgresql_server.stop()
     try:
-        with pytest.raises(StoreError), store.begin():
+        with pytest.raises(StoreError) as caught, store.begin():
             pass
+        assert caught.value.away
     finally:
         postgresql_server.start()
     assert store.check() is SchemaState.CURRENT

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from celery_guardrails.errors import DeadLetterNotFound, QueryError
+from celery_guardrails.errors import DeadLetterAmbiguous, DeadLetterNotFound, QueryError
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.recovery import search as reading
@@ -18,13 +18,22 @@ from tests.contract.store.conftest import NOW, Mortuary
 
 @pytest.fixture
 def filled(mortuary: Mortuary) -> Mortuary:
-    mortuary.bury(id="aaaa1111", task="billing.charge", queue="mail", owner="ann", correlation={"order_id": "4711"})
     mortuary.bury(
-        id="aaaa2222", task="billing.refund", error="requests.exceptions.Timeout", message="100% of API keys_ gone",
-        died_at=NOW - timedelta(hours=3), version="2026.11", environment="staging", affected={"user": "u*1"},
+        id="aaaa1111",
+        task_id="job-1",
+        task="billing.charge",
+        queue="mail",
+        owner="ann",
+        correlation={"order_id": "4711"},
+    )
+    mortuary.bury(
+        id="aaaa2222", task_id="job-2", task="billing.refund", error="requests.exceptions.Timeout",
+        message="100% of API keys_ gone", died_at=NOW - timedelta(hours=3), version="2026.11", environment="staging",
+        affected={"user": "u*1"},
     )  # fmt: skip
     mortuary.bury(
-        id="bbbb3333", task="Billing.charge", category=Category.BUG, reason=Reason.PERMANENT_ERROR, worker="w2@[host]",
+        id="bbbb3333", task_id="job-22", task="Billing.charge", category=Category.BUG,
+        reason=Reason.PERMANENT_ERROR, worker="w2@[host]",
         fingerprint="v1:bar", error="KeyError", died_at=NOW - timedelta(days=2),
     )  # fmt: skip
     return mortuary
@@ -66,6 +75,8 @@ def found(mortuary: Mortuary, text: str) -> str:
         ("!owner:ann", "2 3"),
         ("environment:staging", "2"),
         ("release:2026.11", "2"),
+        ("task_id:job-2", "2"),
+        ("task_id:job*", "1 2 3"),
         ("id:aaaa", "1 2"),
         ("id:aaaa2222", "2"),
         ("id:*3", "3"),
@@ -96,12 +107,28 @@ def test_each_term_finds_what_it_says(filled: Mortuary, text: str, ids: str) -> 
 def test_an_id_may_be_shortened_while_it_is_unambiguous(filled: Mortuary) -> None:
     assert reading.get(filled.store, "b").summary.id == "bbbb3333"
     assert reading.get(filled.store, " aaaa1111 ").summary.id == "aaaa1111"
-    with pytest.raises(DeadLetterNotFound, match="several ids begin so"):
+    with pytest.raises(DeadLetterNotFound, match="several begin so, write which: aaaa"):
         reading.get(filled.store, "aaaa")
     for unknown in ("aaaa3", "", "   ", "%", "_aaa1111", "BBBB3333", "bbbb33334"):
         with pytest.raises(DeadLetterNotFound, match="not found"):
             reading.get(filled.store, unknown)
     assert reading.deaths(filled.store, "unknown") == []
+
+
+def test_a_letter_is_found_by_its_task_id_whole_or_shortened(filled: Mortuary) -> None:
+    assert reading.get(filled.store, "job-1").summary.id == "aaaa1111"
+    assert reading.get(filled.store, "job-2").summary.id == "aaaa2222"  # though job-22 begins so
+    filled.bury(id="cccc4444", task_id="job-2", died_at=NOW + timedelta(seconds=1))
+    with pytest.raises(DeadLetterAmbiguous) as several:
+        reading.get(filled.store, "job-2")
+    assert several.value.choices == ("cccc4444", "aaaa2222")
+    assert several.value.of_one_task_id
+    with pytest.raises(DeadLetterAmbiguous, match="several begin so") as begun:
+        reading.get(filled.store, "job")
+    assert not begun.value.of_one_task_id
+    for unknown in ("job-3", "job_1", "JOB-1"):
+        with pytest.raises(DeadLetterNotFound, match="not found"):
+            reading.get(filled.store, unknown)
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

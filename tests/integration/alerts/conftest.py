@@ -19,8 +19,6 @@ from celery_guardrails.settings import AlertSettings, SlackSettings
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.testing import SlackStandIn
-from tests.conftest import run_server
-from tests.servers_postgres import PostgreSQLServer
 
 
 @dataclass
@@ -75,12 +73,6 @@ class Driver:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     yield from _open(f"sqlite:///{tmp_path / 'archive.sqlite3'}")
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgreSQLServer]:
-    """A private PostgreSQL."""
-    yield from run_server(PostgreSQLServer)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Broker
 from tests.harness import Harness
-from tests.integration.cli.conftest import ShopProcesses
+from tests.integration.cli.conftest import APP, ShopProcesses
 from tests.waiting import wait_until
 
 BROKEN = "tests.integration.cli.broken_app"
@@ -87,13 +87,17 @@ def test_the_whole_way_with_a_guardian_inside_the_worker(
     assert "\x1b" not in shown.stdout
 
     shop.repair()
-    result = shop.run("guardrails", "dlq", "requeue", "task:shop.mail", "--reason", "provider is back", "--wait", "60")
+    result = shop.run(
+        "guardrails", "dlq", "requeue", "task:shop.mail", "--reason", "provider is back", "--wait", "60", "--yes"
+    )
     assert (result.returncode, result.stdout) == (0, "Requeued 3 dead letters. 3 recovered.\n")
     assert sorted((shop.folder / "sent").read_text().split()) == ["0", "1", "2"]
     again = shop.run("guardrails", "dlq", "requeue", letters[0]["id"], "--reason", "once more")
     assert again.returncode == 1
     assert "it recovered at" in again.stderr
-    back = shop.run("guardrails", "dlq", "requeue", "task:shop.import", "--reason", "file is there", "--wait", "60")
+    back = shop.run(
+        "guardrails", "dlq", "requeue", "task:shop.import", "--reason", "file is there", "--wait", "60", "--yes"
+    )
     assert (back.returncode, back.stdout) == (1, "Requeued 1 dead letter. 0 recovered, 1 died again.\n")
     assert worker.stop() == 0
     assert "guardian stopped" in worker.log()
@@ -186,4 +190,4 @@ def test_green_pools_are_refused_with_what_to_do(shop: ShopProcesses) -> None:
     pytest.importorskip("gevent")
     result = shop.run("worker", "--guardian", "-P", "gevent")
     assert result.returncode != 0
-    assert "run `celery guardian` as its own process" in result.stderr + result.stdout
+    assert f"run a guardian as its own process, celery -A {APP} guardian" in result.stderr + result.stdout

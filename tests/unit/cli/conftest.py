@@ -60,11 +60,11 @@ class Shop:
         assert self._store is not None
         return self._store
 
-    def run(self, *words: str) -> Result:
-        """Run `celery guardrails WORDS`, or `celery guardian` when they begin so."""
+    def run(self, *words: str, stdin: str | None = None) -> Result:
+        """Run `celery guardrails WORDS`, or `celery guardian` when they begin so; `stdin` is piped into it."""
         command, arguments = (guardian, words[1:]) if words[0] == "guardian" else (guardrails, words)
         context = CLIContext(app=self.app, no_color=True, workdir=None)
-        return runner().invoke(command, list(arguments), obj=context)
+        return runner().invoke(command, list(arguments), obj=context, input=stdin)
 
     def json(self, *words: str, code: int = 0) -> Any:
         """What a command prints with `--json`, which must be one value and nothing else."""

@@ -34,7 +34,7 @@ def dead(number: int, **changes: Any) -> Letter:
     task_id = f"task-{number}"
     died = DIED + timedelta(minutes=number)
     values: dict[str, Any] = {
-        "id": letter_id(task_id, 3, changes.get("generation", 0), Reason.ATTEMPTS_EXHAUSTED),
+        "id": letter_id(f"task-{number}", 3, changes.get("generation", 0), Reason.ATTEMPTS_EXHAUSTED),
         "task": "shop.mail",
         "task_id": task_id,
         "root_id": task_id,

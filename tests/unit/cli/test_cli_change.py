@@ -66,7 +66,7 @@ def test_requeue_by_query_leaves_alone_what_is_not_dead(shop: Shop) -> None:
     found = [dead(number) for number in range(3)] + [dead(9, task="shop.import")]
     store = shop.archive(*found)
     transition.discard(store, found[0].id, "ada", "spam", clock.now())
-    outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "mended")
+    outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "mended", "--yes")
     assert outcome["matched"] == 2
     assert sorted(outcome["done"]) == sorted(letter.id for letter in found[1:3])
     assert outcome["failed"] == []
@@ -77,7 +77,7 @@ def test_a_query_says_the_exact_count_first(shop: Shop) -> None:
     found = [dead(number) for number in range(3)]
     store = shop.archive(*found)
     transition.discard(store, found[0].id, "ada", "spam", clock.now())
-    result = shop.run("dlq", "discard", "task:shop.mail", "--reason", "spam")
+    result = shop.run("dlq", "discard", "task:shop.mail", "--reason", "spam", "--yes")
     assert lines(result.stderr) == ["2 dead letters to discard. Left alone: 1 that match, but are not dead."]
     assert result.stdout == "Discarded 2 dead letters.\n"
 
@@ -85,12 +85,12 @@ def test_a_query_says_the_exact_count_first(shop: Shop) -> None:
 def test_a_query_is_frozen_at_its_instant(shop: Shop) -> None:
     later = dead(1, died_at=clock.now() + timedelta(hours=1))
     shop.archive(later)
-    assert shop.json("dlq", "requeue", "task:*", "--reason", "x")["matched"] == 0
+    assert shop.json("dlq", "requeue", "task:*", "--reason", "x", "--yes")["matched"] == 0
 
 
 def test_nothing_that_matches_is_no_failure(shop: Shop) -> None:
     shop.archive(dead(1))
-    result = shop.run("dlq", "requeue", "task:nothing", "--reason", "x")
+    result = shop.run("dlq", "requeue", "task:nothing", "--reason", "x", "--yes")
     assert (result.exit_code, result.stdout) == (0, "Requeued 0 dead letters.\n")
 
 
@@ -137,14 +137,14 @@ def test_restore_takes_back_what_was_discarded(shop: Shop) -> None:
     letter = dead(1)
     store = shop.archive(letter)
     transition.discard(store, letter.id, "ada", "spam", clock.now())
-    assert shop.run("dlq", "restore", "task:*", "--reason", "no spam").stdout == "Restored 1 dead letter.\n"
+    assert shop.run("dlq", "restore", "task:*", "--reason", "no spam", "--yes").stdout == "Restored 1 dead letter.\n"
     assert shop.json("dlq", "show", letter.id)["state"] == "dead"
 
 
 def test_a_broker_that_takes_nothing_ends_it_after_three(shop: Shop) -> None:
     shop.archive(*(dead(number) for number in range(6)))
     shop.app.conf.broker_url = "redis://127.0.0.1:1/0"
-    outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "x", code=1)
+    outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "x", "--yes", code=1)
     shop.app.conf.broker_url = "memory://"
     assert len(outcome["failed"]) == 3
     assert outcome["stopped"] == "the broker takes no messages"
@@ -204,6 +204,47 @@ def test_yes_ids_and_consent_go_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
     assert shop.json("dlq", "stats")["by_state"] == {"discarded": 3}
 
 
+@pytest.mark.parametrize("verb", ["requeue", "discard", "restore"])
+@pytest.mark.parametrize("answer", ["n\n", "y\n", ""])
+def test_without_a_terminal_a_query_wants_yes(shop: Shop, verb: str, answer: str) -> None:
+    found = [dead(1), dead(2)]
+    store = shop.archive(*found)
+    transition.discard(store, found[1].id, "ada", "spam", clock.now())
+    result = shop.run("dlq", verb, "task:shop.*", "--reason", "it's over", stdin=answer)
+    assert (result.exit_code, result.stdout) == (2, "")
+    again = f"""celery -A PROJ guardrails dlq {verb} "task:shop.*" --reason "it's over" --yes"""
+    assert again in result.stderr
+    assert shop.json("dlq", "stats")["by_state"] == {"dead": 1, "discarded": 1}
+    assert in_queue(shop) == []
+
+
+def test_only_a_yes_is_a_yes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.archive(dead(1))
+    monkeypatch.setattr(change, "_is_attended", lambda: True)
+    for answer in ("n\n", "\n", "", "maybe\n", "no\n"):
+        assert shop.run("dlq", "discard", "task:shop.mail", "--reason", "x", stdin=answer).exit_code == 1
+        assert shop.json("dlq", "stats")["by_state"] == {"dead": 1}
+    assert shop.run("dlq", "discard", "task:shop.mail", "--reason", "x", stdin="y\n").exit_code == 0
+    assert shop.json("dlq", "stats")["by_state"] == {"discarded": 1}
+
+
+def test_an_id_may_be_that_of_the_task(shop: Shop) -> None:
+    found = [dead(1, task_id="4f1c5d0e-3a52-4b9e-8a61-6f10b4d5c0aa"), dead(2)]
+    shop.archive(*found)
+    assert shop.json("dlq", "discard", "4f1c5d0e", "task-2", "--reason", "x")["done"] == [one.id for one in found]
+
+
+def test_of_several_letters_with_one_task_id_none_is_changed(shop: Shop) -> None:
+    found = [dead(number, task_id="bill-ada") for number in (1, 2)]
+    shop.archive(*found)
+    result = shop.run("dlq", "requeue", "bill-ada", "--reason", "x")
+    assert result.exit_code == 1
+    assert lines(result.stderr)[0] == (
+        f"bill-ada: is the task id of several, write which: {found[1].id}, {found[0].id}"
+    )
+    assert shop.json("dlq", "requeue", "task_id:bill-ada", "--reason", "x", "--yes")["matched"] == 2
+
+
 def test_wait_reports_what_recovered_and_what_died_again(shop: Shop) -> None:
     found = [dead(1), dead(2)]
     store = shop.archive(*found)
@@ -223,7 +264,7 @@ def test_wait_reports_what_recovered_and_what_died_again(shop: Shop) -> None:
 
     thread = threading.Thread(target=guardian)
     thread.start()
-    result = shop.run("dlq", "requeue", "task:shop.mail", "--reason", "mended", "--wait", "30")
+    result = shop.run("dlq", "requeue", "task:shop.mail", "--reason", "mended", "--yes", "--wait", "30")
     thread.join()
     assert result.exit_code == 1
     assert result.stdout == "Requeued 2 dead letters. 1 recovered, 1 died again.\n"

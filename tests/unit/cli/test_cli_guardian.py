@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from celery_guardrails import clock
-from celery_guardrails.cli.assembly import alerts_go_to, assembled, dead_letter_queues
+from celery_guardrails.cli import assembly
+from celery_guardrails.cli.assembly import alerts_go_to, assembled, await_archive, dead_letter_queues
 from celery_guardrails.cli.guardian import serve, stopped_by_signals
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.settings import load_settings
+from celery_guardrails.store import lease
 from celery_guardrails.testing.slack import Mode, SlackStandIn
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.publisher import Publisher
@@ -101,7 +104,7 @@ def test_an_archive_that_cannot_be_opened_leaves_the_letters_in_the_queue(shop: 
         assert connection.default_channel.queue_declare("shop.dead", passive=True).message_count == 1
 
 
-@pytest.mark.parametrize("words", [["--json"], ["-l", "LOUD"]])
+@pytest.mark.parametrize("words", [["--json"], ["-l", "LOUD"], ["--once", "--check"]])
 def test_wrong_usage(shop: Shop, words: list[str]) -> None:
     assert shop.run("guardian", *words).exit_code == 2
 
@@ -122,8 +125,6 @@ def test_the_daemon_introduces_itself_works_and_stops(shop: Shop, caplog: pytest
     for words in ("archive.sqlite3", "shop.dead, shop.imports", "alerts go to the log", "SQLite", "guardian stopped"):
         assert words in text
     with store.read() as conn:
-        from celery_guardrails.store import lease
-
         assert lease.guardians(conn) == []
 
 
@@ -164,8 +165,8 @@ def test_where_alerts_go_without_secrets(settings: dict[str, Any], words: str) -
 def test_the_kill_switch_is_mentioned(shop: Shop) -> None:
     shop.archive()
     shop.app.conf.guardrails |= {"enabled": False}
-    with assembled(Project(shop.app)) as assembly:
-        assert any("enabled is False" in line for line in assembly.introduction())
+    with assembled(Project(shop.app)) as made:
+        assert any("enabled is False" in line for line in made.introduction())
 
 
 def test_signing_off_from_an_archive_that_is_gone_is_only_logged(
@@ -179,3 +180,78 @@ def test_signing_off_from_an_archive_that_is_gone_is_only_logged(
     with assembled(Project(shop.app)):
         monkeypatch.setattr("celery_guardrails.store.lease.forget", gone)
     assert "could not sign off" in caplog.text
+
+
+def _seen(shop: Shop, ago: float) -> None:
+    with shop.store.begin() as conn:
+        lease.heartbeat(conn, "g", clock.now(), clock.now() - timedelta(seconds=ago), "host", 7)
+
+
+def test_check_is_about_the_last_30_seconds(shop: Shop) -> None:
+    shop.archive()
+    never = shop.run("guardian", "--check")
+    assert (never.exit_code, never.stdout) == (1, "")
+    assert lines(never.stderr) == ["No guardian is alive: celery -A PROJ guardian"]
+    _seen(shop, 20)
+    alive = shop.run("guardian", "--check")
+    assert (alive.exit_code, alive.stderr) == (0, "")
+    assert alive.stdout.startswith("1 guardian alive, the last was seen 2")
+    assert [each["pid"] for each in shop.json("guardian", "--check")["alive"]] == [7]
+    _seen(shop, 31)
+    dead_by_now = shop.run("guardian", "--check")
+    assert dead_by_now.exit_code == 1
+    assert lines(dead_by_now.stderr) == ["No guardian is alive, the last was seen 31s ago: celery -A PROJ guardian"]
+    assert shop.json("guardian", "--check", code=1)["alive"] == []
+
+
+def test_check_costs_one_query_and_makes_no_archive(shop: Shop) -> None:
+    missing = shop.run("guardian", "--check")
+    assert missing.exit_code == 1
+    assert "no archive yet" in missing.stderr
+    assert not shop.path.exists()
+    shop.archive()
+    statements: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        shop.run("guardian", "--check")
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert [statement.split()[0] for statement in statements if statement != "BEGIN"] == ["SELECT"]
+
+
+def test_an_archive_that_is_away_is_waited_for_and_said_once(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.archive()
+    monkeypatch.setattr("celery_guardrails.cli.assembly._FIRST_PAUSE", 0.01)
+    tries: list[int] = []
+    really = assembly.open_archive
+
+    def away_at_first(project: Project) -> Any:
+        tries.append(1)
+        if len(tries) < 4:
+            raise StoreError("postgresql://x", "connection refused", away=True)
+        return really(project)
+
+    monkeypatch.setattr(assembly, "open_archive", away_at_first)
+    store = await_archive(Project(shop.app, "shop"), threading.Event())
+    assert store is not None
+    store.close()
+    said = [record.message for record in caplog.records if "archive" in record.message]
+    assert len(said) == 2
+    assert "connection refused" in said[0]
+    assert said[1].endswith("it answers")
+
+
+def test_a_guardian_that_waits_for_its_archive_can_be_stopped(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_project: Project) -> Any:
+        stop.set()
+        raise StoreError("postgresql://x", "connection refused", away=True)
+
+    stop = threading.Event()
+    monkeypatch.setattr(assembly, "open_archive", away)
+    serve(Project(shop.app, "shop"), stop)

@@ -234,3 +234,38 @@ def test_how_long_an_attempt_ran() -> None:
     attempt = dead(1).attempts[0]
     assert _lasted(attempt.started_at, attempt.ended_at) == "250ms"
     assert _lasted(None, attempt.ended_at) == ""
+
+
+def test_a_letter_is_found_by_its_task_id(shop: Shop) -> None:
+    letters = [dead(1, task_id="4f1c5d0e-3a52-4b9e-8a61-6f10b4d5c0aa"), dead(2)]
+    shop.archive(*letters)
+    for given in (letters[0].task_id, "4f1c5d0e", letters[0].id, letters[0].id[:12]):
+        assert shop.json("dlq", "show", given)["id"] == letters[0].id
+    assert [one["id"] for one in shop.json("dlq", "list", f"task_id:{letters[0].task_id}")] == [letters[0].id]
+    assert [one["id"] for one in shop.json("dlq", "list", "task_id:4f1c*")] == [letters[0].id]
+    assert shop.json("dlq", "list", "task_id:4f1c") == []
+
+
+def test_several_letters_of_one_task_id_are_listed(shop: Shop) -> None:
+    letters = [dead(number, task_id="bill-ada") for number in (1, 2, 3)]
+    shop.archive(*letters, dead(4, task_id="bill-ada-2"))
+    result = shop.run("dlq", "show", "bill-ada")
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in lines(result.stdout)[1:]] == [letter.id for letter in reversed(letters)]
+    assert "bill-ada: is the task id of several, write which: " in result.stderr
+    whole = shop.run("dlq", "show", "bill-ada", "--json")
+    assert (whole.exit_code, whole.stdout) == (1, "")
+    begun = shop.run("dlq", "show", "bill-")
+    assert "bill-: several begin so, write which: " in begun.stderr
+
+
+@pytest.mark.parametrize("verb", [["list"], ["groups"], ["stats"], ["discard", "--reason", "x", "--yes"]])
+@pytest.mark.parametrize("sign", ["", "!"])
+def test_an_argument_that_is_not_kept_is_said(shop: Shop, verb: list[str], sign: str) -> None:
+    shop.archive(dead(1), dead(2))
+    result = shop.run("dlq", *verb, "task:shop.mail", f"{sign}arg.ordr_id:1")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "none of the dead letters meant keeps ordr_id: they keep customer, order_id" in result.stderr
+    assert "did you mean 'arg.order_id'?" in result.stderr
+    assert shop.json("dlq", "list", "arg.order_id:99") == []
+    assert shop.json("dlq", "list", "task:nobody arg.ordr_id:1") == []
