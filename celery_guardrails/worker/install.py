@@ -80,6 +80,7 @@ class Guardrails:
         app.steps["consumer"].add("celery_guardrails.worker.pool:PoolStep")
         app.steps["consumer"].add("celery_guardrails.worker.intake:Intake")  # by name: it needs this module
         app.steps["consumer"].add("celery_guardrails.worker.redis:RedisStep")
+        app.steps["consumer"].add("celery_guardrails.worker.binding:BindingStep")  # by name: it needs this module
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
         if app.finalized:

@@ -85,3 +85,9 @@ def dropped(self: Any, key: str) -> None:
 @app.task(shared=False, bind=True, name="delays.plain")
 def plain(self: Any, key: str) -> None:
     ran(self, key)
+
+
+@task(name="delays.later", policy=Policy(max_attempts=2, backoff=Constant("12s"), jitter="none"))
+def later(self: Any, key: str) -> None:
+    if not ran(self, key):
+        raise ConnectionError("down")

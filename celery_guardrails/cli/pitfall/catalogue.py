@@ -34,6 +34,7 @@ CHECKS = (
     Check("redelivery", rabbitmq.consumer_timeout, offline=True),
     Check("redelivery", cloud.hold, offline=True),
     Check("waiting", waiting.way, offline=True),
+    Check("waiting", waiting.levels),
     Check("waiting", waiting.eta_limit, offline=True),
     Check("dead letters", dead_letter.queues),
     Check("archive", archive.opened),

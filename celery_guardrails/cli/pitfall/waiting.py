@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Finding, fine, warning
+from amqp.exceptions import AccessRefused
+from kombu import Queue
 
-__all__ = ["eta_limit", "way"]
+from celery_guardrails.alerts.text import count_of
+from celery_guardrails.cli.pitfall.context import Context
+from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.transport.right import refusal
+from celery_guardrails.transport.waiting.level import Held, Led, are_there, held, is_queue, lead
+
+__all__ = ["eta_limit", "levels", "way"]
+
+_GIVE = "give this user the right, by rabbitmqctl set_permissions"
 
 
 def way(context: Context) -> Iterator[Finding]:
@@ -17,11 +25,52 @@ def way(context: Context) -> Iterator[Finding]:
         return  # said by the check of the broker
     if waiting.outside:
         yield fine(f"retries wait outside the workers: {waiting.name}")
+        if context.transport == "amqp" and context.conf.broker_native_delayed_delivery_queue_type == "classic":
+            yield warning(
+                "the delay levels are classic queues: RabbitMQ drops what is due while its queue is missing",
+                'leave broker_native_delayed_delivery_queue_type "quorum", and delete the levels once they are empty',
+            )
     else:
         yield warning(
             f"retries wait by {waiting.name}: they are held back with it, and those that wait keep others from running",
             "use Redis or RabbitMQ, or keep delays short",
         )
+
+
+def levels(context: Context) -> Iterator[Finding]:
+    """What waits in RabbitMQ's delay levels, and whether it will reach its queue.
+
+    AMQP does not tell which queue is bound to what, so each is bound here as a worker does it when it connects.
+    """
+    if context.transport != "amqp" or not are_there(context.broker.connection):
+        return
+    connection = context.broker.connection
+    known = {queue.name: queue for queue in context.app.amqp.queues.values()}
+    try:
+        waits = held(context.app, connection)
+    except AccessRefused as exc:
+        yield warning(f"what waits in the delay levels cannot be looked at: {refusal(exc)}", _GIVE)
+        waits = []
+    known |= {one.queue: Queue(one.queue) for one in waits if one.queue and one.queue not in known}
+    there = [queue for name, queue in known.items() if is_queue(connection, name)]
+    led = lead(context.app, connection, there)
+    for one in waits:
+        if one.queue is not None:
+            yield _waits(one, led, {queue.name for queue in there})
+    for name in led.refused.keys() - {one.queue for one in waits}:
+        found = f"the delay levels may not lead to {name}, once it was made anew: {refusal(led.refused[name])}"
+        yield warning(found, _GIVE)
+
+
+def _waits(one: Held, led: Led, there: set[str]) -> Finding:
+    count = count_of(one.count, "message waits", "messages wait")
+    words = f"{', '.join(one.levels)}: {count} for the queue {one.queue}"
+    if one.queue not in there:
+        fix = "start a worker that consumes it: it makes the queue and binds it; until then they go round there"
+        return fault(f"{words}, which does not exist", fix)
+    if (refused := led.refused.get(str(one.queue))) is not None:
+        return fault(f"{words}, which may not be bound to them: {refusal(refused)}", _GIVE)
+    return fine(f"{words}, which is bound to where the levels end, now if it was not before")
 
 
 def eta_limit(context: Context) -> Iterator[Finding]:

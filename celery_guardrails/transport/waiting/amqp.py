@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary
 from amqp.exceptions import AccessRefused, PreconditionFailed
 from celery import Celery
 from kombu import Queue
-from kombu.common import Broadcast
 from kombu.transport.native_delayed_delivery import (
     MAX_NUMBER_OF_BITS_TO_USE,
     calculate_routing_key,
@@ -33,12 +32,12 @@ from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.routing import (
     DELAY_EXCHANGE,
     came_from,
-    caught_elsewhere,
     delay_word,
     known_queue,
     queues_for,
     straight,
 )
+from celery_guardrails.transport.waiting.level import binding_key, reaches
 from celery_guardrails.transport.waiting.unlisted import Unlisted
 
 __all__ = ["NativeDelay"]
@@ -46,9 +45,6 @@ __all__ = ["NativeDelay"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _LONGEST = 2**MAX_NUMBER_OF_BITS_TO_USE - 1
-# An AMQP routing key has at most 255 bytes; each bit takes two of them.
-_LONGEST_WORD = 255 - 2 * MAX_NUMBER_OF_BITS_TO_USE
-_BITS = "*." * MAX_NUMBER_OF_BITS_TO_USE
 # Somebody may delete a queue and declare it anew, without our binding: it is seen to again after so many seconds.
 _TRUSTED = 30.0
 _REFUSED_FOR = 300.0
@@ -116,9 +112,7 @@ class NativeDelay(Unlisted):
             else:
                 queue(channel).declare()
             try:
-                channel.queue_bind(
-                    queue=queue.name, exchange=DELAY_EXCHANGE, routing_key=f"{_BITS}{delay_word(queue.name)}"
-                )
+                channel.queue_bind(queue=queue.name, exchange=DELAY_EXCHANGE, routing_key=binding_key(queue.name))
             except AccessRefused as exc:
                 raise _LevelsRefused(str(exc)) from exc
             ready[queue.name] = time.monotonic()
@@ -161,13 +155,7 @@ class NativeDelay(Unlisted):
             found = [given or known_queue(self._app, name) or Queue(name)]
         else:
             found = queues_for(self._app, origin.exchange, origin.routing_key)
-        return found if all(self._reaches(queue) for queue in found) else []
-
-    def _reaches(self, queue: Queue) -> bool:
-        if isinstance(queue, Broadcast) or queue.auto_delete or queue.exclusive or not queue.name:
-            return False
-        word = delay_word(queue.name)
-        return len(word.encode()) <= _LONGEST_WORD and not caught_elsewhere(self._app, calculate_routing_key(1, word))
+        return found if all(reaches(self._app, queue) for queue in found) else []
 
 
 class _LevelsRefused(PreconditionFailed):  # type: ignore[misc]

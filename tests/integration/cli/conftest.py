@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Broker
 from tests.harness import Harness, Process
+from tests.integration.cli.ward import Ward
 from tests.waiting import wait_until
 
 APP = "tests.integration.cli.shop_app"
@@ -84,3 +86,17 @@ def make_shop(harness: Harness) -> Callable[..., ShopProcesses]:
 def shop(make_shop: Callable[..., ShopProcesses]) -> ShopProcesses:
     """The shop on a broker of files, which needs no server."""
     return make_shop()
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Callable[..., Ward]]:
+    """Makes an application on a broker: `ward(url, slack={...}, conf={...})`."""
+    made: list[Ward] = []
+
+    def make(broker_url: str, conf: dict[str, Any] | None = None, **settings: Any) -> Ward:
+        made.append(Ward(tmp_path, broker_url, settings, conf or {}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.app.close()

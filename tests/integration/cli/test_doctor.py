@@ -33,20 +33,6 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Callable[..., Ward]]:
-    """Makes an application on a broker: `ward(url, slack={...}, conf={...})`."""
-    made: list[Ward] = []
-
-    def make(broker_url: str, conf: dict[str, Any] | None = None, **settings: Any) -> Ward:
-        made.append(Ward(tmp_path, broker_url, settings, conf or {}))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.app.close()
-
-
-@pytest.fixture
 def slack() -> Iterator[SlackStandIn]:
     with SlackStandIn() as standing_in:
         standing_in.channels["#alerts"] = "C1"

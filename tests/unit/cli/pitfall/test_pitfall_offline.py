@@ -38,6 +38,11 @@ def test_a_time_limit_longer_than_the_consumer_timeout(offline: Offline) -> None
     assert "shop.mail may run longer" in found
 
 
+def test_levels_of_classic_queues_drop_what_they_cannot_hand_on(offline: Offline) -> None:
+    name, found, _ = only(offline("amqp", broker_native_delayed_delivery_queue_type="classic", **LIMITED))
+    assert (name, "drops what is due while its queue is missing" in found) == ("waiting", True)
+
+
 @pytest.mark.parametrize("multiplier", [4, 0])
 def test_prefetched_tasks_wait_too(offline: Offline, multiplier: int) -> None:
     _, found, fix = only(offline("amqp", task_time_limit=600, worker_prefetch_multiplier=multiplier))

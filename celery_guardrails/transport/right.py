@@ -1,0 +1,77 @@
+"""Rights of a RabbitMQ user: which one was missing where the broker refused access (403).
+
+Owns how RabbitMQ words a refusal. Whoever is refused is connected: the broker is not away, and trying again helps only
+once somebody has given the right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from amqp.exceptions import AccessRefused
+
+__all__ = ["Right", "refusal", "refused_right"]
+
+# `method_sig` of what was refused: declaring and deleting; binding, which needs the right to write on the queue and to
+# read on the exchange; publishing.
+_CONFIGURE = {(40, 10), (40, 20), (50, 10), (50, 40)}
+_BIND = {(50, 20), (50, 50)}
+_PUBLISH = (60, 40)
+_SAID = re.compile(
+    r"(?:(?P<kind>configure|write|read) )?access to (?P<what>queue|exchange) '(?P<name>.*)' in vhost '(?P<vhost>.*)' "
+    r"refused for user '(?P<user>.*)'",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A right that a user has not got.
+
+    `kind` is `configure`, `write` or `read`, `resource` is `queue` or `exchange`; the default exchange is named
+    `amq.default`, as in RabbitMQ's patterns.
+    """
+
+    kind: str
+    resource: str
+    name: str
+    vhost: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"the user {self.user!r} has no right to {self.kind} the {self.resource} {self.name!r}"
+
+
+def refused_right(exc: BaseException | None) -> Right | None:
+    """The right that was missing; `None` where this error, and what it came of, is no refusal that names one."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        if isinstance(exc, AccessRefused):
+            return _read(exc)
+        exc = exc.__cause__
+    return None
+
+
+def refusal(exc: BaseException) -> str:
+    """An error of the broker's in words: the missing right, where it is a refusal that names one."""
+    right = refused_right(exc)
+    return f"{type(exc).__name__}: {exc}" if right is None else f"RabbitMQ refuses access: {right}"
+
+
+def _read(exc: AccessRefused) -> Right | None:
+    said = _SAID.search(str(exc.reply_text or ""))
+    if said is None:
+        return None  # a login, or a topic
+    kind = said["kind"] or _kind(exc.method_sig, said["what"])
+    return Right(kind, said["what"], said["name"], said["vhost"], said["user"])
+
+
+def _kind(method: tuple[int, int] | None, resource: str) -> str:
+    """What an older RabbitMQ leaves out: which of the three rights it was."""
+    if method in _CONFIGURE:
+        return "configure"
+    if method in _BIND:
+        return "write" if resource == "queue" else "read"
+    return "write" if method == _PUBLISH else "read"

@@ -1,0 +1,60 @@
+"""A worker leads RabbitMQ's delay levels to every queue that it consumes, each time that it connects.
+
+Owns when: at start, at each reconnection, and when a queue is added at run time. A queue that was deleted and made
+again has lost its binding, and what waits in the levels would go round there. It works with `enabled=False` too: what
+waits from before must not be left behind.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from celery import bootsteps
+from kombu import Queue
+
+from celery_guardrails.transport.right import refusal
+from celery_guardrails.transport.waiting.level import are_there, lead
+
+__all__ = ["BindingStep"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+class BindingStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Binds what is consumed to where the delay levels end, if there are levels; never keeps a worker from its work."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        add = consumer.add_task_queue
+
+        def add_task_queue(*args: Any, **kwargs: Any) -> Any:
+            before = {queue.name for queue in consumer.task_consumer.queues}
+            added = add(*args, **kwargs)
+            _lead(consumer, [queue for queue in consumer.task_consumer.queues if queue.name not in before])
+            return added
+
+        consumer.add_task_queue = add_task_queue
+
+    def start(self, consumer: Any) -> None:
+        """The queues are declared, and no message has come yet."""
+        _lead(consumer, consumer.task_consumer.queues)
+
+
+def _lead(consumer: Any, queues: Iterable[Queue]) -> None:
+    connection = consumer.connection
+    try:
+        if connection.transport.driver_type != "amqp" or not are_there(connection):
+            return
+        led = lead(consumer.app, connection, queues)
+    except Exception:
+        logger.warning("the delay levels could not be led to this worker's queues", exc_info=True)
+        return
+    for queue, exc in led.refused.items():
+        logger.warning(
+            "if the queue %s is made anew, nothing that waits in the delay levels reaches it, because this worker "
+            "cannot bind it to them: %s", queue, refusal(exc),
+        )  # fmt: skip
