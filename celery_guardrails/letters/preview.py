@@ -6,19 +6,21 @@ the arguments are: a broken `__repr__` becomes a remark.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery_guardrails.letters.record import Preview
 from celery_guardrails.letters.redact import MASK, Redactor
 
-__all__ = ["OVERSIZED_LIMIT", "PREVIEW_LIMIT", "named_values", "preview"]
+__all__ = ["OVERSIZED_LIMIT", "PREVIEW_LIMIT", "named_in_items", "named_values", "preview", "preview_items"]
 
 PREVIEW_LIMIT = 4000
 """Characters of a preview, each of args and kwargs."""
 OVERSIZED_LIMIT = 500
 """The same for a payload over `dead_letter.max_payload`."""
 _VALUE_LIMIT = 200
+_ITEMS_SHOWN = 100
 
 
 def preview(
@@ -33,12 +35,27 @@ def preview(
         redactor: what to hide.
         limit: characters kept of each.
     """
-    masked_args = tuple(
-        redactor.mask(value, names[position] if position < len(names) else None) for position, value in enumerate(args)
-    )
-    shown_args, cut_args = _text(masked_args, limit)
+    shown_args, cut_args = _text(_masked(args, names, redactor), limit)
     shown_kwargs, cut_kwargs = _text(redactor.mask(dict(kwargs)), limit)
     return Preview(args=shown_args, kwargs=shown_kwargs, truncated=cut_args or cut_kwargs)
+
+
+def preview_items(
+    way: str, items: Sequence[Sequence[Any]], names: Sequence[str], redactor: Redactor, limit: int = PREVIEW_LIMIT
+) -> Preview:
+    """The items of a message that runs a task for each of them, redacted and cut.
+
+    Args:
+        way: Celery's name for such a message, such as `celery.starmap`.
+        items: the task's positional arguments, for each item.
+        names: the parameters' names.
+        redactor: what to hide.
+        limit: characters kept.
+    """
+    shown, cut = _text([_masked(item, names, redactor) for item in items[:_ITEMS_SHOWN]], limit)
+    some = f"the first {_ITEMS_SHOWN} of " if len(items) > _ITEMS_SHOWN else ""
+    text = f"{way}, {some}{len(items):,} item{'s' if len(items) != 1 else ''}: {shown}"
+    return Preview(args=text, truncated=cut or bool(some))
 
 
 def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: Redactor) -> dict[str, str]:
@@ -56,6 +73,21 @@ def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: 
         if value is not None:
             found[name] = MASK if redactor.hides(name.rsplit(".", 1)[-1]) else _plain(value)
     return found
+
+
+def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], redactor: Redactor) -> dict[str, str]:
+    """The same of several items: their different values in a row, cut."""
+    found: dict[str, dict[str, None]] = {}
+    for item in itertools.islice(items, _ITEMS_SHOWN):
+        for name, value in named_values(wanted, item, redactor).items():
+            found.setdefault(name, {})[value] = None
+    return {name: ", ".join(values)[:_VALUE_LIMIT] for name, values in found.items()}
+
+
+def _masked(args: Sequence[Any], names: Sequence[str], redactor: Redactor) -> tuple[Any, ...]:
+    return tuple(
+        redactor.mask(value, names[position] if position < len(names) else None) for position, value in enumerate(args)
+    )
 
 
 def _plain(value: Any) -> str:

@@ -16,6 +16,7 @@ from celery_guardrails.letters.record import Letter, LetterFailure, letter_id
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
 
@@ -44,7 +45,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         id=letter_id(request.id, int(request.retries or 0) + 1, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
-        task=task.name,
+        task=subject_of(task).name,
         task_id=request.id,
         reason=decision.reason,
         explanation=decision.explanation,

@@ -15,7 +15,6 @@ from kombu.serialization import loads, prepare_accept_content
 
 from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.header import Header, read_header
-from celery_guardrails.letters.preview import preview
 from celery_guardrails.letters.record import (
     FailedAttempt,
     Letter,
@@ -30,8 +29,10 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
-from celery_guardrails.worker.capture import parameter_names
-from celery_guardrails.worker.effective import is_guarded
+from celery_guardrails.worker.capture import preview_of
+from celery_guardrails.worker.carried import CARRIERS
+from celery_guardrails.worker.carrier import carrier_of
+from celery_guardrails.worker.effective import is_guarded, subject_of
 from celery_guardrails.worker.install import Guardrails
 
 __all__ = ["cancel", "cancelled_letter"]
@@ -57,24 +58,26 @@ def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now
         PublishError: the broker did not take the letter; it goes on waiting.
         Unlistable: this broker cannot take a waiting task away.
     """
-    policy = _policy(guard, waiting.task)
-    letter = cancelled_letter(guard, waiting, policy, actor, reason, now)
+    letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
     guard.dead_letters.send(letter, policy.dead_letter_queue)
     return letter if guard.waiting.remove([waiting.id]) else None
 
 
 def cancelled_letter(
-    guard: Guardrails, waiting: WaitingTask, policy: Policy, actor: str, reason: str, now: datetime
-) -> Letter:
-    """The dead letter of a task that was cancelled while it waited: what it was, who decided it, and why."""
+    guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime
+) -> tuple[Letter, Policy]:
+    """The dead letter of a task that was cancelled while it waited (what, by whom, why), and its policy."""
     envelope = waiting.envelope
+    arguments = _arguments(guard, waiting)
+    task = _task(guard, waiting.task, arguments)
+    policy = guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
     headers = envelope.headers
     header = read_header(headers)
-    return Letter(
+    letter = Letter(
         id=letter_id(waiting.task_id, waiting.attempt, header.generation, Reason.CANCELLED),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
-        task=waiting.task,
+        task=waiting.task if task is None else subject_of(task).name,
         task_id=waiting.task_id,
         root_id=_text(headers.get("root_id")),
         parent_id=_text(headers.get("parent_id")),
@@ -96,9 +99,10 @@ def cancelled_letter(
         owner=policy.owner,
         runbook=policy.runbook,
         severity=policy.severity,
-        preview=_preview(guard, waiting, policy),
+        preview=_preview(guard, task, arguments, policy),
         message=_message(envelope),
     )
+    return letter, policy
 
 
 def _message(envelope: Envelope) -> OriginalMessage:
@@ -117,9 +121,11 @@ def _decompressed(envelope: Envelope) -> bytes:
     return bytes(decompress(envelope.body, kind)) if kind else envelope.body
 
 
-def _policy(guard: Guardrails, name: str) -> Policy:
+def _task(guard: Guardrails, name: str, arguments: tuple[Any, Any] | None) -> Any:
+    """The task, or the carrier of one that a `map` or `starmap` runs; `None`: not known here."""
     task = guard.app.tasks.get(name)
-    return guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
+    carrier = carrier_of(task, *arguments) if name in CARRIERS and arguments is not None else None
+    return task if carrier is None else carrier
 
 
 def _failure(header: Header, actor: str, reason: str) -> LetterFailure:
@@ -133,18 +139,22 @@ def _failure(header: Header, actor: str, reason: str) -> LetterFailure:
     )
 
 
-def _preview(guard: Guardrails, waiting: WaitingTask, policy: Policy) -> Preview:
-    """The arguments, redacted; none where this process cannot or must not decode them."""
+def _arguments(guard: Guardrails, waiting: WaitingTask) -> tuple[Any, Any] | None:
+    """Its arguments; `None` where this process cannot or must not decode them."""
     envelope = waiting.envelope
     try:
         accept = prepare_accept_content(guard.app.conf.accept_content)
         decoded = loads(_decompressed(envelope), envelope.content_type, envelope.content_encoding, accept=accept)
-        args, kwargs = tuple(decoded[0]), dict(decoded[1])
-        names = parameter_names(guard.app.tasks.get(waiting.task))
-        return preview(args, kwargs, names, Redactor((*guard.settings.redact, *policy.redact)))
-    except Exception as exc:  # noqa: BLE001 only the preview suffers, the message is kept whole
+        return tuple(decoded[0]), dict(decoded[1])
+    except Exception as exc:  # noqa: BLE001 only what people see suffers, the message is kept whole
         logger.info("no preview of the arguments of %s[%s]: %s", waiting.task, waiting.task_id, exc)
+        return None
+
+
+def _preview(guard: Guardrails, task: Any, arguments: tuple[Any, Any] | None, policy: Policy) -> Preview:
+    if arguments is None:
         return Preview()
+    return preview_of(task, *arguments, Redactor((*guard.settings.redact, *policy.redact)))
 
 
 def _text(value: Any) -> str | None:

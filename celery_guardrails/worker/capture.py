@@ -13,7 +13,7 @@ from typing import Any
 
 from kombu.serialization import dumps
 
-from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_values, preview
+from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_in_items, preview, preview_items
 from celery_guardrails.letters.record import (
     FailedAttempt,
     Letter,
@@ -28,10 +28,12 @@ from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.carried import carried_items
+from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.original import kept, original_of
 from celery_guardrails.worker.run import FailedRun
 
-__all__ = ["capture", "parameter_names"]
+__all__ = ["capture", "parameter_names", "preview_of"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -48,7 +50,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         id=letter_id(request.id, len(attempts) and attempts[-1].number, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
-        task=run.task.name,
+        task=subject_of(run.task).name,
         task_id=request.id,
         root_id=request.root_id,
         parent_id=request.parent_id,
@@ -93,15 +95,39 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
         settings, policy = run.guard.settings, run.policy
         redactor = Redactor((*settings.redact, *policy.redact))
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
-        names = parameter_names(run.task)
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
-        shown.preview = preview(args, kwargs, names, redactor, limit)
-        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-        shown.correlation = named_values(policy.correlate, arguments, redactor)
-        shown.affected = named_values(policy.affected_by, arguments, redactor)
+        shown.preview = preview_of(run.task, args, kwargs, redactor, limit)
+        items = _named(run.task, args, kwargs)
+        shown.correlation = named_in_items(policy.correlate, items, redactor)
+        shown.affected = named_in_items(policy.affected_by, items, redactor)
     except Exception:
         logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
     return shown
+
+
+def preview_of(task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int = PREVIEW_LIMIT) -> Preview:
+    """The arguments of a message, or its items where it runs the task for each of them, as people may see them.
+
+    Args:
+        task: the task; a carrier (`carrier.py`) for a `map` or `starmap`; `None`: not known here.
+        args: the message's.
+        kwargs: the message's.
+        redactor: what to hide.
+        limit: characters kept of each.
+    """
+    names = parameter_names(subject_of(task))
+    if subject_of(task) is task:
+        return preview(args, kwargs, names, redactor, limit)
+    return preview_items(task.name, carried_items(task.name, args, kwargs), names, redactor, limit)
+
+
+def _named(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:
+    """The arguments by their names, for each item."""
+    subject = subject_of(task)
+    names = parameter_names(subject)
+    if subject is task:
+        return [{**dict(zip(names, args, strict=False)), **kwargs}]
+    return [dict(zip(names, item, strict=False)) for item in carried_items(task.name, args, kwargs)]
 
 
 def parameter_names(task: Any) -> list[str]:

@@ -15,12 +15,17 @@ from celery_guardrails.policy import Effective, Layer, Policy, faults, match_pat
 from celery_guardrails.settings import Settings
 from celery_guardrails.worker.request_class import request_faults
 
-__all__ = ["effective_policy", "is_guarded", "task_faults", "under_guard_by"]
+__all__ = ["effective_policy", "is_guarded", "subject_of", "task_faults", "under_guard_by"]
 
 
 def is_guarded(task: Task) -> bool:
     """Whether this task is under guard, by its base class or by name."""
     return bool(getattr(task, "_guardrails_guarded", False))
+
+
+def subject_of(task: Any) -> Any:
+    """The task whose policy is in force and whose name letters bear: itself, or what a `map` or `starmap` runs."""
+    return getattr(task, "_guardrails_carries", None) or task
 
 
 def under_guard_by(task: Task) -> str:

@@ -32,7 +32,7 @@ from celery_guardrails.transport.started import StartedMarks
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.transport.waiting.protocol import Waiting
 from celery_guardrails.worker.duplicate import Seen, Succeeded
-from celery_guardrails.worker.effective import effective_policy, is_guarded, task_faults
+from celery_guardrails.worker.effective import effective_policy, is_guarded, subject_of, task_faults
 
 __all__ = ["BUILT_IN", "Guardrails"]
 
@@ -59,6 +59,7 @@ class Guardrails:
 
     Attributes:
         captured: in eager mode, the dead letters of this process: the last 1,000.
+        carriers: `map`, `starmap` and `chunks` as they run for each inner task (`carrier.py`).
     """
 
     def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
@@ -67,6 +68,7 @@ class Guardrails:
         self._guard = tuple(guard)
         self._settings: Settings | None = None
         self._policies: dict[str, Effective] = {}
+        self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
         with _lock:
             earlier = vars(app).get(_INSTALLED)
@@ -160,6 +162,7 @@ class Guardrails:
         Raises:
             ConfigurationError: the layers contradict each other.
         """
+        task = subject_of(task)
         found = self._policies.get(task.name)
         if found is None:
             found = self._policies[task.name] = effective_policy(task, self.settings)
@@ -172,8 +175,10 @@ class Guardrails:
 
     def sweep(self) -> None:
         """Put the tasks whose names match a pattern under guard: those registered by now."""
+        from celery_guardrails.worker.carrier import install_carriers  # it needs this module
         from celery_guardrails.worker.task import adopt  # it needs this module to install itself
 
+        install_carriers(self.app)
         patterns = dict.fromkeys(self.patterns)
         if patterns:
             for name, task in list(self.app._tasks.items()):

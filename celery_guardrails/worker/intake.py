@@ -23,6 +23,8 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
+from celery_guardrails.worker.carried import CARRIERS
+from celery_guardrails.worker.carrier import carrier_in
 from celery_guardrails.worker.effective import is_guarded
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.shape import misshapen
@@ -118,7 +120,9 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             try:
                 headers = message.headers
                 name = headers["task"] if "task" in headers else message.payload["task"]  # the latter: protocol 1
-                problem = misshapen(headers, message.payload, app, guarded[name])
+                payload = message.payload
+                ours = guarded[name] or (name in CARRIERS and carrier_in(app.tasks[name], payload) is not None)
+                problem = misshapen(headers, payload, app, ours)
             except Exception:  # noqa: BLE001 Celery finds out by itself, in the next lines
                 problem = None
             try:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from celery import Task
+from celery._state import _task_stack
 from celery.exceptions import Reject, Retry
 from celery.utils.serialization import raise_with_context
 
@@ -23,6 +24,7 @@ from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.worker import attempt
+from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.republish import publish_retry, republishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
@@ -60,6 +62,11 @@ class RetryCall:
 def retry_by_hand(task: Any, call: RetryCall) -> Retry:
     """Do what `self.retry()` asks for, within the policy."""
     request = task.request
+    if request.called_directly and not call.altered and (carrier := _carrier_that_runs(task)) is not None:
+        outer: Retry = carrier.retry(
+            exc=call.exc, throw=call.throw, eta=call.eta, countdown=call.countdown, max_retries=call.max_retries
+        )
+        return outer
     if request.called_directly or is_plain(task):
         return call.celery()
     if request.is_eager or request.__dict__.get(SEEN) is not Retry:
@@ -106,6 +113,13 @@ def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
     except Exception as refused:  # noqa: BLE001 it leaves the body
         outcome = attempt.attempt_failed(task, request, refused)
     return outcome
+
+
+def _carrier_that_runs(task: Any) -> Any:
+    """The `map` or `starmap` that runs this task for one of its items: the next attempt is that message's."""
+    running = _task_stack.stack
+    below = running[-2] if len(running) > 1 else None
+    return below if below is not None and below is not task and subject_of(below) is task else None
 
 
 def _retried(task: Any, request: Any, call: RetryCall) -> Retry:

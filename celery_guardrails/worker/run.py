@@ -13,6 +13,7 @@ from celery_guardrails import clock
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
+from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 
 __all__ = ["SEEN", "STARTED", "FailedRun", "examine", "is_plain"]
@@ -65,7 +66,7 @@ class FailedRun:
 
 def is_plain(task: Any) -> bool:
     """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
-    return BUILT_IN.match(task.name) is not None or not Guardrails.of(task.app).settings.enabled
+    return BUILT_IN.match(subject_of(task).name) is not None or not Guardrails.of(task.app).settings.enabled
 
 
 def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:

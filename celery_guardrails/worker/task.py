@@ -21,6 +21,7 @@ from celery_guardrails.policy import Policy
 from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.abort import is_of_body
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
+from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.manual import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
@@ -158,7 +159,7 @@ def install_call(cls: type) -> None:
     Nothing is to be done where nobody else defines `__call__`. Where a class does (Flask's application context,
     say), that one is called inside ours, so that its failures are met too.
     """
-    if BUILT_IN.match(str(getattr(cls, "name", None) or "")):
+    if BUILT_IN.match(str(getattr(subject_of(cls), "name", None) or "")):
         return
     definers = [base for base in cls.__mro__ if "__call__" in base.__dict__ and base not in (Task, object)]
     outer = definers[0] if definers else None

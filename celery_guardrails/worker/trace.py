@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +18,7 @@ from celery.app import trace
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry
 
+from celery_guardrails.worker.carrier import carrier_of, carriers
 from celery_guardrails.worker.manual import is_unpublished
 from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided
 
@@ -116,6 +117,28 @@ def retrace(app: Celery, tasks: Iterable[Task], hostname: str | None = None) -> 
     noted = trace._localized
     name = hostname or (noted[2] if len(noted) > 2 else None)
     for task in tasks:
-        # looked up now: Sentry and others put their own in its place
-        tracer = trace.build_tracer(task.name, task, app.loader, name, app=app, Info=GuardInfo)
-        task.__trace__ = ended_as_decided(tracer)
+        task.__trace__ = _guarded(task, app, name)
+    for task in carriers(app):
+        task.__trace__ = _carried(task, app, name)
+
+
+def _guarded(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    # looked up now: Sentry and others put their own in its place
+    tracer = trace.build_tracer(task.name, task, app.loader, hostname, app=app, Info=GuardInfo)
+    return ended_as_decided(tracer)
+
+
+def _carried(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    """The tracer of a `map` or `starmap`: for each message that of its carrier, else Celery's."""
+    usual = trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+    tracers: dict[Task, Callable[..., Any]] = {}
+
+    def traced(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+        carrier = carrier_of(task, args, kwargs)
+        if carrier is None:
+            return usual(uuid, args, kwargs, request)
+        if carrier not in tracers:
+            tracers[carrier] = _guarded(carrier, app, hostname)
+        return tracers[carrier](uuid, args, kwargs, request)
+
+    return traced

@@ -29,6 +29,7 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.carried import arguments_of, carried_name
 from celery_guardrails.worker.install import Guardrails
 
 __all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
@@ -132,9 +133,10 @@ def _letter(
     task_id = _task_id(message, fields)
     letter = _brief(guard, original, reason, exc, worker, _identity(original, task_id, queue), now)
     priority = original.properties.get("priority")
+    name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or _text(fields.get("task"))
     attempts = tuple(FailedAttempt.of(attempt) for attempt in header.attempts)
     changes: dict[str, Any] = {
-        "task": _text(fields.get("task")) or UNNAMED,
+        "task": name or UNNAMED,
         "task_id": task_id,
         "root_id": _text(fields.get("root_id")) or None,
         "parent_id": _text(fields.get("parent_id")) or None,
@@ -147,7 +149,7 @@ def _letter(
         "first_failed_at": attempts[0].ended_at if attempts else now,
         "preview": _preview(guard, fields, original),
         **_from_header(header),
-        **_from_policy(guard, fields.get("task")),
+        **_from_policy(guard, name),
     }
     return Letter(**{**{name: getattr(letter, name) for name in Letter.model_fields}, **changes})
 
