@@ -6,6 +6,7 @@ Owns the consumer's step that puts this in place; the threads are in `transport/
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from celery import VERSION, bootsteps
@@ -14,6 +15,7 @@ from celery.worker import state
 from celery_guardrails.transport.redis.custody import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
+from celery_guardrails.transport.redis.trouble import PAUSE
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.shutdown import is_ending_cold
 
@@ -63,9 +65,18 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
                     self.start(consumer)
             except Exception:
                 logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
-            return consumer.ensure_connected(connection)
+            self._await_writes()  # before: a server that cannot save refuses even the first question
+            connected = consumer.ensure_connected(connection)
+            self._await_writes()
+            return connected
 
         consumer.connection_for_read = connection_for_read
+
+    def _await_writes(self) -> None:
+        """Wait while the server refuses to write: what Celery declares next would end the worker."""
+        while self.keeper is not None and self.keeper.is_refused():
+            state.maybe_shutdown()
+            time.sleep(PAUSE)
 
 
 def _running(consumer: Any) -> set[str]:

@@ -4,7 +4,8 @@
         └── nothing ──> peek: wait until the likeliest list has something, at most 0.1 s ──> take ...
 
 kombu pops a message and records it afterwards: whatever dies in between takes the message along. A peek is a
-`BLMOVE` of a list onto itself, which changes nothing. Owns the waiting and the handing on; kombu owns all else.
+`BLMOVE` of a list onto itself, which changes nothing. What the server refuses for now (it is full, say) is asked again
+a second later: Celery ends a worker on such an answer. Owns the waiting and the handing on; kombu owns all else.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from time import monotonic
 from typing import Any
 
 import redis
-from kombu.transport import redis as kombu_redis
+from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from kombu.utils.scheduling import priority_cycle
 
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.binding import BindingChannel
+from celery_guardrails.transport.redis.message import TakenMessage
 from celery_guardrails.transport.redis.qos import TakingQoS
 from celery_guardrails.transport.redis.quarantine import bury, set_aside
 from celery_guardrails.transport.redis.record import Unreadable
 from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import LEASE, TAKE
+from celery_guardrails.transport.redis.trouble import PAUSE, passing
 
-__all__ = ["TakenMessage", "TakingChannel"]
+__all__ = ["TakingChannel"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -41,48 +44,7 @@ _PEEK = 0.1
 """Seconds for which a message in another list than the likeliest may wait."""
 
 
-class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
-    """A message whose delivery tag is the one that it was taken with.
-
-    The tag in its properties may be shared: kombu gives all queues of a binding the same one.
-
-    Attributes:
-        taken_from: the queue that it was taken from; `None` where kombu has popped it.
-    """
-
-    taken_from: str | None = None
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        tag = getattr(channel, "handing_on", None)
-        if tag is None:
-            super().__init__(payload, channel=channel, **kwargs)
-            return
-        try:
-            super().__init__(payload, channel=channel, **kwargs)
-        except Exception as exc:
-            raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
-        self.delivery_tag = tag
-        self.taken_from = channel.handing_from
-
-    def ack_if_held(self) -> bool:
-        """Acknowledge it, and say whether it still was this worker's: else somebody else has been given it.
-
-        That happens when this worker could say nothing of it for the visibility timeout.
-        """
-        self.ack()
-        return bool(self.channel.qos.was_held)
-
-    def take_back(self, gone: Callable[[], None]) -> None:
-        """Have it put back after an acknowledgement that failed.
-
-        Args:
-            gone: called by the keeper when there is nothing to put back: Redis has heard of the acknowledgement after
-                all, or somebody else has been given it.
-        """
-        self.channel.custody.return_later([self.delivery_tag], gone)
-
-
-class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
+class TakingChannel(BindingChannel):
     """A channel that takes by script. Mix it in before the transport's own channel, and set `custody`.
 
     Attributes:
@@ -93,7 +55,6 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     Message = TakenMessage
     QoS = TakingQoS
-    custody: Custody
     handing_on: str | None = None
     handing_from: str | None = None
 
@@ -109,6 +70,7 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         self._order: list[str] = []
         self._pause: tuple[Any, ...] | None = None
         self._own: Any = None
+        self._again_at = 0.0
         super().__init__(*args, **kwargs)
         self._own = self.own_client
         self.custody.add(self)
@@ -168,6 +130,8 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._doubt()
+        if monotonic() < self._again_at:
+            return  # without a command under way the event loop waits for its timers
         if self._unkept or not self.ack_emulation:  # without acknowledgements there is nothing to keep
             if timeout is None:
                 super()._brpop_start()
@@ -177,8 +141,15 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         queues = list(self._queue_cycle.consume(len(self.active_queues)))
         if not queues:
             return
-        connection = self._in_poll = self.client.connection
+        self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
+        try:
+            self._ask(self._in_poll, queues)
+        except self.ResponseError as exc:  # redis-py asks an idle connection first whether it is alive
+            self._in_poll, asked, self._asked = None, self._asked, None
+            self._settle(str(asked), exc)
+
+    def _ask(self, connection: Any, queues: list[str]) -> None:
         if self._undelivered:
             self._asked = "PING"
             connection.send_command("PING")
@@ -228,6 +199,7 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         if asked is None:
             return super()._brpop_read(**options)
         reply = self._reply(asked)
+        self.custody.trouble.over(asked)
         if asked == "BLMOVE":
             self._found_nothing = False
         elif asked == "TAKE":
@@ -239,25 +211,42 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
         return True
 
     def _reply(self, asked: str) -> Any:
+        reply = None
         try:
             reply = self.client.parse_response(self.client.connection, asked)
-        except self.connection_errors:
-            self.client.connection.disconnect()
-            raise
-        except self.ResponseError as exc:
-            self._asked = None
-            if self._understood(asked, exc):
+        except (*self.connection_errors, self.ResponseError) as exc:
+            if passing(exc) or isinstance(exc, self.ResponseError):
+                self._asked = None  # an answer: nothing was taken
+            if asked != "PING" or not passing(exc):  # after a ping, what is at hand already is handed on
+                self._settle(asked, exc)
                 raise Empty() from exc
-            if isinstance(exc, redis.exceptions.ReadOnlyError):  # after a failover, the primary is elsewhere
-                self.client.connection.disconnect()
-                raise redis.exceptions.ConnectionError(str(exc)) from exc
-            raise
         finally:
             self._in_poll = None
             # kombu 5.5 has no such thing
             getattr(self, "_flush_brpop_reauth", bool)()
         self._asked = None
         return reply
+
+    def _settle(self, asked: str, exc: Exception) -> None:
+        """Make out what an error asks for: another command, or waiting; raises what asks for neither."""
+        if self._understood(asked, exc):
+            return
+        code = self.custody.trouble.note(asked, exc)
+        if code is not None:
+            self._wait(code)
+            return
+        if isinstance(exc, self.connection_errors):
+            self.client.connection.disconnect()
+        raise exc
+
+    def _wait(self, code: str) -> None:
+        self._again_at, self._found_nothing = monotonic() + PAUSE, False
+        if code in {"READONLY", "UNBLOCKED", "MASTERDOWN"}:  # after a failover, the primary may be elsewhere
+            self.client.connection.disconnect()
+            self.pool.disconnect(inuse_connections=False)
+        loop = get_event_loop()
+        if loop is not None:
+            loop.call_later(PAUSE, bool)  # which has it ask again; its own timers may be farther apart
 
     def _understood(self, asked: str, exc: Exception) -> bool:
         """Whether an error says only that another command is needed, which the next round then sends."""
@@ -296,7 +285,12 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
     def _keep_what_is_ours(self) -> None:
         """A worker that slept over the answer may have lost messages of it to another one."""
         for taken in tuple(self._undelivered):
-            if not LEASE.run(self.own_client, unacked_keys(self)[1:], [taken[0]]):
+            try:
+                ours = LEASE.run(self.own_client, unacked_keys(self)[1:], [taken[0]])
+            except redis.exceptions.RedisError:
+                self.custody.return_later([taken[0]])
+                ours = False
+            if not ours:
                 self._undelivered.remove(taken)
                 self.qos._quick_ack(taken[0])
 
@@ -309,18 +303,28 @@ class TakingChannel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _hand_on(self, tag: str, queue: str, text: bytes) -> None:
         if queue not in self.connection._callbacks:  # its consumer was cancelled meanwhile
-            self.qos.restore_by_tag(tag)
-            self.qos._quick_ack(tag)
+            self._now_or_later(tag, lambda: self.qos.restore_by_tag(tag))
             return
         self.handing_on, self.handing_from = tag, queue
         try:
             self.connection._deliver(self._read(text), queue)
         except Unreadable:
-            set_aside(self, self.own_client, tag, queue, text)
-            self.qos._quick_ack(tag)
-            self._bury(tag)
+            if self._now_or_later(tag, lambda: set_aside(self, self.own_client, tag, queue, text)):
+                self._bury(tag)
         finally:
             self.handing_on = None
+
+    def _now_or_later(self, tag: str, act: Callable[[], object]) -> bool:
+        """Do away with a message that is not handed on; where Redis refuses, the keeper puts it back later."""
+        try:
+            act()
+        except redis.exceptions.RedisError as exc:
+            logger.warning("Redis did not take a message back, and is asked again: %s", exc)
+            self.custody.return_later([tag])
+            return False
+        finally:
+            self.qos._quick_ack(tag)
+        return True
 
     def _read(self, text: bytes) -> Any:
         try:

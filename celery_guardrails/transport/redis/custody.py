@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from celery_guardrails.transport.redis.trouble import Trouble
+
 __all__ = ["Custody", "Quarantined"]
 
 Quarantined = Callable[[bytes, str, str], bool]
@@ -31,11 +33,18 @@ class Custody:
     Args:
         quarantined: takes unreadable items.
         running: gives the tags of messages whose tasks run and go on running when a connection is lost.
+        who: who takes, as the log names it.
+
+    Attributes:
+        trouble: what the server refuses for now, so that it is said once.
     """
 
-    def __init__(self, quarantined: Quarantined, running: Callable[[], set[str]] = set) -> None:
+    def __init__(
+        self, quarantined: Quarantined, running: Callable[[], set[str]] = set, who: str = "this worker"
+    ) -> None:
         self.quarantined = quarantined
         self.running = running
+        self.trouble = Trouble(who)
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()

@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery
 
 from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.trouble import passing
 
 __all__ = ["Keeper"]
 
@@ -71,6 +72,25 @@ class Keeper:
         if self._restoring.is_alive():
             self._restoring.join(bound)
 
+    def is_refused(self) -> bool:
+        """Whether the server takes no writes for now, which is said once; `False` also where it is away.
+
+        It is asked to add to a list that is never there, which changes nothing.
+        """
+
+        def ask(channel: Any, client: Any) -> None:
+            client.execute_command("LPUSHX", f"{channel.global_keyprefix}guardrails.never", "")
+
+        try:
+            self._line.once(ask)
+        except Exception as exc:  # noqa: BLE001 whatever else is wrong, the worker finds out itself
+            if passing(exc) in {None, "NOPERM"}:
+                return False
+            self.custody.trouble.note("start", exc)
+            return True
+        self.custody.trouble.over("start")
+        return False
+
     def forget(self, tag: str) -> None:
         """Remove an item from the quarantine: it is safe elsewhere.
 
@@ -103,10 +123,11 @@ class Keeper:
 
         try:
             third = self._line.once(act)
-        except Exception:
-            if name not in self._failing:
+        except Exception as exc:
+            if self.custody.trouble.note(name, exc) is None and name not in self._failing:
                 self._failing.add(name)
                 logger.warning("Redis (%s) did not answer, and is asked again", name, exc_info=True)
             return 1.0
         self._failing.discard(name)
+        self.custody.trouble.over(name)
         return third

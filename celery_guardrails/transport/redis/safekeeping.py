@@ -35,7 +35,7 @@ class Safekeeping:
         self._app = app
         self._queues = frozenset(queues)
         self._unreadable = unreadable
-        self._custody = Custody(self._quarantined)
+        self._custody = Custody(self._quarantined, who="this guardian")
         self._keeper: Keeper | None = None
         self._handed_on: set[str] = set()
         self._lock = threading.Lock()

@@ -3,6 +3,7 @@
 Owns the texts. Every key that a script touches is in KEYS, whole (prefix included), so that on a cluster a hash tag in
 the prefix puts them all in one slot. A script that removes and writes looks at the types of its keys first and
 removes first: Redis lets a script that has begun to write go on when memory is full, and nothing after it can fail.
+A script that would only overwrite begins with removing what is not there (`''`), for the same reason.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ LEASE = Script(
     + """
 -- KEYS: unacked_index; ARGV: tags
 local at, held = now(), 0
+redis.call('ZREM', KEYS[1], '')
 for _, tag in ipairs(ARGV) do
   if redis.call('ZSCORE', KEYS[1], tag) then
     redis.call('ZADD', KEYS[1], 'XX', at, tag)
@@ -153,6 +155,7 @@ PUT_OFF = Script(
     NOW
     + """
 -- KEYS: unacked_index; ARGV: tag, the visibility timeout in seconds, seconds from now
+redis.call('ZREM', KEYS[1], '')
 local due = tonumber(now()) - tonumber(ARGV[2]) + tonumber(ARGV[3])
 redis.call('ZADD', KEYS[1], 'XX', string.format('%.6f', due), ARGV[1])
 return 1
@@ -204,11 +207,11 @@ return 1
 QUARANTINE = Script(
     """
 -- KEYS: unacked, unacked_index, quarantine; ARGV: tag, what to keep
-redis.call('ZCARD', KEYS[2])
+redis.call('HLEN', KEYS[3])
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 return 1
 """
 )
