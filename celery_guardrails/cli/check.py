@@ -20,7 +20,7 @@ from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import faults as declarations
 from celery_guardrails.policy.merge import match_pattern
 from celery_guardrails.settings import Settings
-from celery_guardrails.worker.effective import is_guarded, task_faults
+from celery_guardrails.worker.effective import contradictions, is_guarded, task_faults
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 
 __all__ = ["check"]
@@ -93,6 +93,8 @@ def _remarks(guardrails: Guardrails) -> Iterable[str]:
         matching = [name for name in names if match_pattern({pattern: None}, name)]
         if matching and not guarded.intersection(matching):
             yield f"policies: no task that matches {pattern} is under guard, such as {matching[0]}"
+    for task in guardrails.guarded_tasks():
+        yield from contradictions(task, settings)
     if not settings.enabled:
         yield "enabled is False: every guarded task behaves as a plain one"
     if not guarded:

@@ -68,11 +68,13 @@ class Requested:
     """What the task asked for by calling `self.retry()` itself.
 
     `delay` is the explicit countdown, `None` for the policy's backoff; `max_attempts` counts executions in all (one
-    more than Celery's `max_retries`), `None` for the policy's. The smaller of the two holds.
+    more than Celery's `max_retries`), `None` for the policy's. `bounded`: the smaller of the two holds; else the
+    task's wish does, because nobody declared the policy's for this task.
     """
 
     delay: timedelta | None = None
     max_attempts: int | None = None
+    bounded: bool = True
 
 
 def decide(
@@ -154,8 +156,10 @@ def decide_time_limit(policy: Policy, failure: Failure, history: History, now: d
 
 
 def _limit(policy: Policy, requested: Requested | None) -> int | None:
-    limits = [policy.max_attempts, requested.max_attempts if requested else None]
-    return min((limit for limit in limits if limit is not None), default=None)
+    wished = requested.max_attempts if requested else None
+    if requested is not None and wished is not None and not requested.bounded:
+        return wished
+    return min((limit for limit in (policy.max_attempts, wished) if limit is not None), default=None)
 
 
 def _delay(

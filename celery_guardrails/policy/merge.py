@@ -22,18 +22,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One declaration; `name` is what `guardrails policy` shows as the place where a field came from."""
+    """One declaration; `name` is what `guardrails policy` shows as the place where a field came from.
+
+    `explicit` says that a policy for this very task or its like says so; not, what holds for want of such a policy.
+    """
 
     name: str
     policy: Policy
+    explicit: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The policy in force, and for each of its fields the layer that set it, or `"default"`."""
+    """The policy in force, and for each of its fields the layer that set it, or `"default"`.
+
+    `explicit` are the fields that an explicit layer set.
+    """
 
     policy: Policy
     provenance: dict[str, str]
+    explicit: frozenset[str] = frozenset()
 
 
 def merge(layers: Sequence[Layer], task: str | None = None) -> Effective:
@@ -49,17 +57,20 @@ def merge(layers: Sequence[Layer], task: str | None = None) -> Effective:
     """
     values: dict[str, Any] = {}
     provenance = dict.fromkeys(Policy.model_fields, "default")
+    explicit: set[str] = set()
     for layer in layers:
         for name in layer.policy.model_fields_set - values.keys():
             values[name] = getattr(layer.policy, name)
             provenance[name] = layer.name
+            if layer.explicit:
+                explicit.add(name)
     if values.get("max_attempts", 0) is None and values.get("deadline", 0) is None:
         where = f"{provenance['max_attempts']} sets max_attempts=None and {provenance['deadline']} sets deadline=None"
         faults.report([Fault("deadline", "None", where, task, 'write deadline="2h"')])
         del values["deadline"]
         provenance["deadline"] = "default"
     # Each value was validated in its layer.
-    return Effective(Policy.model_construct(set(values), **values), provenance)
+    return Effective(Policy.model_construct(set(values), **values), provenance, frozenset(explicit))
 
 
 def match_pattern(patterns: Mapping[str, T], task_name: str) -> list[tuple[str, T]]:

@@ -42,7 +42,8 @@ class Policy(BaseModel):
         max_crashes: worker deaths before the task is dead-lettered, at least 1. Default 3.
         dead_letter_queue: a queue of its own for this task's dead letters. `None`: the one of the settings.
         on_expired: `"dead_letter"` (default), or `"drop"`: a task past its `expires` is forgotten, as in Celery.
-        acks: `"late"` (default) runs at least once, `"early"` at most once.
+        acks: `"late"` (default) runs at least once, `"early"` at most once. Where the application says early itself
+            (`task_acks_late = False`, or `task_annotations`), it is early whatever a policy says.
         owner: who the alert names. Default none.
         runbook: where the alert says what to do. Default none.
         severity: `"info"`, `"warning"`, `"error"` (default) or `"critical"`.

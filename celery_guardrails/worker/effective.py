@@ -1,7 +1,9 @@
 """Which policy is in force for a task, and what is wrong with it.
 
-Owns the order of precedence: `policies` of the settings, the decorator, the classes nearest first, the settings'
-`policy`, the defaults. Merging itself is in `policy/merge.py`.
+Owns the order of precedence: `policies` of the settings, the decorator, the classes nearest first, Celery's own options
+on the task (`own_option.py`), the settings' `policy`, the defaults. One thing stands above all: where the application
+says that work is acknowledged early (`task_annotations`, `task_acks_late`), that it must not run twice. Merging itself
+is in `policy/merge.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from typing import Any
 from celery import Task
 
 from celery_guardrails.errors import ConfigurationError, Fault
-from celery_guardrails.policy import Effective, Layer, Policy, faults, match_pattern, merge
+from celery_guardrails.policy import Effective, Layer, Policy, declared, faults, match_pattern, merge
 from celery_guardrails.settings import Settings
+from celery_guardrails.worker.own_option import ANNOTATED, CONFIGURED, own_layers, said_by, unreadable
 from celery_guardrails.worker.request_class import request_faults
 
-__all__ = ["effective_policy", "is_guarded", "subject_of", "task_faults", "under_guard_by"]
+__all__ = ["contradictions", "effective_policy", "is_guarded", "subject_of", "task_faults", "under_guard_by"]
 
 
 def is_guarded(task: Task) -> bool:
@@ -50,7 +53,7 @@ def task_faults(task: Task, settings: Settings) -> list[Fault]:
         for _, value in _declared(task)
         if not isinstance(value, Policy)
     ]
-    if getattr(task, "autoretry_for", None) and not hasattr(type(task), "_guardrails_adopted"):
+    if _declares_both(task):
         found.append(_autoretry_fault(task))
     if not found:
         try:
@@ -60,14 +63,68 @@ def task_faults(task: Task, settings: Settings) -> list[Fault]:
     return [*found, *request_faults(task)] if settings.enabled else found
 
 
+def contradictions(task: Task, settings: Settings) -> list[str]:
+    """What Celery's options and the policies say of this task that cannot both hold, and which holds.
+
+    Of a task that came under guard by name nothing is said: its options are not the application's to change.
+    """
+    if hasattr(type(task), "_guardrails_adopted"):
+        return []
+    effective = effective_policy(task, settings)
+    found = [f"{task.name}: {problem}" for problem in unreadable(task)]
+    explicit = _explicit(task, settings)
+    in_force = declared(effective.policy)
+    for layer in own_layers(task):
+        for field, value in declared(layer.policy).items():
+            holds = effective.provenance[field]
+            if field not in layer.policy.model_fields_set or in_force[field] == value or holds.startswith("policies["):
+                continue
+            if field in effective.explicit:
+                found.append(_contradiction(task, field, layer.name, value, holds, in_force[field]))
+    for layer in explicit:
+        if layer.policy.acks == "late" and "acks" in layer.policy.model_fields_set and in_force["acks"] == "early":
+            holds = effective.provenance["acks"]
+            if holds.startswith((ANNOTATED, CONFIGURED)):
+                found.append(_contradiction(task, "acks", layer.name, "late", holds, "early"))
+    return found
+
+
+def _contradiction(task: Task, field: str, loser: str, lost: Any, holder: str, held: Any) -> str:
+    return (
+        f"{task.name}: {field} is {lost!r} by {loser}, but {held!r} by {holder}, which holds. "
+        f"Fix: leave one of them out, or settle it in the setting policies"
+    )
+
+
 def _layers(task: Task, settings: Settings) -> list[Layer]:
+    explicit, own = _explicit(task, settings), own_layers(task)
+    general = [Layer("settings policy", settings.policy, explicit=False)]
+    acks = said_by(task, "acks_late")
+    if acks is not None and acks.value is not None and acks.origin in (ANNOTATED, CONFIGURED):
+        (layer,) = [layer for layer in own if "acks" in layer.policy.model_fields_set]
+        if not acks.value:
+            own.remove(layer)
+            explicit = [layer, *explicit]
+        elif acks.origin == CONFIGURED:  # as general as the settings' policy, which is nearer to guardrails
+            own.remove(layer)
+            general.append(layer)
+    if any("backoff" in layer.policy.model_fields_set for layer in explicit):
+        # a jitter of Celery's belongs to its backoff
+        own = [layer for layer in own if "backoff" not in layer.policy.model_fields_set]
+    return [*explicit, *own, *general]
+
+
+def _explicit(task: Task, settings: Settings) -> list[Layer]:
+    """What policies say of this task, by its name or on it and its classes; strongest first."""
     layers = [Layer(f"policies[{pattern}]", policy) for pattern, policy in match_pattern(settings.policies, task.name)]
-    layers += [Layer(name, value) for name, value in _declared(task) if isinstance(value, Policy)]
-    expected = tuple(getattr(task, "autoretry_for", None) or ())
-    if expected and hasattr(type(task), "_guardrails_adopted"):
-        layers.append(Layer("autoretry_for", Policy(retry_on=expected)))
-    layers.append(Layer("settings policy", settings.policy))
-    return layers
+    return layers + [Layer(name, value) for name, value in _declared(task) if isinstance(value, Policy)]
+
+
+def _declares_both(task: Task) -> bool:
+    """Whether one and the same hand wrote a policy and `autoretry_for`: in one decorator, or one class."""
+    if hasattr(type(task), "_guardrails_adopted"):
+        return False
+    return any(vars(cls).get("policy") is not None and vars(cls).get("autoretry_for") for cls in type(task).__mro__)
 
 
 def _declared(task: Task) -> list[tuple[str, Any]]:
@@ -86,7 +143,10 @@ def _autoretry_fault(task: Task) -> Fault:
     names = ", ".join(_name(cls) for cls in task.autoretry_for)
     written = [f"retry_on=({names},)"]
     given = getattr(task, "retry_kwargs", None) or {}
-    limit = given.get("max_retries", task.max_retries)
+    limit = given.get("max_retries")
+    if limit is None:  # to Celery, "use the task's"
+        said = said_by(task, "max_retries")
+        limit = said.value if said is not None else Task.max_retries
     written.append(f"max_attempts={None if limit is None else limit + 1}")
     backoff = getattr(task, "retry_backoff", False)
     if backoff:
@@ -98,7 +158,7 @@ def _autoretry_fault(task: Task) -> Fault:
         written.append(f"backoff=Constant({given['countdown']})")
     if getattr(task, "dont_autoretry_for", None):
         written.append(f"give_up_on=({', '.join(_name(cls) for cls in task.dont_autoretry_for)},)")
-    problem = "Celery's automatic retries and a guarded task's policy would both retry"
+    problem = "the policy and Celery's automatic retries both say what is retried"
     return Fault(
         "autoretry_for", f"({names})", problem, task.name, f"write policy=Policy({', '.join(written)}) instead"
     )

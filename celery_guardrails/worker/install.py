@@ -33,6 +33,7 @@ from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.transport.waiting.protocol import Waiting
 from celery_guardrails.worker.duplicate import Seen, Succeeded
 from celery_guardrails.worker.effective import effective_policy, is_guarded, subject_of, task_faults
+from celery_guardrails.worker.own_option import cover, step_aside
 
 __all__ = ["BUILT_IN", "Guardrails"]
 
@@ -208,22 +209,38 @@ class Guardrails:
         """
         if faults := self.faults():
             raise ConfigurationError(faults)
-        self.declare_acks()
+        self.declare_options()
 
-    def declare_acks(self) -> None:
-        """Have Celery acknowledge each guarded task as its policy says, in this process.
+    def declare_options(self) -> None:
+        """Have each guarded task's Celery options say what its policy says, in this process.
 
-        A child that is not forked does not get it from the worker's main process, and would not know that it may
+        A child that is not forked does not get them from the worker's main process, and would not know that it may
         leave a message unacknowledged.
         """
         if self.settings.enabled:
             for task in self.guarded_tasks():
-                effective = self.policy_of(task)
-                explicit = getattr(task, "_guardrails_own_acks_late", None)
-                if explicit is None or effective.provenance["acks"] != "default":
-                    task.acks_late = effective.policy.acks == "late"
-                # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again
-                task.reject_on_worker_lost = task.retry_on_worker_lost = False
+                self._take_charge(task)
+
+    def take_charge(self, task: Task) -> None:
+        """Have one task's options say what its policy says, if it is guarded; never raises.
+
+        For a task that runs eagerly, where no worker starts and nobody may have finalized the application.
+        """
+        try:
+            if self.settings.enabled and not BUILT_IN.match(task.name):
+                self._take_charge(task)
+        except ConfigurationError:
+            return  # a worker says so at start; a failing task is left as it was
+        except Exception:
+            logger.warning("the options of %s do not say what its policy says", task.name, exc_info=True)
+
+    def _take_charge(self, task: Task) -> None:
+        step_aside(task)
+        policy = self.policy_of(task).policy
+        retries = None if policy.max_attempts is None else policy.max_attempts - 1
+        # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again
+        cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,
+                     "retry_on_worker_lost": False})  # fmt: skip
 
     def retrace(self, hostname: str | None = None) -> None:
         """Give the tasks under guard our tracer, in the process that is to run them; never raises.
@@ -244,6 +261,9 @@ class Guardrails:
             self.sweep()
         except ConfigurationError:
             return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
+        for task in list(self.app._tasks.values()):
+            if is_guarded(task):
+                self.take_charge(task)
 
 
 def _process_started(sender: str | None = None, **_: Any) -> None:
@@ -251,9 +271,9 @@ def _process_started(sender: str | None = None, **_: Any) -> None:
     guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
     if guard is not None:
         try:
-            guard.declare_acks()
+            guard.declare_options()
         except Exception:
-            logger.warning("this process does not know how its tasks are acknowledged", exc_info=True)
+            logger.warning("this process does not know how its tasks are acknowledged and retried", exc_info=True)
         guard.retrace(sender)
 
 

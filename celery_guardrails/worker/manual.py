@@ -50,13 +50,14 @@ class RetryCall:
     max_retries: int | None
     altered: bool
 
-    def requested(self, now: datetime) -> Requested:
-        """The wish as the decision takes it."""
+    def requested(self, now: datetime, bounded: bool) -> Requested:
+        """The wish as the decision takes it; `bounded`: a policy of the task's bounds its attempts."""
         limit = None if self.max_retries is None else self.max_retries + 1
         if self.eta is not None:
             eta = self.eta if self.eta.tzinfo is not None else self.eta.replace(tzinfo=timezone.utc)
-            return Requested(max(eta - now, timedelta(0)), limit)
-        return Requested(None if self.countdown is None else timedelta(seconds=max(0.0, self.countdown)), limit)
+            return Requested(max(eta - now, timedelta(0)), limit, bounded)
+        delay = None if self.countdown is None else timedelta(seconds=max(0.0, self.countdown))
+        return Requested(delay, limit, bounded)
 
 
 def retry_by_hand(task: Any, call: RetryCall) -> Retry:
@@ -151,7 +152,8 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
     if cause is None:
         cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
     run = examine(task, request, cause)
-    wanted = call.requested(run.now)
+    bounded = "max_attempts" in run.guard.policy_of(task).explicit
+    wanted = call.requested(run.now, bounded)
     return run, decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
 
 

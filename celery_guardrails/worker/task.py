@@ -24,6 +24,7 @@ from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, 
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.manual import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
+from celery_guardrails.worker.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
 from celery_guardrails.worker.request_class import OURS, RequestClass, install_request
 from celery_guardrails.worker.run import STARTED
@@ -47,8 +48,6 @@ class GuardMixin:
     Request = RequestClass(OURS)
 
     _guardrails_guarded = True
-    _guardrails_own_acks_late: ClassVar[bool | None]
-
     request_stack: Any
     run: Callable[..., Any]
     name: str
@@ -58,8 +57,8 @@ class GuardMixin:
     @classmethod
     def bind(cls, app: Celery) -> Any:
         """Called by Celery; notes whether the task sets `acks_late` itself, before Celery fills in its default."""
-        if "_guardrails_own_acks_late" not in vars(cls):  # Celery binds twice
-            cls._guardrails_own_acks_late = _own_acks_late(cls)
+        if OWN_ACKS not in vars(cls):  # Celery binds twice
+            setattr(cls, OWN_ACKS, own_acks_late(cls))
         return super().bind(app)  # type: ignore[misc]
 
     @classmethod
@@ -109,6 +108,11 @@ class GuardMixin:
         options.update(zip(_POSITIONAL, rest, strict=False))
         return apply_timed(self, options, partial(super().apply_async, args, kwargs))  # type: ignore[misc]
 
+    def apply(self, *args: Any, **options: Any) -> Any:
+        """As Celery's; in this process, which may never start a worker, the policy is put in force first."""
+        Guardrails.of(self.app).take_charge(self)
+        return super().apply(*args, **options)  # type: ignore[misc]
+
     def retry(
         self,
         args: Any = None,
@@ -123,9 +127,11 @@ class GuardMixin:
         """Retry the task by hand, within its policy.
 
         An explicit `countdown` (seconds) or `eta` is honoured within the policy's attempts and deadline; without
-        one the policy's backoff decides. `max_retries` can only lower the policy's `max_attempts`. When no
-        attempt is left this raises `exc` (or `MaxRetriesExceededError`), as Celery does, and the work is
-        dead-lettered if that leaves the task.
+        one the policy's backoff decides, which is `default_retry_delay` where the task sets that and no policy of
+        its own says otherwise. `max_retries` holds for this call, as in Celery: it wins over the task's option of
+        that name and over the settings' default policy, but can only lower a `max_attempts` that a policy of this
+        task declares. When no attempt is left this raises `exc` (or `MaxRetriesExceededError`), as Celery does, and
+        the work is dead-lettered if that leaves the task.
 
         Raises:
             celery.exceptions.Retry: always, unless `throw` is false, when another attempt was scheduled.
@@ -192,7 +198,7 @@ def install_call(cls: type) -> None:
 def adopt(task: Task, pattern: str) -> None:
     """Put a task under guard that was registered with another base class; its name, signatures and calls go on.
 
-    Celery's own `autoretry_for` of such a task steps aside: what it names is retried by the policy instead.
+    What its Celery options say (`autoretry_for`, `max_retries`, ...) becomes a layer of its policy.
     """
     cls = type(task)
     if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):
@@ -204,18 +210,6 @@ def adopt(task: Task, pattern: str) -> None:
     install_call(guarded)
     install_request(guarded)
     task.__class__ = guarded
-    if hasattr(task, "_orig_run") and Guardrails.of(task.app).settings.enabled:
-        task.run = task._orig_run
-
-
-def _own_acks_late(cls: type) -> bool | None:
-    """What the class or a base sets; Celery writes its default on those that it has bound."""
-    for base in cls.__mro__:
-        for name in ("_guardrails_own_acks_late", "acks_late"):
-            if name in vars(base):
-                found: bool | None = vars(base)[name]
-                return found
-    return None
 
 
 class _Failed:

@@ -22,6 +22,6 @@ def refund() -> None:
     """A wrong duration."""
 
 
-@app.task(base=GuardedTask, name="billing.retried", autoretry_for=(ValueError,))
+@app.task(base=GuardedTask, name="billing.retried", policy=Policy(), autoretry_for=(ValueError,))
 def retried() -> None:
     """Both would retry."""

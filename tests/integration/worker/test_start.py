@@ -35,8 +35,9 @@ def test_automatic_retries_beside_a_policy_stop_the_worker(
     guarded = make_guarded(redis_broker)
     (guarded.harness.folder / "doubled.py").write_text(
         "from tests.apps.guarded import app\n"
-        "from celery_guardrails import GuardedTask\n"
-        "@app.task(base=GuardedTask, name='doubled', autoretry_for=(OSError,), max_retries=4, retry_backoff=2)\n"
+        "from celery_guardrails import GuardedTask, Policy\n"
+        "@app.task(base=GuardedTask, name='doubled', policy=Policy(owner='us'),\n"
+        "          autoretry_for=(OSError,), max_retries=4, retry_backoff=2)\n"
         "def doubled(): ...\n"
     )
     worker = guarded.harness.worker("doubled", wait=False)

@@ -30,7 +30,7 @@ def test_check_praises_what_is_right(shop: Shop) -> None:
 def test_check_lists_wrong_settings_and_wrong_tasks_together(shop: Shop) -> None:
     shop.app.conf.guardrails = {"enviroment": "x", "policies": {"shop.*": {"max_atempts": 3}}}
 
-    @shop.app.task(shared=False, base=GuardedTask, name="shop.both", autoretry_for=(ValueError,))
+    @shop.app.task(shared=False, base=GuardedTask, name="shop.both", policy=Policy(), autoretry_for=(ValueError,))
     def both() -> None: ...
 
     found = shop.json("check", code=1)
@@ -56,6 +56,24 @@ def test_check_warns_of_what_is_hardly_meant(shop: Shop) -> None:
         "Warning: policies: no task that matches vendor.* is under guard, such as vendor.sync",
         "Warning: enabled is False: every guarded task behaves as a plain one",
     ]
+
+
+def test_check_warns_of_options_that_contradict_a_policy(shop: Shop) -> None:
+    @shop.app.task(shared=False, base=GuardedTask, name="shop.both", max_retries=1, policy=Policy(max_attempts=5))
+    def both() -> None: ...
+
+    result = shop.run("check")
+    assert result.exit_code == 0
+    (line,) = lines(result.stderr)
+    assert "max_attempts is 2 by the task's own options (max_retries), but 5 by decorator, which holds." in line
+
+
+def test_policy_names_the_option_that_a_field_came_from(shop: Shop) -> None:
+    @shop.app.task(shared=False, base=GuardedTask, name="shop.early", acks_late=False)
+    def early() -> None: ...
+
+    text = " ".join(shop.run("policy", "shop.early").stdout.split())
+    assert "acks early the task's own options (acks_late)" in text
 
 
 def test_check_warns_when_nothing_is_under_guard() -> None:

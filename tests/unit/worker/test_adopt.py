@@ -54,7 +54,7 @@ def test_name_signature_and_calls_go_on(app: Celery) -> None:
 
 
 def test_failures_of_an_adopted_task_follow_the_policy(app: Celery, count: SimpleNamespace) -> None:
-    @app.task(shared=False, name="vendor.sync", bind=True, max_retries=50, default_retry_delay=1000)
+    @app.task(shared=False, name="vendor.sync", bind=True)
     def sync(self: Any) -> None:
         count.runs += 1
         raise self.retry(exc=ConnectionError("down"))

@@ -145,7 +145,7 @@ def test_all_faults_are_listed_at_once(new_app: NewApp) -> None:
     @app.task(base=GuardedTask, shared=False, name="shop.a", policy=1)
     def a() -> None: ...
 
-    @app.task(base=GuardedTask, shared=False, name="shop.b", autoretry_for=(OSError,))
+    @app.task(base=GuardedTask, shared=False, name="shop.b", policy=Policy(), autoretry_for=(OSError,))
     def b() -> None: ...
 
     assert [(f.task, f.setting) for f in Guardrails.of(app).faults()] == [
@@ -160,7 +160,7 @@ def test_all_faults_are_listed_at_once(new_app: NewApp) -> None:
         ({"max_retries": 0}, Policy(retry_on=(OSError,), max_attempts=1)),
         ({"max_retries": None}, Policy(retry_on=(OSError,), max_attempts=None)),
         ({"retry_kwargs": {"max_retries": 7}}, Policy(retry_on=(OSError,), max_attempts=8)),
-        ({"retry_kwargs": {"max_retries": None}}, Policy(retry_on=(OSError,), max_attempts=None)),
+        ({"retry_kwargs": {"max_retries": None}}, Policy(retry_on=(OSError,), max_attempts=4)),
         (
             {"retry_kwargs": {"countdown": 5}, "max_retries": 1},
             Policy(retry_on=(OSError,), max_attempts=2, backoff=Constant(5)),
@@ -190,7 +190,7 @@ def test_all_faults_are_listed_at_once(new_app: NewApp) -> None:
 def test_autoretry_says_what_to_write_instead(new_app: NewApp, options: dict[str, Any], meant: Policy) -> None:
     app = new_app()
 
-    @app.task(base=GuardedTask, shared=False, name="shop.mail", autoretry_for=(OSError,), **options)
+    @app.task(base=GuardedTask, shared=False, name="shop.mail", policy=Policy(), autoretry_for=(OSError,), **options)
     def mail() -> None: ...
 
     fault = the_fault(app)
@@ -207,6 +207,7 @@ def test_autoretry_on_a_class_or_in_a_list(new_app: NewApp) -> None:
 
     class Base(GuardedTask):
         abstract = True
+        policy = Policy(owner="mail")
         autoretry_for = [json.JSONDecodeError, OSError]
 
     @app.task(base=Base, shared=False, name="shop.mail")
@@ -216,8 +217,8 @@ def test_autoretry_on_a_class_or_in_a_list(new_app: NewApp) -> None:
 
 
 def test_autoretry_of_an_adopted_task_becomes_its_retry_on(new_app: NewApp, count: SimpleNamespace) -> None:
-    app = new_app({"guard": ["vendor.*"], "policies": {"vendor.told": {"retry_on": (KeyError,)}}, "policy": {
-        "backoff": Constant(0), "jitter": "none", "max_attempts": 2,
+    app = new_app({"guard": ["vendor.*"], "policies": {
+        "vendor.told": {"retry_on": (KeyError,)}, "*": {"backoff": Constant(0), "jitter": "none", "max_attempts": 2},
     }})  # fmt: skip
     Guardrails(app)
 
@@ -233,7 +234,7 @@ def test_autoretry_of_an_adopted_task_becomes_its_retry_on(new_app: NewApp, coun
     assert Guardrails.of(app).faults() == []
     effective = Guardrails.of(app).policy_of(app.tasks["vendor.sync"])
     assert effective.policy.retry_on == (ValueError,)
-    assert effective.provenance["retry_on"] == "autoretry_for"
+    assert effective.provenance["retry_on"] == "the task's own options (autoretry_for)"
     runs = {}
     for task in (sync, told):
         for error in ("value", "key", "os"):

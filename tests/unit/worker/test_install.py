@@ -210,14 +210,6 @@ def test_when_a_task_is_acknowledged(new_app: NewApp, options: dict[str, Any], p
     assert app.tasks["shop.mail"].acks_late is late
 
 
-@pytest.mark.parametrize("configured", [True, False])
-def test_the_policys_default_is_stronger_than_celerys_setting(new_app: NewApp, configured: bool) -> None:
-    app = new_app(task_acks_late=configured)
-    plain(app, "shop.mail", base=GuardedTask)
-    Guardrails.of(app).prepare()
-    assert app.tasks["shop.mail"].acks_late is True
-
-
 def test_a_class_that_derives_from_a_registered_one_has_set_nothing_itself(new_app: NewApp) -> None:
     app = new_app()
 

@@ -176,6 +176,14 @@ def test_acknowledgement_of_tasks_that_nobody_guards(offline: Offline, conf: Any
     assert len(list(off)) == len(words)
 
 
+def test_an_adopted_task_is_acknowledged_as_its_worker_does_it(offline: Offline) -> None:
+    """It came under guard before Celery bound it for the second time, and had then Celery's default."""
+    assert list(worker.shutdown(offline("redis", plain={}, guardrails={"guard": ["shop.*"]}))) == []
+    context = offline("redis", plain={"acks_late": False}, guardrails={"guard": ["shop.*"]})
+    (found,) = worker.shutdown(context)
+    assert "shop.plain" in found.found
+
+
 def test_a_cold_shutdown_of_tasks_that_are_acknowledged_early(offline: Offline) -> None:
     (found,) = worker.shutdown(offline("redis", plain={}))
     assert "loses a running task" in found.found
