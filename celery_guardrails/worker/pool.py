@@ -1,4 +1,4 @@
-"""Gaps in Celery's prefork pool, through which work falls that its broker will not deliver again.
+"""Gaps in Celery's pools, through which work falls that its broker will not deliver again, or runs twice.
 
 A task that runs at most once is acknowledged before it begins, but not before a child is free for it: what waits in
 main is with the broker, too. What was acknowledged, or is in the hands of a child, is kept when a lost connection or a
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from struct import pack
@@ -22,13 +23,16 @@ from celery.worker import state
 
 from celery_guardrails.transport.acknowledge import acknowledge
 from celery_guardrails.worker.settle import einfo
+from celery_guardrails.worker.takeover import HEARS_AFTER_LOSS, going_on
 
 __all__ = [
     "PoolStep",
     "acknowledge_at_once",
     "before_writing",
     "keep_taken",
+    "keep_waiting",
     "read_first",
+    "restore_prefetch_in_turn",
     "runs_here",
     "track_the_living",
     "writes_later",
@@ -43,6 +47,9 @@ class PoolStep(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
+        if HEARS_AFTER_LOSS and not writes_later(consumer.pool) and "on_close" not in vars(consumer):
+            keep_waiting(consumer)
+            restore_prefetch_in_turn(consumer)
         pool = getattr(consumer.pool, "_pool", None)
         needed = ("on_job_process_down", "process_flush_queues", "outbound_buffer")
         if pool is not None and all(hasattr(pool, name) for name in needed) and "on_job_process_down" not in vars(pool):
@@ -197,8 +204,48 @@ def _restore(pool: Any, job: Any) -> None:
     child = _living_child(job)
     if child is not None:
         pool._busy_workers.add(child.inqW_fd)
-    if not job._accepted and _is_taken(job):
-        state.task_reserved(job.guarded)  # Celery has forgotten that it is here
+    request = getattr(job._callback, "__self__", None)
+    if not job._accepted and request is not None:
+        state.task_reserved(request)  # Celery has forgotten that it is here
+
+
+def keep_waiting(consumer: Any) -> None:
+    """Have Celery remember what its pool has not begun when a connection is lost, where that pool runs it all the same.
+
+    Args:
+        consumer: Celery's, with a pool that cannot take back what it was given.
+    """
+    celery = consumer.on_close
+
+    def on_close() -> None:
+        given = going_on()
+        celery()
+        for request in given:
+            state.task_reserved(request)
+
+    consumer.on_close = on_close
+
+
+def restore_prefetch_in_turn(consumer: Any) -> None:
+    """Have the main thread, which reads the connection, restore the prefetch count that a lost connection has reduced.
+
+    Celery does it where a task ends. In a thread of the pool it waits for an answer that the main thread may read, and
+    then both wait for ever.
+
+    Args:
+        consumer: Celery's, with a pool that runs tasks in the worker's own process.
+    """
+    celery = getattr(consumer, "_restore_prefetch_count_after_connection_restart", None)
+    if celery is None:
+        return
+
+    def restore(*args: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            celery(*args)
+        else:
+            consumer.call_soon(celery, *args)
+
+    consumer._restore_prefetch_count_after_connection_restart = restore
 
 
 def read_first(pool: Any) -> None:

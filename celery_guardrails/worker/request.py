@@ -18,6 +18,7 @@ from celery.worker.request import Request
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker import ending, suspect
+from celery_guardrails.worker.ended import Ended
 from celery_guardrails.worker.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.run import is_plain
 from celery_guardrails.worker.settle import End
@@ -59,6 +60,8 @@ class GuardedRequest(_CelerysPart):
     """What stands below an application's own request class."""
     is_mixed: ClassVar[bool] = False
     """Whether an application's own request class is below this one."""
+    known: ClassVar[Ended] = Ended()
+    """Which messages this process has done with."""
     ended: End | None = None
     """What main has made of an end that it saw itself."""
     begin: Callable[[], bool] | None = None
@@ -83,6 +86,22 @@ class GuardedRequest(_CelerysPart):
             self.execute_using_pool = partial(suspect.execute, self)
         elif not self._task.acks_late:
             self.execute_using_pool = partial(suspect.execute_once, self)
+
+    def acknowledge(self) -> None:
+        """Called when the task is over, and for those that run at most once just before they begin."""
+        if self._task.acks_late and not self.acknowledged:
+            self.known.note(self)
+        super().acknowledge()
+
+    def let_go(self) -> None:
+        """Acknowledge a message whose work goes on: as another one, or here."""
+        super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:
+        """Called when the message is to go back to its queue, or, after all, is not to."""
+        if not requeue and self._task.acks_late and not self.acknowledged:
+            self.known.note(self)
+        super().reject(requeue)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Called by Celery for every outcome of the pool that is not a success."""

@@ -158,7 +158,7 @@ def tell_of_success(request: Any) -> None:
 def tell_of_requeue(request: Any) -> None:
     """The task asked for its message to be put back, and it is."""
     state.task_ready(request)
-    request.acknowledge()
+    request.let_go()
     request.send_event("task-rejected", requeue=True)
 
 

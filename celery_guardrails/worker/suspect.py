@@ -28,6 +28,7 @@ from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.pool import acknowledge_at_once, before_writing, runs_here, writes_later
 from celery_guardrails.worker.run import is_plain
 from celery_guardrails.worker.settle import Tell
+from celery_guardrails.worker.takeover import running, take_over
 
 __all__ = ["execute", "execute_once", "retried"]
 
@@ -149,6 +150,10 @@ def _verdict(request: Any) -> Tell | None:
     again = bool(request.delivery_info.get("redelivered"))
     if guard.seen.is_overtaken(copy.life, copy.retries):
         return partial(_drop, request, "a later attempt of it is known")
+    if again and (other := running(request, copy)) is not None:
+        return partial(take_over, request, other, partial(request.known.has, copy))
+    if again and request.known.has(copy):
+        return partial(_drop, request, "it has ended here before")
     if not guard.seen.begins(copy) and not again and _tells(guard):
         return partial(_drop, request, "the same message has begun here before")
     guard.seen.note(copy.life, copy.retries)
@@ -168,7 +173,7 @@ def _verdict(request: Any) -> Tell | None:
 def _drop(request: Any, why: str) -> None:
     logger.warning("%s[%s] is acknowledged without running: %s", request.name, request.id, why)
     state.task_ready(request)
-    request.acknowledge()
+    request.let_go()
 
 
 def _after_crash(guard: Guardrails, mark: str, tell: Tell) -> None:

@@ -25,6 +25,7 @@ app.conf.update(
     result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
     task_default_queue=f"{PREFIX}.tasks",
     broker_connection_retry_on_startup=True,
+    broker_heartbeat=int(os.environ.get("HEARTBEAT", "120")),
     worker_hijack_root_logger=False,
     worker_lost_wait=1.0,
     worker_pool_start_method=os.environ.get("POOL_START", "fork"),
@@ -127,17 +128,22 @@ def told_of_failure(args: Any, **_: Any) -> None:
 
 
 def _held(self: Any, key: str, how: str) -> str:
-    """Runs until the test says go, then asks for another attempt, once, or is done."""
-    ran(key, retries=self.request.retries)
+    """Runs until the test says go, then ends as its argument says; the next attempt is done."""
+    before = ran(key, retries=self.request.retries)
     while not (RUNS / "go").exists():
         time.sleep(0.05)
+    if how == "reject" and not before:
+        raise Reject("another worker, please", requeue=True)
     if how == "retry" and not self.request.retries:
         raise self.retry(exc=ConnectionError("not yet"), countdown=0)
-    return "done"
+    if how == "fail" and not self.request.retries:
+        raise ConnectionError("not yet")
+    return end(how) if how == "bug" or (how == "kill_child" and not before) else "done"
 
 
 hold: Any = functools.partial(app.task, base=GuardedTask, bind=True, shared=False)
 held = hold(name="guarded.held", policy=Policy(**QUICK))(_held)
+held_silent = hold(name="guarded.held_silent", policy=Policy(**QUICK), ignore_result=True)(_held)
 held_early = hold(name="guarded.held_early", policy=Policy(acks="early", **QUICK))(_held)
 
 

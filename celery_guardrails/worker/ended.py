@@ -1,0 +1,61 @@
+"""Which messages this worker has done with: those whose work was over when it acknowledged them.
+
+Whether their broker heard of it nobody knows before the connection is lost. A message that comes back and is known here
+is acknowledged again, and not run. Owns that bounded memory. Noting a message costs a task that succeeds one append;
+which copy of which work it was is worked out only when some message comes back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from typing import Any, NamedTuple
+
+from celery_guardrails.worker.duplicate import Copy
+
+__all__ = ["Ended"]
+
+_LATEST = 2_000
+"""Messages that may be acknowledged between two questions; a message without its body is some two KiB."""
+_MOST = 10_000
+
+
+class _Message(NamedTuple):
+    """What tells the copy of a request, without the body, which may be large."""
+
+    id: str
+    request_dict: dict[str, Any]
+    delivery_info: dict[str, Any]
+
+
+class Ended:
+    """The copies whose messages this worker has acknowledged, because their work was over; safe from any thread.
+
+    Args:
+        latest: how many are kept between two questions; the oldest are forgotten.
+        most: how many are remembered once somebody has asked; the oldest are forgotten.
+    """
+
+    def __init__(self, latest: int = _LATEST, most: int = _MOST) -> None:
+        self._latest: deque[tuple[str, dict[str, Any], dict[str, Any]]] = deque(maxlen=latest)
+        self._most = most
+        self._known: OrderedDict[Copy, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(self, request: Any) -> None:
+        """Remember that the work of this request of the worker is over. Call it before its message is acknowledged."""
+        self._latest.append((request.id, request._message.headers, request._delivery_info))
+
+    def has(self, copy: Copy) -> bool:
+        """Whether this copy is over; `False` where nobody says when it was sent, since another one may look the same."""
+        with self._lock:
+            self._work_out()
+            return copy in self._known
+
+    def _work_out(self) -> None:
+        while self._latest:
+            copy = Copy.of(_Message(*self._latest.popleft()))
+            if copy.life.published_at is not None:
+                self._known[copy] = None
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
