@@ -47,7 +47,7 @@ class Ended:
         self._latest.append((request.id, request._message.headers, request._delivery_info))
 
     def has(self, copy: Copy) -> bool:
-        """Whether this copy is over; `False` where nobody says when it was sent, since another one may look the same."""
+        """Whether this copy is over; `False` where nobody says when it was sent: another one may look the same."""
         with self._lock:
             self._work_out()
             return copy in self._known

@@ -47,6 +47,7 @@ CHECKS = (
     Check("results", backend.answers),
     Check("workers", worker.running),
     Check("time limits", worker.time_limits, offline=True),
+    Check("heartbeat", worker.heartbeat, offline=True),
     Check("acknowledgement", worker.acknowledgement, offline=True),
     Check("shutdown", worker.shutdown),
 )

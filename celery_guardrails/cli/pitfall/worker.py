@@ -13,7 +13,7 @@ from celery_guardrails.cli.pitfall.context import BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, limited, named
 
-__all__ = ["acknowledgement", "running", "settings", "shutdown", "time_limits"]
+__all__ = ["acknowledgement", "heartbeat", "running", "settings", "shutdown", "time_limits"]
 
 _UNLIMITED = {
     "threads": "the threads pool enforces no time limit",
@@ -41,11 +41,7 @@ def running(context: Context) -> Iterator[Finding]:
 
 def time_limits(context: Context) -> Iterator[Finding]:
     """Time limits where the pool does not enforce them: as configured, and of the workers that answer."""
-    pools = {str(context.conf.worker_pool): "worker_pool"}
-    if context.online:
-        with suppress(BrokerAway):
-            pools |= {pool: node for node, pool in context.pools.items()}
-    for pool, where in pools.items():
+    for pool, where in _pools(context).items():
         if pool not in _UNLIMITED:
             continue
         green = pool in ("gevent", "eventlet")
@@ -55,6 +51,19 @@ def time_limits(context: Context) -> Iterator[Finding]:
                 f"{_UNLIMITED[pool]} ({where}): that of {named(tasks)} does nothing",
                 "use the prefork pool, or timeouts in the task's own code",
             )
+
+
+def heartbeat(context: Context) -> Iterator[Finding]:
+    """Heartbeats that a solo worker cannot send while it runs a task, against the time that a task may take."""
+    where, seconds = _pools(context).get("solo"), float(context.conf.broker_heartbeat or 0)
+    if context.transport != "amqp" or where is None or not seconds:
+        return
+    if long := [task for task in context.tasks if _outlasts(task, timedelta(seconds=seconds))]:
+        yield warning(
+            f"the solo pool ({where}) sends no heartbeat while a task runs: RabbitMQ closes the connection when two of "
+            f"{seconds:g} s are missing, and {named(long)} may run longer",
+            "use the prefork or threads pool, or set broker_heartbeat = 0, which leaves a dead connection unnoticed",
+        )
 
 
 def acknowledgement(context: Context) -> Iterator[Finding]:
@@ -90,6 +99,15 @@ def shutdown(context: Context) -> Iterator[Finding]:
             )
         elif early:
             yield fine(f"a cold shutdown waits {brief(soft)} for running tasks; {named(early)} may take longer")
+
+
+def _pools(context: Context) -> dict[str, str]:
+    """The pools as configured, and of the workers that answer; each with where that is said."""
+    pools = {str(context.conf.worker_pool): "worker_pool"}
+    if context.online:
+        with suppress(BrokerAway):
+            pools |= {pool: node for node, pool in context.pools.items()}
+    return pools
 
 
 def _others(context: Context) -> list[Task]:

@@ -161,6 +161,24 @@ def test_time_limits_that_a_pool_does_not_enforce(offline: Offline, pool: str, m
 
 
 @pytest.mark.parametrize(
+    ("transport", "conf", "mail", "warned"),
+    [
+        ("amqp", {"worker_pool": "solo", "broker_heartbeat": 2}, {"time_limit": 9}, True),
+        ("amqp", {"worker_pool": "solo", "broker_heartbeat": 2}, {}, True),
+        ("amqp", {"worker_pool": "solo", "broker_heartbeat": 10}, {"time_limit": 9}, False),
+        ("amqp", {"worker_pool": "solo", "broker_heartbeat": 0}, {}, False),
+        ("amqp", {"worker_pool": "prefork", "broker_heartbeat": 2}, {"time_limit": 9}, False),
+        ("redis", {"worker_pool": "solo", "broker_heartbeat": 2}, {"time_limit": 9}, False),
+    ],
+)
+def test_heartbeats_that_a_solo_worker_misses(
+    offline: Offline, transport: str, conf: Any, mail: Any, warned: bool
+) -> None:
+    found = [finding.found for finding in worker.heartbeat(offline(transport, mail=mail, **conf))]
+    assert ["sends no heartbeat" in text and "shop.mail" in text for text in found] == [True] * warned
+
+
+@pytest.mark.parametrize(
     ("conf", "words"),
     [
         ({"task_acks_on_failure_or_timeout": False}, ["acks_on_timeout is off", "acks_on_failure is off"]),
