@@ -63,7 +63,7 @@ def next_due(group: AlertGroup, rules: Rules) -> datetime | None:
     if group.spoke_at is not None:
         if worse_total(group):
             dues.append(group.spoke_at + rules.worse_after)
-        elif group.total > group.base and not rules.can_edit:
+        elif not rules.can_edit and (group.total > group.base or group.again > group.again_base):
             dues.append(group.spoke_at + rules.cooldown)
     return min(dues)
 
@@ -137,7 +137,8 @@ def _resolve(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
 
 def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _Step:
     worse = worse_total(group)
-    if (worse or not rules.can_edit) and group.total > group.base and _may_post(group, now, rules):
+    grew = group.total > group.base or group.again > group.again_base
+    if (worse or not rules.can_edit) and grew and _may_post(group, now, rules):
         if not rules.can_edit:
             return _say(group, now, Notice.WORSE_TOTAL if worse else Notice.GROWTH, Kind.POST)
         return _say_in_thread(group, now, Notice.WORSE_TOTAL, broadcast=True)
@@ -173,7 +174,7 @@ def _say_in_thread(group: AlertGroup, now: datetime, notice: Notice, *, broadcas
 
 
 def _spoken(group: AlertGroup, now: datetime) -> AlertGroup:
-    return replace(group, base=group.total, spoke_at=now, edited_at=now, unsaid=False)
+    return replace(group, base=group.total, again_base=group.again, spoke_at=now, edited_at=now, unsaid=False)
 
 
 def _intend(group: AlertGroup, kind: Kind, notice: Notice, *, broadcast: bool = False) -> _Step:

@@ -1,7 +1,8 @@
 """What the alert engine is told: a dead letter, time passing, and what became of the letters.
 
 Owns `AlertEvent` (ref_id, signal, environment, task, at, error, message, fingerprint, reason, category, severity,
-owner, runbook, queue, version, affected, correlation, letter_id), `Tick`, `LettersChanged` and the group key.
+owner, runbook, queue, version, affected, correlation, letter_id, may_have_run, crashes, unknown, before), `Tick`,
+`LettersChanged` and the group key.
 It must not know how a group reacts, nor how an event is stored. Messages are redacted before they come here.
 """
 
@@ -16,6 +17,8 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 
 from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.store.record import Before
 
 __all__ = ["AlertEvent", "EngineEvent", "LettersChanged", "Tick", "group_key"]
 
@@ -28,6 +31,8 @@ class AlertEvent:
 
     `ref_id` is the id of this death: the same one twice counts once. `letter_id` is the id under which the archive
     keeps the work. `at` is when it died (aware UTC), `error` a dotted type name, `message` one redacted line.
+    `crashes` counts the workers that were lost with it, `unknown` says that nobody knows its error's kind, and `before`
+    is how the letter stood when it is one that died again.
     """
 
     ref_id: str
@@ -48,10 +53,14 @@ class AlertEvent:
     version: str | None = None
     affected: Mapping[str, str] = field(default_factory=dict)
     correlation: Mapping[str, str] = field(default_factory=dict)
+    may_have_run: bool = False
+    crashes: int = 0
+    unknown: bool = False
+    before: Before | None = None
 
     @classmethod
-    def from_letter(cls, letter: Letter) -> AlertEvent:
-        """The event that a freshly archived dead letter causes."""
+    def from_letter(cls, letter: Letter, before: Before | None = None) -> AlertEvent:
+        """The event that a freshly archived dead letter causes; `before` is how it stood if it is no new one."""
         return cls(
             ref_id=letter.id,
             environment=letter.environment,
@@ -70,6 +79,10 @@ class AlertEvent:
             version=letter.version,
             affected=dict(letter.affected),
             correlation=dict(letter.correlation),
+            may_have_run=letter.may_have_run,
+            crashes=letter.crashes,
+            unknown=letter.failure.category is Category.UNKNOWN and letter.failure.transient is None,
+            before=before,
         )
 
     def as_payload(self) -> dict[str, Any]:

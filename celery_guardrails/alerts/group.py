@@ -17,6 +17,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from celery_guardrails.alerts.event import AlertEvent, LettersChanged, group_key
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.store.record import Before
 
 __all__ = ["Affected", "AlertGroup", "ErrorCount", "GroupState", "Sample"]
 
@@ -25,6 +27,7 @@ _MOST_VALUES = 20
 _MOST_NAMES = 10
 _SAMPLES = 3
 _VALUE_LIMIT = 100
+_PERMANENT, _LOST = Reason.PERMANENT_ERROR.value, Reason.WORKER_LOST.value
 _SEVERITIES = {"info": 0, "warning": 1, "error": 2, "critical": 3}
 
 
@@ -43,7 +46,7 @@ class GroupState(str, Enum):
 
 @dataclass(frozen=True)
 class ErrorCount:
-    """One fingerprint of a group: how often, and the latest error type and message line."""
+    """One fingerprint of a group: how many letters, and the latest error type and message line."""
 
     count: int
     error: str
@@ -70,6 +73,10 @@ class Sample:
 class AlertGroup:
     """What one group has counted in its present period.
 
+    Figures count letters, not deaths: one that is put back and dies again in the same period stays one, under its
+    latest error, and `again` counts that (`again_base` at `spoke_at`). Of the letters, `doubtful` may have run already,
+    `unknown` failed with an error of unknown kind, and `killers` were lost with more than one worker.
+
     `first_at` and `last_at` are when letters died; `pending_at`, `seen_at`, `edited_at`, `resolved_at` and
     `spoke_at` (the last message in the channel) are when we took note, so that old letters found late are not
     resolved at once. `base` is the total at `spoke_at`. `posted` says that this period's message is out.
@@ -89,6 +96,11 @@ class AlertGroup:
     version: str | None = None
     total: int = 0
     base: int = 0
+    again: int = 0
+    again_base: int = 0
+    doubtful: int = 0
+    unknown: int = 0
+    killers: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
     pending_at: datetime | None = None
@@ -128,16 +140,9 @@ class AlertGroup:
 
     def add(self, event: AlertEvent, now: datetime) -> AlertGroup:
         """Count one dead letter; nothing is said yet."""
-        known = self.errors.get(event.fingerprint)
-        errors, other = self.errors, self.other_errors
-        if known or len(errors) < _MOST_ERRORS:
-            counted = ErrorCount((known.count if known else 0) + 1, event.error, event.message)
-            errors = {**errors, event.fingerprint: counted}
-        else:
-            other += 1
+        group = self._counted(event)
         return replace(
-            self,
-            total=self.total + 1,
+            group,
             severity=event.severity if not self.total else _worst(self.severity, event.severity),
             owner=event.owner or self.owner,
             runbook=event.runbook or self.runbook,
@@ -146,12 +151,51 @@ class AlertGroup:
             first_at=min(self.first_at, event.at) if self.first_at else event.at,
             last_at=max(self.last_at, event.at) if self.last_at else event.at,
             seen_at=now,
-            errors=errors,
-            other_errors=other,
-            reasons={**self.reasons, event.reason: self.reasons.get(event.reason, 0) + 1},
             affected=_widen(self.affected, event.affected),
             samples=(*self.samples, Sample(event.letter_id, dict(event.correlation)))[-_SAMPLES:],
             unsaid=True,
+        )
+
+    def _counted(self, event: AlertEvent) -> AlertGroup:
+        """The figures with this letter in them, once."""
+        before, group = event.before, self
+        if before is not None and self.first_at is not None and before.died_at >= self.first_at:
+            group = replace(self._without(before), again=self.again + 1)
+        known = group.errors.get(event.fingerprint)
+        errors, other = group.errors, group.other_errors
+        if known or len(errors) < _MOST_ERRORS:
+            counted = ErrorCount((known.count if known else 0) + 1, event.error, event.message)
+            errors = {**errors, event.fingerprint: counted}
+        else:
+            other += 1
+        return replace(
+            group,
+            total=group.total + 1,
+            errors=errors,
+            other_errors=other,
+            reasons={**group.reasons, event.reason: group.reasons.get(event.reason, 0) + 1},
+            doubtful=group.doubtful + event.may_have_run,
+            unknown=group.unknown + (event.unknown and event.reason == _PERMANENT),
+            killers=group.killers + (event.crashes > 1 and event.reason == _LOST),
+        )
+
+    def _without(self, before: Before) -> AlertGroup:
+        """The figures without a letter as it stood, which was counted in this period."""
+        known = self.errors.get(before.fingerprint)
+        errors = {key: error for key, error in self.errors.items() if key != before.fingerprint or error.count > 1}
+        if known is not None and known.count > 1:
+            errors[before.fingerprint] = replace(known, count=known.count - 1)
+        reasons = {key: count - (key == before.reason) for key, count in self.reasons.items()}
+        reasons = {key: count for key, count in reasons.items() if count > 0}
+        return replace(
+            self,
+            total=max(0, self.total - 1),
+            errors=errors,
+            other_errors=self.other_errors if known is not None else max(0, self.other_errors - 1),
+            reasons=reasons,
+            doubtful=max(0, self.doubtful - before.may_have_run),
+            unknown=min(self.unknown, reasons.get(_PERMANENT, 0)),
+            killers=min(self.killers, reasons.get(_LOST, 0)),
         )
 
     def next_period(self) -> AlertGroup:

@@ -19,6 +19,7 @@ from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
 from celery_guardrails.errors import UNNAMED_APP
+from celery_guardrails.letters.ran import MAY_HAVE_RUN
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
@@ -29,17 +30,19 @@ _SHOWN_VALUES = 5
 _REASONS = {
     "attempts_exhausted": "used up all attempts",
     "deadline_exceeded": "ran out of time before succeeding",
-    "permanent_error": "failed with an error that another attempt would not mend",
+    "permanent_error": "failed with an error that is not retried",
     "time_limit": "ran into the time limit",
-    "worker_lost": "killed the worker",
+    "worker_lost": "ran when the worker was killed",
     "expired": "expired before running",
     "unknown_task": "named a task that the worker does not know",
     "undecodable": "had a body that could not be decoded",
     "rejected": "got rejected",
     "retry_unpublishable": "could not be published again for the next attempt",
-    "result_unstorable": "ran, but the result could not be stored",
+    "result_unstorable": "ran, or may have, but the result or the callbacks got lost",
     "cancelled": "got cancelled",
 }
+_UNKNOWN = "failed with an error of unknown kind, which is not retried"
+_KILLERS = "killed the worker more than once"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ def headline(group: AlertGroup) -> str:
     """`OnboardingEmail: 12 dead letters (production)`, at most 150 characters."""
     count = count_of(group.total, "dead letter")
     ending = f": {count} ({cut(one_line(group.environment), 40) or 'no environment'})"
-    if group.state is GroupState.RESOLVED:
+    if not _needs_decision(group) and not (group.letters and group.letters.requeued):
+        ending += ", all decided" if group.letters and group.letters.discarded else ", all recovered"
+    elif group.state is GroupState.RESOLVED:
         ending += ", no new ones"
     return cut(one_line(_short(group.task)), _HEADER - len(ending)) + ending
 
@@ -150,18 +155,57 @@ def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
 
 
 def _story(group: AlertGroup, now: datetime, style: Style) -> str:
-    why = sorted(group.reasons.items(), key=lambda item: (-item[1], item[0]))
-    if len(why) == 1:
-        words = _REASONS.get(why[0][0], why[0][0])
-    else:
-        words = "died: " + ", ".join(f"{count:,} {_REASONS.get(reason, reason)}" for reason, count in why)
+    why = _why(group)
+    listed = "died: " + ", ".join(f"{count:,} {words}" for words, count in why)
+    words = why[0][0] if len(why) == 1 else listed
     story = f"Since {since(group.first_at, now)}, {count_of(group.total, 'message')} of {group.task} {words}."
-    story += " It will not run again by itself." if group.total == 1 else " They will not run again by themselves."
+    if group.again:
+        story += f" {count_of(group.again, 'requeue')} ended in the same letter again."
     if group.state is GroupState.RESOLVED:
-        quiet = clock.format_duration(style.quiet)
-        dead = group.letters.dead if group.letters else None
-        story += f" No new dead letter for {quiet}. {_undecided(dead)}"
-    return story
+        story += f" No new dead letter for {clock.format_duration(style.quiet)}."
+    return f"{story} {_became(group)}{_doubt(group)}"
+
+
+def _why(group: AlertGroup) -> list[tuple[str, int]]:
+    """What the messages did, in words, with how many of them, most first."""
+    counts: dict[str, int] = {}
+    special = {"permanent_error": (group.unknown, _UNKNOWN), "worker_lost": (group.killers, _KILLERS)}
+    for reason, count in group.reasons.items():
+        some, words = special.get(reason, (0, ""))
+        some = min(some, count)
+        counts |= {words: some} if some else {}
+        counts |= {_REASONS.get(reason, reason): count - some} if count > some else {}
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _became(group: AlertGroup) -> str:
+    """What has become of the letters, and what they need."""
+    letters = group.letters
+    if letters is None or not (letters.dead or letters.requeued or letters.recovered or letters.discarded):
+        words = "It will not run again by itself." if group.total == 1 else "They will not run again by themselves."
+        return f"{words} {_undecided(None)}" if group.state is GroupState.RESOLVED else words
+    if letters.dead:
+        if group.state is GroupState.RESOLVED or letters.dead != group.total:
+            return _undecided(letters.dead)
+        return "It will not run again by itself." if group.total == 1 else "They will not run again by themselves."
+    if letters.requeued:
+        return f"None needs a decision now: {letters.requeued:,} {'runs' if letters.requeued == 1 else 'run'} again."
+    if letters.discarded:
+        return "None needs a decision any more."
+    return "It has recovered." if group.total == 1 else "All have recovered."
+
+
+def _doubt(group: AlertGroup) -> str:
+    if not group.doubtful or not _needs_decision(group):
+        return ""
+    all_of_them = "It" if group.total == 1 else "They"
+    which = all_of_them if group.doubtful >= group.total else f"{group.doubtful:,} of them"
+    return f" {which} {MAY_HAVE_RUN}: look at each before it is put back."
+
+
+def _needs_decision(group: AlertGroup) -> bool:
+    letters = group.letters
+    return letters is None or letters.dead > 0 or not (letters.requeued or letters.recovered or letters.discarded)
 
 
 def _undecided(dead: int | None) -> str:
@@ -204,10 +248,24 @@ def _and_more(known: int, more: bool) -> str:
 
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
+    """What to type: to look, and to put back what needs no look first."""
     base = f"celery -A {style.app} guardrails dlq"
     error = f" {_term('fingerprint', group.fingerprint)}" if group.fingerprint else ""
-    look = shell_quote(f"{_term('task', group.task)}{error} state:dead")
-    return (f"{base} list {look}", f'{base} requeue {look} --reason "..."')
+    letters = f"{_term('task', group.task)}{error}"
+    if not _needs_decision(group):
+        return (f"{base} list {shell_quote(letters)}",)
+    dead = shell_quote(f"{letters} state:dead")
+    look = f"{base} list {dead}"
+    if not group.doubtful:
+        return (look, f'{base} requeue {dead} --reason "..."')
+    if group.doubtful < group.total:
+        # by query it leaves out what may have run already
+        return (look, f"{base} show {_sample(group)}", f'{base} requeue {dead} --reason "..."')
+    return (look, f"{base} show {_sample(group)}")
+
+
+def _sample(group: AlertGroup) -> str:
+    return group.samples[-1].letter_id if group.samples else "ID"
 
 
 def _term(field: str, value: str) -> str:

@@ -20,7 +20,7 @@ from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
-from celery_guardrails.store.letter import Archivable, Outcome
+from celery_guardrails.store.letter import Archivable, Archived, Before, Outcome
 
 __all__ = ["Ingest", "IngestReport", "Received"]
 
@@ -56,6 +56,17 @@ class IngestReport(Generic[D]):
     archived: int = 0
     recovered: int = 0
     known: int = 0
+
+
+def _events(fresh: Sequence[Archived], stood: dict[str, Before]) -> list[AlertEvent]:
+    """What the alerts hear of: each death, and how its letter stood before, which is counted once."""
+    events, stood = [], dict(stood)
+    for one in sorted(fresh, key=lambda one: one.letter.generation):
+        letter = one.letter
+        if letter.task != SELF_TEST:
+            events.append(AlertEvent.from_letter(letter, stood.get(one.id)))
+        stood[one.id] = Before(letter.died_at, letter.failure.fingerprint, letter.reason.value, letter.may_have_run)
+    return events
 
 
 @dataclass(frozen=True)
@@ -142,9 +153,10 @@ class Ingest:
     ) -> IngestReport[D]:
         dead = [item for _, item in readable if isinstance(item, Archivable)]
         with self._store.begin() as conn:
+            stood = letters.before(conn, [item.letter for item in dead])
             results = letters.archive(conn, dead, now) if dead else []
-            fresh = [r.letter for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
-            alert.record(conn, [AlertEvent.from_letter(letter) for letter in fresh if letter.task != SELF_TEST])
+            fresh = [r for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
+            alert.record(conn, _events(fresh, stood))
             recovered = sum(
                 letters.confirm_recovered(conn, item.letter_id, item.generation, item.at)
                 for _, item in readable

@@ -2,7 +2,8 @@
 
 Owns: id, task, task_id, root_id, parent_id, group_id, reason, failure, attempts, policy, environment, worker, queue,
 exchange, routing_key, priority, published_at, first_failed_at, died_at, correlation, affected, version, owner,
-runbook, severity, generation, dead_letter_id, preview, and message (the original bytes, headers and properties).
+runbook, severity, generation, dead_letter_id, may_have_run, crashes, preview, and message (the original bytes, headers
+and properties).
 It must not know how a letter is published, stored or shown.
 """
 
@@ -12,8 +13,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Attempt, Category
 
@@ -53,13 +55,14 @@ class _Frozen(BaseModel):
 
 
 class LetterFailure(_Frozen):
-    """The last attempt's error."""
+    """The last attempt's error; `transient` is what the taxonomy makes of it, `None` where it does not know it."""
 
     type: str
     message: str
     category: Category
     fingerprint: str
     traceback: str = ""
+    transient: bool | None = None
 
 
 class FailedAttempt(_Frozen):
@@ -112,7 +115,9 @@ class Letter(_Frozen):
     """Everything needed to run a task again byte for byte, and to understand why it died.
 
     `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter.
-    `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
+    `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code. `crashes` counts the
+    workers that were lost with it. `may_have_run` says that the body may have done its work already; a letter of before
+    this field is judged by its reason and policy.
     """
 
     v: int = SCHEMA_VERSION
@@ -144,8 +149,23 @@ class Letter(_Frozen):
     severity: str = "error"
     generation: int = 0
     dead_letter_id: str | None = None
+    may_have_run: bool = False
+    crashes: int = 0
     preview: Preview = Preview()
     message: OriginalMessage
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("may_have_run") is not None or "reason" not in data:
+            return data
+        policy = data.get("policy")
+        late = not isinstance(policy, dict) or policy.get("acks") != "early"
+        try:
+            reason = Reason(data["reason"])
+        except ValueError:  # said by the field itself
+            return data
+        return {**data, "may_have_run": may_have_run(reason, late=late)}
 
     @property
     def origin_id(self) -> str:

@@ -54,10 +54,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """It will not run again by itself; `explanation` says in words why."""
+    """It will not run again by itself; `explanation` says in words why.
+
+    `in_doubt` says that its message may be with the broker nevertheless, and run from there.
+    """
 
     reason: Reason
     explanation: str
+    in_doubt: bool = False
 
 
 Decision = Retry | DeadLetter

@@ -16,7 +16,7 @@ from celery_guardrails.clock import parse_duration
 from celery_guardrails.errors import QueryError, nearest
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.store.filter import ARGUMENT_PREFIX, FIELDS, INSTANT_FIELDS, Query, Term
+from celery_guardrails.store.filter import ARGUMENT_PREFIX, FIELDS, INSTANT_FIELDS, YES_NO_FIELDS, Query, Term
 from celery_guardrails.store.record import State
 
 __all__ = ["Query", "Term", "parse_query"]
@@ -34,6 +34,7 @@ _CHOICES = {
     "state": [state.value for state in State],
     "reason": [reason.value for reason in Reason],
     "category": [category.value for category in Category],
+    **{field: ["yes", "no"] for field in YES_NO_FIELDS},
 }
 
 
@@ -72,7 +73,7 @@ def _term(found: re.Match[str], now: datetime) -> Term:
     if field in INSTANT_FIELDS:
         return Term(field, _instant(whole, value, now), negated=negated)
     glob = "*" in value and not quoted and field != "text"
-    if field in _CHOICES and not glob and value not in _CHOICES[field]:
+    if field in _CHOICES and (field in YES_NO_FIELDS or not glob) and value not in _CHOICES[field]:
         choices = _CHOICES[field]
         raise QueryError(whole, f"{field} is one of {', '.join(choices)}", nearest(value.lower(), choices))
     return Term(field, value, glob, negated)

@@ -146,6 +146,7 @@ def _latest(letter: Letter) -> dict[str, Any]:
         "queue": cut(letter.queue),
         "owner": _cut_or_none(letter.owner),
         "severity": cut(letter.severity),
+        "may_have_run": letter.may_have_run,
         "version": _cut_or_none(letter.version),
         "died_at": _aware(letter.died_at),
         "attempts": _small(letter.attempts[-1].number) if letter.attempts else 0,

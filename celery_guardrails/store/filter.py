@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter, letter_argument
 
-__all__ = ["ARGUMENT_PREFIX", "FIELDS", "INSTANT_FIELDS", "Query", "Term", "condition"]
+__all__ = ["ARGUMENT_PREFIX", "FIELDS", "INSTANT_FIELDS", "YES_NO_FIELDS", "Query", "Term", "condition"]
 
 ARGUMENT_PREFIX = "arg."
 INSTANT_FIELDS = ("since", "before")
@@ -35,7 +35,8 @@ _COLUMNS = {
     "id": dead_letter.c.id,
     "task_id": dead_letter.c.task_id,
 }
-FIELDS = (*_COLUMNS, *INSTANT_FIELDS, "text")
+YES_NO_FIELDS = ("may_have_run",)
+FIELDS = (*_COLUMNS, *YES_NO_FIELDS, *INSTANT_FIELDS, "text")
 """Every field but the arguments', which are `arg.NAME`."""
 
 _FULL_ID = 36  # a UUID in text
@@ -47,8 +48,8 @@ _LIKE_SPECIAL = re.compile(r"[\\%_]")
 class Term:
     """One condition.
 
-    `field` is one of `FIELDS` or `arg.NAME`; `value` is an aware instant for `since` and `before`, else text, in
-    which `*` stands for anything where `glob` is set; `negated` turns it round.
+    `field` is one of `FIELDS` or `arg.NAME`; `value` is an aware instant for `since` and `before`, `yes` or `no`
+    for `may_have_run`, else text, in which `*` stands for anything where `glob` is set; `negated` turns it round.
     """
 
     field: str
@@ -97,6 +98,8 @@ def _positive(term: Term, dialect: str) -> ColumnElement[bool]:
     if isinstance(term.value, datetime):
         column = dead_letter.c.died_at
         return column >= term.value if term.field == "since" else column < term.value
+    if term.field in YES_NO_FIELDS:
+        return dead_letter.c[term.field].is_(term.value == "yes")
     if term.field == "text":
         return _contains(term.value)
     if term.field.startswith(ARGUMENT_PREFIX):

@@ -6,6 +6,7 @@ It must not know who reads, nor the syntax of a query.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -14,12 +15,14 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, 
 
 from celery_guardrails.errors import DeadLetterAmbiguous, DeadLetterNotFound
 from celery_guardrails.letters.codec import decode
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.store.archive import archive, cut, key_of
 from celery_guardrails.store.filter import Query, condition
 from celery_guardrails.store.record import (
     Archivable,
     Archived,
     ArchivedLetter,
+    Before,
     Death,
     Group,
     Keyset,
@@ -37,6 +40,7 @@ __all__ = [
     "Archivable",
     "Archived",
     "ArchivedLetter",
+    "Before",
     "Death",
     "Group",
     "Keyset",
@@ -47,6 +51,7 @@ __all__ = [
     "State",
     "Stats",
     "archive",
+    "before",
     "confirm_recovered",
     "count",
     "deaths",
@@ -109,6 +114,18 @@ def _begins(conn: Connection, column: ColumnElement[str], prefix: str) -> Column
         return begun
     # the successor of a prefix is the prefix with its last character's successor; SQLite's LIKE uses no index
     return and_(begun, column < prefix[:-1] + chr(min(ord(prefix[-1]) + 1, 0xD7FF)))
+
+
+def before(conn: Connection, found: Collection[Letter]) -> dict[str, Before]:
+    """How the works of these letters stand now, by their ids, as far as they are put back and known: ask it first."""
+    ids = sorted({key_of(letter.origin_id) for letter in found if letter.dead_letter_id is not None})
+    if not ids:
+        return {}
+    names = ("died_at", "fingerprint", "reason", "may_have_run")
+    rows = conn.execute(
+        select(dead_letter.c.id, *(dead_letter.c[name] for name in names)).where(dead_letter.c.id.in_(ids))
+    )
+    return {row.id: Before(row.died_at, row.fingerprint, row.reason, row.may_have_run) for row in rows}
 
 
 def kept_names(conn: Connection, query: Query = _ALL) -> list[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "Archivable",
     "Archived",
     "ArchivedLetter",
+    "Before",
     "Death",
     "Group",
     "Keyset",
@@ -70,6 +71,16 @@ class Archivable:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """How a letter stood before it died again: when it had died, and of what."""
+
+    died_at: datetime
+    fingerprint: str
+    reason: str
+    may_have_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Archived:
     """One death after archiving. `id` is the dead letter's, `death_id` this death's."""
 
@@ -84,7 +95,8 @@ class LetterSummary:
     """One row of the archive, without the replayable payload.
 
     `id` is the first death's; `message` is redacted and cut to 500 characters; `attempts` counts the executions of
-    the latest generation; `regressed` says that it died again after a requeue; `requeue_tried_at` is when somebody
+    the latest generation; `regressed` says that it died again after a requeue; `may_have_run` that its body
+    may have done its work already; `requeue_tried_at` is when somebody
     last set out to publish it and `requeue_published_at` when the broker took it; `resolved_at` is when it was
     recovered or discarded; `death_id` is the latest death's.
     """
@@ -119,6 +131,7 @@ class LetterSummary:
     requeue_published_at: datetime | None
     resolved_at: datetime | None
     regressed: bool
+    may_have_run: bool
     attempts: int
     death_id: str
 

@@ -48,6 +48,7 @@ dead_letter = Table(
     Column("requeue_published_at", UtcDateTime),  # null while claimed and not yet known to be published
     Column("resolved_at", UtcDateTime),  # recovered or discarded
     Column("regressed", Boolean, nullable=False, server_default=expression.false()),
+    Column("may_have_run", Boolean, nullable=False, server_default=expression.false()),  # as of the latest death
     Column("attempts", Integer, nullable=False),  # executions of the latest generation
     Column("death_id", Text, nullable=False),  # the latest death: what would be requeued
     # text_pattern_ops lets PostgreSQL use an index for `task:billing.*`, whatever the database's collation

@@ -31,7 +31,7 @@ from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import original_of
-from celery_guardrails.worker.republish import publish_retry
+from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
 
@@ -144,7 +144,7 @@ def _act(run: FailedRun, exc: BaseException) -> BaseException:
         try:
             publish_retry(run.guard, run.task, run.request, header, delay, run.now)
         except PublishError as lost:
-            return _bury(run, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)), exc)
+            return _bury(run, unpublishable(lost), exc)
     retry: BaseException = Retry(decision.reason, harmless(exc), when=delay, is_eager=run.request.is_eager)
     return retry
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery_guardrails import clock
 from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.record import Letter, LetterFailure, letter_id
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
@@ -58,6 +59,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         published_at=header.published_at,
         first_failed_at=now,
         died_at=now,
+        may_have_run=may_have_run(decision.reason, late=bool(task.acks_late), in_doubt=decision.in_doubt),
         message=kept(original, request),
     )
 

@@ -24,12 +24,12 @@ from celery_guardrails.letters.record import (
     letter_id,
 )
 from celery_guardrails.letters.redact import Redactor
-from celery_guardrails.policy import Policy, declared
+from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
-from celery_guardrails.worker.capture import preview_of
+from celery_guardrails.worker.capture import of_policy, preview_of
 from celery_guardrails.worker.carried import CARRIERS
 from celery_guardrails.worker.carrier import carrier_of
 from celery_guardrails.worker.effective import is_guarded, subject_of
@@ -86,7 +86,6 @@ def cancelled_letter(
         explanation=f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}",
         failure=_failure(header, actor, reason),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in header.attempts),
-        policy=declared(policy),
         environment=guard.settings.environment,
         queue=waiting.queue,
         exchange=envelope.exchange,
@@ -95,10 +94,9 @@ def cancelled_letter(
         published_at=header.published_at,
         first_failed_at=header.attempts[0].ended_at if header.attempts else now,
         died_at=now,
-        version=policy.version,
-        owner=policy.owner,
-        runbook=policy.runbook,
-        severity=policy.severity,
+        **of_policy(policy),
+        # what waits has not begun; an attempt before this one may have, of what is to run at most once
+        may_have_run=bool(header.attempts) and policy.acks == "early",
         preview=_preview(guard, task, arguments, policy),
         message=_message(envelope),
     )

@@ -14,6 +14,7 @@ from typing import Any
 from kombu.serialization import dumps
 
 from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_in_items, preview, preview_items
+from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.record import (
     FailedAttempt,
     Letter,
@@ -23,7 +24,7 @@ from celery_guardrails.letters.record import (
     letter_id,
 )
 from celery_guardrails.letters.redact import Redactor
-from celery_guardrails.policy import declared
+from celery_guardrails.policy import Policy, declared
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.body import as_published
@@ -33,7 +34,7 @@ from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.original import kept, original_of
 from celery_guardrails.worker.run import FailedRun
 
-__all__ = ["capture", "parameter_names", "preview_of"]
+__all__ = ["capture", "of_policy", "parameter_names", "preview_of"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -59,7 +60,6 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         explanation=decision.explanation,
         failure=_failure(run),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
-        policy=declared(policy),
         environment=run.guard.settings.environment,
         worker=str(request.hostname or ""),
         queue=delivery.get("queue") or queue_name(run.task.app, exchange, routing_key),
@@ -71,13 +71,18 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         died_at=run.now,
         correlation=shown.correlation,
         affected=shown.affected,
-        version=policy.version,
-        owner=policy.owner,
-        runbook=policy.runbook,
-        severity=policy.severity,
+        **of_policy(policy),
+        crashes=header.crashes,
+        may_have_run=may_have_run(decision.reason, late=bool(run.task.acks_late), in_doubt=decision.in_doubt),
         preview=shown.preview,
         message=message,
     )
+
+
+def of_policy(policy: Policy) -> dict[str, Any]:
+    """What a letter takes from the policy in force, by its fields."""
+    names = ("version", "owner", "runbook", "severity")
+    return {"policy": declared(policy), **{name: getattr(policy, name) for name in names}}
 
 
 class _Shown:
@@ -172,4 +177,5 @@ def _failure(run: FailedRun) -> LetterFailure:
         category=Category(failure.category),
         fingerprint=failure.fingerprint,
         traceback=failure.traceback,
+        transient=failure.transient,
     )

@@ -29,7 +29,7 @@ from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, 
 from celery_guardrails.worker.attempt import rng
 from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.republish import publish_again
+from celery_guardrails.worker.republish import publish_again, unpublishable
 from celery_guardrails.worker.run import STARTED, FailedRun, examine, is_plain
 from celery_guardrails.worker.settle import (
     End,
@@ -172,7 +172,8 @@ def unbegun(request: Any, future: Future[Any]) -> None:
             publish_again(run.guard, run.task, run.request, run.now)
         except PublishError as lost:
             text = f"{exc}, and its message, acknowledged early, could not be put back: {lost}"
-            return settled(request, run, DeadLetter(Reason.CANCELLED, text[:500]), tell, ran=False)
+            decision = DeadLetter(Reason.CANCELLED, text[:500], in_doubt=not lost.refused)
+            return settled(request, run, decision, tell, ran=False)
         logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
         return partial(state.task_ready, request)
 
@@ -191,7 +192,8 @@ def unanswered(request: Any) -> bool:
 
     def meet() -> Tell:
         text = f"{exc}: it did not run here, and is gone unless its broker delivers it again"
-        return settled(request, _run_of(request, exc), DeadLetter(Reason.CANCELLED, text), tell, ran=False)
+        decision = DeadLetter(Reason.CANCELLED, text, in_doubt=True)
+        return settled(request, _run_of(request, exc), decision, tell, ran=False)
 
     _safely(request, partial(state.task_ready, request), meet, _brief(request, exc, Reason.CANCELLED, tell))
     return bool(request.acknowledged)
@@ -255,7 +257,7 @@ def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
     except PublishError as lost:
         if request.acknowledged:
             text = f"the task asked for its message to be put back, acknowledged early: {lost}"
-            return settled(request, run, DeadLetter(Reason.RETRY_UNPUBLISHABLE, text[:500]), usual)
+            return settled(request, run, unpublishable(lost, text), usual)
         logger.warning("%s[%s] goes back by its broker: %s", request.name, request.id, lost)
         return usual
     return partial(tell_of_requeue, request)

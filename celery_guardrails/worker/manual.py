@@ -22,10 +22,10 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Requested, decide
-from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.worker import attempt
 from celery_guardrails.worker.effective import subject_of
-from celery_guardrails.worker.republish import publish_retry, republishable
+from celery_guardrails.worker.republish import publish_retry, republishable, unpublishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
 
@@ -138,7 +138,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
     try:
         retry = _publish(run, call, header, delay)
     except PublishError as lost:
-        _refuse(task, request, call, DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost)))
+        _refuse(task, request, call, unpublishable(lost))
     except Exception:  # noqa: BLE001 logged where it is handed on
         return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry

@@ -16,13 +16,14 @@ from kombu import Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.routing import came_from, known_queue, queues_for, straight
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, original_of
 
-__all__ = ["publish_again", "publish_retry", "republishable"]
+__all__ = ["publish_again", "publish_retry", "republishable", "unpublishable"]
 
 
 def republishable(request: Any) -> Original | None:
@@ -75,6 +76,16 @@ def publish_again(guard: Guardrails, task: Any, request: Any, now: datetime) -> 
     consumed = (request.delivery_info or {}).get("queue")
     envelope, declare = _to_its_queue(task.app, _same_message(task, request, original), consumed)
     guard.dispatch.run(envelope, declare, 0, now, f"{task.name}[{request.id}]")
+
+
+def unpublishable(lost: PublishError, text: str | None = None) -> DeadLetter:
+    """What becomes of a task whose message could not be published: a dead letter, in doubt unless the broker refused.
+
+    Args:
+        lost: why.
+        text: the explanation; `None`: what `lost` says.
+    """
+    return DeadLetter(Reason.RETRY_UNPUBLISHABLE, (text or str(lost))[:500], in_doubt=not lost.refused)
 
 
 def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tuple[Envelope, list[Queue]]:

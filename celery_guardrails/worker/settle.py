@@ -29,7 +29,7 @@ from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.duplicate import Life
 from celery_guardrails.worker.original import original_of
-from celery_guardrails.worker.republish import publish_retry
+from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import FailedRun
 from celery_guardrails.worker.trace import RetryInfo
 
@@ -77,14 +77,14 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
         try:
             publish_retry(run.guard, run.task, run.request, run.header.with_attempt(run.attempt(delay)), delay, run.now)
         except PublishError as lost:
-            decision = DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost))
+            decision = unpublishable(lost)
         else:
             logger.warning("%s[%s] is retried: %s", run.task.name, request.id, decision.reason)
             return partial(_tell_of_retry, request, run, decision)
     letter = capture(run, decision)
     if not ran:
         before = tuple(FailedAttempt.of(attempt) for attempt in run.header.attempts)
-        letter = letter.model_copy(update={"attempts": before})
+        letter = letter.model_copy(update={"attempts": before, "may_have_run": decision.in_doubt})
     try:
         run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
     except PublishError as lost:

@@ -17,6 +17,7 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of, shell_quote
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
+from celery_guardrails.cli.dlq.doubt import INCLUDE, LeftOut, in_doubt, left_out, question
 from celery_guardrails.cli.output import emit_json, note, progress
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
@@ -56,6 +57,18 @@ class _Outcome:
     stopped: str | None = None
 
 
+@dataclass(frozen=True)
+class _Meant:
+    """The letters that are meant: their ids, how many they are, and what a query leaves out; `None`: named by id."""
+
+    ids: Iterable[str]
+    matched: int
+    left_out: LeftOut | None = None
+
+    def left_as_json(self) -> dict[str, Any]:
+        return {"left_out": self.left_out.as_json()} if self.left_out is not None and self.left_out.count else {}
+
+
 def _is_attended() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
@@ -83,6 +96,10 @@ def _change_options(command: Any) -> Any:
 @click.option(
     "--wait", "wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0,
     help="Wait so long for the outcome: recovered, or dead again. A guardian must run. Default 0.",
+)  # fmt: skip
+@click.option(
+    INCLUDE, "include_may_have_run", is_flag=True,
+    help="With a QUERY: put back what may have run already, too; it may then do its work twice.",
 )  # fmt: skip
 @click.pass_context
 def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
@@ -132,23 +149,40 @@ def _change(
     by_query = is_query(given["which"])
     if by_query and not (given["yes"] or given["dry_run"] or _is_attended()):
         raise click.UsageError(_unattended(project, verb, given), ctx)
-    ids, matched = _meant(project, verb, given["which"])
+    meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
     if given["dry_run"]:
         if given["as_json"]:
-            emit_json({"action": verb.name, "dry_run": True, "matched": matched})
+            emit_json({"action": verb.name, "dry_run": True, "matched": meant.matched, **meant.left_as_json()})
         else:
-            click.echo(f"Would {verb.name} {count_of(matched, 'dead letter')}. Nothing was changed.")
+            click.echo(f"Would {verb.name} {count_of(meant.matched, 'dead letter')}. Nothing was changed.")
         return
-    if matched and by_query and not given["yes"]:
-        click.confirm(f"{verb.name.capitalize()} {count_of(matched, 'dead letter')}?", abort=True, err=True)
-    outcome = _act_on_all(verb, act, ids, matched)
+    if not given["yes"]:
+        _consent(ctx, project, verb, meant, given)
+    outcome = _act_on_all(verb, act, meant.ids, meant.matched)
     awaited = await_recovery(project, outcome.done, wait) if wait and outcome.done else None
     if given["as_json"]:
-        emit_json(_as_json(verb, matched, outcome, awaited))
+        emit_json(_as_json(verb, meant, outcome, awaited))
     else:
         click.echo(_summary(project, verb, outcome, awaited))
     if outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
         ctx.exit(1)
+
+
+def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, given: dict[str, Any]) -> None:
+    """Ask where somebody must be asked; whoever does not say yes ends it, with nothing changed."""
+    if meant.left_out is not None:
+        if meant.matched:
+            click.confirm(f"{verb.name.capitalize()} {count_of(meant.matched, 'dead letter')}?", abort=True, err=True)
+        return
+    doubtful = in_doubt(project, given["which"]) if verb.name == "requeue" else []
+    if not doubtful:
+        return
+    if not _is_attended():
+        look = project.typed(f"dlq show {doubtful[0].id}")
+        raise click.UsageError(
+            f"{question(doubtful)} Look first: {look}. Where it is to run all the same, write --yes, too.", ctx
+        )
+    click.confirm(f"{question(doubtful)} Requeue all the same?", abort=True, err=True)
 
 
 def _unattended(project: Project, verb: _Verb, given: dict[str, Any]) -> str:
@@ -157,19 +191,26 @@ def _unattended(project: Project, verb: _Verb, given: dict[str, Any]) -> str:
     return f"There is no terminal to ask at, so a change by QUERY wants --yes (--dry-run counts first): {again}"
 
 
-def _meant(project: Project, verb: _Verb, which: Sequence[str]) -> tuple[Iterable[str], int]:
-    """The ids of the letters that are meant, and how many they are."""
-    if not is_query(which):
-        ids = list(dict.fromkeys(which))
-        return ids, len(ids)
+def _by_id(which: Sequence[str]) -> _Meant:
+    ids = list(dict.fromkeys(which))
+    return _Meant(ids, len(ids))
+
+
+def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
     # Frozen at this instant: what dies again while this runs is not put back a second time.
-    asked = filtered(project, which).with_term("before", clock.now())
+    asked = filtered(project, given["which"]).with_term("before", clock.now())
     wanted = asked.with_term("state", verb.source)
     matched, others = search.count(project.archive, wanted), search.count(project.archive, asked)
     rest = others - matched
-    left = f" Left alone: {rest:,} that match, but are not {verb.source}." if rest else ""
-    note(f"{count_of(matched, 'dead letter')} to {verb.name}.{left}")
-    return _ids(project, wanted), matched
+    alone = f" Left alone: {rest:,} that match, but are not {verb.source}." if rest else ""
+    left = LeftOut()
+    if verb.name == "requeue" and not given["include_may_have_run"]:
+        left = left_out(project, wanted)
+        wanted, matched = wanted.with_term("may_have_run", "no"), matched - left.count
+    note(f"{count_of(matched, 'dead letter')} to {verb.name}.{alone}")
+    if left.count:
+        note(left.words(project, given["which"]))
+    return _Meant(_ids(project, wanted), matched, left)
 
 
 def _ids(project: Project, wanted: Query) -> Iterable[str]:
@@ -215,14 +256,15 @@ def _summary(project: Project, verb: _Verb, outcome: _Outcome, awaited: Awaited 
     return f"{words}."
 
 
-def _as_json(verb: _Verb, matched: int, outcome: _Outcome, awaited: Awaited | None) -> dict[str, Any]:
+def _as_json(verb: _Verb, meant: _Meant, outcome: _Outcome, awaited: Awaited | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "action": verb.name,
         "dry_run": False,
-        "matched": matched,
+        "matched": meant.matched,
         "done": outcome.done,
         "failed": outcome.failed,
         "stopped": outcome.stopped,
+        **meant.left_as_json(),
     }
     if awaited is not None:
         found |= {"recovered": awaited.recovered, "dead_again": awaited.dead_again, "unknown": awaited.unknown}

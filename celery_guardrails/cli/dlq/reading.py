@@ -15,6 +15,7 @@ from celery_guardrails.cli.dlq.asked import filtered, query_options
 from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, short, stamp, table
 from celery_guardrails.cli.project import project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
+from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.recovery import search
 from celery_guardrails.store.letter import GROUPINGS
 from celery_guardrails.store.record import Group, LetterSummary, State, Stats
@@ -120,12 +121,16 @@ def show_letters(letters: Sequence[LetterSummary], now: datetime) -> None:
             state_text(letter.state, letter.regressed),
             ago(letter.died_at, now),
             letter.task,
-            letter.reason,
+            f"{letter.reason}, {MAY_HAVE_RUN}" if letter.may_have_run else letter.reason,
             f"{_name(letter.error)}: {clean(letter.message)}",
         )
         for letter in letters
     ]
-    table(console, ["Id", "State", "Died", Column("Task", "fold"), "Reason", Column("Error", "flex")], rows)
+    table(
+        console,
+        ["Id", "State", "Died", Column("Task", "fold"), Column("Reason", "fold"), Column("Error", "flex")],
+        rows,
+    )
 
 
 def _groups(found: list[Group], by: str, now: datetime) -> None:
@@ -192,6 +197,7 @@ def _as_json(letter: LetterSummary) -> dict[str, Any]:
         "version": letter.version,
         "attempt_count": letter.attempts,
         "regressed": letter.regressed,
+        "may_have_run": letter.may_have_run,
         "severity": letter.severity,
         "requeued_at": letter.requeued_at,
         "requeued_by": letter.requeued_by,

@@ -16,6 +16,7 @@ from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_opt
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import DeadLetterAmbiguous
+from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
 from celery_guardrails.letters.record import FailedAttempt
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
@@ -67,6 +68,8 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
     console.print(Text.assemble((clean(summary.task), "bold"), " is ", state, f", {summary.reason}"))
     if letter.explanation:
         console.print(clean(letter.explanation))
+    if summary.may_have_run:
+        console.print(Text(f"It {MAY_HAVE_RUN}: {why_may_have_run(summary.reason)}.", "yellow"))
     console.print()
     console.print(Text.assemble((f"{letter.failure.type}: ", "bold"), clean(letter.failure.message)))
     console.print()
@@ -158,10 +161,17 @@ def _trail(console: Console, entries: Sequence[AuditEntry], now: datetime) -> No
 
 def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
     summary = found.summary
-    dead = (
+    dead: tuple[str, ...] = (
         f'{project.typed(f"dlq requeue {summary.id} --reason")} "..."',
         f'{project.typed(f"dlq discard {summary.id} --reason")} "..."',
     )
+    if summary.may_have_run:
+        # nothing to copy that would run it again: whoever reads this has not looked yet
+        dead = (
+            "Find out whether its work is done. If it is, it need not run again:",
+            dead[-1],
+            "If it is not, requeue it by its id; that asks once more.",
+        )
     steps = {
         State.DEAD: dead,
         State.DISCARDED: (f'{project.typed(f"dlq restore {summary.id} --reason")} "..."',),
@@ -230,6 +240,8 @@ def _further(found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Seque
     summary, letter = found.summary, found.letter
     return {
         "explanation": letter.explanation,
+        "may_have_run": summary.may_have_run,
+        "may_have_run_because": why_may_have_run(summary.reason) if summary.may_have_run else None,
         "preview_truncated": letter.preview.truncated,
         "severity": summary.severity,
         "root_id": summary.root_id,

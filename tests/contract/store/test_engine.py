@@ -13,8 +13,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.store import alert, outbox, table
+from celery_guardrails.store import letter as reading
 from celery_guardrails.store.engine import SchemaState, Store, open_store
+from celery_guardrails.store.filter import Query
 from celery_guardrails.store.metadata import metadata
 from tests.contract.store.conftest import Mortuary
 
@@ -97,6 +100,7 @@ def test_an_empty_database_is_migrated(url: str) -> None:
 
 def _make_older(store: Store) -> None:
     with store.begin() as conn:
+        conn.execute(text("ALTER TABLE guardrails_dead_letter DROP COLUMN may_have_run"))
         conn.execute(text("DROP INDEX ix_guardrails_dead_letter_task_id"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0002'"))
 
@@ -121,6 +125,20 @@ def test_an_older_schema_with_data_is_migrated_on_sqlite_and_asked_about_on_post
         with pytest.raises(SchemaMismatch, match=words):
             store.ready()
     store.close()
+
+
+def test_what_is_archived_already_is_judged_by_the_migration(mortuary: Mortuary) -> None:
+    doubtful = [mortuary.bury(reason=reason).id for reason in (Reason.WORKER_LOST, Reason.CANCELLED)]
+    doubtful += [mortuary.bury(policy={"acks": "early"}).id for _ in range(3)]
+    mortuary.bury()
+    mortuary.bury(policy={"acks": "late"})
+    mortuary.bury(reason=Reason.EXPIRED, policy={"acks": "early"})
+    _make_older(mortuary.store)
+    mortuary.store.migrate()
+    query = Query().with_term("may_have_run", "yes")
+    with mortuary.store.read() as conn:
+        assert sorted(row.id for row in reading.search(conn, query).letters) == sorted(doubtful)
+        assert reading.count(conn, Query().with_term("may_have_run", "no")) == 3
 
 
 def test_several_processes_migrate_at_once(url: str) -> None:

@@ -135,6 +135,8 @@ def test_an_end_is_dead_lettered_once(losing, task, how, reason, error, runs, st
     letter = losing.letter_of(task_id)
     assert letter.reason.value == reason, letter
     assert letter.failure.type.rpartition(".")[2] == error
+    assert letter.may_have_run is (task == "early" or reason in {"worker_lost", "result_unstorable"})
+    assert letter.crashes == (runs if reason == "worker_lost" else 0)
     whole(letter, key, how)
     assert len(letter.attempts) == runs
     assert len(losing.runs(key)) == runs

@@ -14,6 +14,7 @@ from celery_guardrails.alerts.event import group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Kind, Notice
 from celery_guardrails.alerts.rules import Rules
+from celery_guardrails.store.record import Before
 from tests.unit.alerts.alert_play import (
     GROWTH,
     OPENED,
@@ -21,6 +22,7 @@ from tests.unit.alerts.alert_play import (
     RESOLVED,
     T0,
     TOKEN,
+    WEBHOOK,
     Play,
     assert_apart,
     death,
@@ -196,3 +198,15 @@ def test_whatever_happens(moves, can_edit):
     assert can_edit or all(intent.kind is Kind.POST for _, intent in play.said)
     assert sum(intent.notice is Notice.OPENED for _, intent in play.said) <= play.group.period
     assert_apart(play)
+
+
+def test_requeues_that_end_in_the_same_letters_are_said_though_their_number_does_not_grow():
+    stood = Before(T0, "v1:a", "attempts_exhausted", may_have_run=False)
+    play = opened(TOKEN, 2)
+    play.die(2, before=stood)
+    assert (play.group.total, play.group.again) == (2, 2)
+    assert play.tick(60) == GROWTH
+    said, play = [], opened(WEBHOOK, 2)
+    for _ in range(3):
+        said += play.die(before=stood).tick(600)
+    assert (said, play.group.total) == ([(Kind.POST, Notice.GROWTH)], 2)

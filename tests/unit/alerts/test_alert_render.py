@@ -15,6 +15,7 @@ from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.render import Style, headline, render, render_reply
 from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
+from celery_guardrails.store.record import Before
 from celery_guardrails.testing.slack_limits import faults_of
 from celery_guardrails.testing.slack_show import shown
 
@@ -105,7 +106,7 @@ def test_what_is_not_known_is_left_out():
 def test_several_reasons_and_errors_are_listed_most_first():
     events = [replace(EVENT, fingerprint=f"v1:{n}", error=f"E{n}", reason="permanent_error") for n in range(7)]
     plain = render(counted(*[EVENT] * 3, *events), T0).plain
-    assert "died: 7 failed with an error that another attempt would not mend, 3 used up all attempts" in plain
+    assert "died: 7 failed with an error that is not retried, 3 used up all attempts" in plain
     assert "  3 x smtplib" in plain
     assert "and 3 dead letters with other errors" in plain
     house = render(counted(replace(EVENT, reason="own")), T0).plain
@@ -118,7 +119,6 @@ def test_several_reasons_and_errors_are_listed_most_first():
         (None, "Those in the archive still need a decision"),
         (LettersChanged(dead=1, recovered=2), "1 dead letter still needs a decision"),
         (LettersChanged(dead=9), "9 dead letters still need a decision"),
-        (LettersChanged(recovered=9), "None of this task in the archive needs a decision now"),
     ],
 )
 def test_resolved_says_what_still_needs_a_decision(letters, words):
@@ -249,3 +249,73 @@ def test_one_message_is_told_in_the_singular():
     plain = render(counted(EVENT), T0, Style()).plain
     assert "1 message of" in plain
     assert "It will not run again by itself." in plain
+
+
+@pytest.mark.parametrize("state", [GroupState.OPEN, GroupState.QUIET, GroupState.RESOLVED])
+@pytest.mark.parametrize(
+    ("letters", "story", "ending"),
+    [
+        (LettersChanged(recovered=12), "All have recovered.", ", all recovered"),
+        (LettersChanged(recovered=10, discarded=2), "None needs a decision any more.", ", all decided"),
+        (LettersChanged(requeued=3, recovered=9), "None needs a decision now: 3 run again.", ""),
+        (LettersChanged(requeued=1, recovered=11), "None needs a decision now: 1 runs again.", ""),
+    ],
+)
+def test_what_needs_no_decision_is_not_offered_again(state, letters, story, ending):
+    rendered = render(replace(TWELVE, state=state, letters=letters), T0, Style(app="shop"))
+    assert story in rendered.plain
+    assert rendered.plain.splitlines()[0].startswith(f"OnboardingEmail: 12 dead letters (production){ending}")
+    for shown_text in (rendered.plain, json.dumps(rendered.blocks)):
+        assert 'requeue "' not in shown_text
+        assert "guardrails dlq requeue" not in shown_text
+        assert "will not run again" not in shown_text
+    assert 'dlq list "task:shop.tasks.OnboardingEmail"' in rendered.plain
+    assert "needs a decision now" in render_reply(TWELVE, Notice.RESOLVED, {"dead": 0}).plain
+
+
+def test_what_may_have_run_is_looked_at_first():
+    doubtful = replace(EVENT, reason="worker_lost", may_have_run=True, letter_id="l9")
+    for group, which in ((counted(doubtful), "It"), (counted(doubtful, doubtful), "They")):
+        plain = render(group, T0, Style(app="shop")).plain
+        assert f"{which} may have run already: look at each before it is put back." in plain
+        assert "dlq requeue" not in plain
+        assert "  celery -A shop guardrails dlq show l9" in plain
+    mixed = render(counted(EVENT, doubtful, EVENT), T0, Style(app="shop")).plain
+    assert "1 of them may have run already" in mixed
+    assert "dlq show" in mixed
+    assert "dlq requeue" in mixed  # a query leaves them out
+    over = replace(counted(doubtful), letters=LettersChanged(recovered=1))
+    assert "may have run" not in render(over, T0).plain
+
+
+def test_a_lost_worker_is_not_blamed_on_the_task_unless_it_lost_several():
+    lost = replace(EVENT, reason="worker_lost", crashes=1)
+    assert "1 message of shop.tasks.OnboardingEmail ran when the worker was killed." in render(counted(lost), T0).plain
+    killer = replace(lost, crashes=3)
+    assert "killed the worker more than once" in render(counted(killer), T0).plain
+    both = render(counted(lost, killer, lost), T0).plain
+    assert "died: 2 ran when the worker was killed, 1 killed the worker more than once." in both
+
+
+def test_an_unknown_error_is_called_unknown():
+    event = replace(EVENT, reason="permanent_error", category="unknown", unknown=True)
+    plain = render(counted(event), T0).plain
+    assert "failed with an error of unknown kind, which is not retried." in plain
+    assert "permanent" not in plain
+    both = render(counted(event, replace(event, unknown=False, category="bug"), event), T0).plain
+    assert "2 failed with an error of unknown kind, which is not retried, 1 failed with an error that is not" in both
+
+
+def test_a_letter_that_died_again_is_one_letter():
+    first = replace(EVENT, letter_id="l1", fingerprint="v1:a", error="E1")
+    stood = Before(T0, "v1:a", "attempts_exhausted", may_have_run=False)
+    again = replace(first, at=T0 + timedelta(hours=1), fingerprint="v1:b", error="E2", reason="expired", before=stood)
+    group = counted(first, replace(EVENT, letter_id="l2"), again)
+    plain = render(group, T0, Style(app="shop")).plain
+    assert plain.splitlines()[0] == "OnboardingEmail: 2 dead letters (production)"
+    assert "1 expired before running, 1 used up all attempts" in plain
+    assert "  1 x E2" in plain
+    assert "1 requeue ended in the same letter again." in plain
+    assert sum(error.count for error in group.errors.values()) == sum(group.reasons.values()) == 2
+    elsewhere = counted(first, replace(again, before=replace(stood, died_at=T0 - timedelta(days=1))))
+    assert elsewhere.total == 2, "it was counted in a period before this one"

@@ -14,6 +14,7 @@ from celery_guardrails.cli.dlq import change
 from celery_guardrails.cli.dlq.awaiting import Awaited
 from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.errors import StoreError
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.recovery import transition
 from celery_guardrails.store import lease
 from celery_guardrails.store import letter as letters
@@ -243,6 +244,54 @@ def test_of_several_letters_with_one_task_id_none_is_changed(shop: Shop) -> None
         f"bill-ada: is the task id of several, write which: {found[1].id}, {found[0].id}"
     )
     assert shop.json("dlq", "requeue", "task_id:bill-ada", "--reason", "x", "--yes")["matched"] == 2
+
+
+LOST = {"reason": Reason.WORKER_LOST, "explanation": "its worker was lost while it ran"}
+
+
+def test_a_query_leaves_out_what_may_have_run_counted_and_named(shop: Shop) -> None:
+    found = [dead(1), dead(2, **LOST), dead(3, reason=Reason.RESULT_UNSTORABLE), dead(4, policy={"acks": "early"})]
+    shop.archive(*found)
+    result = shop.run("dlq", "requeue", "task:shop.mail", "--reason", "x", "--dry-run")
+    assert result.stdout == "Would requeue 1 dead letter. Nothing was changed.\n"
+    (_, said) = lines(result.stderr)
+    assert said.startswith("Left out: 3 that may have run already (1 attempts_exhausted, 1 result_unstorable, 1 worker")
+    assert all(letter.id in said for letter in found[1:])
+    assert 'celery -A PROJ guardrails dlq list "task:shop.mail may_have_run:yes"' in said
+    assert len(shop.json("dlq", "list", "task:shop.mail may_have_run:yes")) == 3
+    outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "x", "--yes")
+    assert (outcome["matched"], outcome["done"]) == (1, [found[0].id])
+    assert outcome["left_out"]["count"] == 3
+    assert sorted(outcome["left_out"]["ids"]) == sorted(letter.id for letter in found[1:])
+    assert len(in_queue(shop)) == 1
+    whole = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "x", "--yes", "--include-may-have-run")
+    assert whole["matched"] == 3
+    assert "left_out" not in whole
+    assert len(in_queue(shop)) == 3
+
+
+def test_an_id_of_what_may_have_run_wants_yes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [dead(1), dead(2, **LOST)]
+    shop.archive(*found)
+    ids = [letter.id for letter in found]
+    refused = shop.run("dlq", "requeue", *ids, "--reason", "x")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"{ids[1]} may have run already: its worker was killed while it ran the task." in refused.stderr
+    assert f"celery -A PROJ guardrails dlq show {ids[1]}" in refused.stderr
+    assert in_queue(shop) == []
+    monkeypatch.setattr(change, "_is_attended", lambda: True)
+    assert shop.run("dlq", "requeue", *ids, "--reason", "x", stdin="n\n").exit_code == 1
+    assert shop.json("dlq", "stats")["by_state"] == {"dead": 2}
+    assert shop.json("dlq", "requeue", ids[0], "--reason", "x")["done"] == [ids[0]]
+    assert shop.run("dlq", "requeue", ids[1], "--reason", "x", stdin="y\n").exit_code == 0
+    assert len(in_queue(shop)) == 2
+
+
+def test_yes_puts_back_what_may_have_run(shop: Shop) -> None:
+    letter = dead(1, **LOST)
+    shop.archive(letter)
+    assert shop.run("dlq", "requeue", letter.id, "--reason", "looked", "--yes").exit_code == 0
+    assert shop.run("dlq", "discard", letter.id, "--reason", "x").exit_code == 1  # requeued, and nobody asks
 
 
 def test_wait_reports_what_recovered_and_what_died_again(shop: Shop) -> None:

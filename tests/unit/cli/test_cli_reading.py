@@ -269,3 +269,22 @@ def test_an_argument_that_is_not_kept_is_said(shop: Shop, verb: list[str], sign:
     assert "did you mean 'arg.order_id'?" in result.stderr
     assert shop.json("dlq", "list", "arg.order_id:99") == []
     assert shop.json("dlq", "list", "task:nobody arg.ordr_id:1") == []
+
+
+def test_what_may_have_run_is_marked_and_offers_nothing_that_runs_it(shop: Shop) -> None:
+    letters = [dead(1), dead(2, reason=Reason.WORKER_LOST, explanation="its worker was lost while it ran")]
+    shop.archive(*letters)
+    listed = lines(shop.run("dlq", "list").stdout)[1:]
+    assert "worker_lost, may have run already" in listed[0]
+    assert "may have run" not in listed[1]
+    assert [one["may_have_run"] for one in shop.json("dlq", "list")] == [True, False]
+    shown = shop.run("dlq", "show", letters[1].id).stdout
+    assert "It may have run already: its worker was killed while it ran the task." in shown
+    assert "dlq requeue" not in shown
+    assert f"dlq discard {letters[1].id}" in shown
+    whole = shop.json("dlq", "show", letters[1].id)
+    assert whole["may_have_run"] is True
+    assert whole["may_have_run_because"] == "its worker was killed while it ran the task"
+    other = shop.json("dlq", "show", letters[0].id)
+    assert (other["may_have_run"], other["may_have_run_because"]) == (False, None)
+    assert "dlq requeue" in shop.run("dlq", "show", letters[0].id).stdout

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from celery_guardrails.errors import QueryError
 from celery_guardrails.recovery.query import Query, Term, parse_query
-from celery_guardrails.store.filter import FIELDS, INSTANT_FIELDS
+from celery_guardrails.store.filter import FIELDS, INSTANT_FIELDS, YES_NO_FIELDS
 from celery_guardrails.store.record import State
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
@@ -44,6 +44,9 @@ def test_an_empty_query_means_everything(text: str) -> None:
         ('text:"say \\"no\\" \\\\ now"', Term("text", 'say "no" \\ now')),
         ("fingerprint:v1:abc", Term("fingerprint", "v1:abc")),
         ("arg.order.id-2:x", Term("arg.order.id-2", "x")),
+        ("may_have_run:yes", Term("may_have_run", "yes")),
+        ("may_have_run:maybe", None),
+        ("may_have_run:y*", None),
         ("state:re*", Term("state", "re*", glob=True)),
         ("since:2026-11-01", Term("since", datetime(2026, 11, 1, tzinfo=timezone.utc))),
         ("before:2026-11-01T09:30Z", Term("before", datetime(2026, 11, 1, 9, 30, tzinfo=timezone.utc))),
@@ -92,7 +95,9 @@ def test_a_query_can_be_narrowed() -> None:
 
 
 @given(
-    field=st.sampled_from([f for f in FIELDS if f not in (*INSTANT_FIELDS, "state", "reason", "category")]),
+    field=st.sampled_from(
+        [f for f in FIELDS if f not in (*INSTANT_FIELDS, *YES_NO_FIELDS, "state", "reason", "category")]
+    ),
     value=st.text(min_size=1),
 )
 def test_a_quoted_value_is_read_as_it_stands(field: str, value: str) -> None:

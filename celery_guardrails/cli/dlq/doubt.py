@@ -1,0 +1,78 @@
+"""Work that may have run already: left out of a requeue by query, counted and named, and asked about by id.
+
+Owns which letters these are and what is said of them. It must not know how anything is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery_guardrails.alerts.text import shell_quote
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import DeadLetterError
+from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
+from celery_guardrails.recovery import search
+from celery_guardrails.store.filter import Query
+from celery_guardrails.store.record import LetterSummary, State
+
+__all__ = ["INCLUDE", "LeftOut", "in_doubt", "left_out", "question"]
+
+INCLUDE = "--include-may-have-run"
+_NAMED, _LISTED = 3, 100
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a query means and a requeue leaves alone: how many, why they are dead, and the ids of the first 100."""
+
+    count: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+
+    def words(self, project: Project, terms: Sequence[str]) -> str:
+        """How many, which, and what to type to see them all; `terms` are those of the query."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
+        named = ", ".join(self.ids[:_NAMED]) + (", ..." if self.count > _NAMED else "")
+        query = shell_quote(" ".join([*terms, "may_have_run:yes"]))
+        return (
+            f"Left out: {self.count:,} that {MAY_HAVE_RUN} ({reasons}): {named}. Look at each first: "
+            f"{project.typed(f'dlq list {query}')}, then `dlq show ID`; {INCLUDE} puts them back unseen"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: how many, by reason, and the ids of the first 100."""
+        return {"count": self.count, "reasons": dict(self.reasons), "ids": list(self.ids)}
+
+
+def left_out(project: Project, wanted: Query) -> LeftOut:
+    """Those of the letters that a query means which may have run already."""
+    doubtful = wanted.with_term("may_have_run", "yes")
+    found = search.stats(project.archive, doubtful)
+    if not found.total:
+        return LeftOut()
+    page = search.search(project.archive, doubtful, _LISTED)
+    return LeftOut(found.total, found.by_reason, tuple(letter.id for letter in page.letters))
+
+
+def in_doubt(project: Project, ids: Sequence[str]) -> list[LetterSummary]:
+    """Those of the dead letters with these ids that may have run already; what is not found is left to others."""
+    found = []
+    for given in ids:
+        try:
+            letter = search.get(project.archive, given).summary
+        except DeadLetterError:
+            continue
+        if letter.may_have_run and letter.state is State.DEAD:
+            found.append(letter)
+    return found
+
+
+def question(letters: Sequence[LetterSummary]) -> str:
+    """What to ask before these are put back."""
+    first = letters[0]
+    if len(letters) == 1:
+        return f"{first.id} {MAY_HAVE_RUN}: {why_may_have_run(first.reason)}."
+    ids = ", ".join(letter.id for letter in letters[:_NAMED]) + (", ..." if len(letters) > _NAMED else "")
+    return f"{len(letters):,} of these {MAY_HAVE_RUN}: {ids}."
