@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 
@@ -20,7 +21,7 @@ def letter(number: int) -> Letter:
         for n in range(1, 4)
     )
     return Letter(
-        id=letter_id(task_id, 3, 0, Reason.ATTEMPTS_EXHAUSTED),
+        id=letter_id(Work(task_id, "", "", ""), 3, 0, Reason.ATTEMPTS_EXHAUSTED),
         task="bench.mail",
         task_id=task_id,
         reason=Reason.ATTEMPTS_EXHAUSTED,

@@ -1,7 +1,8 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
-Owns the fields `v`, `published_at`, `requeued_at`, `history`, `crashes`, `dead_letter_id` and `generation`, at most
-4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must not know Celery.
+Owns the fields `v`, `published_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id` and
+`generation`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must not
+know Celery.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ VERSION = 1
 MAX_BYTES = 4096
 KEPT_FIRST, KEPT_LAST = 2, 8
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,9 @@ class Header:
 
     `published_at` is the instant of the first publish, `None` where the publisher did not write one;
     `requeued_at` the last time somebody put the work back, from which its deadline counts anew; `generation` how
-    often that happened, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths.
+    often that happened, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths. `work` names the
+    publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the task id,
+    so that other works may have the same one.
     """
 
     published_at: datetime | None = None
@@ -39,6 +43,18 @@ class Header:
     crashes: int = 0
     dead_letter_id: str | None = None
     generation: int = 0
+    work: str | None = None
+    id_given: bool = False
+
+    @property
+    def names_its_work(self) -> bool:
+        """Whether it says by itself which work this is, whatever else is in the message."""
+        return self.work is not None or self.dead_letter_id is not None
+
+    @property
+    def owns_its_id(self) -> bool:
+        """Whether the task id was made for this publish, so that a result under it is this work's."""
+        return self.work is not None and not self.id_given
 
     @property
     def deadline_starts_at(self) -> datetime | None:
@@ -71,6 +87,10 @@ class Header:
         encoded: dict[str, Any] = {"v": VERSION}
         if self.published_at is not None:
             encoded["published_at"] = round(self.published_at.timestamp(), 3)
+        if self.work is not None:
+            encoded["work"] = self.work
+        if self.id_given:
+            encoded["given"] = True
         if attempts:
             encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
         if self.crashes:
@@ -135,6 +155,8 @@ def _decode(raw: Any) -> Header:
         crashes=_count(raw.get("crashes")),
         dead_letter_id=letter or None,
         generation=_count(raw.get("generation")),
+        work=_text(raw.get("work"))[:_LONGEST_NAME] or None,
+        id_given=raw.get("given") is True,
     )
 
 

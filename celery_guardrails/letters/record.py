@@ -16,6 +16,7 @@ from uuid import UUID, uuid5
 from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from celery_guardrails.letters.ran import may_have_run
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Attempt, Category
 
@@ -173,6 +174,6 @@ class Letter(_Frozen):
         return self.dead_letter_id or self.id
 
 
-def letter_id(task_id: str, attempt: int, generation: int, reason: Reason) -> str:
-    """The id of one death: the same death captured twice has one id (UUID version 5)."""
-    return str(uuid5(_NAMESPACE, f"{task_id}/{attempt}/{generation}/{reason.value}"))
+def letter_id(work: Work, attempt: int, generation: int, reason: Reason) -> str:
+    """The id of one death: the same death captured twice has one id (UUID version 5), another work's has another."""
+    return str(uuid5(_NAMESPACE, f"{work.key}/{attempt}/{generation}/{reason.value}"))

@@ -62,18 +62,8 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         now: the instant of the requeue.
     """
     headers = _travelling(letter.message)
-    header = read_header(headers)
     headers.update(retries=0, eta=None, expires=None)
-    write_header(
-        headers,
-        Header(
-            published_at=header.published_at or letter.published_at,
-            requeued_at=now,
-            attempts=tuple(attempt.entry() for attempt in letter.attempts),
-            dead_letter_id=dead_letter_id,
-            generation=generation,
-        ),
-    )
+    write_header(headers, _header(letter, read_header(headers), generation, dead_letter_id, now))
     original = letter.message.properties
     return ReplayMessage(
         dead_letter_id=dead_letter_id,
@@ -87,6 +77,19 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         routing_key=letter.routing_key,
         priority=letter.priority,
         properties={key: original[key] for key in ("correlation_id", "reply_to") if original.get(key)},
+    )
+
+
+def _header(letter: Letter, before: Header, generation: int, dead_letter_id: str, now: datetime) -> Header:
+    return Header(
+        published_at=before.published_at or letter.published_at,
+        requeued_at=now,
+        attempts=tuple(attempt.entry() for attempt in letter.attempts),
+        dead_letter_id=dead_letter_id,
+        generation=generation,
+        # where the message does not say which publish it was, the letter stands for it from here on
+        work=before.work or dead_letter_id,
+        id_given=before.id_given or before.work is None,
     )
 
 

@@ -76,10 +76,12 @@ def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseExcept
 
 
 def attempt_recovered(task: Any, request: Any) -> None:
-    """Say that requeued work has succeeded; never raises."""
+    """Say that requeued work has succeeded, or has ended as its task meant it to; never raises."""
     try:
         header = read_header(request.__dict__)
         if header.dead_letter_id is None or is_plain(task) or request.is_eager:
+            return
+        if request.__dict__.get(SEEN) is Retry:  # `retry(throw=False)`: it goes on
             return
         Guardrails.of(task.app).dispatch.report_recovered(header.dead_letter_id, header.generation, clock.now())
     except Exception:
@@ -121,6 +123,7 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
             outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
         elif task.throws and isinstance(exc, task.throws):
+            attempt_recovered(task, request)
             outcome = exc
         else:
             outcome = _act(examine(task, request, exc), exc)

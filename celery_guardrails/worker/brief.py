@@ -20,6 +20,7 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
+from celery_guardrails.worker.work import work_of
 
 __all__ = ["brief_letter", "bury_briefly"]
 
@@ -39,11 +40,12 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         decision: why it is dead.
     """
     header, now = read_header(request.__dict__), clock.now()
+    work = work_of(request.__dict__, header)
     error, message = describe_type(exc)
     delivery: Mapping[str, Any] = request.delivery_info or {}
     routing_key = str(delivery.get("routing_key") or "")
     return Letter(
-        id=letter_id(request.id, int(request.retries or 0) + 1, header.generation, decision.reason),
+        id=letter_id(work, int(request.retries or 0) + 1, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
         task=subject_of(task).name,

@@ -1,7 +1,7 @@
 """A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
 
 Owns that letter, with reason `cancelled`, and the order of the two steps. Doing it twice makes the same letter again,
-because its id follows from the task's id and the attempt that will not be.
+because its id follows from the work and the attempt that will not be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from celery_guardrails.letters.record import (
     letter_id,
 )
 from celery_guardrails.letters.redact import Redactor
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
@@ -74,7 +75,7 @@ def cancelled_letter(
     headers = envelope.headers
     header = read_header(headers)
     letter = Letter(
-        id=letter_id(waiting.task_id, waiting.attempt, header.generation, Reason.CANCELLED),
+        id=letter_id(_work(waiting, header), waiting.attempt, header.generation, Reason.CANCELLED),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
         task=waiting.task if task is None else subject_of(task).name,
@@ -101,6 +102,23 @@ def cancelled_letter(
         message=_message(envelope),
     )
     return letter, policy
+
+
+def _work(waiting: WaitingTask, header: Header) -> Work:
+    envelope = waiting.envelope
+    try:
+        body = _decompressed(envelope)
+    except Exception:  # noqa: BLE001 a way to compress that this process has not got
+        body = envelope.body
+    return Work.of(
+        header,
+        task_id=waiting.task_id,
+        task=waiting.task,
+        queue=waiting.queue,
+        body=body,
+        properties=envelope.properties,
+        arrival=waiting.id,
+    )
 
 
 def _message(envelope: Envelope) -> OriginalMessage:

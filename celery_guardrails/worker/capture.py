@@ -48,7 +48,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
     message = _message(run)
     shown = _shown(run, len(message.body))
     return Letter(
-        id=letter_id(request.id, len(attempts) and attempts[-1].number, header.generation, decision.reason),
+        id=letter_id(run.work, run.number, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
         task=subject_of(run.task).name,

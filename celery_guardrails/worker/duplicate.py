@@ -21,6 +21,8 @@ from celery import states
 from celery.backends.base import DisabledBackend
 
 from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.work import Work
+from celery_guardrails.worker.work import work_of
 
 __all__ = ["Copy", "Life", "Seen", "Succeeded"]
 
@@ -32,25 +34,16 @@ _PAUSE = 60.0
 
 
 class Life(NamedTuple):
-    """One life of a task: since it was sent, or put back for the n-th time. A task id alone may be used again.
+    """One life of a work: since it was published, or put back for the n-th time."""
 
-    So may one of which nobody says when it was sent: it is never taken for another one's.
-
-    A task that an exchange gives to two queues has two lives, because each queue's message has its own attempts.
-    """
-
-    task_id: str
+    work: Work
     generation: int
-    published_at: datetime | None
-    queue: str | None = None
-    """Where its messages come from; retries go back there. `None` where nobody can tell."""
 
     @classmethod
     def of(cls, request: Any, header: Header | None = None) -> Life:
-        """The life of the task that this request of the worker is of; its header is read where it is not given."""
-        header, delivery = header or read_header(request.request_dict), request.delivery_info or {}
-        by_default = None if delivery.get("exchange") else delivery.get("routing_key")
-        return cls(request.id, header.generation, header.published_at, delivery.get("queue") or by_default)
+        """The life that this request of the worker belongs to; its header is read where it is not given."""
+        header = header or read_header(request.request_dict)
+        return cls(work_of(request.request_dict, header), header.generation)
 
 
 class Copy(NamedTuple):
@@ -91,15 +84,11 @@ class Seen:
 
     def is_overtaken(self, life: Life, retries: int) -> bool:
         """Whether a later attempt exists."""
-        if life.published_at is None:
-            return False
         with self._lock:
             return self._highest.get(life, -1) > retries
 
     def begins(self, copy: Copy) -> bool:
         """Whether this copy begins here for the first time; it is remembered."""
-        if copy.life.published_at is None and not copy.retries:
-            return True
         with self._lock:
             if copy in self._begun:
                 return False
@@ -109,7 +98,7 @@ class Seen:
 
     def acknowledged(self, copy: Copy, body: Any) -> None:
         """Remember that this message, which runs at most once, was acknowledged, and that it begins now."""
-        if copy.life.published_at is None:
+        if not copy.life.work.is_lasting:
             return
         with self._lock:
             self._acknowledged[copy, _digest(body)] = None
@@ -140,7 +129,9 @@ class Succeeded:
         self._asked_again_at = 0.0
 
     def __call__(self, request: Any, since: datetime | None) -> bool:
-        """Whether the backend has a success of this request's task from after `since`; never raises.
+        """Whether the backend has a success of this request's work from after `since`; never raises.
+
+        It knows task ids only. What the task published itself, under its own id, may have succeeded in its place.
 
         Args:
             request: the worker's request.
@@ -156,6 +147,8 @@ class Succeeded:
         except Exception as exc:  # noqa: BLE001 whatever it is, the answer is not known
             self._asked_again_at = time.monotonic() + self._pause
             logger.warning("the result backend does not say whether %s has succeeded: %r", request.id, exc)
+            return False
+        if meta.get("parent_id") == request.id:
             return False
         return meta.get("status") == states.SUCCESS and _after(meta.get("date_done"), since)
 

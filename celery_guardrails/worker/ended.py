@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict, deque
 from typing import Any, NamedTuple
 
+from celery_guardrails.letters.header import read_header
 from celery_guardrails.worker.duplicate import Copy
 
 __all__ = ["Ended"]
@@ -21,11 +22,9 @@ _MOST = 10_000
 
 
 class _Message(NamedTuple):
-    """What tells the copy of a request, without the body, which may be large."""
+    """What tells the copy of a request whose header names its work; without the body, which may be large."""
 
-    id: str
     request_dict: dict[str, Any]
-    delivery_info: dict[str, Any]
 
 
 class Ended:
@@ -37,25 +36,26 @@ class Ended:
     """
 
     def __init__(self, latest: int = _LATEST, most: int = _MOST) -> None:
-        self._latest: deque[tuple[str, dict[str, Any], dict[str, Any]]] = deque(maxlen=latest)
+        self._latest: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=latest)
         self._most = most
         self._known: OrderedDict[Copy, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def note(self, request: Any) -> None:
         """Remember that the work of this request of the worker is over. Call it before its message is acknowledged."""
-        self._latest.append((request.id, request._message.headers, request._delivery_info))
+        self._latest.append((request._message.headers, request._delivery_info))
 
     def has(self, copy: Copy) -> bool:
-        """Whether this copy is over; `False` where nobody says when it was sent: another one may look the same."""
+        """Whether this copy is over; `False` where its header does not name its work: another one may look the same."""
         with self._lock:
             self._work_out()
             return copy in self._known
 
     def _work_out(self) -> None:
         while self._latest:
-            copy = Copy.of(_Message(*self._latest.popleft()))
-            if copy.life.published_at is not None:
-                self._known[copy] = None
+            headers, delivery = self._latest.popleft()
+            message = _Message({**headers, "delivery_info": delivery})
+            if read_header(message.request_dict).names_its_work:  # without its body, nothing else does
+                self._known[Copy.of(message)] = None
         while len(self._known) > self._most:
             self._known.popitem(last=False)

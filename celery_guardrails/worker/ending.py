@@ -215,8 +215,11 @@ def has_succeeded(request: Any) -> bool:
     # of a chord's task the success is stored before the chord hears of it: only another run is sure to tell it
     if request.chord:
         return False
-    since = read_header(request.request_dict).deadline_starts_at
-    return Guardrails.of(request.task.app).succeeded(request, since)
+    header = read_header(request.request_dict)
+    # results are kept by task id: where somebody chose it, a success may be another work's
+    if not header.owns_its_id:
+        return False
+    return Guardrails.of(request.task.app).succeeded(request, header.deadline_starts_at)
 
 
 def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable[[str], Tell] | None = None) -> None:

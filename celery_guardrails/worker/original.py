@@ -24,6 +24,8 @@ class Original(NamedTuple):
     content_type: str | None
     content_encoding: str | None
     headers: dict[str, Any]
+    arrival: str | None = None
+    """A token of this delivery, where the header does not name the work."""
 
 
 def original_of(request: Any) -> Original | None:
@@ -33,7 +35,7 @@ def original_of(request: Any) -> Original | None:
     """
     properties = request.properties
     found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
-    return Original(*found) if isinstance(found, tuple) and len(found) == 4 else None
+    return Original(*found) if isinstance(found, tuple) and len(found) == 5 else None
 
 
 def kept(original: Original, request: Any) -> OriginalMessage:

@@ -16,6 +16,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from celery_guardrails.letters.header import HEADER
+from celery_guardrails.letters.work import new_token
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker import ending, suspect
 from celery_guardrails.worker.ended import Ended
@@ -76,9 +77,10 @@ class GuardedRequest(_CelerysPart):
         request = self._request_dict
         restore(self._app, message, self._delivery_info)
         # Body and header values are the objects that are sent anyway: pickle writes them once.
-        original = (message.body, message.content_type, message.content_encoding, message.headers)
-        request["properties"] = {**request["properties"], ORIGINAL: original}
         header = request.get(HEADER)
+        arrival = None if type(header) is dict and "work" in header else new_token()
+        original = (message.body, message.content_type, message.content_encoding, message.headers, arrival)
+        request["properties"] = {**request["properties"], ORIGINAL: original}
         came_before = type(header) is dict and ("crashes" in header or "dead_letter_id" in header)
         if came_before or request.get("retries") or self._delivery_info["redelivered"]:
             # On the instance, because the class that Celery derives from this one has an `execute_using_pool` of its

@@ -5,16 +5,18 @@ Owns how it is gathered from a task and its request. It must not know what happe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from celery_guardrails import clock
 from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.work import work_of
 
 __all__ = ["SEEN", "STARTED", "FailedRun", "examine", "is_plain"]
 
@@ -34,6 +36,7 @@ class FailedRun:
     policy: Policy
     failure: Failure
     header: Header
+    work: Work
     started_at: datetime | None
     now: datetime
 
@@ -76,11 +79,13 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
     header = read_header(request.__dict__)
     started = request.__dict__.get(STARTED)
     started_at = clock.from_epoch(started) if started is not None else None
+    work = work_of(request.__dict__, header)
     if header.published_at is None:
         # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
-        header = Header(
-            started_at or now, header.requeued_at, header.attempts, header.crashes, header.dead_letter_id,
-            header.generation,
-        )  # fmt: skip
+        header = replace(header, published_at=started_at or now)
+    if header.work is None:
+        # From here on the header says which work it is, whatever becomes of its arguments.
+        header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
-    return FailedRun(task, request, guard, policy, describe(exc, now, with_traceback=False), header, started_at, now)
+    failure = describe(exc, now, with_traceback=False)
+    return FailedRun(task, request, guard, policy, failure, header, work, started_at, now)

@@ -22,7 +22,7 @@ from celery.worker import state
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.started import mark_name
-from celery_guardrails.worker.duplicate import Copy
+from celery_guardrails.worker.duplicate import Copy, Life
 from celery_guardrails.worker.ending import crashed, has_succeeded, unanswered, unbegun
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.pool import acknowledge_at_once, before_writing, runs_here, writes_later
@@ -182,9 +182,9 @@ def _after_crash(guard: Guardrails, mark: str, tell: Tell) -> None:
 
 
 def _mark_of(guard: Guardrails, copy: Copy) -> str:
-    task_id, generation, published_at, queue = copy.life
-    life = f"{task_id}/{published_at}/{generation}/{queue}"
-    return mark_name(guard.settings.dead_letter.queue, f"{life}/{copy.retries}/{copy.crashes}")
+    work, generation = copy.life
+    execution = f"{work.lasting_key}/{generation}/{copy.retries}/{copy.crashes}"
+    return mark_name(guard.settings.dead_letter.queue, execution)
 
 
 def _is_set(guard: Guardrails, mark: str) -> bool:
@@ -226,7 +226,11 @@ def _remove(guard: Guardrails, mark: str) -> None:
 
 def _runs_here(request: Any) -> bool:
     """Whether this very worker still runs it: then its connection was lost, and nobody died."""
-    return any(other.id == request.id and other is not request for other in tuple(state.active_requests))
+    same_id = [other for other in tuple(state.active_requests) if other.id == request.id and other is not request]
+    if not same_id:
+        return False
+    life = Life.of(request)
+    return any(Life.of(other) == life for other in same_id)
 
 
 def _tells(guard: Guardrails) -> bool:

@@ -32,7 +32,7 @@ def running(request: Any, copy: Copy) -> Any:
         request: the one whose message came back.
         copy: its copy.
     """
-    if not HEARS_AFTER_LOSS or copy.life.published_at is None:
+    if not HEARS_AFTER_LOSS or not copy.life.work.is_lasting:
         return None
     for other in going_on():
         if other.id == request.id and other is not request and Copy.of(other) == copy:

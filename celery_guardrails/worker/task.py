@@ -6,17 +6,18 @@ after a failure is in `attempt.py`; this file only leads there, and costs a task
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from time import time
 from typing import Any, ClassVar
 
 from celery import Celery, Task
-from celery.exceptions import Retry, TaskPredicate
+from celery.exceptions import Ignore, Retry, TaskPredicate
 
 from celery_guardrails.letters.header import HEADER, VERSION
 from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
 from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.abort import is_of_body
@@ -95,12 +96,11 @@ class GuardMixin:
         timed = (options and not _TIMED.isdisjoint(options)) or self.expires is not None
         headers = options.get("headers")
         if not headers:
-            options["headers"] = {HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
+            options["headers"] = {HEADER: _first(rest, options)}
         else:
-            if HEADER not in headers or not options.get("retries"):
-                # headers that a task hands on to another one must not make that one inherit its history
-                headers = {**headers, HEADER: {"v": VERSION, "published_at": round(time(), 3)}}
-            options["headers"] = {key: value for key, value in headers.items() if key not in _PAST}
+            # headers that a task hands on to another one must not make that one inherit its history
+            header = _of_this_work(self, headers, options) or _first(rest, options)
+            options["headers"] = {key: value for key, value in headers.items() if key not in _PAST} | {HEADER: header}
             if "redelivered" in options:
                 to_its_queue(self.app, options)
         if not timed:
@@ -157,6 +157,30 @@ class GuardedTask(GuardMixin, Task):  # type: ignore[misc]
     """
 
     abstract = True
+
+
+def _first(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of a first publish: work of its own, whatever else has the same task id."""
+    header: dict[str, Any] = {"v": VERSION, "published_at": round(time(), 3), "work": new_token()}
+    if options.get("task_id") or (rest and rest[0]):
+        header["given"] = True
+    return header
+
+
+def _of_this_work(task: Any, headers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """The header that a retry which goes Celery's way keeps; `None`: what is published is work of its own.
+
+    A task that publishes itself once more, with its own request's options and not as its next attempt, makes new work.
+    """
+    retries = options.get("retries")
+    if not retries:
+        return None
+    running = task.request_stack.top
+    if running is None or running.id != options.get("task_id"):
+        return headers.get(HEADER)
+    if retries <= (running.retries or 0):
+        return None
+    return headers.get(HEADER) or running.__dict__.get(HEADER)
 
 
 def install_call(cls: type) -> None:
@@ -234,6 +258,9 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         result = call(*args, **kwargs)
     except TaskPredicate as signal:
         if not is_unpublished(signal, task, request):
+            # it hands over to its replacement, or needs no outcome: as with a success, nobody waits for it any more
+            if isinstance(signal, Ignore):
+                attempt_recovered(task, request)
             raise
         return _Failed(retry_as_raised(task, request, signal))
     except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met

@@ -23,6 +23,7 @@ from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, pr
 from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, Preview
 from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import describe
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
@@ -131,7 +132,16 @@ def _letter(
     exchange, routing_key = _text(delivery.get("exchange")), _text(delivery.get("routing_key"))
     queue = _queue(guard, exchange, routing_key, consumed)
     task_id = _task_id(message, fields)
-    letter = _brief(guard, original, reason, exc, worker, _identity(original, task_id, queue), now)
+    work = Work.of(
+        header,
+        task_id=task_id,
+        task=_text(fields.get("task")),
+        queue=queue,
+        body=original.body,
+        properties=original.properties,
+        arrival=None,
+    )
+    letter = _brief(guard, original, reason, exc, worker, _identity(original, work), now)
     priority = original.properties.get("priority")
     name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or _text(fields.get("task"))
     attempts = tuple(FailedAttempt.of(attempt) for attempt in header.attempts)
@@ -202,19 +212,17 @@ def _fields(message: Any, original: OriginalMessage) -> Mapping[str, Any]:
     return headers
 
 
-def _identity(original: OriginalMessage, task_id: str, queue: str) -> str:
-    """What tells this message from every other one.
+def _identity(original: OriginalMessage, work: Work) -> str:
+    """What tells this message from every other one: its work, and all that it says, which is not to be trusted.
 
-    Over AMQP a message without any id of its own cannot be told from one with the same content, when it is delivered
-    again no more than when it is delivered first: there each delivery counts, since two letters are better than none.
+    Over AMQP a message that says nothing of its publish cannot be told from one with the same content, when it is
+    delivered again no more than when it is delivered first: there each delivery counts, since two letters are better
+    than none.
     """
     content = {key: value for key, value in original.headers.items() if key not in _PASSING}
-    digest = hashlib.sha256(json.dumps([queue, content], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     digest.update(b"\0" + original.body)
-    properties = original.properties
-    # the tag among the properties is the publisher's, and is that of one message only over virtual transports
-    own = task_id or _text(properties.get("message_id")) or _text(properties.get("delivery_tag")) or str(uuid4())
-    return f"{own}/{digest.hexdigest()}"
+    return f"{work.key}/{digest.hexdigest()}"
 
 
 def _task_id(message: Any, fields: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from celery_guardrails.guardian.guardian import Guardian
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.recovery import search
@@ -31,7 +32,7 @@ NOW = datetime.now(timezone.utc)
 def letter(number: int, generation: int = 0, origin: str | None = None) -> Letter:
     task_id = f"task-{number}"
     return Letter(
-        id=letter_id(task_id, 1, generation, Reason.PERMANENT_ERROR),
+        id=letter_id(Work(task_id, "", "", ""), 1, generation, Reason.PERMANENT_ERROR),
         dead_letter_id=origin,
         generation=generation,
         task="shop.mail",

@@ -11,6 +11,7 @@ from kombu import Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport import publisher as module
@@ -26,7 +27,7 @@ from tests.integration.transport.spooling import LIMIT
 
 def letter() -> Letter:
     return Letter(
-        id=letter_id("t1", 1, 0, Reason.PERMANENT_ERROR),
+        id=letter_id(Work("t1", "", "", ""), 1, 0, Reason.PERMANENT_ERROR),
         task="shop.mail",
         task_id="t1",
         reason=Reason.PERMANENT_ERROR,

@@ -18,6 +18,7 @@ from celery_guardrails.letters.record import (
     Preview,
     letter_id,
 )
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.store import alert
@@ -34,7 +35,7 @@ def dead(number: int, **changes: Any) -> Letter:
     task_id = f"task-{number}"
     died = DIED + timedelta(minutes=number)
     values: dict[str, Any] = {
-        "id": letter_id(f"task-{number}", 3, changes.get("generation", 0), Reason.ATTEMPTS_EXHAUSTED),
+        "id": letter_id(Work(f"task-{number}", "", "", ""), 3, changes.get("generation", 0), Reason.ATTEMPTS_EXHAUSTED),
         "task": "shop.mail",
         "task_id": task_id,
         "root_id": task_id,

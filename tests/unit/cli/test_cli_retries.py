@@ -13,6 +13,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter, letter_id
 from celery_guardrails.letters.replay import replay
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.worker.install import Guardrails
@@ -141,7 +142,7 @@ def test_cancel_makes_a_dead_letter_that_tells_who_and_why(shop: Shop, kept: InM
     assert result.stdout == "Cancelled 1 waiting task. See it: celery -A PROJ guardrails dlq list reason:cancelled\n"
     assert FIRST not in kept.kept
     (letter,) = letters_in(shop)
-    assert letter.id == letter_id(FIRST.task_id, 3, 0, Reason.CANCELLED)
+    assert letter.id == letter_id(Work(FIRST.task_id, FIRST.task, FIRST.queue, "publish"), 3, 0, Reason.CANCELLED)
     assert letter.explanation == "ada cancelled it while it waited for attempt 3: order was withdrawn"
     assert (letter.failure.type, letter.owner, letter.queue) == ("shop.SmtpTimeout", "growth", "shop.tasks")
     assert [attempt.number for attempt in letter.attempts] == [1, 2]

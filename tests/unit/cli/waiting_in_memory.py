@@ -62,7 +62,7 @@ def waiting(id: str, due_at: datetime, *, failed: int = 0, task: str = "shop.mai
     )
     task_id = changes.pop("task_id", f"task-{id}")
     headers = {"task": task, "id": task_id, "root_id": task_id, "retries": failed, "eta": due_at.isoformat()}
-    headers[HEADER] = Header(published_at=ended, attempts=attempts).encode()
+    headers[HEADER] = Header(published_at=ended, attempts=attempts, work="publish").encode()
     body = json.dumps([[7], {"password": "hunter2", "customer": "ada"}, {}]).encode()
     values: dict[str, Any] = {
         "id": id,

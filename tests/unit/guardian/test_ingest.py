@@ -16,6 +16,7 @@ from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.letters.codec import encode
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.recovery import search
@@ -35,7 +36,7 @@ class Delivery:
 
 def letter(number: int, task: str = "shop.mail") -> Letter:
     return Letter(
-        id=letter_id(f"t{number}", 1, 0, Reason.PERMANENT_ERROR),
+        id=letter_id(Work(f"t{number}", "", "", ""), 1, 0, Reason.PERMANENT_ERROR),
         task=task,
         task_id=f"t{number}",
         reason=Reason.PERMANENT_ERROR,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from celery_guardrails.letters.codec import NewerSchema, decode, encode, json_safe, unreadable
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 
@@ -17,7 +18,7 @@ NOW = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
 
 def letter(body: bytes = b"[[],{},{}]", **changes: object) -> Letter:
     fields: dict[str, object] = {
-        "id": letter_id("t1", 3, 0, Reason.ATTEMPTS_EXHAUSTED),
+        "id": letter_id(Work("t1", "", "", ""), 3, 0, Reason.ATTEMPTS_EXHAUSTED),
         "task": "shop.mail",
         "task_id": "t1",
         "reason": Reason.ATTEMPTS_EXHAUSTED,

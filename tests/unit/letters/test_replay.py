@@ -56,3 +56,13 @@ def test_a_replay_carries_its_letter_its_generation_and_its_history() -> None:
     assert header.published_at == T0
     assert header.deadline_starts_at == T0 + timedelta(days=1)
     assert [(a.number, a.delay) for a in header.attempts] == [(1, 2.0)]
+
+
+def test_a_replay_is_the_same_work_which_an_older_message_does_not_name() -> None:
+    header = read_header(replay(dead(), 1, "l1", T0).headers)
+    assert (header.work, header.id_given) == ("l1", True)
+    named = dead()
+    for given in (False, True):
+        write_header(named.message.headers, Header(T0, work="abc", id_given=given))
+        header = read_header(replay(named, 1, "l1", T0).headers)
+        assert (header.work, header.id_given) == ("abc", given)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ from celery.backends.base import DisabledBackend
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_guardrails.letters.work import Work
 from celery_guardrails.worker.duplicate import Copy, Life, Seen, Succeeded
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
-LIFE = Life("t-1", 0, NOW)
+WORK = Work("t-1", "shop.mail", "shop", "publish-1")
+LIFE = Life(WORK, 0)
 
 
 def test_an_attempt_is_overtaken_by_a_later_one_of_the_same_life():
@@ -23,7 +26,8 @@ def test_an_attempt_is_overtaken_by_a_later_one_of_the_same_life():
     seen.note(LIFE, 1)
     assert seen.is_overtaken(LIFE, 1)
     assert not seen.is_overtaken(LIFE, 2)
-    for other in (LIFE._replace(generation=1), LIFE._replace(published_at=NOW + timedelta(days=1))):
+    works = [replace(WORK, **{name: "another"}) for name in ("task_id", "task", "queue", "publish")]
+    for other in (LIFE._replace(generation=1), *(LIFE._replace(work=work) for work in works)):
         assert not seen.is_overtaken(other, 0)
 
 
@@ -49,8 +53,8 @@ def test_a_message_that_was_acknowledged_is_known_by_all_that_it_is():
     assert not seen.was_acknowledged(copy, b"body")
 
 
-def test_where_nobody_says_when_it_was_sent_an_id_may_be_used_again():
-    seen, copy = Seen(), Copy(LIFE._replace(published_at=None), 0, 0)
+def test_what_nothing_tells_from_others_is_not_remembered():
+    seen, copy = Seen(), Copy(LIFE._replace(work=replace(WORK, content="the same in all of them")), 0, 0)
     seen.acknowledged(copy, b"body")
     assert not seen.was_acknowledged(copy, b"body")
 
@@ -59,11 +63,12 @@ def test_where_nobody_says_when_it_was_sent_an_id_may_be_used_again():
 def test_what_is_remembered_is_bounded_and_never_lowered(notes):
     seen = Seen(most=10)
     for task, retries in notes:
-        seen.note(LIFE._replace(task_id=str(task)), retries)
-        copy = Copy(LIFE._replace(task_id=str(task)), retries, 0)
+        life = LIFE._replace(work=replace(WORK, task_id=str(task)))
+        seen.note(life, retries)
+        copy = Copy(life, retries, 0)
         seen.begins(copy)
         seen.acknowledged(copy, b"")
-        assert not seen.is_overtaken(LIFE._replace(task_id=str(task)), max(r for t, r in notes if t == task))
+        assert not seen.is_overtaken(life, max(r for t, r in notes if t == task))
     assert len(seen._highest) <= 10
     assert len(seen._begun) <= 10
     assert len(seen._acknowledged) <= 10
@@ -86,6 +91,9 @@ def request(answer: Any, **changed: Any) -> Any:
         ({"status": "SUCCESS", "date_done": None}, False),
         ({"status": "FAILURE", "date_done": (NOW + timedelta(seconds=1)).isoformat()}, False),
         ({"status": "PENDING"}, False),
+        # by what the task published itself, under its own id
+        ({"status": "SUCCESS", "date_done": (NOW + timedelta(seconds=1)).isoformat(), "parent_id": "t-1"}, False),
+        ({"status": "SUCCESS", "date_done": (NOW + timedelta(seconds=1)).isoformat(), "parent_id": "p-1"}, True),
     ],
 )
 def test_only_a_success_of_this_life_counts(meta, expected):

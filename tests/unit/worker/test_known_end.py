@@ -20,7 +20,8 @@ from celery_guardrails.worker.pool import keep_waiting, restore_prefetch_in_turn
 from celery_guardrails.worker.request import GuardedRequest
 from tests.unit.worker.traced import Gate, received
 
-SENT = {HEADER: {"v": 1, "published_at": 1_764_000_000.5}}
+SENT = {HEADER: {"v": 1, "published_at": 1_764_000_000.5, "work": "abc"}}
+OTHER = {HEADER: {"v": 1, "published_at": 1_764_000_000.5, "work": "another"}}
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +188,7 @@ def test_what_has_ended_takes_over_nothing(late: Any, why: str) -> None:
 def test_what_differs_takes_over_nothing(late: Any) -> None:
     first = received(late, headers=SENT)
     state.task_reserved(first)
-    for changed in ({"retries": 1}, {HEADER: {"v": 1, "published_at": 1_764_000_001.5}}, {HEADER: {"v": 1}}):
+    for changed in ({"retries": 1}, OTHER, {HEADER: {"v": 1}}):
         other = again(received(late, headers={**first.message.headers, **changed}))
         assert takeover.running(other, Copy.of(other)) is None
 

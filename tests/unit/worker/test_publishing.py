@@ -187,7 +187,7 @@ def test_a_message_of_protocol_1_counts_its_attempts(app: Celery, gate: Gate, fa
     request = {
         "id": "p1", "task": "unit.task", "args": (), "kwargs": {}, "retries": 0, "hostname": "w@here",
         "delivery_info": {"exchange": "", "routing_key": "unit.tasks"},
-        "properties": {ORIGINAL: (b'{"task": "unit.task", "id": "p1"}', "application/json", "utf-8", {})},
+        "properties": {ORIGINAL: (b'{"task": "unit.task", "id": "p1"}', "application/json", "utf-8", {}, None)},
     }  # fmt: skip
     build_tracer("unit.task", failing, app=app)("p1", (), {}, request)
     assert gate.retries == []

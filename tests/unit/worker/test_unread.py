@@ -52,8 +52,13 @@ def test_it_holds_the_whole_message_and_where_it_came_from(new_app: NewApp) -> N
 def test_a_redelivered_message_gives_the_same_letter(new_app: NewApp) -> None:
     app = new_app()
     again = {"task": "shop.gone", "id": "t1", "redelivered": True, "x-delivery-count": 2}
-    assert letter(app, message()).id == letter(app, message(headers=again, tag="another")).id
+    assert letter(app, message()).id == letter(app, message(headers=again)).id
     assert letter(app, message(headers={})).id == letter(app, message(headers={})).id
+    # RabbitMQ gives each delivery a number; our header names the publish, so does a publisher's message id
+    ours = {**again, "guardrails": {"v": 1, "published_at": 1.0, "work": "abc"}}
+    assert letter(app, message(headers=ours, tag=1)).id == letter(app, message(headers=ours, tag=2)).id
+    theirs = {"properties": {"message_id": "m1"}}
+    assert letter(app, message(tag=1, **theirs)).id == letter(app, message(headers=again, tag=2, **theirs)).id
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,8 @@ def test_a_redelivered_message_gives_the_same_letter(new_app: NewApp) -> None:
         {"headers": {"task": "shop.gone", "id": "t2"}},
         {"headers": {"task": "shop.gone", "id": "t1", "retries": 1}},
         {"delivery_info": {"exchange": "", "routing_key": "other"}},
+        {"tag": "another"},
+        {"headers": {"task": "shop.gone", "id": "t1", "guardrails": {"v": 1, "work": "abc"}}},
     ],
 )
 def test_two_messages_never_share_a_letter(new_app: NewApp, other: dict[str, Any]) -> None:
@@ -75,6 +82,7 @@ def test_messages_without_an_id_are_told_apart_by_their_delivery(new_app: NewApp
     assert letter(app, message(headers={})).id != letter(app, message(headers={}, tag="another")).id
     # over AMQP a delivery tag is a number that the next connection uses again
     assert letter(app, message(headers={}, tag=1)).id != letter(app, message(headers={}, tag=1)).id
+    assert letter(app, message(tag=1)).id != letter(app, message(tag=1)).id
 
 
 def test_one_with_a_correlation_id_is_known_by_it(new_app: NewApp) -> None:

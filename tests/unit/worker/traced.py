@@ -103,5 +103,5 @@ def trace(
         "delivery_info": {"exchange": "", "routing_key": "unit.tasks", "priority": 4},
     }  # fmt: skip
     if whole:
-        request["properties"] = {**request["properties"], ORIGINAL: (body, content_type, encoding, message)}
+        request["properties"] = {**request["properties"], ORIGINAL: (body, content_type, encoding, message, "arrival")}
     return build_tracer(task.name, task, app=task.app, Info=info)(task_id, args, kwargs, request)
