@@ -94,6 +94,13 @@ _HTTP_CLIENTS = {
         "validation no": "UnsupportedProtocol TooManyRedirects InvalidURL",
         "bug no": "LocalProtocolError StreamError CookieConflict",
     },
+    "aiohttp.client_exceptions": {
+        "timeout yes": "ServerTimeoutError",
+        "connection yes": "ClientConnectionError ClientPayloadError",
+        "connection no": "ClientConnectorCertificateError ServerFingerprintMismatch",
+        "connection unknown": "ClientSSLError",
+        "validation no": "InvalidURL NonHttpUrlClientError TooManyRedirects ContentTypeError",
+    },
     "slack_sdk.errors": {"validation no": "SlackObjectFormationError", "bug no": "SlackClientNotConnectedError"},
 }
 
@@ -116,6 +123,22 @@ _DATABASES = {
         "validation no": "DataError IntegrityError",
         "bug no": "ProgrammingError InterfaceError NotSupportedError",
     },
+    "psycopg2.extensions": {"lock yes": "TransactionRollbackError", "timeout yes": "QueryCanceledError"},
+    "psycopg2": {
+        "connection yes": "OperationalError",
+        "validation no": "DataError IntegrityError",
+        "bug no": "ProgrammingError InterfaceError NotSupportedError",
+    },
+    "asyncpg.exceptions._base": {
+        "connection yes": "TargetServerAttributeNotMatched",
+        "bug no": "ClientConfigurationError UnsupportedClientFeatureError UnsupportedServerFeatureError",
+    },
+    # what a driver's error is, Django's wrapper of it is (see `taxonomy.py`); this holds where there is none
+    "django.db.utils": {
+        "connection yes": "OperationalError",
+        "validation no": "DataError IntegrityError",
+        "bug no": "ProgrammingError NotSupportedError",
+    },
     "sqlalchemy.exc": {
         "timeout yes": "TimeoutError",
         "connection yes": "DisconnectionError",
@@ -135,6 +158,45 @@ _DATABASES = {
         "bug no": "NoScriptError",
     },
 }
+
+_MYSQL = {
+    module: {
+        "connection yes": "OperationalError InterfaceError",
+        "validation no": "DataError IntegrityError",
+        "bug no": "ProgrammingError NotSupportedError",
+    }
+    for module in ("MySQLdb", "MySQLdb._exceptions", "pymysql.err", "mysql.connector.errors")
+}
+_MYSQL["mysql.connector.errors"] |= {
+    "timeout yes": "ConnectionTimeoutError ReadTimeoutError WriteTimeoutError",
+    "resource yes": "PoolError",
+}
+"""mysqlclient (by its older and newer name), PyMySQL and aiomysql, MySQL's own connector."""
+
+_DOCUMENTS = {
+    "pymongo.errors": {
+        "timeout yes": "NetworkTimeout ExecutionTimeout WTimeoutError WaitQueueTimeoutError",
+        "connection yes": "ConnectionFailure",
+        "validation no": "DuplicateKeyError DocumentTooLarge InvalidName CollectionInvalid",
+        "bug no": "InvalidOperation ConfigurationError",
+    },
+    "elastic_transport": {
+        "timeout yes": "ConnectionTimeout",
+        "connection yes": "ConnectionError",
+        "connection unknown": "TlsError",
+        "validation no": "SerializationError",
+    },
+    **{
+        module: {
+            "timeout yes": "ConnectionTimeout",
+            "connection yes": "ConnectionError",
+            "connection unknown": "SSLError",
+            "validation no": "SerializationError",
+        }
+        for module in ("elasticsearch.exceptions", "opensearchpy.exceptions")
+    },
+}
+"""Elasticsearch up to 7 has classes of its own; since 8 they are those of `elastic_transport`."""
 
 _MESSAGING = {
     "kombu.exceptions": {
@@ -179,6 +241,6 @@ def _entries(*catalogues: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str
 
 
 CATALOGUE: Mapping[str, Verdict] = dict(
-    _entries(_OURS, _STANDARD_LIBRARY, _HTTP_CLIENTS, _CLOUD, _DATABASES, _MESSAGING)
+    _entries(_OURS, _STANDARD_LIBRARY, _HTTP_CLIENTS, _CLOUD, _DATABASES, _MYSQL, _DOCUMENTS, _MESSAGING)
 )
 """Dotted path of a class -> what it means."""

@@ -1,4 +1,4 @@
-"""What the numbers and words mean that servers answer with: HTTP, SMTP, gRPC, SQLSTATE, errno, AWS and Slack codes.
+"""What numbers and words mean that servers answer with: HTTP, SMTP, gRPC, SQL, MongoDB, errno, AWS and Slack codes.
 
 Pure tables and functions from a code to a verdict, `None` where a code says nothing. It must not look at exceptions.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from celery_guardrails.policy.catalogue import Verdict
 from celery_guardrails.policy.failure import Category
 
-__all__ = ["of_aws", "of_errno", "of_grpc", "of_http", "of_slack", "of_smtp", "of_sqlstate"]
+__all__ = ["of_aws", "of_errno", "of_grpc", "of_http", "of_mongo", "of_mysql", "of_slack", "of_smtp", "of_sqlstate"]
 
 _RATE_LIMIT = Verdict(Category.RATE_LIMIT, True)
 _SERVER_ERROR = Verdict(Category.SERVER_ERROR, True)
@@ -90,6 +90,35 @@ _SQLSTATE_CLASS = {
     "P0": Verdict(Category.UNKNOWN, None),
     "XX": Verdict(Category.SERVER_ERROR, None),
 }
+
+_MYSQL_CODES: tuple[tuple[Verdict, str], ...] = (
+    (_LOCK, "1205 1213 3572"),  # lock wait timeout, deadlock, NOWAIT
+    (_TIMEOUT, "1317 1969 3024"),  # interrupted, max_statement_time, max_execution_time
+    (_RESOURCE, "1040 1203 1226"),  # too many connections
+    # shutting down, network trouble, a primary that became read-only, killed or idle connections
+    (_CONNECTION, "1053 1079 1080 1158 1159 1160 1161 1184 1290 1792 1836 1927 4031"),
+    (_AUTH, "1044 1045 1142 1143 1227 1698 2059"),
+    (_NOT_FOUND, "1049"),
+    (_VALIDATION, "1048 1062 1216 1217 1264 1364 1366 1406 1451 1452"),
+    (_BUG, "1054 1064 1091 1136 1146 1305"),
+    (Verdict(Category.RESOURCE, None), "1021 1037 1041 1114"),  # disk, memory or table full
+)
+"""By the numbers of MySQL's and MariaDB's error references."""
+_MYSQL = {int(number): verdict for verdict, numbers in _MYSQL_CODES for number in numbers.split()}
+_MYSQL_CLIENT = range(2000, 3000)
+"""What the client says: the server is not there, or went away."""
+
+_MONGO_CODES: tuple[tuple[Verdict, str], ...] = (
+    # not reachable, not the primary any more, shutting down, stepping down
+    (_CONNECTION, "6 7 89 91 189 9001 10107 11600 11602 13435 13436"),
+    (_TIMEOUT, "50 64 262"),
+    (_LOCK, "24 46 112 251"),  # locks, write conflicts, a transaction that is gone
+    (_AUTH, "13 18 8000"),
+    (_NOT_FOUND, "26"),
+    (_VALIDATION, "2 9 121 11000 11001 12582"),
+)
+"""By MongoDB's `error_codes.yml`."""
+_MONGO = {int(number): verdict for verdict, numbers in _MONGO_CODES for number in numbers.split()}
 
 _ERRNO_NAMES: tuple[tuple[Verdict, str], ...] = (
     (_TIMEOUT, "ETIMEDOUT"),
@@ -197,6 +226,16 @@ def of_grpc(name: str) -> Verdict | None:
 def of_sqlstate(state: str) -> Verdict | None:
     """An SQLSTATE, by the names of PostgreSQL's appendix A; its first two characters where the whole is not known."""
     return _SQLSTATE.get(state) or _SQLSTATE_CLASS.get(state[:2])
+
+
+def of_mysql(number: int) -> Verdict | None:
+    """An error number of MySQL or MariaDB, or of their clients."""
+    return _MYSQL.get(number) or (_CONNECTION if number in _MYSQL_CLIENT else None)
+
+
+def of_mongo(number: int) -> Verdict | None:
+    """An error code of MongoDB."""
+    return _MONGO.get(number)
 
 
 def of_errno(number: int) -> Verdict | None:

@@ -19,7 +19,8 @@ from celery_guardrails.policy.failure import Failure, History
 from celery_guardrails.policy.matching import nearest_rule, refusal
 from celery_guardrails.policy.policy import Policy
 
-__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide", "decide_crash", "decide_time_limit"]
+__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide", "decide_crash", "decide_time_limit",
+           "shown_reason"]  # fmt: skip
 
 _LONGEST_SECONDS = timedelta(days=3650).total_seconds()
 
@@ -43,6 +44,11 @@ class Reason(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    @property
+    def shown(self) -> str:
+        """As people read it: much that the policy does not retry is of unknown kind, and nobody calls it permanent."""
+        return "not retried" if self is Reason.PERMANENT_ERROR else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -65,6 +71,14 @@ class DeadLetter:
 
 
 Decision = Retry | DeadLetter
+
+
+def shown_reason(value: str) -> str:
+    """A reason as people read it; one that a newer version wrote, as it is."""
+    try:
+        return Reason(value).shown
+    except ValueError:
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +129,7 @@ def decide(
         text = f"a retry in {_shown(delay)} would start after the deadline of {format_duration(policy.deadline)}"
         return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after the first publish ({source})")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
-    return Retry(delay, f"{following} in {_shown(delay)} after {failure.error} ({source})")
+    return Retry(delay, f"{following} in {_shown(delay)} after {failure.named} ({source})")
 
 
 def decide_crash(
@@ -197,7 +211,7 @@ def _exhausted(attempt: int, limit: int, failure: Failure) -> str:
     counted = (
         f"{attempt} of {limit} attempts failed" if attempt <= limit else f"{attempt} attempts failed, {limit} allowed"
     )
-    return f"{counted}, the last with {failure.error}"
+    return f"{counted}, the last with {failure.named}"
 
 
 def _shown(delay: timedelta) -> str:

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from celery_guardrails.policy.catalogue import Verdict
 from celery_guardrails.policy.dotted import dotted_name, mro_names
-from celery_guardrails.policy.failure import Failure
+from celery_guardrails.policy.failure import Cause, Failure
 from celery_guardrails.policy.fingerprint import fingerprint, fingerprint_of
 from celery_guardrails.policy.retry_after import retry_after
-from celery_guardrails.policy.taxonomy import UNKNOWN, classify
+from celery_guardrails.policy.taxonomy import UNKNOWN, explained
 
 __all__ = ["LONGEST_MESSAGE", "LONGEST_TRACEBACK", "describe", "describe_type", "traceback_text"]
 
@@ -44,7 +44,9 @@ def describe(exc: BaseException, now: datetime, *, override: str | None = None, 
     cls = type(exc)
     error = _or(lambda: dotted_name(cls), "unknown")
     message = _message(exc)
-    verdict: Verdict = _or(lambda: classify(exc), UNKNOWN)
+    unknown: tuple[Verdict, BaseException | None] = (UNKNOWN, None)
+    verdict, inner = _or(lambda: explained(exc), unknown)
+    named_by = inner or exc
     return Failure(
         error=error,
         message=message,
@@ -52,10 +54,15 @@ def describe(exc: BaseException, now: datetime, *, override: str | None = None, 
         transient=verdict.transient,
         fingerprint=_or(lambda: fingerprint(exc, override), fingerprint_of(error, message)),
         traceback=traceback_text(exc) if with_traceback else "",
-        retry_after=_or(lambda: retry_after(exc, now), None),
+        retry_after=_or(lambda: retry_after(exc, now) or retry_after(named_by, now), None),
         mro=_or(lambda: mro_names(cls), (error,)),
         exception=exc,
+        cause=None if inner is None else _or(lambda: _cause(inner), None),
     )
+
+
+def _cause(exc: BaseException) -> Cause:
+    return Cause(dotted_name(type(exc)), mro_names(type(exc)), exc)
 
 
 def describe_type(exc: BaseException) -> tuple[str, str]:

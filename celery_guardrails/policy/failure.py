@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-__all__ = ["Attempt", "Category", "Failure", "History"]
+__all__ = ["Attempt", "Category", "Cause", "Failure", "History"]
 
 
 class Category(str, Enum):
@@ -33,13 +33,23 @@ class Category(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """The transient error that an error without a name was raised from; its fields are those of `Failure`."""
+
+    error: str
+    mro: tuple[str, ...] = ()
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why one attempt failed.
 
     `error` is the exception's dotted type name (builtins without their module), `message` at most 2,000
     characters, `mro` the dotted names of its classes, nearest first, `transient` what the taxonomy makes of it
-    (`None`: it has no name for it), `retry_after` what a server asked for, in seconds. `exception` stays in the
-    process: predicates and user callables see it; it is never stored.
+    (`None`: it has no name for it), `retry_after` what a server asked for, in seconds, `cause` the error that
+    `category` and `transient` come from where that is not this one. `exception` stays in the process: predicates and
+    user callables see it; it is never stored.
     """
 
     error: str
@@ -51,6 +61,12 @@ class Failure:
     retry_after: float | None = None
     mro: tuple[str, ...] = ()
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    cause: Cause | None = None
+
+    @property
+    def named(self) -> str:
+        """The error as people read it, with the one that it was raised from where that decides."""
+        return self.error if self.cause is None else f"{self.error}, caused by {self.cause.error}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from celery_guardrails.policy.dotted import dotted_name, resolved
-from celery_guardrails.policy.failure import Failure
+from celery_guardrails.policy.failure import Cause, Failure
 from celery_guardrails.policy.field import Matcher
 from celery_guardrails.policy.policy import Policy
 
@@ -25,17 +25,18 @@ _PERMANENT = "celery_guardrails.errors.PermanentError"
 _TRANSIENT = "celery_guardrails.errors.TransientError"
 
 
-def distance(matchers: Iterable[Matcher], failure: Failure) -> int | None:
+def distance(matchers: Iterable[Matcher], failure: Failure | Cause) -> int | None:
     """How near the nearest matching rule is; `None` when none matches."""
     found = [place for matcher in matchers if (place := _place(matcher, failure)) is not None]
     return min(found, default=None)
 
 
 def nearest_rule(rules: Mapping[type[BaseException] | str, T], failure: Failure) -> T | None:
-    """What the rule nearest in the MRO holds; a rule for the failure's category is the last; `None` without one."""
-    found = {key: place for key in rules if (place := _place(key, failure)) is not None}
-    if found:
-        return rules[min(found, key=found.__getitem__)]
+    """What the rule nearest in the MRO holds; then one for its cause, then for its category; `None` without one."""
+    for error in (failure, failure.cause):
+        found = {key: place for key in rules if error and (place := _place(key, error)) is not None}
+        if found:
+            return rules[min(found, key=found.__getitem__)]
     return rules.get(failure.category.value)
 
 
@@ -43,16 +44,20 @@ def refusal(policy: Policy, failure: Failure) -> str | None:
     """Why another attempt is not worth it, in words; `None` when it is.
 
     `PermanentError` and `TransientError` speak for the task: they count as if each `give_up_on` and each
-    `retry_on` ended with them.
+    `retry_on` ended with them. An error that is transient only by its cause is given up where that one would be.
     """
     give_up = distance((*policy.give_up_on, _PERMANENT), failure)
     if policy.retry_on is None:
+        if give_up is None and failure.cause is not None:
+            give_up = distance(policy.give_up_on, failure.cause)
         retry = 0 if failure.transient else distance((_TRANSIENT,), failure)
         if give_up is not None:
-            return f"{failure.error} is not to be retried"
+            return f"{failure.named} is not to be retried"
         if retry is None:
             what = (
-                "an error of unknown kind" if failure.transient is None else f"a permanent error ({failure.category})"
+                "an error of unknown kind"
+                if failure.transient is None
+                else f"an error that another attempt would not mend ({failure.category})"
             )
             return f"{failure.error} is {what}, and the policy names no other errors to retry"
         return None
@@ -64,7 +69,7 @@ def refusal(policy: Policy, failure: Failure) -> str | None:
     return None
 
 
-def _place(matcher: Matcher, failure: Failure) -> int | None:
+def _place(matcher: Matcher, failure: Failure | Cause) -> int | None:
     if isinstance(matcher, type):
         return _index(dotted_name(matcher), failure)
     if isinstance(matcher, str):
@@ -79,5 +84,5 @@ def _place(matcher: Matcher, failure: Failure) -> int | None:
         return None
 
 
-def _index(name: str, failure: Failure) -> int | None:
+def _index(name: str, failure: Failure | Cause) -> int | None:
     return failure.mro.index(name) if name in failure.mro else None

@@ -1,7 +1,8 @@
 """What a failure is: its category, and whether another attempt is worth it, without importing any library.
 
 Looks at the codes that an exception carries first, then at its classes by dotted path, nearest first. What has no
-name here is unknown, and the default policy does not retry it. It must not know policies.
+name here is what it was raised from (`raise ... from`), and else unknown: the default policy does not retry it. It must
+not know policies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from celery_guardrails.policy.catalogue import CATALOGUE, Verdict
 from celery_guardrails.policy.dotted import mro_names
 from celery_guardrails.policy.failure import Category
 
-__all__ = ["UNKNOWN", "classify"]
+__all__ = ["UNKNOWN", "classify", "explained"]
 
 UNKNOWN = Verdict(Category.UNKNOWN, None)
 """What has no name."""
@@ -26,7 +27,34 @@ _OURS = "celery_guardrails.errors."
 
 def classify(exc: BaseException) -> Verdict:
     """What this exception is; never raises, whatever its attributes do."""
-    return _classify(exc, 0) or UNKNOWN
+    return explained(exc)[0]
+
+
+def explained(exc: BaseException) -> tuple[Verdict, BaseException | None]:
+    """What this exception is, and the transient error it was raised from, where that is all that is known of it.
+
+    Follows `__cause__`, which somebody wrote, and not `__context__`, which says only what was handled at the time. The
+    first error that has a name decides: what was made a `ValueError` on the way is one.
+    """
+    verdict = _classify(exc, 0) or UNKNOWN
+    inner, seen = exc, {id(exc)}
+    while verdict == UNKNOWN and len(seen) <= _DEEPEST:
+        cause = _cause(inner)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            break
+        inner = cause
+        seen.add(id(inner))
+        verdict = _classify(inner, 0) or UNKNOWN
+    if inner is exc:
+        return verdict, None
+    return (verdict, inner) if verdict.transient else (UNKNOWN, None)
+
+
+def _cause(exc: BaseException) -> BaseException | None:
+    try:
+        return exc.__cause__
+    except Exception:  # noqa: BLE001  a property of foreign code
+        return None
 
 
 def _classify(exc: BaseException, depth: int) -> Verdict | None:
@@ -82,6 +110,56 @@ def _wrapped(exc: Any, depth: int) -> Verdict | None:
     return _classify(inner, depth + 1) if isinstance(inner, BaseException) and depth < _DEEPEST else None
 
 
+def _django(exc: Any, depth: int) -> Verdict | None:
+    """Django wraps every driver's error: it is what that one is."""
+    inner = exc.__cause__
+    if not isinstance(inner, BaseException):
+        return _closed(exc, depth)
+    return (_classify(inner, depth + 1) or UNKNOWN) if depth < _DEEPEST else UNKNOWN
+
+
+def _closed(exc: Any, depth: int) -> Verdict | None:
+    """Drivers say in words that their connection is gone, with an error that else says that they are used wrongly."""
+    text = str(exc).lower()
+    gone = "connection" in text and ("closed" in text or "lost" in text)
+    return Verdict(Category.CONNECTION, True) if gone else None
+
+
+def _mysql(exc: Any, depth: int) -> Verdict | None:
+    number = _mysql_number(exc)
+    return None if number is None else code.of_mysql(number)
+
+
+def _mysql_operational(exc: Any, depth: int) -> Verdict | None:
+    """The server has this class for much that is nobody's fault: only the numbers that are known decide."""
+    number = _mysql_number(exc)
+    return None if number is None or number <= 0 else code.of_mysql(number) or UNKNOWN
+
+
+def _mysql_number(exc: Any) -> int | None:
+    number = getattr(exc, "errno", None)
+    if number is None and exc.args:
+        number = exc.args[0]
+    return number if isinstance(number, int) else None
+
+
+def _mongo(exc: Any, depth: int) -> Verdict | None:
+    number = getattr(exc, "code", None)
+    verdict = code.of_mongo(number) if isinstance(number, int) else None
+    labels = ("TransientTransactionError", "RetryableWriteError")
+    if verdict is None and any(exc.has_error_label(label) for label in labels):
+        return Verdict(Category.SERVER_ERROR, True)
+    return verdict
+
+
+def _api_status(exc: Any, depth: int) -> Verdict | None:
+    """The status of an answer that an error has of itself: aiohttp, Elasticsearch, OpenSearch."""
+    for value in (getattr(exc, "status", None), getattr(exc, "status_code", None)):
+        if isinstance(value, int):
+            return code.of_http(value)
+    return code.of_http(exc.meta.status)
+
+
 def _too_many_responses(exc: Any, depth: int) -> Verdict | None:
     found = re.search(r"too many (\d{3}) error responses", str(exc))
     return code.of_http(int(found[1])) if found else None
@@ -131,7 +209,8 @@ def _sqlite(exc: Any, depth: int) -> Verdict | None:
 
 def _psycopg_connect(exc: Any, depth: int) -> Verdict | None:
     """Refused log-ins come without an SQLSTATE, as libpq's text."""
-    refused = exc.sqlstate is None and ("authentication failed" in str(exc) or "no pg_hba.conf entry" in str(exc))
+    state = getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None)
+    refused = state is None and ("authentication failed" in str(exc) or "no pg_hba.conf entry" in str(exc))
     return Verdict(Category.AUTH, False) if refused else None
 
 
@@ -145,11 +224,33 @@ def _sqlalchemy(exc: Any, depth: int) -> Verdict | None:
 _Inspector = Callable[[BaseException, int], Verdict | None]
 
 _INSPECTORS: Mapping[str, _Inspector] = {
+    "aiohttp.client_exceptions.ClientResponseError": _api_status,
+    "aiohttp.client_exceptions.ClientSSLError": _tls,
+    "asyncpg.exceptions._base.InterfaceError": _closed,
     "botocore.exceptions.ClientError": _aws,
     "botocore.exceptions.SSLError": _tls,
+    "django.db.utils.Error": _django,
+    "elastic_transport.ApiError": _api_status,
+    "elastic_transport.TlsError": _tls,
+    "elasticsearch.exceptions.SSLError": _tls,
+    "elasticsearch.exceptions.TransportError": _api_status,
     "grpc.RpcError": _grpc,
     "httpx.ConnectError": _tls,
+    "mysql.connector.errors.Error": _mysql,
+    "mysql.connector.errors.OperationalError": _mysql_operational,
+    "MySQLdb.Error": _mysql,
+    "MySQLdb.OperationalError": _mysql_operational,
+    "MySQLdb._exceptions.Error": _mysql,
+    "MySQLdb._exceptions.OperationalError": _mysql_operational,
+    "opensearchpy.exceptions.SSLError": _tls,
+    "opensearchpy.exceptions.TransportError": _api_status,
+    "psycopg.InterfaceError": _closed,
     "psycopg.OperationalError": _psycopg_connect,
+    "psycopg2.InterfaceError": _closed,
+    "psycopg2.OperationalError": _psycopg_connect,
+    "pymongo.errors.PyMongoError": _mongo,
+    "pymysql.err.Error": _mysql,
+    "pymysql.err.OperationalError": _mysql_operational,
     "requests.exceptions.SSLError": _tls,
     "slack_sdk.errors.SlackApiError": _slack,
     "smtplib.SMTPRecipientsRefused": _smtp_recipients,

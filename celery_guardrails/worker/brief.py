@@ -74,4 +74,4 @@ def bury_briefly(task: Any, request: Any, original: Original, exc: BaseException
     """
     letter = brief_letter(task, request, original, exc, decision)
     Guardrails.of(task.app).dispatch.bury(letter, None, letter.died_at)
-    logger.warning("%s[%s] is dead-lettered as %s, in brief", task.name, request.id, decision.reason)
+    logger.warning("%s[%s] is dead-lettered as %s, in brief", task.name, request.id, decision.reason.shown)

@@ -91,7 +91,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
         return partial(_give_back, request, lost)
     logger.warning(
         "%s[%s] is dead-lettered as %s: %s (%s)",
-        letter.task, letter.task_id, letter.reason, letter.explanation, letter.failure.type,
+        letter.task, letter.task_id, letter.reason.shown, letter.explanation, letter.failure.type,
     )  # fmt: skip
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)

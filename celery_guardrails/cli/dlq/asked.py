@@ -24,7 +24,11 @@ _OPTIONS = (
     click.argument("query", nargs=-1),
     click.option("--task", metavar="NAME", help="Only of this task; * stands for anything."),
     click.option("--state", type=click.Choice([s.value for s in State]), help="Only in this state."),
-    click.option("--reason", type=click.Choice([r.value for r in Reason]), help="Only dead for this reason."),
+    click.option(
+        "--reason",
+        type=click.Choice([r.value for r in Reason]),
+        help="Only dead for this reason; permanent_error is what reads `not retried`.",
+    ),
 )
 
 

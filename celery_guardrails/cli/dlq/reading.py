@@ -16,6 +16,7 @@ from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_opt
 from celery_guardrails.cli.project import project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
+from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.recovery import search
 from celery_guardrails.store.letter import GROUPINGS
 from celery_guardrails.store.record import Group, LetterSummary, State, Stats
@@ -121,7 +122,7 @@ def show_letters(letters: Sequence[LetterSummary], now: datetime) -> None:
             state_text(letter.state, letter.regressed),
             ago(letter.died_at, now),
             letter.task,
-            f"{letter.reason}, {MAY_HAVE_RUN}" if letter.may_have_run else letter.reason,
+            shown_reason(letter.reason) + (f", {MAY_HAVE_RUN}" if letter.may_have_run else ""),
             f"{_name(letter.error)}: {clean(letter.message)}",
         )
         for letter in letters
@@ -153,7 +154,11 @@ def _stats(found: Stats, now: datetime) -> None:
     console.print(f"{count_of(found.total, 'dead letter')} in the archive.")
     if oldest is not None:
         console.print(f"The oldest that needs a decision died {ago(oldest, now)}, at {stamp(oldest)}.")
-    for title, counts in (("State", found.by_state), ("Reason", found.by_reason), ("Task", found.by_task)):
+    for title, counts in (
+        ("State", found.by_state),
+        ("Reason", {shown_reason(name): count for name, count in found.by_reason.items()}),
+        ("Task", found.by_task),
+    ):
         if counts:
             console.print()
             table(

@@ -18,6 +18,7 @@ from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
 from celery_guardrails.letters.record import FailedAttempt
+from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
 from celery_guardrails.store.audit import AuditEntry
@@ -65,7 +66,7 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
     console, now = printer(), clock.now()
     summary, letter = found.summary, found.letter
     state = state_text(summary.state, summary.regressed)
-    console.print(Text.assemble((clean(summary.task), "bold"), " is ", state, f", {summary.reason}"))
+    console.print(Text.assemble((clean(summary.task), "bold"), " is ", state, f", {shown_reason(summary.reason)}"))
     if letter.explanation:
         console.print(clean(letter.explanation))
     if summary.may_have_run:
@@ -143,7 +144,7 @@ def _deaths(console: Console, deaths: Sequence[Death], now: datetime) -> None:
         (
             str(d.generation),
             _when(d.died_at, now),
-            d.reason,
+            shown_reason(d.reason),
             f"{d.letter.failure.type}: {clean(d.letter.failure.message)}",
         )
         for d in deaths

@@ -45,7 +45,8 @@ def attempt(number, delay):
 def test_a_permanent_error_is_dead_at_once():
     decision = decide(Policy(), BUG, FIRST, NOW, rng())
     assert decision == DeadLetter(
-        Reason.PERMANENT_ERROR, "KeyError is a permanent error (bug), and the policy names no other errors to retry"
+        Reason.PERMANENT_ERROR,
+        "KeyError is an error that another attempt would not mend (bug), and the policy names no other errors to retry",
     )
 
 

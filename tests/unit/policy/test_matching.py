@@ -141,3 +141,61 @@ def test_the_nearest_rule_wins_and_the_category_is_last():
     assert nearest_rule({"connection": kind, OSError: far}, failure) is far
     assert nearest_rule({"connection": kind, ValueError: far}, failure) is kind
     assert nearest_rule({"timeout": kind}, failure) is None
+
+
+class Ours(Exception):
+    pass
+
+
+def caused(cause):
+    error = Ours("no stock service")
+    error.__cause__ = cause
+    return of(error)
+
+
+def test_an_error_without_a_name_is_retried_for_its_cause_and_named_with_it():
+    failure = caused(ConnectionResetError("reset"))
+    assert refusal(Policy(), failure) is None
+    assert failure.named.endswith("Ours, caused by ConnectionResetError")
+    assert (failure.error, failure.category.value) == (dotted_name(Ours), "connection")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(give_up_on=(Ours,)),
+        Policy(give_up_on=(ConnectionError,)),  # its cause is what it is retried for
+        Policy(give_up_on=("ConnectionResetError",)),
+        Policy(give_up_on=(lambda exc: isinstance(exc, ConnectionError),)),
+        Policy(retry_on=(TimeoutError,)),
+        Policy(retry_on=(ConnectionError,)),  # what is listed is asked of the error itself
+    ],
+)
+def test_what_the_policy_says_wins_over_the_cause(policy):
+    assert refusal(policy, caused(ConnectionResetError("reset")))
+
+
+def test_what_the_task_says_wins_over_the_cause():
+    error = PermanentError("no")
+    error.__cause__ = ConnectionResetError()
+    assert refusal(Policy(), of(error))
+    assert of(error).cause is None
+    assert refusal(Policy(), caused(PermanentError("no")))
+    assert refusal(Policy(), caused(TransientError("soon"))) is None
+
+
+def test_a_backoff_for_its_cause_holds():
+    rules = {ConnectionError: Constant("7s"), "connection": Constant("9s")}
+    assert nearest_rule(rules, caused(ConnectionResetError())) == Constant("7s")
+    assert nearest_rule({**rules, Ours: Constant("3s")}, caused(ConnectionResetError())) == Constant("3s")
+    assert nearest_rule({"connection": Constant("9s")}, caused(ConnectionResetError())) == Constant("9s")
+
+
+def test_a_cause_tells_when_to_come_back():
+    assert caused(TransientError("soon", retry_after=60)).retry_after == 60
+
+
+def test_what_is_unknown_is_not_called_permanent():
+    why = refusal(Policy(), of(Ours("odd")))
+    assert why == f"{dotted_name(Ours)} is an error of unknown kind, and the policy names no other errors to retry"
+    assert "permanent" not in (why + refusal(Policy(), of(KeyError("x"))))

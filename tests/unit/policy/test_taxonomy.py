@@ -259,10 +259,17 @@ def test_errors_that_wrap_each_other_for_ever_end():
     assert verdict(outer) == ("unknown", None)
 
 
+ELSEWHERE = {"MySQLdb", "aiohttp", "asyncpg", "django", "elastic_transport", "elasticsearch", "mysql", "opensearchpy",
+             "psycopg2", "pymongo", "pymysql"}  # fmt: skip
+"""Libraries that need not be installed here; their names were looked up in their releases of 2026."""
+
+
 @pytest.mark.parametrize("path", sorted(CATALOGUE))
 def test_every_listed_name_is_how_a_real_class_knows_itself(path):
     module, _, name = path.rpartition(".")
     module = {"": "builtins"}.get(module, module)
+    if module.partition(".")[0] in ELSEWHERE:
+        pytest.importorskip(module)
     found = getattr(importlib.import_module(module), name, None)
     if found is None:
         pytest.fail(f"{path} does not exist")
