@@ -71,6 +71,7 @@ class Guardrails:
         self._policies: dict[str, Effective] = {}
         self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
+        self._caveats_said = False
         with _lock:
             earlier = vars(app).get(_INSTALLED)
             if earlier is not None:
@@ -256,6 +257,20 @@ class Guardrails:
         except Exception:
             logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
 
+    def say_caveats(self) -> None:
+        """Log, once in this process, what cannot be done for tasks as they are declared; never raises."""
+        from celery_guardrails.worker.caveat import caveats  # it needs this module
+
+        if self._caveats_said:
+            return
+        self._caveats_said = True
+        try:
+            if self.settings.enabled:
+                for caveat in caveats(self.guarded_tasks()):
+                    logger.warning("%s %s. Fix: %s", caveat.task, caveat.found, caveat.fix)
+        except Exception:
+            logger.warning("the tasks' declarations could not be looked through", exc_info=True)
+
     def _finalized(self, *_: Any, **__: Any) -> None:
         try:
             self.sweep()
@@ -293,4 +308,6 @@ class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        Guardrails.of(consumer.app).retrace(consumer.hostname)
+        guard = Guardrails.of(consumer.app)
+        guard.retrace(consumer.hostname)
+        guard.say_caveats()

@@ -24,7 +24,9 @@ from celery_guardrails.worker.abort import is_of_body
 from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.lazy_body import LAZY, never_ran
 from celery_guardrails.worker.manual import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
+from celery_guardrails.worker.on_commit import install_on_commit
 from celery_guardrails.worker.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
 from celery_guardrails.worker.request_class import OURS, RequestClass, install_request
@@ -69,6 +71,7 @@ class GuardMixin:
         Guardrails.of(app)
         install_call(cls)
         install_request(cls)
+        install_on_commit(cls, app)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top
@@ -269,6 +272,8 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         if not is_of_body(exc, task, request):
             raise
         return _Failed(attempt_failed(task, request, exc))
+    if type(result) in LAZY and (unrun := never_ran(task, result)) is not None:
+        return _Failed(attempt_failed(task, request, unrun))
     if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
         attempt_recovered(task, request)
     return result

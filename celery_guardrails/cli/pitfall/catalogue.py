@@ -13,6 +13,7 @@ from celery_guardrails.cli.pitfall import (
     redis,
     sink,
     spool,
+    task_class,
     waiting,
     worker,
 )
@@ -46,6 +47,7 @@ CHECKS = (
     Check("alerts", sink.sentry),
     Check("results", backend.answers),
     Check("workers", worker.running),
+    Check("task classes", task_class.declared, offline=True),
     Check("time limits", worker.time_limits, offline=True),
     Check("heartbeat", worker.heartbeat, offline=True),
     Check("acknowledgement", worker.acknowledgement, offline=True),
