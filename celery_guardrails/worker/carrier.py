@@ -149,6 +149,7 @@ def _made(task: Any, inner: Any) -> Any:
     cls = next(base for base in type(task).__mro__ if base is not _Carries and not issubclass(base, _Carries))
     made: Any = type(cls.__name__, (_Carrier, cls), {"__module__": cls.__module__, "_guardrails_carries": inner})
     install_call(made)
+    Guardrails.of(task.app).take_charge(inner)  # in a process that may never start a worker
     carrier = made.__new__(made)
     vars(carrier).update({key: value for key, value in vars(task).items() if key != "__trace__"})
     return carrier
