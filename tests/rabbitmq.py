@@ -10,7 +10,8 @@ import pwd
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import amqp
@@ -104,6 +105,12 @@ class RabbitMQServer(Server):
         )
         self._vhosts += names
         self._vhosts_made += len(names)
+
+    @contextmanager
+    def admin(self, vhost: str) -> Iterator[amqp.Channel]:
+        """A channel with all rights on a virtual host."""
+        with amqp.Connection(f"{self.host}:{self.port}", virtual_host=vhost) as connection:
+            yield connection.channel()
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl on this node and return what it printed. It opens a port, so one runs at a time.

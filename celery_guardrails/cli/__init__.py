@@ -58,6 +58,7 @@ def guardian(
         "retries": "celery_guardrails.cli.retries:retries",
         "alerts": "celery_guardrails.cli.alerts:alerts",
         "doctor": "celery_guardrails.cli.doctor:doctor",
+        "topology": "celery_guardrails.cli.topology:topology",
         "migrate": "celery_guardrails.cli.migrate:migrate",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -31,7 +31,7 @@ from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
 from celery_guardrails.transport.spool import Spool
-from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.needed import dead_letter_queues
 from celery_guardrails.worker.service import BrokerServices
 
 __all__ = ["Assembly", "alerts_go_to", "assembled", "await_archive", "dead_letter_queues", "open_archive"]
@@ -88,19 +88,6 @@ class Assembly:
         if not self.settings.enabled:
             lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
         return lines
-
-
-def dead_letter_queues(guardrails: Guardrails) -> tuple[str, ...]:
-    """Every queue that settings and policies send dead letters to, the application's own first.
-
-    Raises:
-        ConfigurationError: the settings or a policy are wrong.
-    """
-    settings = guardrails.settings
-    policies = [settings.policy, *settings.policies.values()]
-    policies += [guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()]
-    named = [policy.dead_letter_queue for policy in policies if policy.dead_letter_queue]
-    return tuple(dict.fromkeys([settings.dead_letter.queue, *sorted(named)]))
 
 
 def alerts_go_to(settings: Settings) -> str:

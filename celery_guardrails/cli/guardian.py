@@ -28,7 +28,7 @@ from celery_guardrails.guardian.guardian import OnceReport
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.store.lease import GuardianSeen
-from celery_guardrails.transport.consumer import ConsumerLost
+from celery_guardrails.transport.consumer import ConsumerLost, ConsumerRefused
 
 __all__ = ["command", "probe", "serve", "stopped_by_signals"]
 
@@ -45,6 +45,9 @@ def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | No
         else:
             with stopped_by_signals() as stop:
                 serve(project, stop)
+    except ConsumerRefused as exc:
+        advice = f"`{project.typed('topology')}` lists what has to be there, and the rights"
+        raise click.ClickException(f"the broker refuses this guardian: {exc}; {advice}") from exc
     except ConsumerLost as exc:
         raise click.ClickException(f"the broker cannot be reached: {exc}") from exc
     except StoreError as exc:

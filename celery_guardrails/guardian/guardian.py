@@ -20,7 +20,7 @@ from celery_guardrails import clock
 from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.guardian.service import Service
-from celery_guardrails.transport.consumer import ConsumerLost, DeadLetterConsumer, Delivery
+from celery_guardrails.transport.consumer import ConsumerLost, ConsumerRefused, DeadLetterConsumer, Delivery
 from celery_guardrails.transport.service import Patience
 
 __all__ = ["Guardian", "OnceReport"]
@@ -142,7 +142,8 @@ class Guardian:
             self._batch()
         except ConsumerLost as exc:
             self._in_hand = []  # it comes again
-            self._stumble("the broker", f"the broker is away: {exc}")
+            what = "refuses this guardian" if isinstance(exc, ConsumerRefused) else "is away"
+            self._stumble("the broker", f"the broker {what}: {exc}")
         except StoreError as exc:
             self._archive_away = True
             self._stumble("the archive", f"{exc}; dead letters stay unacknowledged")

@@ -22,6 +22,7 @@ __all__ = ["connection_errors", "opened"]
 
 def opened(
     app: Celery,
+    url: str | None = None,
     *,
     confirm: bool = False,
     timeout: float = 4.0,
@@ -30,7 +31,7 @@ def opened(
     """An open connection, each of the broker's addresses tried once.
 
     Args:
-        app: whose broker.
+        app, url: whose broker, and one address of it only; `None`: all that the application has.
         confirm: ask for publisher confirms, where the broker has them.
         timeout: seconds for each address, and later for each answer that is waited for without a bound of its own.
         prepare: called with the connection before it knows its transport.
@@ -38,7 +39,7 @@ def opened(
     Raises:
         kombu.exceptions.OperationalError: no address answers.
     """
-    connection: Connection = app.connection_for_write(connect_timeout=timeout, heartbeat=0)
+    connection: Connection = app.connection_for_write(url, connect_timeout=timeout, heartbeat=0)
     try:
         if prepare is not None:
             prepare(connection)

@@ -13,21 +13,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
 from kombu import Connection, Consumer, Message, Queue
 
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.redis.safekeeping import Safekeeping
+from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.routing import consumed_from
 
-__all__ = ["ConsumerLost", "DeadLetterConsumer", "Delivery", "waiting"]
+__all__ = ["ConsumerLost", "ConsumerRefused", "DeadLetterConsumer", "Delivery", "waiting"]
+
+
+_REFUSALS = (AccessRefused, NotAllowed)
+"""What RabbitMQ says to a user without a right, or without a login."""
 
 
 class ConsumerLost(GuardrailsError):
     """The connection to the broker broke; what was not acknowledged will be delivered again."""
+
+
+class ConsumerRefused(ConsumerLost):
+    """The broker is there, and refuses this user what it needs; trying again helps once somebody has given it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +158,10 @@ class DeadLetterConsumer:
         try:
             yield
         except Exception as exc:
-            if not isinstance(exc, connection_errors(self._connection)):
+            if not isinstance(exc, (*connection_errors(self._connection), *_REFUSALS)):
                 raise
             self._drop()
-            raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+            raise _lost(exc) from exc
 
     def _drain(self, connection: Connection, until: float, most: int | None) -> None:
         """Let messages arrive until then, or until there are so many."""
@@ -174,6 +185,9 @@ class DeadLetterConsumer:
     def _connected(self) -> Connection:
         if self._connection is None:
             connection = self._connection = opened(self._app, prepare=self._safekeeping.prepare)
+            on_rabbitmq = connection.transport.driver_type == "amqp"
+            for queue in self._queues if on_rabbitmq else ():
+                declare(connection, queue)
             channel = connection.channel()
             consumer = Consumer(
                 channel,
@@ -182,7 +196,7 @@ class DeadLetterConsumer:
                 on_message=self._arrive,
                 # without it kombu raises what is wrong with a message, which would come again and end us each time
                 on_decode_error=lambda message, exc: self._arrive(message),
-                auto_declare=True,
+                auto_declare=not on_rabbitmq,
             )
             consumer.qos(prefetch_count=self._prefetch)
             consumer.consume()
@@ -208,6 +222,10 @@ class DeadLetterConsumer:
         )
 
 
+def _lost(exc: BaseException) -> ConsumerLost:
+    return ConsumerRefused(refusal(exc)) if isinstance(exc, _REFUSALS) else ConsumerLost(refusal(exc))
+
+
 def waiting(app: Celery, queues: Sequence[str]) -> int:
     """How many messages wait in these queues; one that does not exist counts as empty.
 
@@ -223,8 +241,8 @@ def waiting(app: Celery, queues: Sequence[str]) -> int:
                 total += depth(connection, name) or 0
             except connection.channel_errors:
                 continue  # this user may not look into it
-    except connection_errors(connection) as exc:
-        raise ConsumerLost(f"{type(exc).__name__}: {exc}") from exc
+    except (*connection_errors(connection), *_REFUSALS) as exc:
+        raise _lost(exc) from exc
     finally:
         if connection is not None:
             connection.release()

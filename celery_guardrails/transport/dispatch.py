@@ -17,6 +17,7 @@ from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.publisher import Envelope, Publisher
+from celery_guardrails.transport.right import is_without_right
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.protocol import Waiting
@@ -54,8 +55,8 @@ class Dispatch:
 
         Raises:
             PublishError: neither the broker nor the spool took it, or the broker refuses it as things are (`.refused`),
-                or did not confirm what must not be there twice (`.unsure`): then it is for people to see, as a dead
-                letter.
+                and not only for a right that somebody may give yet, or did not confirm what must not be there twice
+                (`.unsure`): then it is for people to see, as a dead letter.
         """
         try:
             if delay > 0:
@@ -64,7 +65,7 @@ class Dispatch:
                 self._publisher.publish(envelope, declare)
         except Exception as exc:
             lost = _lost(exc, envelope)
-            if lost.refused or lost.unsure:
+            if lost.unsure or (lost.refused and not is_without_right(lost)):
                 raise lost from exc
             due_at = now + timedelta(seconds=delay) if delay > 0 else None
             self._keep(Spooled(envelope, tuple(queue.name for queue in declare), due_at, what, now), lost)

@@ -20,7 +20,9 @@ from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.declare import declare as declare_on_rabbitmq
 from celery_guardrails.transport.reach import Unroutable, reach, routes_itself
+from celery_guardrails.transport.right import refusal
 
 __all__ = ["Envelope", "Publisher"]
 
@@ -139,17 +141,19 @@ class Publisher:
         undeclared = [queue for queue in declare if hash(queue) not in line.declared]
         if envelope.exchange and line.routes_itself:
             reach(line.producer, envelope.exchange, envelope.routing_key, declare)
+        for queue in undeclared:
+            _declare(line, queue)
         if envelope.once:
-            _find_alive(line, undeclared)
+            _find_alive(line)
         try:
-            self._hand_over(line, envelope, [] if envelope.once else undeclared, seconds)
+            self._hand_over(line, envelope, seconds)
         except Exception as exc:
             if envelope.once and not _is_answer(line, exc):
                 raise _Unsure(f"{type(exc).__name__}: {exc}") from exc
             raise
         line.declared.update(hash(queue) for queue in undeclared if queue.can_cache_declaration)
 
-    def _hand_over(self, line: _Line, envelope: Envelope, undeclared: Sequence[Queue], seconds: float) -> None:
+    def _hand_over(self, line: _Line, envelope: Envelope, seconds: float) -> None:
         line.producer.publish(
             envelope.body,
             exchange=envelope.exchange,
@@ -159,7 +163,6 @@ class Publisher:
             headers=envelope.headers,
             priority=envelope.priority or 0,
             delivery_mode=2,
-            declare=undeclared,
             mandatory=line.mandatory,
             # kombu changes the socket's own bound for it, four times a message, which costs as much as the rest of ours
             confirm_timeout=seconds if seconds < line.bound else None,
@@ -172,7 +175,7 @@ class Publisher:
             self._away_until = time.monotonic() + seconds
         if isinstance(exc, _Unsure):
             return PublishError(envelope.routing_key, str(exc), unsure=True)
-        return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}", refused)
+        return PublishError(envelope.routing_key, refusal(exc), refused)
 
     def _take(self, seconds: float) -> _Line:
         if self._pid != os.getpid():
@@ -235,14 +238,20 @@ class _Unsure(Exception):
     """A message was sent that must not be sent again, and nobody said what became of it."""
 
 
-def _find_alive(line: _Line, undeclared: Sequence[Queue]) -> None:
+def _declare(line: _Line, queue: Queue) -> None:
+    """Declare what a message needs: a queue, or what has a `declare` of its own."""
+    if line.mandatory and isinstance(queue, Queue):
+        declare_on_rabbitmq(line.connection, queue)
+    else:
+        line.producer.maybe_declare(queue)
+
+
+def _find_alive(line: _Line) -> None:
     """Find out before a message is sent that cannot be sent again whether its line is of any use.
 
     Raises:
         Exception: it is not; nothing was published.
     """
-    for queue in undeclared:
-        line.producer.maybe_declare(queue)
     if not line.kept:
         return
     channel = line.producer.channel

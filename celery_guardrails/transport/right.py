@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from amqp.exceptions import AccessRefused
 
-__all__ = ["Right", "refusal", "refused_right"]
+__all__ = ["Missing", "Right", "is_without_right", "refusal", "refused_right"]
 
 # `method_sig` of what was refused: declaring and deleting; binding, which needs the right to write on the queue and to
 # read on the exchange; publishing.
@@ -43,21 +43,43 @@ class Right:
         return f"the user {self.user!r} has no right to {self.kind} the {self.resource} {self.name!r}"
 
 
+class Missing(AccessRefused):  # type: ignore[misc]
+    """A queue or an exchange is not there, and this user may not declare it."""
+
+    def __init__(self, refused: AccessRefused) -> None:
+        super().__init__(refused.reply_text, refused.method_sig)
+
+
 def refused_right(exc: BaseException | None) -> Right | None:
     """The right that was missing; `None` where this error, and what it came of, is no refusal that names one."""
-    seen: set[int] = set()
-    while exc is not None and id(exc) not in seen:
-        seen.add(id(exc))
-        if isinstance(exc, AccessRefused):
-            return _read(exc)
-        exc = exc.__cause__
-    return None
+    refused = _refused(exc)
+    return None if refused is None else _read(refused)
+
+
+def is_without_right(exc: BaseException) -> bool:
+    """Whether only a right is missing for what failed, so that it succeeds once somebody has given it."""
+    refused = _refused(exc)
+    return refused is not None and not isinstance(refused, Missing)
 
 
 def refusal(exc: BaseException) -> str:
     """An error of the broker's in words: the missing right, where it is a refusal that names one."""
-    right = refused_right(exc)
-    return f"{type(exc).__name__}: {exc}" if right is None else f"RabbitMQ refuses access: {right}"
+    refused = _refused(exc)
+    right = None if refused is None else _read(refused)
+    if right is None:
+        return f"{type(exc).__name__}: {exc}"
+    missing = f"the {right.resource} {right.name!r} does not exist, and " if isinstance(refused, Missing) else ""
+    return f"RabbitMQ refuses access: {missing}{right}"
+
+
+def _refused(exc: BaseException | None) -> AccessRefused | None:
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        if isinstance(exc, AccessRefused):
+            return exc
+        exc = exc.__cause__
+    return None
 
 
 def _read(exc: AccessRefused) -> Right | None:

@@ -20,7 +20,7 @@ from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.publisher import Envelope, Publisher
 
-__all__ = ["StartedMarks", "mark_name"]
+__all__ = ["StartedMarks", "mark_name", "mark_prefix"]
 
 _T = TypeVar("_T")
 
@@ -37,7 +37,12 @@ class _Mark(Queue):  # type: ignore[misc]
 
 def mark_name(queue: str, execution: str) -> str:
     """The name of the mark of one execution; `queue` is the dead-letter queue, whose name it begins with."""
-    return f"{queue}.started.{uuid5(_NAMESPACE, execution)}"
+    return f"{mark_prefix(queue)}{uuid5(_NAMESPACE, execution)}"
+
+
+def mark_prefix(queue: str) -> str:
+    """What the names of all marks begin with; `queue` is the dead-letter queue."""
+    return f"{queue}.started."
 
 
 class StartedMarks:

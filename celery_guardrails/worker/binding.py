@@ -2,7 +2,7 @@
 
 Owns when: at start, at each reconnection, and when a queue is added at run time. A queue that was deleted and made
 again has lost its binding, and what waits in the levels would go round there. It works with `enabled=False` too: what
-waits from before must not be left behind.
+waits from before must not be left behind. At start it also logs what the worker's user lacks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import bootsteps
-from kombu import Queue
+from kombu import Connection, Queue
 
+from celery_guardrails.transport.lack import lacks
 from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.waiting.level import are_there, lead
+from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.needed import needed_topology
 
 __all__ = ["BindingStep"]
 
@@ -39,9 +42,30 @@ class BindingStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
         consumer.add_task_queue = add_task_queue
 
+        self._guard = Guardrails.of(consumer.app)
+        self._asks = self._guard.settings.enabled
+
     def start(self, consumer: Any) -> None:
         """The queues are declared, and no message has come yet."""
         _lead(consumer, consumer.task_consumer.queues)
+        if self._asks and consumer.connection.transport.driver_type == "amqp":
+            self._asks = False
+            _log_lacks(self._guard, consumer.connection)
+
+
+def _log_lacks(guard: Guardrails, connection: Connection) -> None:
+    try:
+        needed = needed_topology(guard)
+        lacking = lacks(connection, needed)
+    except Exception:
+        logger.warning("what this worker's user lacks on RabbitMQ could not be found out", exc_info=True)
+        return
+    if lacking:
+        logger.warning(
+            "%s\nHave it declared (`celery -A %s guardrails topology` lists all), then: %s",
+            "\n".join(map(str, lacking)), guard.app.main or "PROJ",
+            needed.rights.command(str(connection.virtual_host or "/"), str(connection.userid)),
+        )  # fmt: skip
 
 
 def _lead(consumer: Any, queues: Iterable[Queue]) -> None:

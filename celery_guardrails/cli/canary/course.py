@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
+from amqp.exceptions import AccessRefused
+
 from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.assembly import assembled
@@ -30,6 +32,7 @@ from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import LetterSummary, State
 from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.dead_letter import Replayer
+from celery_guardrails.transport.right import refusal
 
 __all__ = ["Course", "Step"]
 
@@ -129,8 +132,11 @@ class Course:
         queue = canary_queue(app, self._queue)
         planned = schedule(context.guardrails.policy_of(registered(app)).policy)
         self._retried = len(planned) > 1 and planned[1].latest.total_seconds() <= _SHORT
-        with opened(app) as connection, connection.channel() as channel:
-            queue(channel).declare()
+        try:
+            with opened(app) as connection, connection.channel() as channel:
+                queue(channel).declare()
+        except AccessRefused as exc:
+            raise _Stopped(f"the canary needs a queue of its own: {refusal(exc)}", context.rights_line) from exc
         self._left.declared = True
         try:
             self._guardian = bool(context.guardians_alive)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from celery_guardrails import Constant, GuardedTask, PermanentError, Policy, TransientError
 from celery_guardrails.letters.header import read_header
@@ -59,12 +59,15 @@ def canary_queue(app: Celery, name: str) -> Queue:
     """The canary's own queue, of the type that the application's queues have by default; known to it from now on."""
     arguments: dict[str, Any] = {}
     with app.connection_for_write() as connection:
-        if connection.transport.driver_type == "amqp":
+        on_rabbitmq = connection.transport.driver_type == "amqp"
+        if on_rabbitmq:
             arguments["x-expires"] = _ENDS_BY_ITSELF
             if app.conf.get("task_default_queue_type") == "quorum":
                 arguments["x-queue-type"] = "quorum"
     queue = Queue(name, routing_key=name, durable=True, queue_arguments=arguments or None)
     app.amqp.queues.add(queue)
+    if on_rabbitmq:
+        queue.exchange = Exchange("")  # in place of the application's own, which this user may be unable to declare
     return queue
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from celery_guardrails.cli.pitfall.context import BrokerAway, Context
+from celery_guardrails.cli.pitfall.context import Answered, BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 
 __all__ = ["kind", "reachable"]
@@ -22,10 +22,29 @@ def reachable(context: Context) -> Iterator[Finding]:
     try:
         answered = context.broker
     except BrokerAway as exc:
-        yield fault(f"{context.broker_url} does not answer: {exc}", "start it, or correct broker_url")
+        several = len(context.addresses) > 1
+        words = f"none of {context.broker_url} answers" if several else f"{context.broker_url} does not answer"
+        yield fault(f"{words}: {exc}", "start it, or correct broker_url")
         return
-    took = f"{answered.seconds * 1000:.0f} ms"
-    yield fine(f"{_server(context, answered.connection)} at {context.broker_url} answers in {took}")
+    took, led = f"{answered.seconds * 1000:.0f} ms", _led(answered)
+    # a connection that goes by Sentinels names the first of them, whichever it has asked
+    known = set() if led else {context.broker_url}
+    urls = {address: url for address, url in context.addresses.items() if url is not None and address not in known}
+    dead = {address: reason for address, url in urls.items() if (reason := context.refuses(url)) is not None}
+    at = next((address for address in urls if led and address not in dead), context.broker_url)
+    yield fine(f"{_server(context, answered.connection)} at {at}{led} answers in {took}")
+    for address, reason in dead.items():
+        words = f"{address}, one of {len(context.addresses)} addresses in broker_url, does not answer: {reason}"
+        yield warning(words, "start it, or take it out of broker_url: whoever tries it first loses time")
+
+
+def _led(answered: Answered) -> str:
+    """Which Redis it is that a Sentinel led to."""
+    pool: Any = getattr(getattr(answered.connection.default_channel, "client", None), "connection_pool", None)
+    if not hasattr(pool, "get_master_address"):
+        return ""
+    host, port = pool.get_master_address()
+    return f" (which leads to {host}:{port})"
 
 
 def kind(context: Context) -> Iterator[Finding]:

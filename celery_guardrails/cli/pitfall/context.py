@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from amqp.exceptions import AccessRefused
 from celery import Task
 from kombu import Connection
 
@@ -24,7 +25,11 @@ from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.lease import GuardianSeen
 from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.lack import Lack, lacks
+from celery_guardrails.transport.right import refusal
+from celery_guardrails.transport.topology import Topology
 from celery_guardrails.worker.install import BUILT_IN
+from celery_guardrails.worker.needed import needed_topology
 
 __all__ = ["Answered", "BrokerAway", "Context", "StoreAway"]
 
@@ -59,11 +64,15 @@ class Context:
     Args:
         project: the application.
         online: whether checks may connect to anything.
+
+    Attributes:
+        unasked: why the workers could not be asked, where `pools` was refused it.
     """
 
     def __init__(self, project: Project, *, online: bool = True) -> None:
         self.project = project
         self.online = online
+        self.unasked: str | None = None
         self.app = project.app
         self.guardrails = project.guardrails
         self.settings = self.guardrails.settings
@@ -113,11 +122,31 @@ class Context:
 
     @cached_property
     def broker_url(self) -> str:
-        """The broker's address without its password."""
+        """The broker's address without its password: the one that answered, or all where none has."""
+        if isinstance(self._opened, Answered):
+            return shown_address(self._opened.connection)
+        return ", ".join(self.addresses)
+
+    @cached_property
+    def addresses(self) -> dict[str, str | None]:
+        """Every address of the broker as it may be shown, with the URL to open it by; `None`: the only one."""
         with self.app.connection_for_write() as connection:
-            shown = str(connection.as_uri())
-            # kombu masks a password of Redis that is none
-            return shown if connection.password else shown.replace("//:**@", "//")
+            urls = [str(url) for url in connection.alt or ()]
+            if len(urls) < 2:
+                return {shown_address(connection): None}
+        found: dict[str, str | None] = {}
+        for url in urls:
+            with self.app.connection_for_write(url) as connection:
+                found.setdefault(shown_address(connection), url)
+        return found
+
+    def refuses(self, url: str) -> str | None:
+        """Why one of several addresses does not answer; `None`: it does."""
+        try:
+            opened(self.app, url, timeout=_BROKER_TIMEOUT).release()
+        except Exception as exc:  # noqa: BLE001 each transport has errors of its own
+            return f"{type(exc).__name__}: {exc}"
+        return None
 
     @cached_property
     def _opened(self) -> Answered | BrokerAway:
@@ -148,6 +177,27 @@ class Context:
     def dead_letter_queues(self) -> tuple[str, ...]:
         """Every queue that settings and policies send dead letters to."""
         return dead_letter_queues(self.guardrails)
+
+    @cached_property
+    def topology(self) -> Topology:
+        """What has to be there on RabbitMQ."""
+        return needed_topology(self.guardrails)
+
+    @cached_property
+    def lacks(self) -> list[Lack]:
+        """What this user of RabbitMQ lacks; nothing on another broker, and where nobody may connect.
+
+        Raises:
+            BrokerAway: the broker does not answer.
+        """
+        return lacks(self.broker.connection, self.topology) if self.online and self.transport == "amqp" else []
+
+    @property
+    def rights_line(self) -> str:
+        """How to mend what this user of RabbitMQ lacks. Raises BrokerAway."""
+        connection = self.broker.connection
+        line = self.topology.rights.command(str(connection.virtual_host or "/"), str(connection.userid))
+        return f"have it declared (see {self.project.typed('topology')}), then: {line}"
 
     @cached_property
     def _archive(self) -> Store | StoreAway:
@@ -198,6 +248,9 @@ class Context:
         connection = self.broker.connection.clone()
         try:
             answers = self.app.control.inspect(timeout=_WORKERS_TIMEOUT, connection=connection).stats() or {}
+        except AccessRefused as exc:
+            self.unasked = refusal(exc)
+            return {}
         finally:
             connection.release()
         return {node: _pool(stats.get("pool", {}).get("implementation", "")) for node, stats in answers.items()}
@@ -208,6 +261,13 @@ class Context:
             answered.connection.release()
         if isinstance(store := self.__dict__.get("_archive"), Store):
             store.close()
+
+
+def shown_address(connection: Connection) -> str:
+    """The address that a connection is for, its password masked."""
+    shown = str(connection.as_uri())
+    # kombu masks a password of Redis that is none
+    return shown if connection.password else shown.replace("//:**@", "//")
 
 
 def _pool(implementation: str) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
+
+from amqp.exceptions import AccessRefused
+from kombu import Connection
 
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import span
@@ -13,6 +17,9 @@ from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.letters.codec import NewerSchema, decode
 from celery_guardrails.transport.dead_letter import declared_queue
+from celery_guardrails.transport.declare import declare
+from celery_guardrails.transport.depth import depth
+from celery_guardrails.transport.right import refusal
 
 __all__ = ["queues"]
 
@@ -25,14 +32,26 @@ def queues(context: Context) -> Iterator[Finding]:
     arguments = context.settings.dead_letter.queue_arguments
     for name in context.dead_letter_queues:
         try:
-            with connection.channel() as channel:
-                declared = declared_queue(name, arguments)(channel).queue_declare()
+            count = _declared(connection, name, arguments)
+        except AccessRefused as exc:
+            yield fault(f"{name} cannot be declared: {refusal(exc)}", context.rights_line)
+            continue
         except (*connection.channel_errors, *connection.connection_errors) as exc:
             reason = " ".join(str(exc).split())
             yield fault(f"{name} cannot be declared: {reason}", _FIX)
             continue
-        count = declared.message_count if declared is not None else 0
         yield _waiting(context, name, count)
+
+
+def _declared(connection: Connection, name: str, arguments: Mapping[str, Any]) -> int:
+    """Declare a queue, as far as this user may, and give the number of messages in it."""
+    queue = declared_queue(name, arguments)
+    if connection.transport.driver_type == "amqp":
+        declare(connection, queue)
+        return depth(connection, name) or 0
+    with connection.channel() as channel:
+        declared = queue(channel).queue_declare()
+        return int(declared.message_count) if declared is not None else 0
 
 
 def _waiting(context: Context, name: str, count: int) -> Finding:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context, StoreAway
+from celery_guardrails.transport.right import refusal
 
 __all__ = ["Check", "Finding", "Level", "fault", "fine", "found_by", "warning"]
 
@@ -71,5 +72,5 @@ def found_by(check: Check, context: Context) -> list[Finding]:
     except (BrokerAway, StoreAway):
         return []  # said by the check of the broker, or of the archive
     except Exception as exc:  # noqa: BLE001 a check meets every kind of broken server
-        reason = f"{type(exc).__name__}: {exc}"
+        reason = refusal(exc)
         return [warning(f"could not be checked: {reason}", "see whether this user may ask the server, and report it")]

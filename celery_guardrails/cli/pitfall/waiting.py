@@ -8,14 +8,13 @@ from amqp.exceptions import AccessRefused
 from kombu import Queue
 
 from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.pitfall.context import Context
+from celery_guardrails.cli.pitfall.context import BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.transport.lack import Lack
 from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.waiting.level import Held, Led, are_there, held, is_queue, lead
 
 __all__ = ["eta_limit", "levels", "way"]
-
-_GIVE = "give this user the right, by rabbitmqctl set_permissions"
 
 
 def way(context: Context) -> Iterator[Finding]:
@@ -23,7 +22,9 @@ def way(context: Context) -> Iterator[Finding]:
     waiting = context.guardrails.waiting
     if context.transport == "memory":
         return  # said by the check of the broker
-    if waiting.outside:
+    if lacking := _lacking(context):
+        yield fault(f"retries do not wait outside the workers: {lacking}", context.rights_line)
+    elif waiting.outside:
         yield fine(f"retries wait outside the workers: {waiting.name}")
         if context.transport == "amqp" and context.conf.broker_native_delayed_delivery_queue_type == "classic":
             yield warning(
@@ -35,6 +36,13 @@ def way(context: Context) -> Iterator[Finding]:
             f"retries wait by {waiting.name}: they are held back with it, and those that wait keep others from running",
             "use Redis or RabbitMQ, or keep delays short",
         )
+
+
+def _lacking(context: Context) -> Lack | None:
+    try:
+        return next((lack for lack in context.lacks if lack.subject == "waiting"), None)
+    except BrokerAway:
+        return None  # said by the check of the broker
 
 
 def levels(context: Context) -> Iterator[Finding]:
@@ -49,27 +57,27 @@ def levels(context: Context) -> Iterator[Finding]:
     try:
         waits = held(context.app, connection)
     except AccessRefused as exc:
-        yield warning(f"what waits in the delay levels cannot be looked at: {refusal(exc)}", _GIVE)
+        yield warning(f"what waits in the delay levels cannot be looked at: {refusal(exc)}", context.rights_line)
         waits = []
     known |= {one.queue: Queue(one.queue) for one in waits if one.queue and one.queue not in known}
     there = [queue for name, queue in known.items() if is_queue(connection, name)]
     led = lead(context.app, connection, there)
     for one in waits:
         if one.queue is not None:
-            yield _waits(one, led, {queue.name for queue in there})
+            yield _waits(context, one, led, {queue.name for queue in there})
     for name in led.refused.keys() - {one.queue for one in waits}:
         found = f"the delay levels may not lead to {name}, once it was made anew: {refusal(led.refused[name])}"
-        yield warning(found, _GIVE)
+        yield warning(found, context.rights_line)
 
 
-def _waits(one: Held, led: Led, there: set[str]) -> Finding:
+def _waits(context: Context, one: Held, led: Led, there: set[str]) -> Finding:
     count = count_of(one.count, "message waits", "messages wait")
     words = f"{', '.join(one.levels)}: {count} for the queue {one.queue}"
     if one.queue not in there:
         fix = "start a worker that consumes it: it makes the queue and binds it; until then they go round there"
         return fault(f"{words}, which does not exist", fix)
     if (refused := led.refused.get(str(one.queue))) is not None:
-        return fault(f"{words}, which may not be bound to them: {refusal(refused)}", _GIVE)
+        return fault(f"{words}, which may not be bound to them: {refusal(refused)}", context.rights_line)
     return fine(f"{words}, which is bound to where the levels end, now if it was not before")
 
 

@@ -37,6 +37,8 @@ def running(context: Context) -> Iterator[Finding]:
     """The workers that answer now."""
     if pools := context.pools:
         yield fine(", ".join(f"{node} ({pool})" for node, pool in sorted(pools.items())))
+    elif context.unasked:
+        yield warning(f"which workers run is not known: {context.unasked}", context.rights_line)
 
 
 def time_limits(context: Context) -> Iterator[Finding]:

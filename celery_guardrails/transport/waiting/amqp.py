@@ -28,6 +28,7 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.routing import (
     DELAY_EXCHANGE,
@@ -37,7 +38,7 @@ from celery_guardrails.transport.routing import (
     queues_for,
     straight,
 )
-from celery_guardrails.transport.waiting.level import binding_key, reaches
+from celery_guardrails.transport.waiting.level import are_whole, binding_key, reaches
 from celery_guardrails.transport.waiting.unlisted import Unlisted
 
 __all__ = ["NativeDelay"]
@@ -110,7 +111,7 @@ class NativeDelay(Unlisted):
             if known_queue(self._app, queue.name) is None:
                 channel.queue_declare(queue=queue.name, passive=True)
             else:
-                queue(channel).declare()
+                declare(client, queue)
             try:
                 channel.queue_bind(queue=queue.name, exchange=DELAY_EXCHANGE, routing_key=binding_key(queue.name))
             except AccessRefused as exc:
@@ -131,7 +132,7 @@ class NativeDelay(Unlisted):
             self._publisher.publish(envelope, [queue] if known_queue(self._app, queue.name) else [])
 
     def _declare_levels(self, client: Any) -> None:
-        """Declare all levels as configured; where they exist as another queue type, they are used as they are."""
+        """Declare all levels as configured; those that exist, and may not be declared so, are used as they are."""
         configured = self._app.conf.get("broker_native_delayed_delivery_queue_type")
         first = configured if configured in ("classic", "quorum") else "quorum"
         refused: Exception | None = None
@@ -139,8 +140,12 @@ class NativeDelay(Unlisted):
             channel = client.channel()
             try:
                 declare_native_delayed_delivery_exchanges_and_queues(SimpleNamespace(channel=lambda c=channel: c), kind)
-            except (PreconditionFailed, AccessRefused) as exc:
+            except PreconditionFailed as exc:
                 refused = exc  # which has closed the channel
+            except AccessRefused as exc:
+                if are_whole(client):
+                    return
+                refused = exc
             else:
                 channel.close()
                 return

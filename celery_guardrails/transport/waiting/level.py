@@ -19,7 +19,7 @@ from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE, c
 
 from celery_guardrails.transport.routing import DELAY_EXCHANGE, came_from, caught_elsewhere, delay_word
 
-__all__ = ["LEVELS", "Held", "Led", "are_there", "binding_key", "held", "is_queue", "lead", "reaches"]
+__all__ = ["LEVELS", "Held", "Led", "are_there", "are_whole", "binding_key", "held", "is_queue", "lead", "reaches"]
 
 LEVELS = tuple(level_name(number) for number in range(MAX_NUMBER_OF_BITS_TO_USE))
 """The names of the levels, each a queue and an exchange: the first holds a message for 1 second, the next for 2, ..."""
@@ -77,6 +77,20 @@ def are_there(connection: Connection) -> bool:
         channel.exchange_declare(DELAY_EXCHANGE, "topic", passive=True)
     except NotFound:
         return False  # which has closed the channel
+    channel.close()
+    return True
+
+
+def are_whole(connection: Connection) -> bool:
+    """Whether each of the levels is there, with the exchange behind them. It needs no right."""
+    channel = connection.channel()
+    try:
+        for level in LEVELS:
+            channel.exchange_declare(level, "topic", passive=True)
+            channel.queue_declare(level, passive=True)
+        channel.exchange_declare(DELAY_EXCHANGE, "topic", passive=True)
+    except NotFound:
+        return False
     channel.close()
     return True
 

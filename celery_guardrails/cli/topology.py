@@ -1,0 +1,96 @@
+"""`guardrails topology`: what has to be there on the broker, for an administrator to declare, and the rights to give.
+
+Owns how it is shown. What is needed is found by one function a broker, in `_BROKERS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.text import Text
+
+from celery_guardrails.cli.output import emit_json, json_option, note, printer, table
+from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.transport.topology import Topology
+from celery_guardrails.worker.needed import needed_topology
+
+__all__ = ["topology"]
+
+
+@click.command()
+@click.option("--definitions", is_flag=True, help="RabbitMQ: print what `rabbitmqctl import_definitions` takes.")
+@json_option
+@click.pass_context
+def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
+    """List what has to be there on the broker, and the rights that the application's user needs.
+
+    For RabbitMQ: exchanges, queues and bindings, to be declared by an administrator where the application's user may
+    not. --definitions prints them in the form that can be imported. Connects to nothing.
+    """
+    project = project_of(ctx)
+    with project.app.connection_for_write() as connection:
+        kind = str(connection.transport.driver_type)
+        vhost, user = str(connection.virtual_host or "/"), str(connection.userid or "guest")
+    show = _BROKERS.get(kind)
+    if show is None:
+        raise click.ClickException(f"on a broker of this kind ({kind}) nothing has to be declared beforehand")
+    show(project, vhost, user, definitions, as_json)
+
+
+def _rabbitmq(project: Project, vhost: str, user: str, definitions: bool, as_json: bool) -> None:
+    needed = needed_topology(project.guardrails)
+    command = needed.rights.command(vhost, user)
+    if definitions:
+        click.echo(json.dumps(needed.definitions(vhost), indent=2))
+    elif as_json:
+        emit_json(_as_json(needed, vhost, user, command))
+    else:
+        _tell(needed, vhost)
+        click.echo("\nTo declare it all, as an administrator:")
+        click.echo(f"  {project.typed('topology')} --definitions >topology.json")
+        click.echo("  rabbitmqctl import_definitions topology.json")
+        click.echo(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
+        note(f"What the application itself declares is listed, too. {_CELERY}")
+
+
+_CELERY = (
+    "Celery's own result backend `rpc://` needs a queue for each process, which nobody can declare beforehand; its "
+    "remote control, events and gossip need the right to configure that is in the line above, or "
+    "worker_enable_remote_control=False and a worker with --without-mingle --without-gossip."
+)
+_BROKERS: Mapping[str, Callable[[Project, str, str, bool, bool], None]] = {"amqp": _rabbitmq}
+
+
+def _as_json(needed: Topology, vhost: str, user: str, command: str) -> dict[str, Any]:
+    return {
+        "broker": "rabbitmq",
+        "vhost": vhost,
+        "user": user,
+        "exchanges": [asdict(each) for each in needed.exchanges],
+        "queues": [asdict(each) for each in needed.queues],
+        "bindings": [asdict(each) for each in needed.bindings],
+        "rights": {**asdict(needed.rights), "command": command},
+    }
+
+
+def _tell(needed: Topology, vhost: str) -> None:
+    console = printer()
+    console.print(Text(f"RabbitMQ, virtual host {vhost}; all of it durable\n"))
+    table(
+        console,
+        ["Queue", "Arguments"],
+        [(each.name, _words(each.arguments)) for each in needed.queues],
+    )
+    click.echo()
+    table(console, ["Exchange", "Type"], [(each.name, each.kind) for each in needed.exchanges])
+    click.echo()
+    rows = [(each.source, f"{each.kind} {each.destination}", each.routing_key) for each in needed.bindings]
+    table(console, ["From exchange", "To", "Routing key"], rows)
+
+
+def _words(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())

@@ -1,0 +1,95 @@
+"""What a RabbitMQ user lacks of what guardrails needs: a right, for something that nobody has declared yet.
+
+Owns how that is found out before it matters. Nothing is declared and nothing reaches a queue by asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from amqp import Message
+from amqp.exceptions import AccessRefused
+from kombu import Connection
+
+from celery_guardrails.transport.declare import may_configure
+from celery_guardrails.transport.depth import depth
+from celery_guardrails.transport.right import Right, refused_right
+from celery_guardrails.transport.routing import DELAY_EXCHANGE
+from celery_guardrails.transport.started import mark_prefix
+from celery_guardrails.transport.topology import Topology
+from celery_guardrails.transport.waiting.level import LEVELS, are_there, is_queue
+
+__all__ = ["Lack", "Subject", "lacks", "may_read"]
+
+_NOBODY = "guardrails.nobody"
+Subject = str
+"""What suffers: `letters`, `waiting`, `crashes` or `publishing`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A right that is missing, what suffers, and what comes of it in words."""
+
+    subject: Subject
+    right: Right
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.right}: {self.effect}"
+
+
+def lacks(connection: Connection, topology: Topology) -> list[Lack]:
+    """What this user lacks, given what is declared by now.
+
+    Args:
+        connection: an open one to RabbitMQ, on which channels of its own are used.
+        topology: what the application needs.
+
+    Raises:
+        Exception: the connection broke; each transport has errors of its own.
+    """
+    asked = _asked(connection, topology)
+    return [Lack(subject, right, effect) for subject, right, effect in asked if right is not None]
+
+
+def may_read(connection: Connection, queue: str) -> Right | None:
+    """The right that is missing to consume a queue; `None`: it may be read, or has messages, which are left alone."""
+    if depth(connection, queue) != 0:
+        return None
+    channel = connection.channel()
+    try:
+        channel.basic_get(queue)
+    except AccessRefused as exc:
+        return refused_right(exc)
+    channel.close()  # which gives back what has come in between
+    return None
+
+
+def _asked(connection: Connection, topology: Topology) -> Iterator[tuple[Subject, Right | None, str]]:
+    spooled = "it does not exist, so what is for it stays in the spool until somebody declares it"
+    for name in topology.letters:
+        if not is_queue(connection, name):
+            yield "letters", may_configure(connection, name), spooled
+    in_memory = "retries and countdowns wait in the memory of workers"
+    if are_there(connection):
+        yield "waiting", _may_write(connection, LEVELS[0]), in_memory
+    else:
+        missing = f"RabbitMQ's delay levels do not exist, so {in_memory} until somebody declares them"
+        yield "waiting", may_configure(connection, DELAY_EXCHANGE), missing
+    mark = may_configure(connection, f"{mark_prefix(topology.marks)}NAME")
+    yield "crashes", mark, "a task that kills its whole worker each time is not recognised, and max_crashes not kept"
+    nothing = "neither dead letters nor retries can be published: they stay in the spool"
+    yield "publishing", _may_write(connection, ""), nothing
+
+
+def _may_write(connection: Connection, exchange: str) -> Right | None:
+    """The right that is missing to publish to an exchange, asked with a message that no queue gets."""
+    channel = connection.channel()
+    try:
+        channel.basic_publish(Message(b""), exchange=exchange, routing_key=_NOBODY)
+        channel.flow(True)  # the answer to it comes after what RabbitMQ says of the message
+    except AccessRefused as exc:
+        return refused_right(exc)
+    channel.close()
+    return None
