@@ -20,7 +20,7 @@ def draw(
 ) -> list[tuple[str, str, str, str, str]]:
     """The rows of the picture: number, earliest, latest, bar, remark.
 
-    The bars share one linear time axis of `width` columns, from the first publish to the last attempt, or to the
+    The bars share one linear time axis of `width` columns, from when the work was due to the last attempt, or to the
     deadline where that is hardly later; a deadline on the axis is drawn in each bar.
     """
     end = max((attempt.latest for attempt in planned), default=timedelta(0))

@@ -87,7 +87,8 @@ def _show(project: Project, task: Task, as_json: bool) -> None:
 
 def _draw(console: Any, effective: Effective, planned: tuple[PlannedAttempt, ...]) -> None:
     deadline, most = effective.policy.deadline, effective.policy.max_attempts
-    console.print("\nAttempts of a message that keeps failing, counted from its first publish:\n")
+    console.print("\nAttempts of a message that keeps failing, counted from its first publish")
+    console.print("(sent with a countdown or an eta: from when it was due):\n")
     rows = draw(planned, deadline, ascii_only=not console.encoding.startswith("utf"))
     columns = [Column(title, right=True) for title in ("Attempt", "Earliest", "Latest", "")]
     if any(remark for *_, remark in rows):

@@ -1,8 +1,8 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
-Owns the fields `v`, `published_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id` and
-`generation`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must not
-know Celery.
+Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`
+and `generation`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must
+not know Celery.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ HEADER = "guardrails"
 VERSION = 1
 MAX_BYTES = 4096
 KEPT_FIRST, KEPT_LAST = 2, 8
+DUE = "it was due"
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
 _LONGEST_NAME = 64
 
@@ -31,8 +32,9 @@ class Header:
     """What the header says.
 
     `published_at` is the instant of the first publish, `None` where the publisher did not write one;
-    `requeued_at` the last time somebody put the work back, from which its deadline counts anew; `generation` how
-    often that happened, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths. `work` names the
+    `due_at` when its first attempt was due, where its sender gave it a `countdown` or an `eta`; `requeued_at` the last
+    time somebody put the work back. The deadline counts from the latest of the three. `generation` says how often it
+    was put back, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths. `work` names the
     publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the task id,
     so that other works may have the same one.
     """
@@ -45,6 +47,7 @@ class Header:
     generation: int = 0
     work: str | None = None
     id_given: bool = False
+    due_at: datetime | None = None
 
     @property
     def names_its_work(self) -> bool:
@@ -57,9 +60,22 @@ class Header:
         return self.work is not None and not self.id_given
 
     @property
+    def life_starts_at(self) -> datetime | None:
+        """The instant since which this work may have run: that of its publish, or of its requeue."""
+        return self.requeued_at or self.published_at
+
+    @property
     def deadline_starts_at(self) -> datetime | None:
         """The instant from which the policy's deadline counts."""
-        return self.requeued_at or self.published_at
+        return self.due_at if self.deadline_event == DUE else self.life_starts_at
+
+    @property
+    def deadline_event(self) -> str:
+        """In words, what happened at that instant."""
+        if self.requeued_at is not None:
+            return "it was put back"
+        late = self.due_at is not None and (self.published_at is None or self.due_at > self.published_at)
+        return DUE if late else "the first publish"
 
     def with_attempt(self, attempt: Attempt) -> Header:
         """This header after one more failed attempt: of many, the first 2 and the last 8 are kept."""
@@ -91,6 +107,8 @@ class Header:
             encoded["work"] = self.work
         if self.id_given:
             encoded["given"] = True
+        if self.due_at is not None:
+            encoded["due_at"] = round(self.due_at.timestamp(), 3)
         if attempts:
             encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
         if self.crashes:
@@ -157,6 +175,7 @@ def _decode(raw: Any) -> Header:
         generation=_count(raw.get("generation")),
         work=_text(raw.get("work"))[:_LONGEST_NAME] or None,
         id_given=raw.get("given") is True,
+        due_at=_instant(raw.get("due_at")),
     )
 
 

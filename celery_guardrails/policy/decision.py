@@ -127,7 +127,7 @@ def decide(
     if policy.deadline is not None and now + delay > history.published_at + policy.deadline:
         age = format_duration(max(now - history.published_at, timedelta(0)))
         text = f"a retry in {_shown(delay)} would start after the deadline of {format_duration(policy.deadline)}"
-        return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after the first publish ({source})")
+        return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after {history.since} ({source})")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
     return Retry(delay, f"{following} in {_shown(delay)} after {failure.named} ({source})")
 

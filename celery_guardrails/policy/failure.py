@@ -90,10 +90,11 @@ class History:
     """What happened before this failure.
 
     `attempt` is the number of the attempt that has just failed (the first is 1), `published_at` the instant from
-    which the deadline counts, `attempts` the earlier failed ones, oldest first, of which some may have been
-    dropped.
+    which the deadline counts, `since` in words what happened then, `attempts` the earlier failed ones, oldest first,
+    of which some may have been dropped.
     """
 
     attempt: int
     published_at: datetime
     attempts: tuple[Attempt, ...] = ()
+    since: str = "the first publish"

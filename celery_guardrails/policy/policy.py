@@ -32,7 +32,8 @@ class Policy(BaseModel):
             gives up. Default none.
         max_attempts: executions in all, at least 1. Default 5 (Celery's `max_retries=4`); `None` is bounded by
             `deadline` alone.
-        deadline: from the first publish to the start of the last attempt. Default 2 hours; `None` is no deadline.
+        deadline: from the first publish to the start of the last attempt; work that was sent with a `countdown` or an
+            `eta` counts from when it was due, work that was put back from then. Default 2 hours; `None` is none.
         backoff: the delay before jitter. Default `Exponential("5s", factor=3, cap="5m")`.
         backoff_for: a backoff of its own per exception class, dotted path or category. Default none.
         jitter: a ratio from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`. Default 0.25.

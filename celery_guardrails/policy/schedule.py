@@ -26,7 +26,7 @@ _ANY_FAILURE = Failure(
 
 @dataclass(frozen=True, slots=True)
 class PlannedAttempt:
-    """When one attempt starts, counted from the first publish, `earliest` and `latest` by jitter.
+    """When one attempt starts, counted from when the work was due, `earliest` and `latest` by jitter.
 
     `deadline` is `"within"` when it starts by the deadline however jitter falls, `"may_exceed"` when that depends
     on jitter (`latest` is then the deadline), and `"exceeds"` when it is never scheduled.

@@ -219,7 +219,7 @@ def has_succeeded(request: Any) -> bool:
     # results are kept by task id: where somebody chose it, a success may be another work's
     if not header.owns_its_id:
         return False
-    return Guardrails.of(request.task.app).succeeded(request, header.deadline_starts_at)
+    return Guardrails.of(request.task.app).succeeded(request, header.life_starts_at)
 
 
 def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable[[str], Tell] | None = None) -> None:

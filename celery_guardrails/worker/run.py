@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+
 from celery_guardrails import clock
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.work import Work
@@ -49,7 +51,7 @@ class FailedRun:
     def history(self) -> History:
         """What the decision looks at."""
         begun = self.header.deadline_starts_at or self.started_at or self.now
-        return History(self.number, begun, self.header.attempts)
+        return History(self.number, begun, self.header.attempts, self.header.deadline_event)
 
     def attempt(self, delay: float | None) -> Attempt:
         """This attempt as a history entry; `delay` seconds until the next one."""
@@ -83,9 +85,20 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
     if header.published_at is None:
         # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
         header = replace(header, published_at=started_at or now)
+    elif header.due_at is None and request.eta and not request.retries:
+        header = replace(header, due_at=_due_at(task, request, started_at or now))
     if header.work is None:
         # From here on the header says which work it is, whatever becomes of its arguments.
         header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
     failure = describe(exc, now, with_traceback=False)
     return FailedRun(task, request, guard, policy, failure, header, work, started_at, now)
+
+
+def _due_at(task: Any, request: Any, begun: datetime) -> datetime | None:
+    """When a first attempt was due by its `eta`; at the latest when it began: somebody can have it run earlier."""
+    try:
+        due: datetime = maybe_make_aware(maybe_iso8601(request.eta), task.app.timezone)
+        return min(due, begun)
+    except (TypeError, ValueError, OverflowError):  # whatever a message says
+        return None

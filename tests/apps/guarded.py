@@ -91,6 +91,21 @@ def mail(order_id: int, customer: str = "c", address: str = "", password: str = 
     return "sent"
 
 
+SOON: dict[str, Any] = {"backoff": Constant("300ms"), "jitter": "none", "deadline": "2s"}
+
+
+@task(base=GuardedTask, name="guarded.soon", bind=True, policy=Policy(max_attempts=99, **SOON))
+def soon(self: Any, key: str, failures: int) -> None:
+    if ran(key, retries=self.request.retries) < failures:
+        raise ConnectionError("a blip")
+
+
+@task(base=GuardedTask, name="guarded.by_hand_soon", bind=True, policy=Policy(max_attempts=99, **SOON))
+def by_hand_soon(self: Any, key: str, failures: int) -> None:
+    if ran(key, retries=self.request.retries) < failures:
+        raise self.retry(exc=ConnectionError("a blip"), countdown=0.3)
+
+
 @task(base=GuardedTask, name="guarded.bug", policy=Policy(**QUICK))
 def bug(key: str) -> None:
     ran(key)

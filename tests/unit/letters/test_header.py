@@ -95,3 +95,17 @@ def test_the_deadline_counts_from_the_requeue() -> None:
     assert Header(T0).deadline_starts_at == T0
     assert Header(T0, requeued_at=T0 + timedelta(days=1)).deadline_starts_at == T0 + timedelta(days=1)
     assert Header().deadline_starts_at is None
+
+
+def test_the_deadline_of_work_for_later_counts_from_when_it_was_due() -> None:
+    due, back = T0 + timedelta(hours=3), T0 + timedelta(days=1)
+    assert Header(T0, due_at=due).deadline_starts_at == due
+    assert Header(T0, due_at=due).life_starts_at == T0  # it may have run since then, whenever it was due
+    assert Header(due, due_at=T0).deadline_starts_at == due
+    assert Header(T0, back, due_at=due).deadline_starts_at == back
+    said = [Header(T0), Header(T0, due_at=due), Header(T0, back, due_at=due)]
+    assert [header.deadline_event for header in said] == ["the first publish", "it was due", "it was put back"]
+    headers: dict[str, object] = {}
+    write_header(headers, Header(T0, due_at=due))
+    assert read_header(headers).with_attempt(attempt(1)).due_at == due
+    assert read_header({HEADER: {"v": 1, "due_at": "tomorrow"}}).due_at is None

@@ -1,0 +1,44 @@
+"""Work that is sent for later than its deadline: the deadline counts from when it was due."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from tests.guarded import Guarded
+
+
+def attempts_of(guarded: Guarded, key: str) -> list[int]:
+    """The attempts of `key`, by Celery's counter."""
+    return [run["retries"] for run in guarded.runs(key)]
+
+
+@pytest.mark.parametrize("how", ["countdown", "eta", "by Celery alone", "by hand"])
+def test_work_for_later_than_its_deadline_is_retried(guarded: Guarded, how: str) -> None:
+    guarded.worker()
+    eta = datetime.now(timezone.utc) + timedelta(seconds=4)
+    kwargs: dict[str, Any] = {"key": "later", "failures": 2}
+    task = guarded.tasks.by_hand_soon if how == "by hand" else guarded.tasks.soon
+    if how == "by Celery alone":  # a producer that knows nothing of guardrails
+        guarded.app.send_task(task.name, kwargs=kwargs, eta=eta)
+    elif how == "eta":
+        task.apply_async(kwargs=kwargs, eta=eta)
+    else:
+        task.apply_async(kwargs=kwargs, countdown=4)
+    guarded.wait_for_runs("later", 3)
+    assert attempts_of(guarded, "later") == [0, 1, 2]
+    guarded.no_letters()
+
+
+def test_a_retrys_own_delay_does_not_move_the_deadline(guarded: Guarded) -> None:
+    guarded.worker()
+    guarded.tasks.soon.apply_async(kwargs={"key": "later", "failures": 99}, countdown=3)
+    letter = guarded.letter()
+    assert letter.reason.value == "deadline_exceeded"
+    assert letter.explanation.endswith("after it was due (backoff)")
+    header = letter.message.headers["guardrails"]
+    assert header["due_at"] > header["published_at"] + 2
+    last, first = letter.attempts[-1], letter.attempts[0]
+    assert last.ended_at - first.started_at <= timedelta(seconds=5)
