@@ -20,6 +20,7 @@ from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import faults as declarations
 from celery_guardrails.policy.merge import match_pattern
 from celery_guardrails.settings import Settings
+from celery_guardrails.worker.argument_name import misnamed
 from celery_guardrails.worker.effective import contradictions, is_guarded, task_faults
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 
@@ -56,6 +57,8 @@ def _faults(project: Project) -> list[Fault]:
     found = [*declarations.collected, *guardrails.faults()]
     try:
         settings = guardrails.settings
+        if not found:
+            found.extend(_misnamed(guardrails)[0])
     except ConfigurationError:
         # `Guardrails.faults` stops at wrong settings; the tasks' own declarations can be checked without them.
         settings = Settings()
@@ -63,6 +66,10 @@ def _faults(project: Project) -> list[Fault]:
             if is_guarded(task) and not BUILT_IN.match(name):
                 found.extend(task_faults(task, settings))
     return list(dict.fromkeys(found))
+
+
+def _misnamed(guardrails: Guardrails) -> tuple[list[Fault], list[str]]:
+    return misnamed((task, guardrails.policy_of(task)) for task in guardrails.guarded_tasks())
 
 
 def _as_json(fault: Fault) -> dict[str, str | None]:
@@ -95,6 +102,7 @@ def _remarks(guardrails: Guardrails) -> Iterable[str]:
             yield f"policies: no task that matches {pattern} is under guard, such as {matching[0]}"
     for task in guardrails.guarded_tasks():
         yield from contradictions(task, settings)
+    yield from _misnamed(guardrails)[1]
     if not settings.enabled:
         yield "enabled is False: every guarded task behaves as a plain one"
     if not guarded:
