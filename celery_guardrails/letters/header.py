@@ -1,8 +1,8 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
-Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`
-and `generation`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as absent. It must
-not know Celery.
+Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`,
+`generation` and `described`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as
+absent. It must not know Celery.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Header:
     time somebody put the work back. The deadline counts from the latest of the three. `generation` says how often it
     was put back, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths. `work` names the
     publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the task id,
-    so that other works may have the same one.
+    so that other works may have the same one. `described` names the arguments, `args` or `kwargs`, of which the sender
+    gave a text of its own (`argsrepr`, `kwargsrepr`).
     """
 
     published_at: datetime | None = None
@@ -48,6 +49,7 @@ class Header:
     work: str | None = None
     id_given: bool = False
     due_at: datetime | None = None
+    described: tuple[str, ...] = ()
 
     @property
     def names_its_work(self) -> bool:
@@ -109,6 +111,8 @@ class Header:
             encoded["given"] = True
         if self.due_at is not None:
             encoded["due_at"] = round(self.due_at.timestamp(), 3)
+        if self.described:
+            encoded["described"] = list(self.described)
         if attempts:
             encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
         if self.crashes:
@@ -176,6 +180,7 @@ def _decode(raw: Any) -> Header:
         work=_text(raw.get("work"))[:_LONGEST_NAME] or None,
         id_given=raw.get("given") is True,
         due_at=_instant(raw.get("due_at")),
+        described=_described(raw.get("described")),
     )
 
 
@@ -207,6 +212,10 @@ def _instant(raw: Any) -> datetime | None:
         return from_epoch(raw)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _described(raw: Any) -> tuple[str, ...]:
+    return tuple(which for which in ("args", "kwargs") if isinstance(raw, (list, tuple)) and which in raw)
 
 
 def _count(raw: Any) -> int:

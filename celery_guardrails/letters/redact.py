@@ -6,8 +6,9 @@ previews. Values that look like secrets under harmless names are not recognised 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 __all__ = ["DENIED_NAMES", "MASK", "Redactor"]
@@ -61,6 +62,22 @@ class Redactor:
         if isinstance(value, (list, tuple, set, frozenset)):
             return self._sequence(value, depth)
         return value
+
+    def hidden(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Iterator[Any]:
+        """The values that `mask` replaces, each and, of containers, what is in them."""
+        hides = self.hides(name)
+        if hides:
+            yield value
+        if depth <= 0:
+            return
+        if isinstance(value, Mapping):
+            for key, item in itertools.islice(value.items(), _MAX_ITEMS):
+                yield from self.hidden(item, name if hides else key, depth - 1)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            items = list(itertools.islice(value, _MAX_ITEMS))
+            inner = name if hides else items[0] if len(items) == 2 and self.hides(items[0]) else None
+            for item in items[0 if hides or inner is None else 1 :]:
+                yield from self.hidden(item, inner, depth - 1)
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
         if depth <= 0:

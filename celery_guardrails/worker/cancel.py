@@ -35,6 +35,7 @@ from celery_guardrails.worker.carried import CARRIERS
 from celery_guardrails.worker.carrier import carrier_of
 from celery_guardrails.worker.effective import is_guarded, subject_of
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.sent_repr import sender_text
 
 __all__ = ["cancel", "cancelled_letter"]
 
@@ -98,7 +99,7 @@ def cancelled_letter(
         **of_policy(policy),
         # what waits has not begun; an attempt before this one may have, of what is to run at most once
         may_have_run=bool(header.attempts) and policy.acks == "early",
-        preview=_preview(guard, task, arguments, policy),
+        preview=_preview(guard, task, arguments, policy, headers),
         message=_message(envelope),
     )
     return letter, policy
@@ -167,10 +168,13 @@ def _arguments(guard: Guardrails, waiting: WaitingTask) -> tuple[Any, Any] | Non
         return None
 
 
-def _preview(guard: Guardrails, task: Any, arguments: tuple[Any, Any] | None, policy: Policy) -> Preview:
+def _preview(
+    guard: Guardrails, task: Any, arguments: tuple[Any, Any] | None, policy: Policy, headers: dict[str, Any]
+) -> Preview:
     if arguments is None:
         return Preview()
-    return preview_of(task, *arguments, Redactor((*guard.settings.redact, *policy.redact)))
+    sender = sender_text(guard.app, headers, *arguments)
+    return preview_of(task, *arguments, Redactor((*guard.settings.redact, *policy.redact)), sender=sender)
 
 
 def _text(value: Any) -> str | None:

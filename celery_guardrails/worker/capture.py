@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from kombu.serialization import dumps
@@ -24,6 +25,7 @@ from celery_guardrails.letters.record import (
     letter_id,
 )
 from celery_guardrails.letters.redact import Redactor
+from celery_guardrails.letters.sender_text import SenderText
 from celery_guardrails.policy import Policy, declared
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
@@ -33,6 +35,7 @@ from celery_guardrails.worker.carried import carried_items
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.original import kept, original_of
 from celery_guardrails.worker.run import FailedRun
+from celery_guardrails.worker.sent_repr import sender_text
 
 __all__ = ["capture", "of_policy", "parameter_names", "preview_of"]
 
@@ -101,16 +104,19 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
         redactor = Redactor((*settings.redact, *policy.redact))
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
-        shown.preview = preview_of(run.task, args, kwargs, redactor, limit)
+        sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)
+        shown.preview = preview_of(run.task, args, kwargs, redactor, limit, sender)
         items = _named(run.task, args, kwargs)
-        shown.correlation = named_in_items(policy.correlate, items, redactor)
-        shown.affected = named_in_items(policy.affected_by, items, redactor)
+        shown.correlation = sender.seen(named_in_items(policy.correlate, items, redactor), kwargs)
+        shown.affected = sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs)
     except Exception:
         logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
     return shown
 
 
-def preview_of(task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int = PREVIEW_LIMIT) -> Preview:
+def preview_of(
+    task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int = PREVIEW_LIMIT, sender: SenderText | None = None
+) -> Preview:
     """The arguments of a message, or its items where it runs the task for each of them, as people may see them.
 
     Args:
@@ -119,11 +125,22 @@ def preview_of(task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int
         kwargs: the message's.
         redactor: what to hide.
         limit: characters kept of each.
+        sender: what the sender shows of them itself, which then stands in place of ours.
     """
-    names = parameter_names(subject_of(task))
-    if subject_of(task) is task:
-        return preview(args, kwargs, names, redactor, limit)
-    return preview_items(task.name, carried_items(task.name, args, kwargs), names, redactor, limit)
+    names, subject = parameter_names(subject_of(task)), subject_of(task)
+    if subject is task:
+        items = [args]
+        made = preview(args, kwargs, names, redactor, limit)
+    else:
+        items = carried_items(task.name, args, kwargs)
+        made = preview_items(task.name, items, names, redactor, limit)
+    if sender is None:
+        return made
+    secrets = [*redactor.hidden(kwargs)]
+    for item in items:
+        for name, value in zip_longest(names[: len(item)], item):
+            secrets += redactor.hidden(value, name)
+    return sender.over(made, secrets, limit)
 
 
 def _named(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ after a failure is in `attempt.py`; this file only leads there, and costs a task
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -30,7 +31,10 @@ from celery_guardrails.worker.on_commit import install_on_commit
 from celery_guardrails.worker.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.worker.publish import apply_timed, to_its_queue
 from celery_guardrails.worker.request_class import OURS, RequestClass, install_request
-from celery_guardrails.worker.run import STARTED
+from celery_guardrails.worker.run import STARTED, is_plain
+from celery_guardrails.worker.sent_repr import described_by, kept_reprs
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 __all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
 
@@ -111,6 +115,18 @@ class GuardMixin:
         options.update(zip(_POSITIONAL, rest, strict=False))
         return apply_timed(self, options, partial(super().apply_async, args, kwargs))  # type: ignore[misc]
 
+    def signature_from_request(
+        self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
+    ) -> Any:
+        """As Celery's, for a retry; what the sender hides in `argsrepr` and `kwargsrepr` stays hidden."""
+        request = self.request if request is None else request  # type: ignore[attr-defined]
+        try:
+            kept = {} if is_plain(self) else kept_reprs(self.app, request, args, kwargs)
+        except Exception:
+            logger.warning("a retry of %s shows its arguments as Celery does", self.name, exc_info=True)
+            kept = {}
+        return super().signature_from_request(request, args, kwargs, queue, **{**kept, **options})  # type: ignore[misc]
+
     def apply(self, *args: Any, **options: Any) -> Any:
         """As Celery's; in this process, which may never start a worker, the policy is put in force first."""
         Guardrails.of(self.app).take_charge(self)
@@ -167,6 +183,8 @@ def _first(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     header: dict[str, Any] = {"v": VERSION, "published_at": round(time(), 3), "work": new_token()}
     if options.get("task_id") or (rest and rest[0]):
         header["given"] = True
+    if "argsrepr" in options or "kwargsrepr" in options:
+        header["described"] = described_by(options)
     return header
 
 

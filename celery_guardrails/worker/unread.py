@@ -32,6 +32,7 @@ from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.carried import arguments_of, carried_name
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.sent_repr import sender_text
 
 __all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
 
@@ -277,7 +278,9 @@ def _preview(guard: Guardrails, fields: Mapping[str, Any], original: OriginalMes
     except (TypeError, ValueError):
         args, kwargs = [payload], {}
     try:
-        return preview(args, kwargs, (), redactor, limit)
+        sender = sender_text(guard.app, original.headers, args, kwargs)
+        secrets = [*redactor.hidden(args), *redactor.hidden(kwargs)]
+        return sender.over(preview(args, kwargs, (), redactor, limit), secrets, limit)
     except Exception:  # noqa: BLE001 it only explains
         return unread
 

@@ -106,6 +106,21 @@ def by_hand_soon(self: Any, key: str, failures: int) -> None:
         raise self.retry(exc=ConnectionError("a blip"), countdown=0.3)
 
 
+SEEN: dict[str, Any] = {"max_attempts": 2, "affected_by": ("user", "maiden_name")}
+
+
+@task(base=GuardedTask, name="guarded.sign_in", policy=Policy(**SEEN, **QUICK))
+def sign_in(user: str, maiden_name: str) -> None:
+    raise ConnectionError("the bank says no")
+
+
+@task(base=GuardedTask, name="guarded.signs_in_again", bind=True, policy=Policy(max_attempts=2, **QUICK))
+def signs_in_again(self: Any, user: str, maiden_name: str) -> None:
+    changed = "changed" in (self.request.headers or {})
+    new: dict[str, Any] = {"args": (user, maiden_name.upper()), "kwargs": {}} if changed else {}
+    raise self.retry(exc=ConnectionError("the bank says no"), time_limit=60, **new)
+
+
 @task(base=GuardedTask, name="guarded.bug", policy=Policy(**QUICK))
 def bug(key: str) -> None:
     ran(key)

@@ -1,0 +1,83 @@
+"""What a message's sender shows of its arguments: `argsrepr` and `kwargsrepr`, Celery's way to hide what is secret.
+
+Owns putting such a text in the place of our preview, without what is to be hidden by its name, and hiding what the
+sender hid from the values that a policy wants in clear. Whether the sender wrote a text itself or Celery did is not
+known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery_guardrails.letters.record import Preview
+from celery_guardrails.letters.redact import MASK
+
+__all__ = ["SenderText"]
+
+_SHORTEST_CUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SenderText:
+    """The sender's own texts for positional and keyword arguments; `None`: the sender hides nothing there."""
+
+    args: str | None = None
+    kwargs: str | None = None
+
+    def over(self, preview: Preview, secrets: Iterable[Any], limit: int) -> Preview:
+        """The preview with the sender's texts in place of ours.
+
+        Args:
+            preview: ours.
+            secrets: values that must not be shown, which the sender's text may hold nevertheless.
+            limit: characters kept of each text.
+        """
+        if self.args is None and self.kwargs is None:
+            return preview
+        hidden = sorted({text for secret in secrets for text in _spellings(secret)}, key=len, reverse=True)
+        changed: dict[str, Any] = {"truncated": preview.truncated}
+        for name, text in (("args", self.args), ("kwargs", self.kwargs)):
+            if text is not None:
+                shown = _without(text, hidden)
+                changed[name] = shown if len(shown) <= limit else f"{shown[:limit]}..."
+                changed["truncated"] = changed["truncated"] or len(shown) > limit
+        return preview.model_copy(update=changed)
+
+    def seen(self, values: Mapping[str, str], by_keyword: Collection[str]) -> dict[str, str]:
+        """The values that a policy wants in clear; hidden where the sender's text does not hold them.
+
+        Args:
+            values: by argument name, dotted for what is inside an argument; several of one name are joined by commas.
+            by_keyword: the names of the arguments that were sent by keyword.
+        """
+        shown = {}
+        for name, value in values.items():
+            text = self.kwargs if name.partition(".")[0] in by_keyword else self.args
+            held = text is None or all(_find(part).search(text) for part in value.split(", "))
+            shown[name] = value if held else MASK
+        return shown
+
+
+def _without(text: str, hidden: Iterable[str]) -> str:
+    for secret in hidden:
+        text = _find(secret).sub(MASK, text)
+        for length in range(len(secret) - 1, _SHORTEST_CUT, -1):  # Celery cuts a long text in the midst of a value
+            text = text.replace(f"{secret[:length]}...", f"{MASK}...")
+    return text
+
+
+def _find(value: str) -> re.Pattern[str]:
+    """The value where it stands by itself: 1 is not in 100."""
+    return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
+
+
+def _spellings(secret: Any) -> set[str]:
+    if secret is None or isinstance(secret, bool):
+        return set()
+    try:
+        return {text for text in (str(secret), repr(secret)) if text}
+    except Exception:  # noqa: BLE001 a user's __repr__
+        return set()
