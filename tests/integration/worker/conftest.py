@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness
+from tests.integration.worker.sharing import Sharing
 
 
 @pytest.fixture
@@ -37,3 +38,16 @@ def losing(broker: Broker, harness: Harness, result_backend: str) -> Guarded:
     """The losing application, once on Redis and once on RabbitMQ; Redis gives a lost worker's messages back soon."""
     harness.environment.update(VISIBILITY_TIMEOUT="2")
     return Guarded(harness, broker.url, result_backend, {}, "losing")
+
+
+@pytest.fixture
+def sharing(broker: Broker, harness: Harness, result_backend: str) -> Sharing:
+    """The sharing application, on Redis and on RabbitMQ; Redis gives a lost worker's messages back soon."""
+    harness.environment.update(VISIBILITY_TIMEOUT="2")
+    return Sharing(harness, broker.url, result_backend, {}, "sharing")
+
+
+@pytest.fixture
+def sharing_on_redis(redis_broker: Broker, harness: Harness, result_backend: str) -> Sharing:
+    """The same on Redis."""
+    return Sharing(harness, redis_broker.url, result_backend, {}, "sharing")
