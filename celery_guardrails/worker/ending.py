@@ -150,11 +150,18 @@ def expired(request: Any, celery: Tell) -> None:
 
 
 def revoked(request: Any, celery: Tell) -> None:
-    """Meet a task that somebody has revoked, before it started or while it ran: it makes no letter."""
+    """Meet a task that somebody has revoked, before it started or while it ran: it makes no letter.
+
+    Work that had been put back has a letter already, which waits for its end: that one is dead again.
+    """
 
     def meet() -> Tell:
         request._already_revoked = True  # first: where it is a greenlet that is killed, its end may come meanwhile
-        return partial(told, request, celery)
+        if read_header(request.request_dict).dead_letter_id is None:
+            return partial(told, request, celery)
+        exc = TaskRevokedError("somebody revoked it after it had been put back")
+        decision = DeadLetter(Reason.CANCELLED, str(exc))
+        return settled(request, _run_of(request, exc), decision, celery, ran=bool(request.time_start))
 
     _safely(request, celery, meet)
 

@@ -14,6 +14,8 @@ from celery.exceptions import Reject
 from celery.worker import state
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.header import HEADER, Header
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker import brief, ending, settle
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
@@ -48,6 +50,19 @@ def test_what_is_revoked_is_acknowledged_whatever_the_backend_says(
     assert request.acknowledged
     assert gate.letters == []
     assert "could not be told to everybody" in caplog.text
+
+
+def test_what_had_been_put_back_and_is_revoked_is_dead_again(app: Celery, gate: Gate, failing: Any) -> None:
+    """Its letter waits for the end of this work: without one it would stay `requeued` for ever."""
+    request = received(failing, headers={HEADER: Header(dead_letter_id="d-1", generation=2, work="abc").encode()})
+    state.revoked.add(request.id)
+    assert request.revoked()
+    assert request.acknowledged
+    (letter,) = gate.letters
+    assert (letter.origin_id, letter.generation, letter.reason) == ("d-1", 2, Reason.CANCELLED)
+    assert letter.attempts == ()
+    assert request.revoked()
+    assert len(gate.letters) == 1
 
 
 PAST = {"expires": "2020-01-01T00:00:00+00:00"}
