@@ -10,6 +10,8 @@ import time
 from typing import Any
 
 from celery import VERSION, bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from celery_guardrails.transport.redis.custody import Custody
@@ -29,6 +31,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self.keeper: Keeper | None = None
+        self._allowed = False
         super().__init__(consumer, **kwargs)
         guard = Guardrails.of(consumer.app)
         if guard.settings.enabled:
@@ -62,12 +65,14 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
             try:
                 if take_safely(connection, custody) and self.keeper is None:
                     self.keeper = Keeper(consumer.app, custody, read=True)
-                    self.start(consumer)
             except Exception:
                 logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
             self._await_writes()  # before: a server that cannot save refuses even the first question
             connected = consumer.ensure_connected(connection)
             self._await_writes()
+            if not self._allowed:
+                self._allowed = self._look_at_rights(consumer, guard)
+            self.start(consumer)
             return connected
 
         consumer.connection_for_read = connection_for_read
@@ -77,6 +82,33 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         while self.keeper is not None and self.keeper.is_refused():
             state.maybe_shutdown()
             time.sleep(PAUSE)
+
+    def _look_at_rights(self, consumer: Any, guard: Guardrails) -> bool:
+        """Whether this user may do all that guardrails needs; `False` where the server could not be asked now.
+
+        Raises:
+            WorkerShutdown: it may not. Without scripts a message can be lost, and retries and letters have no place.
+        """
+        if self.keeper is None:
+            return True
+        try:
+            missing = self.keeper.missing(_dead_letters(guard), list(consumer.app.amqp.queues.consume_from))
+        except Exception:
+            logger.debug("the rights on Redis could not be looked at", exc_info=True)
+            return False
+        if missing is None:
+            return True
+        logger.critical(
+            "%s: guardrails could lose tasks without, so this worker does not start. Give it the right, %s",
+            missing,
+            missing.fix,
+        )
+        raise WorkerShutdown(EX_FAILURE)
+
+
+def _dead_letters(guard: Guardrails) -> list[str]:
+    named = {guard.policy_of(task).policy.dead_letter_queue for task in guard.guarded_tasks()}
+    return sorted({guard.settings.dead_letter.queue, *filter(None, named)})
 
 
 def _running(consumer: Any) -> set[str]:

@@ -31,6 +31,7 @@ CHECKS = (
     Check("persistence", rabbitmq.durability, offline=True),
     Check("eviction", redis.eviction),
     Check("replication", redis.replication),
+    Check("rights", redis.rights),
     Check("retention", cloud.retention, offline=True),
     Check("queue limits", rabbitmq.queue_limits, offline=True),
     Check("redelivery", redis.visibility_timeout, offline=True),

@@ -10,8 +10,9 @@ from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, named
+from celery_guardrails.transport.redis.rights import missing
 
-__all__ = ["eviction", "persistence", "replication", "visibility_timeout"]
+__all__ = ["eviction", "persistence", "replication", "rights", "visibility_timeout"]
 
 _KEEP = "set appendonly yes and appendfsync everysec in redis.conf"
 _VISIBILITY = 3600.0
@@ -68,6 +69,22 @@ def replication(context: Context) -> Iterator[Finding]:
             f"{replicas} replica{'s' if replicas > 1 else ''}: a failover loses messages that were not copied yet",
             "set min-replicas-to-write 1 and min-replicas-max-lag 10 in redis.conf to narrow it",
         )
+
+
+def rights(context: Context) -> Iterator[Finding]:
+    """Whether the application's own user may do what guardrails does, tried without doing it."""
+    if context.transport != "redis" or not context.settings.enabled:
+        return
+    from redis import Redis  # an extra
+
+    channel = context.broker.connection.default_channel
+    lacking = missing(
+        channel, Redis(connection_pool=channel.pool), context.dead_letter_queues, context.app.amqp.queues.consume_from
+    )
+    if lacking is None:
+        yield fine("this user may run the scripts and touch the keys of guardrails")
+    else:
+        yield fault(f"{lacking}: workers do not start", lacking.fix)
 
 
 def visibility_timeout(context: Context) -> Iterator[Finding]:

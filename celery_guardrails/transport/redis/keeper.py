@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery
 
 from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.rights import Missing, missing
 from celery_guardrails.transport.redis.trouble import passing
 
 __all__ = ["Keeper"]
@@ -90,6 +91,14 @@ class Keeper:
             return True
         self.custody.trouble.over("start")
         return False
+
+    def missing(self, dead_letters: Sequence[str], queues: Sequence[str]) -> Missing | None:
+        """What this application's user may not do of what guardrails needs; see `rights.missing`.
+
+        Raises:
+            Exception: the server cannot be asked.
+        """
+        return self._line.once(lambda channel, client: missing(channel, client, dead_letters, queues))
 
     def forget(self, tag: str) -> None:
         """Remove an item from the quarantine: it is safe elsewhere.
