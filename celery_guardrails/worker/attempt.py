@@ -165,7 +165,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             return _unacknowledged(run.task, run.request, exc, lost)
     logger.warning(
         "%s[%s] is dead-lettered as %s: %s (%s)",
-        letter.task, letter.task_id, letter.reason, letter.explanation, letter.failure.type,
+        letter.task, letter.task_id, letter.reason.shown, letter.explanation, letter.failure.type,
     )  # fmt: skip
     _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
     if run.policy.on_exhausted != "park":

@@ -22,6 +22,7 @@ from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.routing import came_from, known_queue, queues_for, straight
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, original_of
+from celery_guardrails.worker.sentry import trace_on
 
 __all__ = ["publish_again", "publish_retry", "republishable", "unpublishable"]
 
@@ -102,6 +103,7 @@ def _next_message(task: Any, request: Any, original: Original, header: Header, d
     message = _same_message(task, request, original)
     message.headers["retries"] = int(request.retries or 0) + 1
     message.headers["eta"] = (now + timedelta(seconds=delay)).isoformat() if delay > 0 else None
+    trace_on(message.headers, task, request, now)
     write_header(message.headers, header)
     return message
 

@@ -16,7 +16,9 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from celery_guardrails.letters.header import HEADER
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
+from celery_guardrails.policy import Policy
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker import ending, suspect
 from celery_guardrails.worker.ended import Ended
@@ -65,6 +67,8 @@ class GuardedRequest(_CelerysPart):
     """Which messages this process has done with."""
     ended: End | None = None
     """What main has made of an end that it saw itself."""
+    buried: tuple[Letter, Policy] | None = None
+    """Its letter, with the policy that was in force, until Celery has told of its end."""
     begin: Callable[[], bool] | None = None
     """Sets the mark that says that this suspect runs."""
     was_revoked: bool = False

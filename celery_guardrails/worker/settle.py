@@ -24,6 +24,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.record import FailedAttempt, Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
+from celery_guardrails.worker import sentry
 from celery_guardrails.worker.attempt import park
 from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
@@ -95,6 +96,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
     )  # fmt: skip
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)
+    request.buried = (letter, run.policy)
     return _to_be_told(request, tell)
 
 
@@ -170,7 +172,8 @@ def told(request: Any, tell: Tell) -> None:
         tell: how Celery tells of it.
     """
     try:
-        tell()
+        with sentry.telling(request.buried):
+            tell()
     except Exception:
         logger.warning("the end of %s[%s] could not be told to everybody", request.name, request.id, exc_info=True)
     finally:

@@ -213,6 +213,23 @@ def handing_on(self: Any, key: str) -> None:
     raise ConnectionError("down")
 
 
+@task(base=GuardedTask, name="guarded.stuck", policy=Policy(max_attempts=2, owner="growth", **QUICK), time_limit=1)
+def stuck(key: str) -> None:
+    ran(key)
+    time.sleep(60)
+
+
+@task(base=GuardedTask, name="guarded.traced", policy=Policy(max_attempts=3, **QUICK), bind=True)
+def traced(self: Any, key: str) -> None:
+    trace = ""
+    if os.environ.get("SENTRY_DSN"):
+        import sentry_sdk
+
+        trace = str(sentry_sdk.get_traceparent()).split("-")[0]
+    ran(key, trace=trace, mine=(self.request.headers or {}).get("mine"))
+    raise ConnectionError("down")
+
+
 @task(base=GuardedTask, name="guarded.failing_child", policy=Policy(max_attempts=2, **QUICK))
 def failing_child(key: str) -> None:
     ran(key)

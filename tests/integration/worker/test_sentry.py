@@ -70,3 +70,51 @@ def test_history_survives_sentrys_patches(on_redis: Guarded, sentry: SentryStand
     letters = on_redis.letters(3)
     by_task = {letter.task: [attempt.number for attempt in letter.attempts] for letter in letters}
     assert by_task == {"guarded.handing_on": [1, 2], "guarded.mail": [1, 2, 3], "guarded.failing_child": [1, 2]}
+
+
+@pytest.mark.parametrize("given", [None, "00000000000000000000000000000001"])
+def test_all_attempts_are_one_trace(on_redis: Guarded, sentry: SentryStandIn, given: str | None) -> None:
+    """The publisher has no Sentry; or one, whose trace the message carries as its patch writes it."""
+    on_redis.worker(env={"SENTRY_DSN": sentry.dsn})
+    headers: dict[str, object] = {"mine": "kept"}
+    if given:
+        trace = {"sentry-trace": f"{given}-0000000000000001-1", "baggage": f"sentry-trace_id={given},theirs=1"}
+        headers = {**headers, **trace, "headers": {**headers, **trace}}
+    on_redis.tasks.traced.apply_async(("traced",), headers=headers)
+    runs = on_redis.wait_for_runs("traced", 3)
+    letter = on_redis.letter()
+    assert len({run["trace"] for run in runs}) == 1
+    assert runs[0]["trace"] not in {"", "None"}
+    assert given is None or runs[0]["trace"] == given
+    assert {run["mine"] for run in runs} == {"kept"}
+    assert [attempt.number for attempt in letter.attempts] == [1, 2, 3]
+    for found in (letter.message.headers, letter.message.headers["headers"]):
+        assert found["sentry-trace"].startswith(runs[0]["trace"])
+        assert found["guardrails"]["history"][-1]["n"] == 2
+        assert "theirs=1" in found["baggage"] if given else f"sentry-trace_id={runs[0]['trace']}" in found["baggage"]
+
+
+def test_without_sentry_a_retry_gets_no_trace(on_redis: Guarded) -> None:
+    on_redis.worker()
+    on_redis.tasks.traced.delay("untraced")
+    letter = on_redis.letter()
+    assert not {"sentry-trace", "baggage", "headers"} & set(letter.message.headers)
+
+
+def test_a_hard_limit_is_one_event_with_our_facts(on_redis: Guarded, sentry: SentryStandIn) -> None:
+    """It is told of in the main process, where no task has a scope, and its facts are on no other event."""
+    worker = on_redis.worker(env={"SENTRY_DSN": sentry.dsn})
+    on_redis.tasks.stuck.delay("stuck")
+    letter = on_redis.letter()
+    on_redis.tasks.outside.delay("outside")
+    on_redis.finish()
+    worker.stop()
+    events = sentry.wait_for(2)
+    (event,) = [event for event in events if "Hard time limit" in str(event.get("logentry"))]
+    assert event["tags"]["guardrails.task"] == "guarded.stuck"
+    assert event["tags"]["guardrails.reason"] == "time_limit"
+    assert event["tags"]["guardrails.owner"] == "growth"
+    assert event["fingerprint"] == ["guarded.stuck", letter.failure.fingerprint]
+    assert event["contexts"]["guardrails"]["dead_letter_id"] == letter.id
+    others = [other for other in events if other is not event]
+    assert not any(name.startswith("guardrails.") for other in others for name in other.get("tags", {}))
