@@ -15,8 +15,9 @@ from rich.text import Text
 
 from celery_guardrails.cli.output import emit_json, json_option, note, printer, table
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.transport.redis.rights import needs
 from celery_guardrails.transport.topology import Topology
-from celery_guardrails.worker.needed import needed_topology
+from celery_guardrails.worker.needed import dead_letter_queues, needed_topology
 
 __all__ = ["topology"]
 
@@ -29,20 +30,20 @@ def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
     """List what has to be there on the broker, and the rights that the application's user needs.
 
     For RabbitMQ: exchanges, queues and bindings, to be declared by an administrator where the application's user may
-    not. --definitions prints them in the form that can be imported. Connects to nothing.
+    not. --definitions prints them in the form that can be imported. For Redis: the user's rights. Connects to nothing.
     """
     project = project_of(ctx)
     with project.app.connection_for_write() as connection:
         kind = str(connection.transport.driver_type)
-        vhost, user = str(connection.virtual_host or "/"), str(connection.userid or "guest")
+        vhost, user = str(connection.virtual_host or "/"), connection.userid
     show = _BROKERS.get(kind)
     if show is None:
         raise click.ClickException(f"on a broker of this kind ({kind}) nothing has to be declared beforehand")
     show(project, vhost, user, definitions, as_json)
 
 
-def _rabbitmq(project: Project, vhost: str, user: str, definitions: bool, as_json: bool) -> None:
-    needed = needed_topology(project.guardrails)
+def _rabbitmq(project: Project, vhost: str, userid: str | None, definitions: bool, as_json: bool) -> None:
+    needed, user = needed_topology(project.guardrails), userid or "guest"
     command = needed.rights.command(vhost, user)
     if definitions:
         click.echo(json.dumps(needed.definitions(vhost), indent=2))
@@ -62,7 +63,22 @@ _CELERY = (
     "remote control, events and gossip need the right to configure that is in the line above, or "
     "worker_enable_remote_control=False and a worker with --without-mingle --without-gossip."
 )
-_BROKERS: Mapping[str, Callable[[Project, str, str, bool, bool], None]] = {"amqp": _rabbitmq}
+
+
+def _redis(project: Project, vhost: str, user: str | None, definitions: bool, as_json: bool) -> None:
+    if definitions:
+        raise click.UsageError("--definitions is a form of RabbitMQ's; on Redis nothing has to be declared.")
+    prefix = str((project.app.conf.broker_transport_options or {}).get("global_keyprefix") or "")
+    needed, name = needs(prefix, dead_letter_queues(project.guardrails)), user or "default"
+    command = needed.command(name)
+    if as_json:
+        emit_json({"broker": "redis", "user": name, "rights": {**asdict(needed), "command": command}})
+        return
+    click.echo("Redis: nothing has to be declared.")
+    click.echo(f"\nThe rights that the user {name} needs beside those that Celery itself needs:\n  {command}")
+
+
+_BROKERS: Mapping[str, Callable[[Project, str, str | None, bool, bool], None]] = {"amqp": _rabbitmq, "redis": _redis}
 
 
 def _as_json(needed: Topology, vhost: str, user: str, command: str) -> dict[str, Any]:

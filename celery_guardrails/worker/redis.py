@@ -19,6 +19,7 @@ from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
 from celery_guardrails.transport.redis.trouble import PAUSE
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.needed import dead_letter_queues
 from celery_guardrails.worker.shutdown import is_ending_cold
 
 __all__ = ["RedisStep"]
@@ -92,7 +93,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self.keeper is None:
             return True
         try:
-            missing = self.keeper.missing(_dead_letters(guard), list(consumer.app.amqp.queues.consume_from))
+            missing = self.keeper.missing(dead_letter_queues(guard), list(consumer.app.amqp.queues.consume_from))
         except Exception:
             logger.debug("the rights on Redis could not be looked at", exc_info=True)
             return False
@@ -104,11 +105,6 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
             missing.fix,
         )
         raise WorkerShutdown(EX_FAILURE)
-
-
-def _dead_letters(guard: Guardrails) -> list[str]:
-    named = {guard.policy_of(task).policy.dead_letter_queue for task in guard.guarded_tasks()}
-    return sorted({guard.settings.dead_letter.queue, *filter(None, named)})
 
 
 def _running(consumer: Any) -> set[str]:

@@ -30,10 +30,9 @@ class BindingChannel(kombu_redis.Channel):  # type: ignore[misc]
         try:
             super().maybe_refresh_binding_expiry()
         except self.ResponseError as exc:
-            if self.custody.trouble.note("bindings", exc) is None:
+            # a refusal that passes is said by takes and peeks; most channels have nothing to refresh, and know of none
+            if passing(exc) is None:
                 raise
-        else:
-            self.custody.trouble.over("bindings")
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         """Bind a queue. A refusal that passes is a lost connection: a worker waits before it connects anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -101,3 +102,17 @@ def test_the_scripts_use_no_other_commands() -> None:
     texts = [each.text for module in (script, waiting_script) for each in vars(module).values() if hasattr(each, "sha")]
     used = {name for text in texts for name in re.findall(r"redis\.p?call\('(\w+)'", text)}
     assert used <= {form[0] for form in COMMANDS}
+
+
+def test_topology_prints_the_line_that_is_enough(
+    on_redis: Callable[..., Any], redis_broker: Broker, limit: Callable[[str], str]
+) -> None:
+    app = on_redis(limit(KEYS.format("shop:")), global_keyprefix="shop:")
+    told = app.harness.run("tests.apps.onredis", "guardrails", "topology", "--json")
+    right = json.loads(told.stdout)["rights"]
+    shown = app.harness.run("tests.apps.onredis", "guardrails", "topology")
+    assert right["command"].startswith("ACL SETUSER ada ~shop:guardrails.* ~shop:dead* +evalsha")
+    assert right["command"] in shown.stdout
+    with redis.Redis.from_url(redis_broker.url) as admin:
+        admin.execute_command(right["command"])
+    assert [each.level for each in rights(Context(Project(app.tasks.app)))] == [Level.OK]
