@@ -20,10 +20,11 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from celery_guardrails import clock
 from celery_guardrails.errors import PublishError
-from celery_guardrails.letters.header import read_header, write_header
+from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
@@ -35,7 +36,16 @@ from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
 
-__all__ = ["FINAL", "after_body_failed", "attempt_failed", "attempt_recovered", "eager_retry", "park", "rng"]
+__all__ = [
+    "FINAL",
+    "after_body_failed",
+    "as_celery_says",
+    "attempt_failed",
+    "attempt_recovered",
+    "headers_with",
+    "park",
+    "rng",
+]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -88,14 +98,6 @@ def attempt_recovered(task: Any, request: Any) -> None:
         logger.warning("could not report that %s[%s] has recovered", task.name, request.id, exc_info=True)
 
 
-def eager_retry(request: Any, signal: Retry, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Prepare an eager request for its next attempt, at once; returns its arguments."""
-    if signal.sig is not None:
-        args, kwargs = tuple(signal.sig.args), dict(signal.sig.kwargs)
-    request.__dict__.update(retries=int(request.retries or 0) + 1, args=args, kwargs=kwargs)
-    return args, kwargs
-
-
 def _once(act: Callable[[], BaseException]) -> BaseException:
     """What `act` gives, which raises nothing: a soft time limit just before or after it is no failure of ours."""
     done: list[BaseException] = []
@@ -142,14 +144,40 @@ def _act(run: FailedRun, exc: BaseException) -> BaseException:
     delay = decision.delay.total_seconds()
     header = run.header.with_attempt(run.attempt(delay))
     if run.request.is_eager:
-        write_header(run.request.__dict__, header)
-    else:
-        try:
-            publish_retry(run.guard, run.task, run.request, header, delay, run.now)
-        except PublishError as lost:
-            return _bury(run, unpublishable(lost), exc)
-    retry: BaseException = Retry(decision.reason, harmless(exc), when=delay, is_eager=run.request.is_eager)
+        return _eager_retry(run, header, decision, exc)
+    try:
+        publish_retry(run.guard, run.task, run.request, header, delay, run.now)
+    except PublishError as lost:
+        return _bury(run, unpublishable(lost), exc)
+    retry: BaseException = Retry(decision.reason, harmless(exc), when=delay)
     return retry
+
+
+def _eager_retry(run: FailedRun, header: Header, decision: Again, exc: BaseException) -> BaseException:
+    """The Retry that has Celery's `apply` run the next attempt, which gets the history by its headers."""
+    delay = as_celery_says(decision.delay.total_seconds())
+    again = run.task.signature_from_request(
+        run.request, countdown=delay, retries=run.number, headers=headers_with(run.request, header)
+    )
+    retry: BaseException = Retry(decision.reason, exc, when=delay, is_eager=True, sig=again)
+    return retry
+
+
+def as_celery_says(seconds: float) -> float:
+    """A delay such as a task would write it: 5 for 5.0, since tests compare what Celery's Retry says."""
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def headers_with(request: Any, header: Header) -> dict[str, Any]:
+    """A request's headers with ours in them.
+
+    Args:
+        request: the task's.
+        header: ours, this failure included.
+    """
+    headers = dict(request.headers or {})
+    write_header(headers, header)
+    return headers
 
 
 def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:

@@ -133,8 +133,9 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
     delay = decision.delay.total_seconds()
     header = run.header.with_attempt(run.attempt(delay))
     if request.is_eager:
-        write_header(request.__dict__, header)
-        return call.celery(countdown=delay, eta=None, max_retries=run.history.attempt)
+        headers = attempt.headers_with(request, header)
+        countdown = attempt.as_celery_says(delay)
+        return call.celery(countdown=countdown, eta=None, max_retries=run.history.attempt, headers=headers)
     try:
         retry = _publish(run, call, header, delay)
     except PublishError as lost:

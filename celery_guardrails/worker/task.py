@@ -22,7 +22,7 @@ from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
 from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.abort import is_of_body
-from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered, eager_retry
+from celery_guardrails.worker.attempt import attempt_failed, attempt_recovered
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.lazy_body import LAZY, never_ran
@@ -227,11 +227,7 @@ def install_call(cls: type) -> None:
             return original(self, *args, **kwargs)
         request.__dict__[_INSIDE] = True
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            request._protected = 0  # in eager mode each attempt comes through `__call__` again
-            return original(self, *args, **kwargs)
-
-        result = _run(self, request, call, args, kwargs)
+        result = _run(self, request, partial(original, self), args, kwargs)
         if type(result) is _Failed:
             raise result.outcome
         return result
@@ -298,21 +294,14 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
 
 
 def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Eager mode: retries run at once, in place, whatever `task_eager_propagates` says."""
-    while True:
-        request.__dict__[STARTED] = time()
-        try:
-            return call(*args, **kwargs)
-        except Retry as signal:
-            if signal.sig is None:  # raised by hand: it says nothing of a next attempt
-                raise
-            args, kwargs = eager_retry(request, signal, args, kwargs)
-        except TaskPredicate:
+    """Eager mode: one attempt. A Retry that leaves it says what comes next, and Celery runs that as its own retries."""
+    request.__dict__[STARTED] = time()
+    try:
+        return call(*args, **kwargs)
+    except TaskPredicate:
+        raise
+    except Exception as exc:
+        outcome = attempt_failed(task, request, exc)
+        if outcome is exc:
             raise
-        except Exception as exc:
-            outcome = attempt_failed(task, request, exc)
-            if outcome is exc:
-                raise
-            if not isinstance(outcome, Retry):
-                raise outcome from None
-            args, kwargs = eager_retry(request, outcome, args, kwargs)
+        raise outcome from None

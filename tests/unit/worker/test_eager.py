@@ -1,4 +1,4 @@
-"""Eager mode: retries run at once, and what is exhausted is captured in memory."""
+"""Eager mode: retries run as plain Celery's do, and what is exhausted is captured in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker.install import Guardrails
 
 
-@pytest.fixture(params=[False, True], ids=["stored", "propagated"])
-def app(request: pytest.FixtureRequest, new_app: Callable[..., Celery]) -> Celery:
-    return new_app(task_eager_propagates=request.param)
+@pytest.fixture
+def app(new_app: Callable[..., Celery]) -> Celery:
+    return new_app()
 
 
 def outcome(call: Callable[[], Any]) -> Any:
