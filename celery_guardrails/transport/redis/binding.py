@@ -34,6 +34,14 @@ class BindingChannel(kombu_redis.Channel):  # type: ignore[misc]
             if passing(exc) is None:
                 raise
 
+    def _delete(self, *args: Any, **kwargs: Any) -> None:
+        """Delete a queue. One that ends with its channel, refused for now, must not keep the channel from closing."""
+        try:
+            super()._delete(*args, **kwargs)
+        except self.ResponseError as exc:
+            if passing(exc) is None or not self._closing:
+                raise
+
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         """Bind a queue. A refusal that passes is a lost connection: a worker waits before it connects anew."""
         try:

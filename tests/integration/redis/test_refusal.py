@@ -42,6 +42,8 @@ def said_once(worker: Process) -> None:
 def test_an_idle_worker_waits(on_redis: Callable[..., Any], redis_broker: Broker, how: str, pool: str) -> None:
     app = on_redis(visibility_timeout=4)
     worker = app.worker(pool=pool)
+    # gevent's greenlet for the remote control ends for good where it may not declare its queue
+    wait_until(lambda: app.tasks.app.control.ping(timeout=1), 60, "it answers")
     with refusing(redis_broker, how):
         worker.wait_for_log(ON)
         assert re.search(REFUSALS[how], worker.log())
