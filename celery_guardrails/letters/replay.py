@@ -90,6 +90,7 @@ def _header(letter: Letter, before: Header, generation: int, dead_letter_id: str
         # where the message does not say which publish it was, the letter stands for it from here on
         work=before.work or dead_letter_id,
         id_given=before.id_given or before.work is None,
+        described=before.described,
     )
 
 

@@ -58,6 +58,12 @@ def test_a_replay_carries_its_letter_its_generation_and_its_history() -> None:
     assert [(a.number, a.delay) for a in header.attempts] == [(1, 2.0)]
 
 
+def test_a_replay_hides_what_its_sender_hid() -> None:
+    hidden = dead()
+    write_header(hidden.message.headers, Header(T0, described=("args",)))
+    assert read_header(replay(hidden, 1, "l1", T0).headers).described == ("args",)
+
+
 def test_a_replay_is_the_same_work_which_an_older_message_does_not_name() -> None:
     header = read_header(replay(dead(), 1, "l1", T0).headers)
     assert (header.work, header.id_given) == ("l1", True)
