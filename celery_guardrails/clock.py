@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import durationpy
 
-__all__ = ["Duration", "format_duration", "from_epoch", "now", "parse_duration"]
+__all__ = ["Duration", "format_duration", "from_epoch", "now", "parse_duration", "shown"]
 
 Duration = timedelta | float | int | str
 """What a user may write for a duration: seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`."""
@@ -56,7 +56,10 @@ def parse_duration(value: Duration) -> timedelta:
 
 
 def format_duration(delta: timedelta) -> str:
-    """The shortest text that `parse_duration` reads back, to the millisecond: `1h30m`, `45s`, `250ms`."""
+    """The shortest text that `parse_duration` reads back, to the millisecond: `1h30m`, `45s`, `250ms`.
+
+    It is for what people write themselves; what they only read is `shown`.
+    """
     millis = round(delta / timedelta(milliseconds=1))
     if millis == 0:
         return "0s"
@@ -66,6 +69,21 @@ def format_duration(delta: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def shown(delta: timedelta) -> str:
+    """A duration as people read it, in its two largest units: `250 ms`, `1.7 s`, `48 s`, `3 min 20 s`, `3 d 4 h`."""
+    seconds = max(0.0, delta.total_seconds())
+    if 0 < seconds < 0.9995:
+        return f"{max(1, round(seconds * 1000))} ms"
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    whole = round(seconds)
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"
 
 
 def _explain(value: object) -> str:

@@ -300,6 +300,9 @@ class TransientError(Exception):
 class TaskAborted(Exception):
     """What leaves a task whose body ended by something that would end its worker too: `sys.exit()`, a MemoryError.
 
+    It is of a class derived from this one, with the name and the arguments of the original, so that a result backend
+    keeps, and `result.get()` raises, the original's type where it can be built.
+
     Args:
         error: the dotted name of what the body raised, such as `SystemExit`.
         message: its text.

@@ -260,7 +260,8 @@ def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
         return (look, f'{base} requeue {dead} --reason "..."')
     if group.doubtful < group.total:
         # by query it leaves out what may have run already
-        return (look, f"{base} show {_sample(group)}", f'{base} requeue {dead} --reason "..."')
+        first = shell_quote(f"{letters} state:dead may_have_run:yes")
+        return (f"{base} list {first}", look, f'{base} requeue {dead} --reason "..."')
     return (look, f"{base} show {_sample(group)}")
 
 

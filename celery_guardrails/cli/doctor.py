@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ from celery_guardrails.cli.pitfall.catalogue import CHECKS
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, Level, fault, fine, found_by
 from celery_guardrails.cli.project import Project, project_of
-from celery_guardrails.clock import parse_duration
+from celery_guardrails.clock import parse_duration, shown
 from celery_guardrails.errors import ConfigurationError, SinkError
 
 __all__ = ["doctor"]
@@ -135,8 +136,8 @@ def _alerted(context: Context) -> Finding:
 
 def _tell(name: str, finding: Finding, seconds: float) -> None:
     console = printer()
-    took = f"{seconds:.1f}s"
-    line = Text.assemble((f"{finding.level.value:<9}", _STYLES[finding.level]), f"{name:<15}{took:>6}  ")
+    took = shown(timedelta(seconds=seconds))
+    line = Text.assemble((f"{finding.level.value:<9}", _STYLES[finding.level]), f"{name:<15}{took:>8}  ")
     hanging = " " * line.cell_len
     _hang(console, line, Text(one_line(finding.found)))
     if finding.fix:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from celery_guardrails.clock import shown
 from celery_guardrails.policy.schedule import PlannedAttempt
 
-__all__ = ["brief", "draw"]
+__all__ = ["draw"]
 
 _NEAR = 1.25
 
@@ -29,21 +30,8 @@ def draw(
     rows = []
     for attempt in planned:
         bar = _bar(attempt, end, deadline, width, ascii_only)
-        rows.append((str(attempt.number), brief(attempt.earliest), brief(attempt.latest), bar, _remark(attempt)))
+        rows.append((str(attempt.number), shown(attempt.earliest), shown(attempt.latest), bar, _remark(attempt)))
     return rows
-
-
-def brief(delta: timedelta) -> str:
-    """A duration to the precision that people plan with: `3.8s`, `48s`, `3m20s`, `1h20m`, `3d4h`."""
-    seconds = delta.total_seconds()
-    if seconds < 9.95:
-        return f"{round(seconds, 1):g}s"
-    whole = round(seconds)
-    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size}{unit}" + (f"{rest}{name}" if rest else "")
-    return f"{whole}s"
 
 
 def _bar(attempt: PlannedAttempt, end: timedelta, deadline: timedelta | None, width: int, ascii_only: bool) -> str:

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from celery_guardrails import clock
 from celery_guardrails.alerts.text import cut, one_line
 
 __all__ = [
@@ -109,20 +110,16 @@ def short(letter_id: str, console: Console) -> str:
 
 
 def ago(instant: datetime | None, now: datetime) -> str:
-    """`3m ago`, `2h ago`, `5d ago`; `-` for an instant that is not known."""
+    """`3 min ago`, `2 h ago`, `5 d ago`; `-` for an instant that is not known."""
     return "-" if instant is None else f"{span(now - instant)} ago"
 
 
 def span(delta: timedelta) -> str:
-    """How long, in its two largest units at most: `45s`, `3m`, `1h 20m`, `5d`."""
+    """How long ago, as coarse as an age is read: `45 s`, `3 min`, `1 h 20 min`, `5 d`."""
     seconds = max(0, int(delta.total_seconds()))
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m"
-    if seconds < 10 * 3600 and seconds % 3600 >= 60:
-        return f"{seconds // 3600}h {seconds % 3600 // 60}m"
-    return f"{seconds // 3600}h" if seconds < 48 * 3600 else f"{seconds // 86_400}d"
+    sizes = ((60, 1), (10 * 3600, 60), (48 * 3600, 3600))
+    size = next((size for limit, size in sizes if seconds < limit), 86_400)
+    return clock.shown(timedelta(seconds=seconds // size * size))
 
 
 def stamp(instant: datetime | None) -> str:

@@ -8,9 +8,10 @@ import click
 from celery import Task
 from rich.text import Text
 
-from celery_guardrails.cli.drawing import brief, draw
+from celery_guardrails.cli.drawing import draw
 from celery_guardrails.cli.output import Column, clean, emit_json, json_option, note, printer, table
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.clock import shown
 from celery_guardrails.errors import nearest
 from celery_guardrails.policy.declaration import declared
 from celery_guardrails.policy.merge import Effective
@@ -98,9 +99,9 @@ def _draw(console: Any, effective: Effective, planned: tuple[PlannedAttempt, ...
     console.print()
     if len(planned) == MOST_ROWS and (most is None or most > MOST_ROWS):
         console.print(f"... and so on{'' if most is None else f', {most} attempts in all'}.")
-    words = "No deadline." if deadline is None else f"Deadline: no attempt starts later than {brief(deadline)}."
+    words = "No deadline." if deadline is None else f"Deadline: no attempt starts later than {shown(deadline)}."
     if deadline is not None and planned[-1].latest * 1.25 < deadline:
-        words += f" The last attempt is long before that, {brief(planned[-1].latest)} at the latest."
+        words += f" The last attempt is long before that, {shown(planned[-1].latest)} at the latest."
     console.print(words)
 
 

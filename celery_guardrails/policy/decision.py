@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from random import Random
 
-from celery_guardrails.clock import format_duration
+from celery_guardrails.clock import shown
 from celery_guardrails.policy import backoff as backoffs
 from celery_guardrails.policy import jitter
 from celery_guardrails.policy.backoff import Backoff
@@ -125,11 +125,11 @@ def decide(
         return DeadLetter(Reason.ATTEMPTS_EXHAUSTED, _exhausted(history.attempt, limit, failure))
     delay, source = _delay(policy, failure, history, rng, requested)
     if policy.deadline is not None and now + delay > history.published_at + policy.deadline:
-        age = format_duration(max(now - history.published_at, timedelta(0)))
-        text = f"a retry in {_shown(delay)} would start after the deadline of {format_duration(policy.deadline)}"
+        age = shown(now - history.published_at)
+        text = f"a retry in {shown(delay)} would start after the deadline of {shown(policy.deadline)}"
         return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after {history.since} ({source})")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
-    return Retry(delay, f"{following} in {_shown(delay)} after {failure.named} ({source})")
+    return Retry(delay, f"{following} in {shown(delay)} after {failure.named} ({source})")
 
 
 def decide_crash(
@@ -212,8 +212,3 @@ def _exhausted(attempt: int, limit: int, failure: Failure) -> str:
         f"{attempt} of {limit} attempts failed" if attempt <= limit else f"{attempt} attempts failed, {limit} allowed"
     )
     return f"{counted}, the last with {failure.named}"
-
-
-def _shown(delay: timedelta) -> str:
-    seconds = delay.total_seconds()
-    return format_duration(timedelta(seconds=round(seconds, 1 if seconds < 60 else 0)))

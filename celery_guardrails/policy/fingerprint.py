@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sysconfig
+from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
 
@@ -55,15 +56,18 @@ def fingerprint(exc: BaseException, override: str | None = None) -> str:
 
     It is made of the exception's type, its root cause's type, and the module and qualified name of the last frame of
     the application's own code, without line number; without such a frame, of the type and the message with its
-    variable parts taken out. An `override` takes the place of all that.
+    variable parts taken out. The HTTP status of an error that has one counts, too: 503 and 429 are two problems. An
+    `override` takes the place of all that.
     """
     if override is not None:
         return _hashed("override", override)
     name = dotted_name(type(exc))
-    frame = _last_own_frame(exc.__traceback__)
+    frame, root = _last_own_frame(exc.__traceback__), _root(exc)
+    status = _http_status(exc) or _http_status(root)
+    http = () if status is None else (f"http {status}",)
     if frame is None:
-        return fingerprint_of(name, _message(exc))
-    return _hashed("frame", name, dotted_name(type(_root(exc))), frame)
+        return _hashed("message", name, normalised(_message(exc)), *http)
+    return _hashed("frame", name, dotted_name(type(root)), frame, *http)
 
 
 def fingerprint_of(error: str, message: str) -> str:
@@ -89,6 +93,21 @@ def _message(exc: BaseException) -> str:
         return str(exc)
     except Exception:  # noqa: BLE001  a broken __str__ must not cost the fingerprint
         return ""
+
+
+def _http_status(exc: BaseException) -> int | None:
+    """The HTTP status that an error carries, as requests, httpx, urllib, aiohttp and botocore do; never raises."""
+    try:
+        response = getattr(exc, "response", None)
+        if isinstance(response, Mapping):
+            found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+        else:
+            found = [getattr(response, name, None) for name in ("status_code", "status")]
+        if response is None:
+            found = [getattr(exc, name, None) for name in ("status_code", "status", "code")]
+        return next((each for each in found if type(each) is int and 100 <= each < 600), None)
+    except Exception:  # noqa: BLE001 an attribute of foreign code can be a property that raises
+        return None
 
 
 def _root(exc: BaseException) -> BaseException:

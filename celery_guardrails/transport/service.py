@@ -13,9 +13,12 @@ from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.waiting.protocol import Waiting
 
-__all__ = ["Patience", "SpoolShipping", "WaitingRelease"]
+__all__ = ["SPOOL_FIX", "Patience", "SpoolShipping", "WaitingRelease"]
 
 logger = logging.getLogger("celery_guardrails.transport")
+
+SPOOL_FIX = "Set dead_letter.spool_dir to a directory that this process may write to."
+"""What to do about a spool that cannot be used."""
 
 _AT_ONCE = timedelta(0)
 
@@ -80,7 +83,8 @@ class SpoolShipping:
             if self._patience.fail(now):
                 # a `SpoolError` says all there is to say
                 trace = not isinstance(exc, SpoolError)
-                logger.warning("%s; what is in it is shipped when that is mended", exc, exc_info=trace)
+                fix = f" {SPOOL_FIX}" if isinstance(exc, SpoolError) else ""
+                logger.warning("%s; what is in it is shipped when that is mended.%s", exc, fix, exc_info=trace)
             return 0
         if shipped.count:
             logger.warning("%d shipped from the spool %s, %d left", shipped.count, spool.directory, shipped.left)

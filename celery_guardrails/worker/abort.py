@@ -6,8 +6,10 @@ what Celery, its pools and the user's Ctrl-C raise into it, which must go on.
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
+from functools import lru_cache
 from typing import Any
 
 from billiard import common
@@ -51,10 +53,41 @@ def is_of_body(exc: BaseException, task: Any, request: Any) -> bool:
 
 
 def harmless(exc: BaseException) -> BaseException:
-    """What may leave the task: the exception where every pool survives it, else a `TaskAborted` that names it."""
+    """What may leave the task: the exception where every pool survives it, else a `TaskAborted` that stands for it."""
     if isinstance(exc, Exception) and not isinstance(exc, MemoryError):
         return exc
-    return TaskAborted(*describe_type(exc)).with_traceback(exc.__traceback__)
+    return _standing_for(exc).with_traceback(exc.__traceback__)
+
+
+class _StandIn(TaskAborted):
+    """Stands for an exception under its name and with its arguments; also where it crosses to the main process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = type(self)
+        return (_stand_in, (kind.__module__, kind.__qualname__, self.args, self.error, self.message))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _standing_for(exc: BaseException) -> TaskAborted:
+    args = exc.args
+    try:
+        pickle.dumps(args)
+    except Exception:  # noqa: BLE001 whatever they are, they must cross to the main process
+        args = tuple(arg if isinstance(arg, (str, int, float)) else type(arg).__name__ for arg in args)
+    return _stand_in(type(exc).__module__, type(exc).__qualname__, args, *describe_type(exc))
+
+
+def _stand_in(module: str, name: str, args: tuple[Any, ...], error: str, message: str) -> TaskAborted:
+    made = _class_of(module, name)(error, message)
+    made.args = args
+    return made
+
+
+@lru_cache(maxsize=256)
+def _class_of(module: str, name: str) -> type[_StandIn]:
+    return type(name.rpartition(".")[2], (_StandIn,), {"__module__": module, "__qualname__": name})
 
 
 def _is_time_limit(exc: Any, task: Any, request: Any) -> bool:

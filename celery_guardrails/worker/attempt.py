@@ -31,6 +31,7 @@ from celery_guardrails.worker.abort import harmless, is_terminating
 from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.notice import log_death
 from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
@@ -191,10 +192,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
             return _unacknowledged(run.task, run.request, exc, lost)
-    logger.warning(
-        "%s[%s] is dead-lettered as %s: %s (%s)",
-        letter.task, letter.task_id, letter.reason.shown, letter.explanation, letter.failure.type,
-    )  # fmt: skip
+    log_death(letter)
     _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
     if run.policy.on_exhausted != "park":
         return exc

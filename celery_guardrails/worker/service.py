@@ -18,10 +18,12 @@ from celery import bootsteps
 from kombu import Queue
 
 from celery_guardrails import clock
+from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Publisher
-from celery_guardrails.transport.service import SpoolShipping, WaitingRelease
+from celery_guardrails.transport.service import SPOOL_FIX, SpoolShipping, WaitingRelease
 from celery_guardrails.transport.shipping import Shipper
+from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.worker.install import Guardrails
@@ -79,6 +81,7 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             guard = Guardrails.of(worker.app)
             logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
+            _see_spool(guard.spool)
             return HousekeepingThread(BrokerServices(guard))
         except Exception:
             logger.warning("this worker ships no spool and releases nothing that waits", exc_info=True)
@@ -136,6 +139,17 @@ class HousekeepingThread(threading.Thread):
                 self._failing.add(service.name)
                 logger.warning("housekeeping (%s) failed and is tried again", service.name, exc_info=True)
         self._due[service.name] = time.monotonic() + service.every.total_seconds()
+
+
+def _see_spool(spool: Spool) -> None:
+    """Say at start that a spool cannot be written, and not only when the broker is away and it is wanted."""
+    with suppress(SpoolError):  # it cannot even be read, which shipping says, at once
+        if not spool.status().writable:
+            logger.warning(
+                "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, or is "
+                "lost where it was acknowledged early. %s",
+                spool.directory, SPOOL_FIX,
+            )  # fmt: skip
 
 
 def _nothing() -> None:

@@ -29,6 +29,7 @@ from celery_guardrails.worker.attempt import park
 from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.duplicate import Life
+from celery_guardrails.worker.notice import log_death
 from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import FailedRun
@@ -90,10 +91,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
         run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
     except PublishError as lost:
         return partial(_give_back, request, lost)
-    logger.warning(
-        "%s[%s] is dead-lettered as %s: %s (%s)",
-        letter.task, letter.task_id, letter.reason.shown, letter.explanation, letter.failure.type,
-    )  # fmt: skip
+    log_death(letter)
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)
     request.buried = (letter, run.policy)

@@ -7,7 +7,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_guardrails.clock import format_duration, from_epoch, now, parse_duration
+from celery_guardrails.clock import format_duration, from_epoch, now, parse_duration, shown
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,14 @@ def test_instants_are_aware_utc():
         assert now() == datetime(2026, 1, 2, tzinfo=timezone.utc)
         assert now().tzinfo is timezone.utc
     assert from_epoch(0) == datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"), (-5, "0 s"), (0.0004, "1 ms"), (0.25, "250 ms"), (0.9996, "1 s"), (1.7, "1.7 s"), (3.75, "3.8 s"),
+        (48.4, "48 s"), (59.6, "1 min"), (200, "3 min 20 s"), (4800, "1 h 20 min"), (7200, "2 h"), (273_600, "3 d 4 h"),
+    ],
+)  # fmt: skip
+def test_durations_that_people_read(seconds: float, text: str) -> None:
+    assert shown(timedelta(seconds=seconds)) == text

@@ -130,7 +130,7 @@ def _attempts(console: Console, attempts: Sequence[FailedAttempt]) -> None:
     for attempt in attempts:
         number = f"{attempt.number}" + (f" of requeue {attempt.generation}" if again and attempt.generation else "")
         lasted = _lasted(attempt.started_at, attempt.ended_at)
-        waited = f"{attempt.delay:.3g}s" if attempt.delay is not None else ""
+        waited = clock.shown(timedelta(seconds=attempt.delay)) if attempt.delay is not None else ""
         error = f"{attempt.error.rpartition('.')[2]}: {clean(attempt.message)}"
         rows.append((number, stamp(attempt.ended_at), lasted, waited, attempt.worker, error))
     table(console, ["#", "Failed at", "Ran", "Waited then", Column("Worker", "fold"), Column("Error", "flex")], rows)
@@ -199,8 +199,7 @@ def _when(instant: datetime | None, now: datetime) -> str:
 def _lasted(start: datetime | None, end: datetime) -> str:
     if start is None:
         return ""
-    seconds = max(end - start, timedelta(0)).total_seconds()
-    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.3g}s"
+    return clock.shown(end - start)
 
 
 def _pairs(values: dict[str, str]) -> str:

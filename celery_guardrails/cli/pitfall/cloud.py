@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, named
+from celery_guardrails.clock import shown
 
 __all__ = ["hold", "retention"]
 
@@ -35,7 +35,7 @@ def retention(context: Context) -> Iterator[Finding]:
 
 
 def _kept(broker: str, kept: timedelta, fix: str) -> Iterator[Finding]:
-    words = f"{broker} deletes messages after {brief(kept)}"
+    words = f"{broker} deletes messages after {shown(kept)}"
     if kept < _WEEK:
         yield warning(f"{words}: dead letters too, if no guardian has archived them by then", fix)
     else:
@@ -51,6 +51,6 @@ def hold(context: Context) -> Iterator[Finding]:
     long = [task for task in late if (limit := hard_limit(task)) is None or limit > timeout.total_seconds()]
     if long:
         yield warning(
-            f"visibility_timeout is {brief(timeout)}: {named(long)}, acknowledged late, may run longer and runs twice",
+            f"visibility_timeout is {shown(timeout)}: {named(long)}, acknowledged late, may run longer and runs twice",
             'give it a shorter time_limit, or raise broker_transport_options["visibility_timeout"]',
         )

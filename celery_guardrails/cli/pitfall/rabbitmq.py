@@ -9,10 +9,10 @@ from typing import Any
 from kombu import Queue
 
 from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, named
+from celery_guardrails.clock import shown
 
 __all__ = ["consumer_timeout", "durability", "queue_limits"]
 
@@ -35,8 +35,8 @@ def consumer_timeout(context: Context) -> Iterator[Finding]:
     late = [task for task in context.tasks if task.acks_late]
     endless = [task for task in late if hard_limit(task) is None]
     long = [task for task in late if (limit := hard_limit(task)) and limit > timeout.total_seconds()]
-    words = f"RabbitMQ closes the channel when a task is not acknowledged within {brief(timeout)} ({origin})"
-    fix = f"give it a time_limit below {brief(timeout)}, or raise consumer_timeout in rabbitmq.conf and here: {_HERE}"
+    words = f"RabbitMQ closes the channel when a task is not acknowledged within {shown(timeout)} ({origin})"
+    fix = f"give it a time_limit below {shown(timeout)}, or raise consumer_timeout in rabbitmq.conf and here: {_HERE}"
     if long:
         yield warning(f"{words}: {named(long)} may run longer and is then delivered again, while it runs", fix)
     if endless:
@@ -49,7 +49,7 @@ def consumer_timeout(context: Context) -> Iterator[Finding]:
             "set worker_prefetch_multiplier = 1",
         )
     if not (long or endless or behind):
-        yield fine(f"consumer_timeout {brief(timeout)} ({origin}) is longer than every late-acknowledged task may run")
+        yield fine(f"consumer_timeout {shown(timeout)} ({origin}) is longer than every late-acknowledged task may run")
 
 
 def _held(task: Any, multiplier: int, timeout: timedelta) -> bool:

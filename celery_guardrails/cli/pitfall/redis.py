@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, named
+from celery_guardrails.clock import shown
 from celery_guardrails.transport.redis.rights import missing
 
 __all__ = ["eviction", "persistence", "replication", "rights", "visibility_timeout"]
@@ -92,7 +92,7 @@ def visibility_timeout(context: Context) -> Iterator[Finding]:
     if context.transport != "redis":
         return
     timeout = timedelta(seconds=float(context.options.get("visibility_timeout") or _VISIBILITY))
-    words = f"visibility_timeout is {brief(timeout)}"
+    words = f"visibility_timeout is {shown(timeout)}"
     delayed = [task for task in context.exposed if _delay(task) > timeout.total_seconds()]
     long = [task for task in context.exposed if task.acks_late and not _fits(hard_limit(task), timeout)]
     if context.settings.enabled:
@@ -116,7 +116,7 @@ def visibility_timeout(context: Context) -> Iterator[Finding]:
 
 
 def _longest(tasks: Sequence[Any]) -> str:
-    return brief(timedelta(seconds=max(map(_delay, tasks))))
+    return shown(timedelta(seconds=max(map(_delay, tasks))))
 
 
 def _delay(task: Any) -> float:

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 from celery import Task
 
-from celery_guardrails.cli.drawing import brief
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.cli.pitfall.task import hard_limit, limited, named
+from celery_guardrails.clock import shown
 
 __all__ = ["acknowledgement", "heartbeat", "running", "settings", "shutdown", "time_limits"]
 
@@ -100,7 +100,7 @@ def shutdown(context: Context) -> Iterator[Finding]:
                 'set worker_soft_shutdown_timeout = 10, or acknowledge late (acks="late", task_acks_late)',
             )
         elif early:
-            yield fine(f"a cold shutdown waits {brief(soft)} for running tasks; {named(early)} may take longer")
+            yield fine(f"a cold shutdown waits {shown(soft)} for running tasks; {named(early)} may take longer")
 
 
 def _pools(context: Context) -> dict[str, str]:

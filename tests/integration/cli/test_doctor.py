@@ -128,7 +128,7 @@ def test_rabbitmq_as_it_is_by_default(rabbitmq_broker: Broker, ward: Callable[..
     lax = ward(rabbitmq_broker.url, {"task_queues": [Queue("q", durable=False)], "task_default_delivery_mode": 1})
     lax.app.conf.task_time_limit = None
     wrong = lax.wrong()
-    assert "not acknowledged within 30m (its default)" in wrong["redelivery"][0]
+    assert "not acknowledged within 30 min (its default)" in wrong["redelivery"][0]
     assert [("transient" in found, "not durable" in found) for found in wrong["persistence"]] == [
         (True, False), (False, True)
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def test_dead_letters_that_wait_for_a_guardian(broker: Broker, ward: Callable[..
     guard.dead_letters.send(dead(1, died_at=clock.now() - timedelta(hours=3)))
     wrong = waiting.wrong()
     assert wrong["dead letters"][0].startswith("ward.dead: 1 dead letter waits for a guardian")
-    assert ("the oldest for 3h" in wrong["dead letters"][0]) == (broker.name == "redis")
+    assert ("the oldest for 3 h" in wrong["dead letters"][0]) == (broker.name == "redis")
     assert "no guardian is alive, and dead letters wait for it" in wrong["guardian"][0]
     waiting.archive("here")
     assert "dead letters" not in waiting.wrong()
@@ -213,7 +213,7 @@ def test_guardians_of_several_machines_on_one_file(redis_broker: Broker, ward: C
 def test_a_guardian_that_was_seen_long_ago(redis_broker: Broker, ward: Callable[..., Ward]) -> None:
     left = ward(redis_broker.url)
     left.archive("here", ago=timedelta(hours=2))
-    assert "the last was seen 2h ago" in left.wrong()["guardian"][0]
+    assert "the last was seen 2 h ago" in left.wrong()["guardian"][0]
 
 
 def test_a_spool_with_entries_or_without_a_place(

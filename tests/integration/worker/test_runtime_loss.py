@@ -143,6 +143,29 @@ def test_an_end_is_dead_lettered_once(losing, task, how, reason, error, runs, st
     wait_until(lambda: losing.state(task_id) == state, 20, lambda: losing.state(task_id))
 
 
+@pytest.mark.parametrize(
+    ("how", "kind", "args"),
+    [("exit", SystemExit, (3,)), ("memory", MemoryError, None), ("generator", GeneratorExit, None),
+     ("interrupt", KeyboardInterrupt, None), ("bug", KeyError, None)],
+)  # fmt: skip
+def test_a_result_has_the_type_that_the_body_raised(losing, how, kind, args):
+    result = losing.app.AsyncResult(losing.ids[f"late-{how}"])
+    wait_until(lambda: result.state == "FAILURE", 90, "its failure")
+    found = result.result
+    assert type(found) is kind
+    assert args is None or found.args == args
+    assert "TaskAborted" not in (result.traceback or "")
+    assert "TaskAborted" not in losing.process.log()
+
+
+def test_the_log_says_the_error_once_with_its_message(losing):
+    losing.letter_of(losing.ids["late-bug"])
+    (line,) = [
+        line for line in losing.process.log().splitlines() if losing.ids["late-bug"] in line and "dead-l" in line
+    ]
+    assert line.count("KeyError") == 1, line
+
+
 def test_the_worker_goes_on_and_no_end_is_told_twice(losing):
     losing.finish()
     losing._receive(0.5)

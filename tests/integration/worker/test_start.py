@@ -29,6 +29,28 @@ def test_a_wrong_setting_stops_the_worker(
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("place", ["/dev/null/spool", "/proc/spool"])  # no directory, and one that takes nothing
+def test_a_spool_that_cannot_be_written_is_said_once_at_start(
+    redis_broker: Broker, make_guarded: Callable[..., Guarded], place: str
+) -> None:
+    guarded = make_guarded(redis_broker, dead_letter={"queue": "x.dead", "spool_dir": place})
+    worker = guarded.harness.worker(APP)
+    worker.wait_for_log(f"the spool {place}")
+    assert worker.stop() == 0
+    (line,) = [line for line in worker.log().splitlines() if place in line]
+    assert "Set dead_letter.spool_dir to a directory that this process may write to." in line
+    assert "WARNING" in line
+
+
+def test_a_spool_that_can_be_written_is_not_mentioned(
+    redis_broker: Broker, make_guarded: Callable[..., Guarded]
+) -> None:
+    guarded = make_guarded(redis_broker)
+    worker = guarded.harness.worker(APP)
+    assert worker.stop() == 0
+    assert "the spool" not in worker.log()
+
+
 def test_automatic_retries_beside_a_policy_stop_the_worker(
     redis_broker: Broker, make_guarded: Callable[..., Guarded]
 ) -> None:

@@ -282,7 +282,7 @@ def test_what_may_have_run_is_looked_at_first():
         assert "  celery -A shop guardrails dlq show l9" in plain
     mixed = render(counted(EVENT, doubtful, EVENT), T0, Style(app="shop")).plain
     assert "1 of them may have run already" in mixed
-    assert "dlq show" in mixed
+    assert 'dlq list "task:shop.tasks.OnboardingEmail state:dead may_have_run:yes"' in mixed
     assert "dlq requeue" in mixed  # a query leaves them out
     over = replace(counted(doubtful), letters=LettersChanged(recovered=1))
     assert "may have run" not in render(over, T0).plain

@@ -200,7 +200,7 @@ def test_check_is_about_the_last_30_seconds(shop: Shop) -> None:
     _seen(shop, 31)
     dead_by_now = shop.run("guardian", "--check")
     assert dead_by_now.exit_code == 1
-    assert lines(dead_by_now.stderr) == ["No guardian is alive, the last was seen 31s ago: celery -A PROJ guardian"]
+    assert lines(dead_by_now.stderr) == ["No guardian is alive, the last was seen 31 s ago: celery -A PROJ guardian"]
     assert shop.json("guardian", "--check", code=1)["alive"] == []
 
 

@@ -80,8 +80,8 @@ def test_ids_are_short_for_people_and_whole_for_programs(terminal: Terminal) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-5, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (4800, "1h 20m"), (40_000, "11h"),
-     (172_800, "2d"), (8_640_000, "100d")],
+    [(-5, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (4800, "1 h 20 min"), (40_000, "11 h"),
+     (172_800, "2 d"), (8_640_000, "100 d")],
 )  # fmt: skip
 def test_spans(seconds: int, text: str) -> None:
     assert span(timedelta(seconds=seconds)) == text
@@ -89,12 +89,12 @@ def test_spans(seconds: int, text: str) -> None:
 
 @given(st.integers(-(10**9), 10**9))
 def test_spans_are_short(seconds: int) -> None:
-    assert 2 <= len(span(timedelta(seconds=seconds))) <= 7
+    assert 2 <= len(span(timedelta(seconds=seconds))) <= 10
 
 
 def test_instants() -> None:
     assert ago(None, NOW) == "-"
-    assert ago(NOW - timedelta(minutes=3), NOW) == "3m ago"
+    assert ago(NOW - timedelta(minutes=3), NOW) == "3 min ago"
     assert stamp(None) == "unknown"
     assert stamp(NOW.astimezone(timezone(timedelta(hours=5)))) == "2026-03-01 14:02:05 UTC"
 

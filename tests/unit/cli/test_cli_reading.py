@@ -122,7 +122,7 @@ def test_show_tells_what_why_when_and_what_next(shop: Shop) -> None:
     for words in (
         "shop.mail is dead, attempts_exhausted", "3 of 3 attempts failed", "TimeoutError: smtp did not answer",
         "2026-03-01 14:01:00 UTC", "(1,)", "'password': '***'", "customer=ada", "order_id=1", "shop.tasks", "w1@host",
-        "growth", "https://runbooks.example/mail", "2026.3", "9.75s", "250ms", 'File "shop.py", line 7',
+        "growth", "https://runbooks.example/mail", "2026.3", "9.8 s", "250 ms", 'File "shop.py", line 7',
         f"dlq requeue {letter.id} --reason", f"dlq discard {letter.id} --reason",
     ):  # fmt: skip
         assert words in result.stdout
@@ -232,7 +232,7 @@ def test_a_broker_that_is_down_does_not_keep_anybody_from_reading(shop: Shop) ->
 
 def test_how_long_an_attempt_ran() -> None:
     attempt = dead(1).attempts[0]
-    assert _lasted(attempt.started_at, attempt.ended_at) == "250ms"
+    assert _lasted(attempt.started_at, attempt.ended_at) == "250 ms"
     assert _lasted(None, attempt.ended_at) == ""
 
 
@@ -288,3 +288,13 @@ def test_what_may_have_run_is_marked_and_offers_nothing_that_runs_it(shop: Shop)
     other = shop.json("dlq", "show", letters[0].id)
     assert (other["may_have_run"], other["may_have_run_because"]) == (False, None)
     assert "dlq requeue" in shop.run("dlq", "show", letters[0].id).stdout
+
+
+def test_an_error_of_unknown_kind_is_not_called_permanent(shop: Shop) -> None:
+    unknown = LetterFailure(type="own.Odd", message="odd", category=Category.UNKNOWN, fingerprint="v1:u")
+    letters = [dead(1, reason=Reason.PERMANENT_ERROR, failure=unknown), dead(2, reason=Reason.PERMANENT_ERROR)]
+    shop.archive(*letters)
+    for words in (shop.run("dlq", "list", "category:unknown").stdout, shop.run("dlq", "show", letters[0].id).stdout):
+        assert "not retried" in words
+        assert "permanent" not in words
+    assert shop.json("dlq", "show", letters[0].id)["reason"] == "permanent_error"

@@ -51,7 +51,7 @@ def test_list_shows_the_next_due_first_and_why_it_waits(shop: Shop, kept: InMemo
     rows = lines(result.stdout)
     assert [row.split()[0] for row in rows[1:]] == ["aaaaaaaa-1", "aaaaaaaa-2", "bbbbbbbb-1"]
     assert "SmtpTimeout: no [31m answer" in rows[1]
-    assert "(in 9h" in rows[1]
+    assert "(in 9 h" in rows[1]
     assert "countdown or eta" in rows[2]
     assert "hunter2" not in result.output
     assert lines(result.stderr) == ["3 waiting tasks."]
@@ -91,8 +91,8 @@ def test_nothing_waits(shop: Shop, kept: InMemoryWaiting) -> None:
 def test_an_attempt_that_is_due_says_so() -> None:
     now = datetime(2026, 3, 1, 14, 0, tzinfo=timezone.utc)
     assert _due(now - timedelta(seconds=5), now) == "13:59:55 (now)"
-    assert _due(now + timedelta(seconds=65), now) == "14:01:05 (in 1m)"
-    assert _due(now + timedelta(days=3), now) == "03-04 14:00 (in 3d)"
+    assert _due(now + timedelta(seconds=65), now) == "14:01:05 (in 1 min)"
+    assert _due(now + timedelta(days=3), now) == "03-04 14:00 (in 3 d)"
 
 
 def test_run_now_by_a_beginning_of_the_id_or_the_task_id(shop: Shop, kept: InMemoryWaiting) -> None:

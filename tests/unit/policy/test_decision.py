@@ -61,12 +61,12 @@ def test_the_last_attempt_is_dead():
 def test_a_retry_that_would_start_after_the_deadline_is_not_scheduled():
     policy = Policy(deadline="10m", backoff=Constant("1m"), jitter="none")
     on_time = decide(policy, TIMEOUT, FIRST, NOW + timedelta(minutes=9), rng())
-    assert on_time == Retry(timedelta(minutes=1), "attempt 2 of 5 in 1m after TimeoutError (backoff)")
+    assert on_time == Retry(timedelta(minutes=1), "attempt 2 of 5 in 1 min after TimeoutError (backoff)")
     late = decide(policy, TIMEOUT, FIRST, NOW + timedelta(minutes=9, microseconds=1), rng())
     assert isinstance(late, DeadLetter)
     assert str(late.reason) == "deadline_exceeded"
     assert late.reason is Reason.DEADLINE_EXCEEDED
-    assert late.explanation.startswith("a retry in 1m would start after the deadline of 10m, 9m")
+    assert late.explanation.startswith("a retry in 1 min would start after the deadline of 10 min, 9 min")
     assert isinstance(decide(Policy(deadline=None), TIMEOUT, FIRST, NOW + timedelta(days=900), rng()), Retry)
 
 
@@ -122,7 +122,7 @@ def test_what_the_task_asks_for_skips_the_kind_of_error():
     asked = Requested(delay=timedelta(seconds=42))
     decision = decide(policy, replace(BUG, retry_after=60.0), FIRST, NOW, rng(), requested=asked)
     assert decision == Retry(
-        timedelta(seconds=42), "attempt 2 of 5 in 42s after KeyError (the task asked for this delay)"
+        timedelta(seconds=42), "attempt 2 of 5 in 42 s after KeyError (the task asked for this delay)"
     )
     assert decide(policy, BUG, FIRST, NOW, rng(), requested=Requested(timedelta(seconds=-1))).delay == timedelta(0)
 
@@ -209,7 +209,8 @@ def crash(policy, crashes, *, history=FIRST, now=NOW, rerun=True):
 def test_a_task_whose_worker_died_runs_again_until_max_crashes():
     first, second = crash(STEADY, 1), crash(STEADY, 2, history=History(2, NOW))
     assert first == Retry(
-        timedelta(minutes=1), "attempt 2 in 1m after billiard.exceptions.WorkerLostError (backoff), worker loss 1 of 3"
+        timedelta(minutes=1),
+        "attempt 2 in 1 min after billiard.exceptions.WorkerLostError (backoff), worker loss 1 of 3",
     )
     assert isinstance(second, Retry)
     assert crash(STEADY, 3, history=History(3, NOW)) == DeadLetter(

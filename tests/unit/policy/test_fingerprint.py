@@ -133,3 +133,62 @@ def test_a_fingerprint_is_stable_and_short(text):
 def test_the_scheme_does_not_drift():
     """The stored groups of older versions must go on matching: a change here needs a v2."""
     assert fingerprint_of("TimeoutError", "order 4711 is late") == "v1:2e3499100b9aef84"
+
+
+class _Response:
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+    def __bool__(self) -> bool:
+        return False  # as of requests, for a status that is an error
+
+
+class _HttpError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.response = _Response(status)
+
+
+class _Aws(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__("aws")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class _Urllib(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__("urllib")
+        self.code = status
+
+
+class _Touchy(Exception):
+    @property
+    def response(self):
+        raise RuntimeError("no")
+
+
+def _called(kind, status, raised):
+    def pay():
+        try:
+            raise kind(status)
+        except kind as exc:
+            raise ValueError("payment failed") from exc
+
+    if not raised:
+        return fingerprint(kind(status))
+    try:
+        pay()
+    except ValueError as exc:
+        return fingerprint(exc)
+
+
+@pytest.mark.parametrize("raised", [True, False])
+@pytest.mark.parametrize("kind", [_HttpError, _Aws, _Urllib])
+def test_each_http_status_is_a_problem_of_its_own(kind, raised):
+    assert len({_called(kind, status, raised) for status in (503, 429, 400)}) == 3
+    assert _called(kind, 503, raised) == _called(kind, 503, raised)
+    assert _called(kind, 7, raised) == _called(kind, 8, raised), "no status"
+
+
+def test_a_response_that_cannot_be_looked_at_has_no_status():
+    assert fingerprint(_Touchy("x")) == fingerprint(_Touchy("x"))

@@ -29,7 +29,7 @@ def test_a_good_set_up_is_silent(offline: Offline, transport: str) -> None:
 
 def test_late_acknowledgement_without_a_time_limit_on_rabbitmq(offline: Offline) -> None:
     name, found, fix = only(offline("amqp", worker_prefetch_multiplier=1))
-    assert (name, "within 30m" in found, "shop.mail has no time limit" in found) == ("redelivery", True, True)
+    assert (name, "within 30 min" in found, "shop.mail has no time limit" in found) == ("redelivery", True, True)
     assert "consumer_timeout" in fix
 
 
@@ -54,7 +54,7 @@ def test_queues_that_set_their_own_consumer_timeout(offline: Offline) -> None:
     queues = [Queue("shop", queue_arguments={"x-consumer-timeout": 7_200_000})]
     conf = {"task_queues": queues, "worker_prefetch_multiplier": 1}
     assert bad(offline("amqp", task_time_limit=3600, **conf)) == []
-    assert "within 2h (of its queues)" in only(offline("amqp", **conf))[1]
+    assert "within 2 h (of its queues)" in only(offline("amqp", **conf))[1]
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_the_visibility_timeout_matters_only_where_guardrails_is_off(offline: Of
     assert bad(offline("redis", plain=plain)) == []
     found = [f.found for _, f in bad(offline("redis", plain=plain, guardrails={"enabled": False}))]
     assert len(found) == 2
-    assert "visibility_timeout is 1h" in found[0]
+    assert "visibility_timeout is 1 h" in found[0]
     assert "shop.plain retries later" in found[0]
     assert "shop.plain, acknowledged late, may run longer" in found[1]
     backoff = {"retry_backoff": True, "retry_backoff_max": 600}
     options = {"visibility_timeout": 300}
     context = offline("redis", plain=backoff, guardrails={"enabled": False}, broker_transport_options=options)
-    assert "above 10m" in only(context)[2]
+    assert "above 10 min" in only(context)[2]
     (calm,) = redis.visibility_timeout(offline("redis", guardrails={"enabled": False}))
     assert calm.level is Level.OK
 
@@ -100,8 +100,8 @@ def test_the_visibility_timeout_matters_only_where_guardrails_is_off(offline: Of
 @pytest.mark.parametrize(
     ("transport", "options", "words"),
     [
-        ("gcpubsub", {}, "Pub/Sub deletes messages after 1d"),
-        ("sqs", {}, "SQS deletes messages after 4d"),
+        ("gcpubsub", {}, "Pub/Sub deletes messages after 1 d"),
+        ("sqs", {}, "SQS deletes messages after 4 d"),
         ("gcpubsub", {"expiration_seconds": 604_800}, None),
         ("sqs", {"sqs-creation-attributes": {"MessageRetentionPeriod": "1209600"}}, None),
         ("pgmq", {}, None),
@@ -119,7 +119,7 @@ def test_how_long_a_rented_broker_keeps_messages(
 
 def test_how_long_a_worker_may_hold_a_message_of_sqs(offline: Offline) -> None:
     (found,) = cloud.hold(offline("sqs"))
-    assert "visibility_timeout is 30m: shop.mail" in found.found
+    assert "visibility_timeout is 30 min: shop.mail" in found.found
     assert list(cloud.hold(offline("sqs", task_time_limit=600))) == []
 
 
@@ -209,7 +209,7 @@ def test_a_cold_shutdown_of_tasks_that_are_acknowledged_early(offline: Offline) 
     (found,) = worker.shutdown(offline("redis", guardrails={"policy": {"acks": "early"}}))
     assert "dead-letters, half way, a running task" in found.found
     (found,) = worker.shutdown(offline("redis", plain={}, worker_soft_shutdown_timeout=10))
-    assert (found.level, "waits 10s" in found.found) == (Level.OK, True)
+    assert (found.level, "waits 10 s" in found.found) == (Level.OK, True)
     assert list(worker.shutdown(offline("redis", plain={"time_limit": 5}, worker_soft_shutdown_timeout=10))) == []
 
 
