@@ -1,7 +1,7 @@
 """What should happen after a failure: a pure function from policy, failure and history to a decision.
 
-Owns `Reason`, `Retry`, `DeadLetter`, `decide`, and its two kin for what a worker's main process sees: `decide_crash`
-and `decide_time_limit`. Reads no clock, no random source of its own, no Celery.
+Owns `Reason`, `Retry`, `DeadLetter`, `decide`, and its kin for failures outside the body: `decide_crash`,
+`decide_time_limit` and `decide_unbegun`. Reads no clock, no random source of its own, no Celery.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ from celery_guardrails.policy.failure import Failure, History
 from celery_guardrails.policy.matching import nearest_rule, refusal
 from celery_guardrails.policy.policy import Policy
 
-__all__ = ["DeadLetter", "Decision", "Reason", "Requested", "Retry", "decide", "decide_crash", "decide_time_limit",
-           "shown_reason"]  # fmt: skip
+__all__ = [
+    "DeadLetter",
+    "Decision",
+    "Reason",
+    "Requested",
+    "Retry",
+    "decide",
+    "decide_crash",
+    "decide_time_limit",
+    "decide_unbegun",
+    "shown_reason",
+]
 
 _LONGEST_SECONDS = timedelta(days=3650).total_seconds()
 
@@ -159,6 +169,18 @@ def decide_crash(
     if isinstance(decision, DeadLetter):
         return DeadLetter(Reason.WORKER_LOST, f"{lost}; {decision.explanation}")
     return Retry(decision.delay, f"{decision.reason}, worker loss {crashes} of {policy.max_crashes}")
+
+
+def decide_unbegun(policy: Policy, failure: Failure, history: History, now: datetime, rng: Random) -> Decision:
+    """What happens to a task whose body did not begin, because Celery's own machinery failed before it.
+
+    Which errors the policy retries is not asked: the task said nothing. It counts as an attempt, so that attempts and
+    deadline bound it; the arguments are those of `decide`.
+    """
+    decision = decide(policy, failure, history, now, rng, requested=Requested())
+    if isinstance(decision, DeadLetter):
+        return DeadLetter(decision.reason, f"the body did not begin; {decision.explanation}")
+    return Retry(decision.delay, f"{decision.reason}, the body did not begin")
 
 
 def decide_time_limit(policy: Policy, failure: Failure, history: History, now: datetime, rng: Random) -> Decision:

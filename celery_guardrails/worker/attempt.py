@@ -23,7 +23,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import decide
-from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
@@ -43,6 +43,7 @@ __all__ = [
     "as_celery_says",
     "attempt_failed",
     "attempt_recovered",
+    "attempt_unbegun",
     "headers_with",
     "park",
     "rng",
@@ -51,7 +52,7 @@ __all__ = [
 logger = logging.getLogger("celery_guardrails.worker")
 
 FINAL = "_guardrails_final"
-"""Where a request keeps the decision of a `retry()` that was refused: whatever leaves the body then is final."""
+"""Where a request keeps what is decided already: a `retry()` that was refused, a body that did not begin."""
 
 PARKED = "DEAD_LETTERED"
 # The system's source has no state that forked children would share, so their jitters differ.
@@ -69,6 +70,21 @@ def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException
         exc: what left the body.
     """
     return _once(lambda: _met(task, request, exc))
+
+
+def attempt_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException:
+    """Act on what failed in Celery's own machinery before the body, as `attempt_failed`, but whatever its kind is."""
+
+    def decided() -> BaseException:
+        try:
+            run = examine(task, request, exc)
+            decision = decide_unbegun(run.policy, run.failure, run.history, run.now, rng)
+            request.__dict__[FINAL] = decision
+        except Exception:
+            logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
+        return _met(task, request, exc)
+
+    return _once(decided)
 
 
 def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ way out of the tracer, where Celery would forget what was decided, or take a tas
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,13 @@ from celery.utils.serialization import get_pickleable_exception
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.worker.abort import harmless, is_killed
-from celery_guardrails.worker.attempt import after_body_failed, attempt_failed
+from celery_guardrails.worker.attempt import after_body_failed, attempt_failed, attempt_unbegun
+from celery_guardrails.worker.effective import is_guarded
 from celery_guardrails.worker.manual import is_unpublished, retry_as_raised
 from celery_guardrails.worker.run import SEEN, STARTED, is_plain
+from celery_guardrails.worker.untold import in_a_line, log_untold
 
-__all__ = ["OutsideInfo", "ended_as_decided"]
+__all__ = ["OutsideInfo", "ended_as_decided", "quietly_reported"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -59,9 +62,9 @@ class OutsideInfo(TraceInfo):  # type: ignore[misc]
             return _info(outcome)
         try:
             return super().handle_failure(task, req, **options)
-        except Exception:
+        except Exception as untold:  # noqa: BLE001 logged, whatever it is
             # Out of here it would end the pool's thread, or leave the message neither done nor given back.
-            logger.warning("the failure of %s[%s] could not be told to everybody", task.name, req.id, exc_info=True)
+            log_untold("the failure", task.name, req.id, untold)
             return _info(exc)
 
     def _become(self, state: str, retval: BaseException) -> None:
@@ -111,11 +114,62 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException | None:
     try:
         if is_plain(task):
             return None
-        act = after_body_failed if STARTED in request.__dict__ else attempt_failed
-        return act(task, request, exc)
+        if STARTED in request.__dict__:
+            return after_body_failed(task, request, exc)
+        if _is_of_before_start(task, exc):
+            return attempt_failed(task, request, exc)
+        outcome = attempt_unbegun(task, request, exc)
+        _unbegun.log(task, request, exc, outcome)
+        return outcome
     except Exception:
         logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
         return None
+
+
+def _is_of_before_start(task: Any, exc: BaseException) -> bool:
+    """Whether the task's own `before_start` raised this, which is the task's code, and no machinery of Celery's."""
+    code = getattr(getattr(task.before_start, "__func__", None), "__code__", None)
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_frame.f_code is not code:
+        frames = frames.tb_next
+    return frames is not None
+
+
+class _Unbegun:
+    """Says that tasks do not begin: a warning a minute in each process, because it says the same of every task."""
+
+    def __init__(self, pause: float = 60.0) -> None:
+        self._pause, self._again_at = pause, 0.0
+
+    def log(self, task: Any, request: Any, exc: BaseException, outcome: BaseException) -> None:
+        """Log one that is tried again; of a dead letter the log speaks anyway."""
+        if not isinstance(outcome, Retry):
+            return
+        level = logging.INFO
+        if time.monotonic() >= self._again_at:
+            level, self._again_at = logging.WARNING, time.monotonic() + self._pause
+        words = "%s[%s] could not begin: %s (%s); the next that cannot, within a minute, are logged as INFO"
+        logger.log(level, words, task.name, request.id, in_a_line(exc), outcome.message)
+
+
+_unbegun = _Unbegun()
+
+
+def quietly_reported(celery: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap Celery's `report_internal_error`: of a guarded task, what becomes of the failure is said by `OutsideInfo`.
+
+    Celery warns with two tracebacks for every task, however many meet the same backend that is away.
+    """
+
+    def report_internal_error(task: Any, exc: BaseException) -> ExceptionInfo:
+        try:
+            quiet = is_guarded(task) and not is_plain(task)
+        except Exception:  # noqa: BLE001 settings that are wrong: nothing is guarded
+            quiet = False
+        return _info(exc) if quiet else celery(task, exc)
+
+    report_internal_error._guardrails = True  # type: ignore[attr-defined]
+    return report_internal_error
 
 
 def _info(exc: BaseException) -> ExceptionInfo:

@@ -34,6 +34,7 @@ from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry, unpublishable
 from celery_guardrails.worker.run import FailedRun
 from celery_guardrails.worker.trace import RetryInfo
+from celery_guardrails.worker.untold import log_untold
 
 __all__ = [
     "End",
@@ -172,8 +173,8 @@ def told(request: Any, tell: Tell) -> None:
     try:
         with sentry.telling(request.buried):
             tell()
-    except Exception:
-        logger.warning("the end of %s[%s] could not be told to everybody", request.name, request.id, exc_info=True)
+    except Exception as untold:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, untold)
     finally:
         state.task_ready(request)
         request.acknowledge()  # does nothing where Celery has done it
@@ -254,5 +255,5 @@ def _running(task: Any, context: Any) -> Iterator[None]:
 def _harmless(request: Any) -> Iterator[None]:
     try:
         yield
-    except Exception:
-        logger.warning("the end of %s[%s] could not be told to everybody", request.name, request.id, exc_info=True)
+    except Exception as untold:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, untold)

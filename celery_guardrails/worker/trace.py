@@ -6,6 +6,7 @@ Owns the lean forms, and putting them into the tracers. It must not know how it 
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -15,12 +16,14 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery import Celery, Task, signals
 from celery.app import trace
+from celery.backends import base
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry
 
 from celery_guardrails.worker.carrier import carrier_of, carriers
 from celery_guardrails.worker.manual import is_unpublished
-from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided
+from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided, quietly_reported
+from celery_guardrails.worker.untold import OnceInFull
 
 __all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
 
@@ -113,6 +116,9 @@ def retrace(app: Celery, tasks: Iterable[Task], hostname: str | None = None) -> 
         tasks: the tasks under guard.
         hostname: the worker's name; `None` for the one that Celery has noted in this process.
     """
+    if not hasattr(trace.report_internal_error, "_guardrails"):
+        trace.report_internal_error = quietly_reported(trace.report_internal_error)
+        logging.getLogger(base.__name__).addFilter(OnceInFull())
     # Celery's own place for it, which it passes on to forked children; before 5.7 the signal does not say the name.
     noted = trace._localized
     name = hostname or (noted[2] if len(noted) > 2 else None)

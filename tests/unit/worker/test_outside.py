@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery.app.trace import build_tracer
 from celery.exceptions import Reject, Retry
 from greenlet import GreenletExit
 
-from celery_guardrails import Guardrails
+from celery_guardrails import GuardedTask, Guardrails
 from celery_guardrails.errors import PublishError
+from celery_guardrails.worker import outside
 from tests.unit.worker.traced import Gate, error_of
 
 
@@ -41,8 +44,7 @@ def test_a_result_that_nobody_takes_goes_back_where_no_letter_can_be_written(
     Guardrails.of(app).prepare()
     monkeypatch.setattr(app.backend, "mark_as_done", down)
     gate.closed.add("unit.dead")
-    with pytest.warns(RuntimeWarning, match="outside body"):
-        outcome = handed_out(fine)
+    outcome = handed_out(fine)
     error = error_of(outcome)
     assert outcome.info
     assert isinstance(error, Reject)
@@ -54,18 +56,77 @@ def test_a_start_that_cannot_be_stored_is_handed_out_as_the_retry_that_it_became
     app: Celery, gate: Gate, fine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.backend, "store_result", down)
-    with pytest.warns(RuntimeWarning, match="outside body"):
-        outcome = handed_out(fine)
+    outcome = handed_out(fine)
     assert isinstance(error_of(outcome), Retry)
     assert gate.letters == []
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise KeyError("whatever Celery's machinery says")
+
+
+@pytest.fixture
+def _say_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "_unbegun", outside._Unbegun())
+
+
+@pytest.mark.usefixtures("_say_it_again")
+@pytest.mark.parametrize("where", ["backend", "loader"])
+def test_what_did_not_begin_is_tried_again_whatever_the_error_is(
+    app: Celery, gate: Gate, fine: Any, monkeypatch: pytest.MonkeyPatch, where: str, caplog: Any
+) -> None:
+    target, name = (app.backend, "store_result") if where == "backend" else (app.loader, "on_task_init")
+    monkeypatch.setattr(target, name, broken)
+    with caplog.at_level(logging.INFO):
+        outcomes = [error_of(handed_out(fine)) for _ in range(3)]
+    assert all(isinstance(outcome, Retry) for outcome in outcomes)
+    assert gate.letters == []
+    said = [record for record in caplog.records if "could not begin" in record.message]
+    assert [record.levelname for record in said] == ["WARNING", "INFO", "INFO"]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_what_never_began_is_dead_when_its_attempts_are(
+    app: Celery, gate: Gate, fine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.backend, "store_result", broken)
+    handed_out(fine, retries=4)
+    (letter,) = gate.letters
+    assert letter.reason.value == "attempts_exhausted"
+    assert letter.explanation.startswith("the body did not begin; ")
+
+
+def test_before_start_is_the_tasks_own_code(app: Celery, gate: Gate, quick: Any) -> None:
+    class Refusing(GuardedTask):
+        abstract = True
+
+        def before_start(self, *_: Any) -> None:
+            broken()
+
+    @quick(app, base=Refusing)
+    def task() -> None: ...
+
+    handed_out(task)
+    assert [letter.reason.value for letter in gate.letters] == ["permanent_error"]
+
+
+def test_celery_says_itself_what_fails_outside_a_task_that_nobody_guards(
+    app: Celery, fine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task(shared=False)
+    def plain() -> None: ...
+
+    Guardrails.of(app).retrace("w@here")
+    monkeypatch.setattr(app.loader, "on_task_init", broken)
+    with pytest.warns(RuntimeWarning, match="outside body"):
+        build_tracer(plain.name, plain, app=app)("t-1", (), {}, {"id": "t-1", "delivery_info": {}})
 
 
 def test_what_is_dead_lettered_is_handed_out_as_a_failure(
     app: Celery, gate: Gate, fine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.backend, "mark_as_done", down)
-    with pytest.warns(RuntimeWarning, match="outside body"):
-        outcome = handed_out(fine)
+    outcome = handed_out(fine)
     assert isinstance(error_of(outcome), ConnectionError)
     assert [letter.reason.value for letter in gate.letters] == ["result_unstorable"]
 
