@@ -28,13 +28,15 @@ from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.worker.install import Guardrails
 
-__all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread"]
+__all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread", "purge_waiting"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 _ANSWER = timedelta(seconds=2)
 """How long one publish of this thread may take: nobody waits for it, and what fails is tried again."""
 _LONGEST_NAP = 5.0
+_PAGE = 500
+"""Waiting messages that a purge reads at once."""
 
 
 class BrokerServices:
@@ -86,6 +88,12 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
         except Exception:
             logger.warning("this worker ships no spool and releases nothing that waits", exc_info=True)
             return None
+
+    def start(self, worker: Any) -> None:
+        """Begin; where the worker was started with `--purge`, which empties its queues, with what waits for them."""
+        if getattr(worker, "purge", False):
+            purge_waiting(Guardrails.of(worker.app))
+        super().start(worker)
 
     def stop(self, worker: Any) -> None:
         """End the thread; what it was publishing stays in the spool if it does not end at once."""
@@ -150,6 +158,29 @@ def _see_spool(spool: Spool) -> None:
                 "lost where it was acknowledged early. %s",
                 spool.directory, SPOOL_FIX,
             )  # fmt: skip
+
+
+def purge_waiting(guard: Guardrails) -> int:
+    """Take away what waits for one of the queues that this process consumes; gives how many. Never raises.
+
+    Args:
+        guard: the application's guardrails.
+    """
+    waiting, gone = guard.waiting, 0
+    if waiting.outside and not waiting.listed:
+        logger.warning("purge: what waits by %s stays, and comes when it is due", waiting.name)
+    if not waiting.listed:
+        return 0
+    try:
+        queues, after = set(guard.app.amqp.queues.consume_from), None
+        while page := waiting.entries(_PAGE, after):
+            gone += waiting.remove([entry.id for entry in page if entry.queue in queues])
+            after = page[-1].id
+    except Exception:
+        logger.warning("purge: what waits for the purged queues is still there, or some of it", exc_info=True)
+    if gone:
+        logger.warning("purge: erased %d messages that waited for these queues", gone)
+    return gone
 
 
 def _nothing() -> None:

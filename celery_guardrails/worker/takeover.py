@@ -41,13 +41,13 @@ def running(request: Any, copy: Copy) -> Any:
 
 
 def going_on() -> list[Any]:
-    """The requests that this worker's pool runs or is to run, and whose messages are not acknowledged."""
+    """The requests that were given to this worker's pool, and whose messages are acknowledged when they end."""
     while True:
         try:
             here = list(state.reserved_requests)
         except RuntimeError:  # a thread of the pool has ended one while they were listed
             continue
-        return [each for each in here if not (each.acknowledged or each._already_cancelled or each._already_revoked)]
+        return [request for request in here if _goes_on(request)]
 
 
 def take_over(request: Any, other: Any, is_over: Callable[[], bool]) -> None:
@@ -67,6 +67,13 @@ def take_over(request: Any, other: Any, is_over: Callable[[], bool]) -> None:
         answer.ack(logger, request._connection_errors)
     else:
         state.task_reserved(other)  # Celery finds it by its id, which the other request had taken
+
+
+def _goes_on(request: Any) -> bool:
+    """Whether somebody will hear of its end: not of what runs at most once, or what its pool did not get or take."""
+    given = request._apply_result is not None or request in state.active_requests
+    ended = request.acknowledged or request._already_cancelled or request._already_revoked
+    return bool(given and request.task.acks_late and not ended)
 
 
 class _Answer:

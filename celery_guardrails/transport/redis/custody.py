@@ -49,6 +49,8 @@ class Custody:
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()
         self._returns: dict[str, Gone | None] = {}
+        self._missing: set[str] = set()
+        self._missed: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, channel: Any) -> None:
@@ -85,6 +87,17 @@ class Custody:
         """The tags to acknowledge, and those to give back with what is to be called for each that is not there."""
         with self._lock:
             return list(self._acks), dict(self._returns)
+
+    def miss(self, tags: set[str]) -> int:
+        """Redis does not know these; gives how many are missing a second time in a row, for the first time.
+
+        Once may be a message that is just acknowledged: Redis hears of that before this worker has noted it.
+        """
+        with self._lock:
+            missed = (tags & self._missing) - self._acks
+            new = missed - self._missed
+            self._missing, self._missed = tags, missed
+            return len(new)
 
     def paid(self, tags: Iterable[str]) -> None:
         """Redis has taken what it was owed of these."""

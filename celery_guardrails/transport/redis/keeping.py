@@ -21,7 +21,7 @@ _CHUNK = 500
 
 
 def lease(channel: Any, client: Any, custody: Custody) -> None:
-    """Say of every message that this worker has taken that it still has it.
+    """Say of every message that this worker has taken that it still has it; warn, once, of those that are gone.
 
     Args:
         channel: a Redis channel of kombu, for its keys.
@@ -29,8 +29,19 @@ def lease(channel: Any, client: Any, custody: Custody) -> None:
         custody: what the worker holds.
     """
     held = custody.held()
+    gone: set[str] = set()
     for start in range(0, len(held), _CHUNK):
-        LEASE.run(client, unacked_keys(channel)[1:], held[start : start + _CHUNK])
+        chunk = held[start : start + _CHUNK]
+        if LEASE.run(client, unacked_keys(channel)[1:], chunk) < len(chunk):
+            records = client.execute_command("HMGET", unacked_keys(channel)[0], *chunk)
+            gone.update(tag for tag, record in zip(chunk, records, strict=True) if record is None)
+    if missed := custody.miss(gone):
+        logger.warning(
+            "Redis does not know %d messages any more that this process has taken: somebody emptied it, it came back "
+            "without its data, or it gave them to another worker. They run here, but what was in its queues may be "
+            "gone, and what waited for its next attempt, too",
+            missed,
+        )
 
 
 def leave(channel: Any, client: Any, custody: Custody) -> None:

@@ -80,3 +80,18 @@ def test_what_may_run_once_is_left_to_whom_it_was_given(on_redis: Callable[..., 
     assert redis.lines("once") == []
     assert "is left to another worker" in worker.log()
     assert redis.redis.llen("dead") == 0
+
+
+def test_a_worker_says_once_that_what_it_holds_is_gone(on_redis: Callable[..., Any]) -> None:
+    redis = on_redis(visibility_timeout=2)
+    worker = redis.worker("-c", "1")
+    for key in ("long", "behind"):
+        redis.tasks.work.delay(key, 5.0)
+    wait_until(lambda: redis.lines("long") and worker.log().count("] received") == 2, 30, "both are taken")
+    assert "does not know" not in worker.log()
+    redis.redis.flushdb()
+    worker.wait_for_log("Redis does not know 2 messages any more that this process has taken")
+    wait_until(lambda: redis.lines("behind", "end"), 30, "both run")
+    redis.tasks.work.delay("after", 5.0)
+    wait_until(lambda: redis.lines("after", "end"), 30, "the worker goes on")
+    assert worker.log().count("does not know") == 1

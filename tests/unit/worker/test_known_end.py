@@ -28,6 +28,7 @@ OTHER = {HEADER: {"v": 1, "published_at": 1_764_000_000.5, "work": "another"}}
 def _nothing_here() -> Iterator[None]:
     yield
     state.reserved_requests.clear()
+    state.active_requests.clear()
     state.requests.clear()
 
 
@@ -35,6 +36,14 @@ def _nothing_here() -> Iterator[None]:
 def late(failing: Any) -> Any:
     failing.acks_late = True
     return failing
+
+
+def here(task: Any) -> GuardedRequest:
+    """A request whose task the pool has."""
+    request = received(task, headers=SENT)
+    request._apply_result = object()
+    state.task_reserved(request)
+    return request
 
 
 def again(request: GuardedRequest) -> GuardedRequest:
@@ -108,7 +117,6 @@ def test_what_is_remembered_is_bounded(late: Any) -> None:
 
 def taken_over(first: GuardedRequest, noted: Any = bool) -> tuple[GuardedRequest, list[str], list[str]]:
     """The message comes back while `first` runs; gives its request, and what both messages' brokers are told."""
-    state.task_reserved(first)
     old, second = answers(first), again(first)
     new = answers(second)
     second.message.channel = object()
@@ -124,7 +132,7 @@ needs_hearing = pytest.mark.skipif(not takeover.HEARS_AFTER_LOSS, reason="this C
 
 @needs_hearing
 def test_a_run_acknowledges_the_message_that_came_back(late: Any) -> None:
-    first = received(late, headers=SENT)
+    first = here(late)
     second, old, new = taken_over(first)
     assert (first.message, state.requests[first.id]) == (second.message, first)
     assert second not in state.reserved_requests
@@ -136,7 +144,7 @@ def test_a_run_acknowledges_the_message_that_came_back(late: Any) -> None:
 
 @needs_hearing
 def test_a_run_gives_back_the_message_that_came_back(late: Any) -> None:
-    first = received(late, headers=SENT)
+    first = here(late)
     _, old, new = taken_over(first)
     first.reject(requeue=True)
     assert (old, new) == ([], ["reject True"])
@@ -144,7 +152,7 @@ def test_a_run_gives_back_the_message_that_came_back(late: Any) -> None:
 
 @needs_hearing
 def test_a_message_that_comes_back_twice_is_answered_by_the_newest(late: Any) -> None:
-    first = received(late, headers=SENT)
+    first = here(late)
     _, _, one = taken_over(first)
     third = again(first)
     third.message.channel, two = object(), answers(third)
@@ -155,7 +163,7 @@ def test_a_message_that_comes_back_twice_is_answered_by_the_newest(late: Any) ->
 
 @needs_hearing
 def test_a_run_that_ends_just_then_leaves_nothing_unanswered(late: Any) -> None:
-    first = received(late, headers=SENT)
+    first = here(late)
     second, old, new = taken_over(first, lambda: True)
     assert (old, new) == ([], ["ack"])
     first.acknowledge()
@@ -165,8 +173,7 @@ def test_a_run_that_ends_just_then_leaves_nothing_unanswered(late: Any) -> None:
 
 @needs_hearing
 def test_both_messages_are_acknowledged_where_both_are_there(late: Any) -> None:
-    first = received(late, headers=SENT)
-    state.task_reserved(first)
+    first = here(late)
     old, second = answers(first), again(first)
     new = answers(second)
     marks: list[str] = []
@@ -178,26 +185,42 @@ def test_both_messages_are_acknowledged_where_both_are_there(late: Any) -> None:
 
 @pytest.mark.parametrize("why", ["acknowledged", "_already_cancelled", "_already_revoked"])
 def test_what_has_ended_takes_over_nothing(late: Any, why: str) -> None:
-    first = received(late, headers=SENT)
-    state.task_reserved(first)
+    first = here(late)
     setattr(first, why, True)
     second = again(first)
     assert takeover.running(second, Copy.of(second)) is None
 
 
+@pytest.mark.parametrize("why", ["early", "not in the pool"])
+def test_of_whose_end_nobody_hears_takes_over_nothing(late: Any, why: str) -> None:
+    first = here(late)
+    late.acks_late = why != "early"
+    if why != "early":
+        first._apply_result = None
+    second = again(first)
+    assert takeover.running(second, Copy.of(second)) is None
+
+
+@needs_hearing
+def test_what_runs_in_the_workers_own_process_goes_on(late: Any) -> None:
+    first = here(late)
+    first._apply_result = None
+    state.active_requests.add(first)
+    second = again(first)
+    assert takeover.running(second, Copy.of(second)) is first
+
+
 def test_what_differs_takes_over_nothing(late: Any) -> None:
-    first = received(late, headers=SENT)
-    state.task_reserved(first)
+    first = here(late)
     for changed in ({"retries": 1}, OTHER, {HEADER: {"v": 1}}):
         other = again(received(late, headers={**first.message.headers, **changed}))
         assert takeover.running(other, Copy.of(other)) is None
 
 
 def test_what_waits_in_a_pool_is_still_here_after_a_lost_connection(late: Any) -> None:
-    waiting, done = received(late, headers=SENT), received(late, headers=SENT)
-    for request in (waiting, done):
-        state.task_reserved(request)
+    waiting, done, refused = (here(late) for _ in range(3))
     done.acknowledge()
+    refused._apply_result = None
     consumer = SimpleNamespace(on_close=state.reserved_requests.clear)
     keep_waiting(consumer)
     consumer.on_close()
