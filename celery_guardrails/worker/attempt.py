@@ -30,6 +30,7 @@ from celery_guardrails.worker import sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
 from celery_guardrails.worker.brief import bury_briefly
 from celery_guardrails.worker.capture import capture
+from celery_guardrails.worker.effective import retries_automatically
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.notice import log_death
 from celery_guardrails.worker.original import original_of
@@ -142,8 +143,7 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
             outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
         elif task.throws and isinstance(exc, task.throws):
-            attempt_recovered(task, request)
-            outcome = exc
+            outcome = _expected(task, request, exc)
         else:
             outcome = _act(examine(task, request, exc), exc)
     except Exception as ours:  # noqa: BLE001 logged there
@@ -153,9 +153,20 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
     return outcome if request.is_eager else harmless(outcome)
 
 
-def _act(run: FailedRun, exc: BaseException) -> BaseException:
+def _expected(task: Any, request: Any, exc: BaseException) -> BaseException:
+    """What an error that the task expects ends as: final, without a letter. Celery's automatic retries go before it."""
+    if retries_automatically(Guardrails.of(task.app).policy_of(task)):
+        return _act(examine(task, request, exc), exc, expected=True)
+    attempt_recovered(task, request)
+    return exc
+
+
+def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseException:
     refused: Decision | None = run.request.__dict__.pop(FINAL, None)
     decision = refused or decide(run.policy, run.failure, run.history, run.now, rng)
+    if expected and isinstance(decision, DeadLetter):
+        attempt_recovered(run.task, run.request)
+        return exc
     if isinstance(decision, DeadLetter):
         return _bury(run, decision, exc)
     delay = decision.delay.total_seconds()

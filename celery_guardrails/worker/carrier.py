@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import Celery, Task
@@ -18,8 +19,9 @@ from celery._state import _task_stack
 from celery.worker.strategy import default
 
 from celery_guardrails.worker.carried import CARRIERS, arguments_of, carried_name
-from celery_guardrails.worker.effective import is_guarded
+from celery_guardrails.worker.effective import is_guarded, subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.worker.lazy_body import LAZY, never_ran
 from celery_guardrails.worker.task import GuardMixin, install_call
 
 __all__ = ["carrier_in", "carrier_of", "carriers", "install_carriers", "strategy"]
@@ -152,4 +154,15 @@ def _made(task: Any, inner: Any) -> Any:
     Guardrails.of(task.app).take_charge(inner)  # in a process that may never start a worker
     carrier = made.__new__(made)
     vars(carrier).update({key: value for key, value in vars(task).items() if key != "__trace__"})
+    carrier.run = partial(_run_items, carrier, carrier.run)
     return carrier
+
+
+def _run_items(carrier: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run the inner task for each item. An item whose body nothing runs fails the message, as it fails by itself."""
+    results = run(*args, **kwargs)
+    if type(results) is list and not carrier.request.is_eager:
+        unrun = [found for one in results if type(one) in LAZY and (found := never_ran(subject_of(carrier), one))]
+        if unrun:
+            raise unrun[0]
+    return results

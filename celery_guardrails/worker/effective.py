@@ -18,7 +18,10 @@ from celery_guardrails.settings import Settings
 from celery_guardrails.worker.own_option import ANNOTATED, CONFIGURED, own_layers, said_by, unreadable
 from celery_guardrails.worker.request_class import request_faults
 
-__all__ = ["contradictions", "effective_policy", "is_guarded", "subject_of", "task_faults", "under_guard_by"]
+__all__ = [
+    "contradictions", "effective_policy", "is_guarded", "retries_automatically", "subject_of", "task_faults",
+    "under_guard_by",
+]  # fmt: skip
 
 
 def is_guarded(task: Task) -> bool:
@@ -44,6 +47,11 @@ def effective_policy(task: Task, settings: Settings) -> Effective:
         ConfigurationError: the layers together are not a valid policy.
     """
     return merge(_layers(task, settings), task.name)
+
+
+def retries_automatically(effective: Effective) -> bool:
+    """Whether Celery's `autoretry_for` is what says which errors are retried."""
+    return effective.provenance["retry_on"].endswith("(autoretry_for)")
 
 
 def task_faults(task: Task, settings: Settings) -> list[Fault]:

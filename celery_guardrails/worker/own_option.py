@@ -7,6 +7,7 @@ acknowledgement) count as nothing said. Where these layers stand among the other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ OWN_ACKS = "_guardrails_own_acks_late"
 """Where a class keeps what it and its bases said of `acks_late` before Celery filled in its default."""
 _COVERED = "_guardrails_covered"
 _BACKOFF_MAX = 600  # Celery's, for `retry_backoff`
+_COUNTERPART = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
+"""What in `retry_kwargs` stands in place of which option, for automatic retries."""
 _NOTHING = object()
 
 
@@ -130,8 +133,10 @@ def _is_configured(app: Celery, key: str) -> bool:
     """Whether the application's configuration says it itself, under any of the names that Celery takes for it."""
     conf = app.conf
     conf.get(key)  # loads it
+    # before Celery 5.7 the names of old are not among the first
+    names = {*conf._to_keys(key), *(convert(key) for convert in conf._keys or ())}
     defaults = conf.maps[-1]
-    return any(name in settings for settings in conf.maps if settings is not defaults for name in conf._to_keys(key))
+    return any(name in settings for settings in conf.maps if settings is not defaults for name in names)
 
 
 def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
@@ -143,7 +148,7 @@ def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
             with faults.collecting() as wrong:
                 policy = Policy(**fields())
             problem = "; ".join(fault.problem for fault in wrong)
-        except (TypeError, ValueError, AttributeError) as exc:
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as exc:
             problem = str(exc)
         if not problem:
             origin = said[option].origin
@@ -155,6 +160,11 @@ def _fields(said: Mapping[str, Said]) -> Iterator[tuple[str, Any]]:
     """Which option sets which fields: its name, and a function that reads them."""
     value = {option: found.value for option, found in said.items()}
     automatic: Mapping[str, Any] = value["retry_kwargs"] if isinstance(value.get("retry_kwargs"), Mapping) else {}
+    if not value.get("autoretry_for"):
+        # to Celery these are of automatic retries alone: they give way to what holds for every retry
+        automatic = {key: kept for key, kept in automatic.items() if _COUNTERPART.get(key) not in said}
+        if value.get("default_retry_delay") is not None:
+            value.pop("retry_backoff", None)
     if value.get("autoretry_for"):
         yield "autoretry_for", lambda: {"retry_on": _retried(value)}
     if value.get("dont_autoretry_for"):
@@ -180,10 +190,10 @@ def _retried(value: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
 
 
 def _attempts(retries: Any) -> int | None:
-    """Executions in all. A negative number means to Celery that nothing is retried."""
+    """Executions in all. A negative number means to Celery that nothing is retried, `inf` and `None` that all is."""
     if retries is not None and not isinstance(retries, (int, float)):
         raise TypeError("is not a number")
-    return None if retries is None else max(1, int(retries) + 1)
+    return None if retries is None or retries == math.inf else max(1, int(retries) + 1)
 
 
 def _constant(seconds: Any) -> dict[str, Any]:

@@ -157,6 +157,9 @@ class GuardMixin:
         """
 
         def celery_retry(**changed: Any) -> Retry:
+            if options.get("headers") and HEADER in changed.get("headers", ()):
+                # as in Celery, the caller's stand in place of the request's
+                changed["headers"] = {**options["headers"], HEADER: changed["headers"][HEADER]}
             given = {
                 "args": args, "kwargs": kwargs, "exc": exc, "throw": throw, "eta": eta, "countdown": countdown,
                 "max_retries": max_retries, **options, **changed,

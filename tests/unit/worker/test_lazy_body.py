@@ -35,6 +35,18 @@ def returns_a_coroutine() -> Any:
     return an_async()
 
 
+async def an_async_of(item: int) -> int:
+    return item
+
+
+def a_generator_of(item: int) -> Iterator[int]:
+    yield item
+
+
+def returns_a_coroutine_of(item: int) -> Any:
+    return an_async_of(item)
+
+
 def declared(app: Celery, function: Any, **options: Any) -> Any:
     task: Any = functools.partial(app.task, shared=False, base=GuardedTask, policy=EAGERLY, name="unit.lazy")
     return app.tasks[task(**options)(function).name]
@@ -60,6 +72,20 @@ def test_what_never_ran_is_a_dead_letter(
     assert gate.retries == []
     assert letter.reason.value == "permanent_error"
     assert problem in letter.failure.message
+    assert "did not run" in letter.failure.message
+    assert "succeeded" not in letter.explanation + letter.failure.message
+
+
+@pytest.mark.parametrize("ignore_result", [False, True])
+@pytest.mark.parametrize("function", [an_async_of, a_generator_of, returns_a_coroutine_of])
+def test_items_that_never_ran_are_a_dead_letter(app: Celery, gate: Gate, function: Any, ignore_result: bool) -> None:
+    task = declared(app, function)
+    app.tasks["celery.map"].ignore_result = ignore_result
+    outcome = trace(app.tasks["celery.map"], {"task": task.name, "args": [], "kwargs": {}}, [1, 2])
+    assert outcome.info.state == "FAILURE"
+    (letter,) = gate.letters
+    assert letter.reason.value == "permanent_error"
+    assert letter.task == "unit.lazy"
     assert "did not run" in letter.failure.message
     assert "succeeded" not in letter.explanation + letter.failure.message
 

@@ -30,6 +30,7 @@ class Refused(OSError):
         ({"max_retries": -1}, {"max_attempts": (1, "max_retries")}),
         ({"max_retries": None}, {"max_attempts": (None, "max_retries")}),
         ({"max_retries": 3}, {"max_attempts": (4, "max_retries")}),  # Celery's default, written out
+        ({"max_retries": float("inf")}, {"max_attempts": (None, "max_retries")}),
         (
             {"default_retry_delay": 1},
             {"backoff": (Constant(1), "default_retry_delay"), "jitter": ("none", "default_retry_delay")},
@@ -74,6 +75,19 @@ class Refused(OSError):
                 "backoff": (Exponential(5, factor=2, cap=60), "retry_backoff"),
                 "jitter": ("none", "retry_backoff"),
             },
+        ),
+        (
+            # to Celery, `retry_kwargs` and `retry_backoff` say nothing without `autoretry_for`
+            {"retry_kwargs": {"max_retries": 6, "countdown": 9}, "max_retries": 2, "default_retry_delay": 1},
+            {
+                "max_attempts": (3, "max_retries"),
+                "backoff": (Constant(1), "default_retry_delay"),
+                "jitter": ("none", "default_retry_delay"),
+            },
+        ),
+        (
+            {"retry_backoff": 5, "default_retry_delay": 1},
+            {"backoff": (Constant(1), "default_retry_delay"), "jitter": ("none", "default_retry_delay")},
         ),
         ({"autoretry_for": ()}, {}),
         ({"acks_late": False}, {"acks": ("early", "acks_late")}),
@@ -233,6 +247,30 @@ def test_automatic_retries_of_a_library_follow_the_policy(new_app: NewApp, count
         Reason.ATTEMPTS_EXHAUSTED, Reason.PERMANENT_ERROR,
     ]  # fmt: skip
     assert Guardrails.of(app).faults() == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [({"autoretry_for": (Refused,)}, 3), ({"autoretry_for": (OSError,), "dont_autoretry_for": (Refused,)}, 1), ({}, 1)],
+)
+def test_expected_errors_are_retried_where_celery_would(
+    new_app: NewApp, count: SimpleNamespace, way: str, options: dict[str, Any], runs: int
+) -> None:
+    app = new_app({"guard": ["shop.*"]} if way == "by name" else {})
+    app.task_cls = GuardedTask if way == "task_cls" else app.task_cls
+    Guardrails(app)
+    base = {"base": GuardedTask} if way == "base class" else {}
+
+    @app.task(shared=False, name="shop.refuse", throws=(Refused,), max_retries=2, **base, **options)
+    def refuse() -> None:
+        count.runs += 1
+        raise Refused("no cover")
+
+    app.finalize()
+    assert refuse.apply().state == "FAILURE"
+    assert count.runs == runs
+    assert list(Guardrails.of(app).captured) == []
 
 
 def test_automatic_retries_work_under_the_kill_switch(new_app: NewApp, count: SimpleNamespace) -> None:
