@@ -91,7 +91,7 @@ def mail(order_id: int, customer: str = "c", address: str = "", password: str = 
     return "sent"
 
 
-SOON: dict[str, Any] = {"backoff": Constant("300ms"), "jitter": "none", "deadline": "2s"}
+SOON: dict[str, Any] = {"backoff": Constant("2s"), "jitter": "none", "deadline": "15s"}
 
 
 @task(base=GuardedTask, name="guarded.soon", bind=True, policy=Policy(max_attempts=99, **SOON))
@@ -103,7 +103,7 @@ def soon(self: Any, key: str, failures: int) -> None:
 @task(base=GuardedTask, name="guarded.by_hand_soon", bind=True, policy=Policy(max_attempts=99, **SOON))
 def by_hand_soon(self: Any, key: str, failures: int) -> None:
     if ran(key, retries=self.request.retries) < failures:
-        raise self.retry(exc=ConnectionError("a blip"), countdown=0.3)
+        raise self.retry(exc=ConnectionError("a blip"), countdown=2)
 
 
 SEEN: dict[str, Any] = {"max_attempts": 2, "affected_by": ("user", "maiden_name")}
