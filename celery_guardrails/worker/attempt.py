@@ -83,7 +83,7 @@ def attempt_unbegun(task: Any, request: Any, exc: BaseException) -> BaseExceptio
             request.__dict__[FINAL] = decision
         except Exception:
             logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
-        return _met(task, request, exc)
+        return _met(task, request, exc, began=False)
 
     return _once(decided)
 
@@ -133,7 +133,7 @@ def _once(act: Callable[[], BaseException]) -> BaseException:
                 return done[0]
 
 
-def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
+def _met(task: Any, request: Any, exc: BaseException, began: bool = True) -> BaseException:
     if is_terminating():
         # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
         return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
@@ -142,7 +142,7 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException:
             return exc
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
             outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
-        elif task.throws and isinstance(exc, task.throws):
+        elif began and task.throws and isinstance(exc, task.throws):
             outcome = _expected(task, request, exc)
         else:
             outcome = _act(examine(task, request, exc), exc)

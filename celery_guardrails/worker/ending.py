@@ -37,6 +37,7 @@ from celery_guardrails.worker.settle import (
     einfo,
     settled,
     settled_in_brief,
+    tell_of_cancel,
     tell_of_failure,
     tell_of_requeue,
     tell_of_success,
@@ -120,7 +121,7 @@ def cancelled(request: Any, celery: Tell) -> None:
         if goes_back:
             if request.unmark is not None:
                 request.unmark()  # its end is ours, and no crash of it
-            return celery
+            return partial(tell_of_cancel, request, celery)
         request._already_cancelled = True  # first: where it is a greenlet that is killed, its end may come meanwhile
         if has_succeeded(request):
             return celery

@@ -73,6 +73,8 @@ class GuardedRequest(_CelerysPart):
     """Sets the mark that says that this suspect runs."""
     was_revoked: bool = False
     """Whether somebody had revoked it when it was seen to be past its `expires`."""
+    goes_back: bool | None = None
+    """Whether a message whose work is not over goes back, or goes on as another; set just before its broker is told."""
     unmark: Callable[[], None] | None = None
     """Takes away the mark that says that this suspect runs."""
 
@@ -101,12 +103,14 @@ class GuardedRequest(_CelerysPart):
 
     def let_go(self) -> None:
         """Acknowledge a message whose work goes on: as another one, or here."""
+        self.goes_back = False
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
         """Called when the message is to go back to its queue, or, after all, is not to."""
         if not requeue and self._task.acks_late and not self.acknowledged:
             self.known.note(self)
+        self.goes_back = requeue
         super().reject(requeue)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:

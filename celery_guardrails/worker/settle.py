@@ -42,6 +42,7 @@ __all__ = [
     "einfo",
     "settled",
     "settled_in_brief",
+    "tell_of_cancel",
     "tell_of_failure",
     "tell_of_requeue",
     "tell_of_success",
@@ -154,6 +155,18 @@ def tell_of_success(request: Any) -> None:
     logger.warning("%s[%s] had succeeded before its worker was lost", request.name, request.id)
     state.task_ready(request, successful=True)
     request.acknowledge()
+
+
+def tell_of_cancel(request: Any, celery: Tell) -> None:
+    """It is ended here, and its message goes back: whoever cannot be told must not keep it from that.
+
+    Args:
+        request: the worker's request, which runs.
+        celery: how Celery tells of it.
+    """
+    request._already_cancelled = True  # first: else the end of its child is that of work that somebody has revoked
+    with _harmless(request):
+        celery()
 
 
 def tell_of_requeue(request: Any) -> None:

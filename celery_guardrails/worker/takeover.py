@@ -63,8 +63,11 @@ def take_over(request: Any, other: Any, is_over: Callable[[], bool]) -> None:
     other._on_ack, other._on_reject = answer.ack, answer.reject
     other._message = message
     state.task_ready(request)
-    if is_over():  # it was noted before the run asked for its `_on_ack`, and that was the old one, perhaps
+    # noted before the run asked for its `_on_ack` or `_on_reject`, and that was the old one, perhaps
+    if is_over() or other.goes_back is False:
         answer.ack(logger, request._connection_errors)
+    elif other.goes_back:
+        answer.reject(logger, request._connection_errors, True)
     else:
         state.task_reserved(other)  # Celery finds it by its id, which the other request had taken
 

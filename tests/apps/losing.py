@@ -29,7 +29,7 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_lost_wait=1.0,
     worker_pool_start_method=os.environ.get("POOL_START", "fork"),
-    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_cancel_long_running_tasks_on_connection_loss=bool(os.environ.get("CANCEL_ON_LOSS")),
     task_track_started=bool(os.environ.get("TRACK_STARTED")),
     redis_retry_on_timeout=False,
     result_backend_transport_options={"retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0}},

@@ -33,8 +33,7 @@ def lease(channel: Any, client: Any, custody: Custody) -> None:
     for start in range(0, len(held), _CHUNK):
         chunk = held[start : start + _CHUNK]
         if LEASE.run(client, unacked_keys(channel)[1:], chunk) < len(chunk):
-            records = client.execute_command("HMGET", unacked_keys(channel)[0], *chunk)
-            gone.update(tag for tag, record in zip(chunk, records, strict=True) if record is None)
+            gone.update(_not_there(channel, client, chunk))
     if missed := custody.miss(gone):
         logger.warning(
             "Redis does not know %d messages any more that this process has taken: somebody emptied it, it came back "
@@ -86,6 +85,14 @@ def hand_on(channel: Any, client: Any, custody: Custody) -> None:
     """
     if client.execute_command("HLEN", quarantine_key(channel)):
         bury_all(client, quarantine_key(channel), custody.quarantined)
+
+
+def _not_there(channel: Any, client: Any, tags: list[str]) -> list[str]:
+    """Which of these Redis does not know; without their records, which may be large."""
+    asked = client.pipeline(transaction=False)
+    for tag in tags:
+        asked.execute_command("HEXISTS", unacked_keys(channel)[0], tag)
+    return [tag for tag, there in zip(tags, asked.execute(), strict=True) if not there]
 
 
 def _pay(channel: Any, client: Any, custody: Custody) -> None:

@@ -73,6 +73,26 @@ def test_what_ends_after_its_broker_is_back_runs_once(losing: Guarded, broker: B
     assert left(losing) == 0
 
 
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_what_a_lost_connection_cancels_runs_again_where_nobody_can_be_told(
+    redis_broker: Broker, harness: Harness, pool: str
+) -> None:
+    losing = Guarded(harness, redis_broker.url, redis_broker.url, {}, "losing")
+    worker = losing.worker("-c", "2", pool=pool, env={**impatient(losing), "CANCEL_ON_LOSS": "1"})
+    losing.tasks.held.delay("key", "done")
+    losing.wait_for_runs("key", 1)
+    redis_broker.server.stop()
+    worker.wait_for_log("could not be told to everybody")
+    (losing.runs_folder / "go").touch()
+    redis_broker.server.start()
+    wait_until(lambda: len(losing.runs("key")) >= 2, 60, "it runs again")
+    losing.finish()
+    losing.rest()
+    assert attempts(losing, "key") == [0, 0]
+    losing.no_letters()
+    assert worker.is_running
+
+
 def test_a_worker_that_misses_its_heartbeats_meanwhile_runs_a_task_once(
     rabbitmq_broker: Broker, harness: Harness, result_backend: str
 ) -> None:

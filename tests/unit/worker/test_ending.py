@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from billiard.pool import MaybeEncodingError
 from celery import Celery
 from celery.exceptions import Reject
@@ -17,6 +17,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import HEADER, Header
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker import brief, ending, settle
+from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
 
@@ -134,6 +135,19 @@ def test_a_time_limit_reported_after_another_end_makes_no_letter(
     assert gate.letters == []
     assert request.ended is End.SETTLED
     assert request.acknowledged is (how == "succeeded")
+
+
+def test_what_a_lost_connection_cancels_goes_back_where_nobody_can_be_told(
+    app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing.acks_late = True
+    request = received(failing, headers={HEADER: {"v": 1, "published_at": 1_764_000_000.5, "work": "cancelled"}})
+    monkeypatch.setattr(app.backend, "mark_as_retry", unable)
+    request._announce_cancelled()
+    request.on_failure(info(Terminated(15)))  # its child was killed for that
+    assert not request.acknowledged
+    assert not request.known.has(Copy.of(request))
+    assert gate.letters == []
 
 
 def broken(*_: Any, **__: Any) -> Any:

@@ -13,7 +13,7 @@ from celery.exceptions import Reject
 from celery.worker import state
 
 from celery_guardrails.letters.header import HEADER
-from celery_guardrails.worker import takeover
+from celery_guardrails.worker import suspect, takeover
 from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.ended import Ended
 from celery_guardrails.worker.pool import keep_waiting, restore_prefetch_in_turn
@@ -208,6 +208,33 @@ def test_what_runs_in_the_workers_own_process_goes_on(late: Any) -> None:
     state.active_requests.add(first)
     second = again(first)
     assert takeover.running(second, Copy.of(second)) is first
+
+
+@needs_hearing
+@pytest.mark.parametrize(("how", "told"), [("given back", "reject True"), ("sent again", "ack")])
+def test_a_run_that_has_just_let_its_message_go_leaves_nothing_unanswered(late: Any, how: str, told: str) -> None:
+    first = here(late)
+    second = again(first)
+    second.message.channel, new = object(), answers(second)
+
+    def meanwhile(*_: Any) -> None:  # in a thread of the pool, which has asked for the old message's answer
+        takeover.take_over(second, first, bool)
+
+    first._on_ack = first._on_reject = meanwhile
+    state.task_ready(first)  # as Celery does first
+    if how == "given back":
+        first.reject(requeue=True)
+    else:
+        first.let_go()
+    assert new == [told]
+    assert first not in state.reserved_requests
+
+
+def test_what_runs_here_killed_nobody_where_nothing_names_its_work(late: Any) -> None:
+    first = received(late)
+    state.active_requests.add(first)
+    assert suspect._runs_here(again(first))
+    assert not suspect._runs_here(again(received(late)))
 
 
 def test_what_differs_takes_over_nothing(late: Any) -> None:

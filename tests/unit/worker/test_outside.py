@@ -96,6 +96,18 @@ def test_what_never_began_is_dead_when_its_attempts_are(
     assert letter.explanation.startswith("the body did not begin; ")
 
 
+def test_what_did_not_begin_is_no_end_that_its_task_expects(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @quick(app, track_started=True, throws=(KeyError,))
+    def task() -> None: ...
+
+    monkeypatch.setattr(app.backend, "store_result", broken)
+    assert isinstance(error_of(handed_out(task)), Retry)
+    handed_out(task, retries=4)
+    assert [letter.reason.value for letter in gate.letters] == ["attempts_exhausted"]
+
+
 def test_before_start_is_the_tasks_own_code(app: Celery, gate: Gate, quick: Any) -> None:
     class Refusing(GuardedTask):
         abstract = True
