@@ -33,7 +33,7 @@ from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.transport.waiting.protocol import Waiting
 from celery_guardrails.worker.duplicate import Seen, Succeeded
 from celery_guardrails.worker.effective import effective_policy, is_guarded, subject_of, task_faults
-from celery_guardrails.worker.own_option import cover, step_aside
+from celery_guardrails.worker.own_option import cover, step_aside, uncover
 
 __all__ = ["BUILT_IN", "Guardrails"]
 
@@ -237,6 +237,8 @@ class Guardrails:
 
     def _take_charge(self, task: Task) -> None:
         step_aside(task)
+        if uncover(task):
+            self._policies.pop(task.name, None)
         policy = self.policy_of(task).policy
         retries = None if policy.max_attempts is None else policy.max_attempts - 1
         # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again

@@ -19,8 +19,8 @@ from celery.app.annotations import resolve_all
 from celery_guardrails.policy import Constant, Exponential, Layer, Policy, faults
 
 __all__ = [
-    "ANNOTATED", "CONFIGURED", "OWN_ACKS", "Said", "cover", "own_acks_late", "own_layers", "said_by", "step_aside",
-    "unreadable",
+    "ANNOTATED", "CONFIGURED", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late", "own_layers", "said_by",
+    "step_aside", "uncover", "unreadable",
 ]  # fmt: skip
 
 OWN = "the task's own options"
@@ -30,6 +30,7 @@ CONFIGURED = "task_acks_late"
 OWN_ACKS = "_guardrails_own_acks_late"
 """Where a class keeps what it and its bases said of `acks_late` before Celery filled in its default."""
 _COVERED = "_guardrails_covered"
+_IN_FORCE = "_guardrails_in_force"
 _BACKOFF_MAX = 600  # Celery's, for `retry_backoff`
 _COUNTERPART = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
 """What in `retry_kwargs` stands in place of which option, for automatic retries."""
@@ -51,6 +52,9 @@ def said_by(task: Task, option: str) -> Said | None:
         task: a task that Celery has bound.
         option: such as `max_retries`.
     """
+    instance = vars(task).get(_COVERED, {}).get(option, vars(task).get(option, _NOTHING))
+    if instance is not _NOTHING:  # set on the task itself: annotations are on its class
+        return Said(instance, OWN)
     annotated = _annotation(task, option)
     if annotated is not _NOTHING:
         return Said(annotated, ANNOTATED)
@@ -74,11 +78,21 @@ def unreadable(task: Task) -> list[str]:
 
 def cover(task: Task, values: Mapping[str, Any]) -> None:
     """Set attributes of the task to what is in force; what it said itself is still found by `said_by`."""
-    covered = vars(task).setdefault(_COVERED, {})
+    covered, in_force = vars(task).setdefault(_COVERED, {}), vars(task).setdefault(_IN_FORCE, {})
     for name, value in values.items():
         covered.setdefault(name, vars(task).get(name, _NOTHING))
         with suppress(AttributeError):  # a property of the class's, which reckons it itself
             setattr(task, name, value)
+            in_force[name] = value
+
+
+def uncover(task: Task) -> bool:
+    """Note what somebody has set on the task since `cover`, as tests do; whether there is any."""
+    found = {name: vars(task).get(name) for name, value in vars(task).get(_IN_FORCE, {}).items()
+             if vars(task).get(name) != value}  # fmt: skip
+    if found:
+        vars(task)[_COVERED].update(found)
+    return bool(found)
 
 
 def step_aside(task: Task) -> None:
@@ -116,9 +130,7 @@ def _annotation(task: Task, option: str) -> Any:
 
 
 def _own(task: Task, option: str) -> Any:
-    instance = vars(task).get(_COVERED, {}).get(option, vars(task).get(option, _NOTHING))
-    if instance is not _NOTHING:
-        return instance
+    """What its classes say of it."""
     if option == "acks_late":
         acks = own_acks_late(type(task))
         return _NOTHING if acks is None else acks
@@ -168,7 +180,7 @@ def _fields(said: Mapping[str, Said]) -> Iterator[tuple[str, Any]]:
     if value.get("autoretry_for"):
         yield "autoretry_for", lambda: {"retry_on": _retried(value)}
     if value.get("dont_autoretry_for"):
-        yield "dont_autoretry_for", lambda: {"give_up_on": tuple(value["dont_autoretry_for"])}
+        yield "dont_autoretry_for", lambda: {"give_up_on": _given_up(value)}
     if automatic.get("max_retries") is not None:
         yield "retry_kwargs", lambda: {"max_attempts": _attempts(automatic["max_retries"])}
     elif "max_retries" in said:
@@ -187,6 +199,25 @@ def _retried(value: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
     """The errors to retry: for Celery `dont_autoretry_for` wins however far up in an error's classes it stands."""
     never = tuple(cls for cls in value.get("dont_autoretry_for") or () if isinstance(cls, type))
     return tuple(cls for cls in value["autoretry_for"] if not (isinstance(cls, type) and issubclass(cls, never)))
+
+
+def _given_up(value: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The errors not to retry: of an error with bases among both, too, whichever base stands first."""
+    never = tuple(value["dont_autoretry_for"])
+    kept = _retried(value) if value.get("autoretry_for") else ()
+    if all(issubclass(one, cls) for one in never for cls in kept):
+        return never  # nearer than what is retried in any case
+    return (*never, NeverRetried(never))
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRetried:
+    """A predicate: whether an error is one of these."""
+
+    errors: tuple[type[BaseException], ...]
+
+    def __call__(self, error: BaseException) -> bool:
+        return isinstance(error, self.errors)
 
 
 def _attempts(retries: Any) -> int | None:

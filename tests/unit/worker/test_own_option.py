@@ -13,6 +13,7 @@ from celery_guardrails import Constant, Exponential, GuardedTask, Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker.effective import contradictions
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.own_option import NeverRetried
 from tests.unit.worker.optioned import OWN, WAYS, NewApp, declare, effective_of
 
 
@@ -45,7 +46,10 @@ class Refused(OSError):
         (
             # to Celery, what is not to be retried wins however far up in an error's classes it stands
             {"autoretry_for": (ConnectionError, ValueError), "dont_autoretry_for": (OSError,)},
-            {"retry_on": ((ValueError,), "autoretry_for"), "give_up_on": ((OSError,), "dont_autoretry_for")},
+            {
+                "retry_on": ((ValueError,), "autoretry_for"),
+                "give_up_on": ((OSError, NeverRetried((OSError,))), "dont_autoretry_for"),
+            },
         ),
         (
             {"autoretry_for": (OSError,), "retry_kwargs": {"max_retries": 6, "countdown": 9}, "max_retries": 2},
@@ -247,30 +251,6 @@ def test_automatic_retries_of_a_library_follow_the_policy(new_app: NewApp, count
         Reason.ATTEMPTS_EXHAUSTED, Reason.PERMANENT_ERROR,
     ]  # fmt: skip
     assert Guardrails.of(app).faults() == []
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("options", "runs"),
-    [({"autoretry_for": (Refused,)}, 3), ({"autoretry_for": (OSError,), "dont_autoretry_for": (Refused,)}, 1), ({}, 1)],
-)
-def test_expected_errors_are_retried_where_celery_would(
-    new_app: NewApp, count: SimpleNamespace, way: str, options: dict[str, Any], runs: int
-) -> None:
-    app = new_app({"guard": ["shop.*"]} if way == "by name" else {})
-    app.task_cls = GuardedTask if way == "task_cls" else app.task_cls
-    Guardrails(app)
-    base = {"base": GuardedTask} if way == "base class" else {}
-
-    @app.task(shared=False, name="shop.refuse", throws=(Refused,), max_retries=2, **base, **options)
-    def refuse() -> None:
-        count.runs += 1
-        raise Refused("no cover")
-
-    app.finalize()
-    assert refuse.apply().state == "FAILURE"
-    assert count.runs == runs
-    assert list(Guardrails.of(app).captured) == []
 
 
 def test_automatic_retries_work_under_the_kill_switch(new_app: NewApp, count: SimpleNamespace) -> None:
