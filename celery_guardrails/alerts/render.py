@@ -124,7 +124,7 @@ def render_reply(
     """What is said in the thread; `facts` are the figures at the instant when it was decided to say it."""
     total, base = facts.get("total", group.total), facts.get("base", group.base)
     if notice is Notice.RESOLVED:
-        words = f"No new dead letter for {clock.format_duration(style.quiet)}. {_undecided(facts.get('dead'))}"
+        words = f"No new dead letter for {clock.shown(style.quiet)}. {_undecided(facts.get('dead'))}"
     elif notice is Notice.REOPENED:
         words = f"It fails again: {count_of(total, 'dead letter')} now."
     elif notice is Notice.WORSE_TOTAL:
@@ -162,7 +162,7 @@ def _story(group: AlertGroup, now: datetime, style: Style) -> str:
     if group.again:
         story += f" {count_of(group.again, 'requeue')} ended in the same letter again."
     if group.state is GroupState.RESOLVED:
-        story += f" No new dead letter for {clock.format_duration(style.quiet)}."
+        story += f" No new dead letter for {clock.shown(style.quiet)}."
     return f"{story} {_became(group)}{_doubt(group)}"
 
 

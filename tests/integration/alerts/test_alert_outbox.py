@@ -68,7 +68,7 @@ def test_one_reply_whatever_it_meets(drive, slack, mode):
     driver.settle()
     (message,) = slack.in_channel("#alerts")
     (reply,) = message.replies
-    assert "No new dead letter for 15m" in reply.text
+    assert "No new dead letter for 15 min" in reply.text
     assert "still need a decision" in reply.text or "needs a decision" in reply.text
     assert not reply.broadcast
 
