@@ -1,8 +1,8 @@
 """Which messages this worker has done with: those whose work was over when it acknowledged them.
 
 Whether their broker heard of it nobody knows before the connection is lost. A message that comes back and is known here
-is acknowledged again, and not run. Owns that bounded memory. Noting a message costs a task that succeeds one append;
-which copy of which work it was is worked out only when some message comes back.
+is acknowledged again, and not run. Owns that bounded memory. Noting a message costs a task that succeeds a look
+at its headers; which copy of which work it was is worked out only when some message comes back.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import threading
 from collections import OrderedDict, deque
 from typing import Any, NamedTuple
 
-from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.header import HEADER, read_header
 from celery_guardrails.worker.duplicate import Copy
 
 __all__ = ["Ended"]
 
 _LATEST = 2_000
-"""Messages that may be acknowledged between two questions; a message without its body is some two KiB."""
+"""Messages that may be acknowledged between two questions; what is kept of each is some 400 bytes, 5 KiB at most."""
 _MOST = 10_000
+_NESTED = "headers"
+_Noted = tuple[Any, Any, Any, Any, Any, dict[str, Any]]
 
 
 class _Message(NamedTuple):
@@ -36,14 +38,18 @@ class Ended:
     """
 
     def __init__(self, latest: int = _LATEST, most: int = _MOST) -> None:
-        self._latest: deque[tuple[dict[str, Any], dict[str, Any]]] = deque(maxlen=latest)
+        self._latest: deque[_Noted] = deque(maxlen=latest)
         self._most = most
         self._known: OrderedDict[Copy, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def note(self, request: Any) -> None:
         """Remember that the work of this request of the worker is over. Call it before its message is acknowledged."""
-        self._latest.append((request._message.headers, request._delivery_info))
+        headers = request._message.headers or {}
+        get, nested = headers.get, headers.get(_NESTED)
+        # what else a sender has put among the headers may be large
+        nested = {HEADER: nested.get(HEADER)} if type(nested) is dict else None
+        self._latest.append((get("id"), get("task"), get("retries"), get(HEADER), nested, request._delivery_info))
 
     def has(self, copy: Copy) -> bool:
         """Whether this copy is over; `False` where its header does not name its work: another one may look the same."""
@@ -53,8 +59,17 @@ class Ended:
 
     def _work_out(self) -> None:
         while self._latest:
-            headers, delivery = self._latest.popleft()
-            message = _Message({**headers, "delivery_info": delivery})
+            task_id, task, retries, header, nested, delivery = self._latest.popleft()
+            message = _Message(
+                {
+                    "id": task_id,
+                    "task": task,
+                    "retries": retries,
+                    HEADER: header,
+                    _NESTED: nested,
+                    "delivery_info": delivery,
+                }
+            )
             if read_header(message.request_dict).names_its_work:  # without its body, nothing else does
                 self._known[Copy.of(message)] = None
         while len(self._known) > self._most:

@@ -120,7 +120,8 @@ def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
 
 def _acknowledge(request: Any) -> bool:
     if not acknowledge_at_once(request, partial(_gone, request)):
-        logger.warning("%s[%s] is left to another worker, which was given it meanwhile", request.name, request.id)
+        words = "%s[%s] is left to another worker, which was given it meanwhile, unless its broker has lost it"
+        logger.warning(words, request.name, request.id)
         return False
     _remember(request)
     return True

@@ -37,8 +37,8 @@ def lease(channel: Any, client: Any, custody: Custody) -> None:
     if missed := custody.miss(gone):
         logger.warning(
             "Redis does not know %d messages any more that this process has taken: somebody emptied it, it came back "
-            "without its data, or it gave them to another worker. They run here, but what was in its queues may be "
-            "gone, and what waited for its next attempt, too",
+            "without its data, or it gave them to another worker. They run here, but for those that run at most once "
+            "and have not begun; what was in its queues may be gone, and what waited for its next attempt, too",
             missed,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -113,6 +115,25 @@ def test_what_is_remembered_is_bounded(late: Any) -> None:
     for request in requests[4:]:
         ended.note(request)
     assert [ended.has(Copy.of(each)) for each in requests] == [False, False, False, True, True, True, True]
+
+
+def test_what_a_sender_adds_to_its_message_is_not_kept(late: Any) -> None:
+    class Baggage: ...
+
+    ended, baggage = Ended(), Baggage()
+    left, request = weakref.ref(baggage), received(late, headers={**SENT, "baggage": baggage})
+    copy = Copy.of(request)
+    ended.note(request)
+    del request, baggage
+    gc.collect()
+    assert left() is None
+    assert ended.has(copy)
+
+
+def test_a_header_that_is_nested_is_read(late: Any) -> None:
+    ended, request = Ended(), received(late, headers={"headers": {**SENT, "sentry-trace": "1"}})
+    ended.note(request)
+    assert ended.has(Copy.of(request)) is Copy.of(request).life.work.is_lasting
 
 
 def taken_over(first: GuardedRequest, noted: Any = bool) -> tuple[GuardedRequest, list[str], list[str]]:
