@@ -9,7 +9,6 @@ by their id and attempts by their number. What is in an entry is in `spooled.py`
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from celery_guardrails import clock
 from celery_guardrails.errors import SpoolError
+from celery_guardrails.transport.disk import app_slug, slug, sync_directory, words_of
 from celery_guardrails.transport.spooled import NewerEntry, Spooled, pack, unpack
 
 __all__ = ["Claim", "Spool", "SpoolStatus"]
@@ -34,8 +34,6 @@ _CLAIM_AGE = 60.0
 _LEFTOVER_AGE = 60.0
 _ORPHAN_AGE = 3600.0
 _HELD = re.compile(r"(?P<entry>.+\.json)\.(?P<how>writing|shipping)-(?P<pid>\d+)@(?P<host>.*)")
-_NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-"""What a file system says that cannot sync a directory: some over the network, some in user space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Claim:
         try:
             (self._directory / self._held).unlink(missing_ok=True)
         except OSError as exc:
-            raise SpoolError(str(self._directory), _words(exc)) from exc
+            raise SpoolError(str(self._directory), words_of(exc)) from exc
 
     def release(self) -> None:
         """Give the entry back, to be shipped later."""
@@ -99,7 +97,7 @@ class Spool:
     def __init__(self, directory: Path, limit: int, app: str = "") -> None:
         self.directory = Path(os.path.abspath(directory))
         self.limit = limit
-        self._ending = f".{_slug(app) or 'app'}.json"
+        self._ending = f".{app_slug(app)}.json"
         self._told: set[str] = set()
 
     def put(self, entry: Spooled) -> Path:
@@ -111,7 +109,7 @@ class Spool:
         try:
             return self._write(pack(entry))
         except (OSError, ValueError) as exc:
-            raise SpoolError(str(self.directory), _words(exc)) from exc
+            raise SpoolError(str(self.directory), words_of(exc)) from exc
 
     def is_empty(self) -> bool:
         """Whether nothing of this application's is there to be shipped; cheap. One that cannot be read is not empty."""
@@ -153,9 +151,9 @@ class Spool:
             return None
         except OSError as exc:
             if isinstance(exc, PermissionError) and _may_write(self.directory):
-                self._tell(entry, f"is left in the spool: {_words(exc)}, it is another user's")
+                self._tell(entry, f"is left in the spool: {words_of(exc)}, it is another user's")
                 return None
-            raise SpoolError(str(self.directory), _words(exc)) from exc
+            raise SpoolError(str(self.directory), words_of(exc)) from exc
         return self._opened(entry, held)
 
     def entries(self) -> Iterator[tuple[Path, Spooled]]:
@@ -198,7 +196,7 @@ class Spool:
             finally:
                 os.close(descriptor)
             os.rename(temporary, final)
-            _sync(self.directory)
+            sync_directory(self.directory)
         except BaseException:
             for path in (temporary, final):
                 with contextlib.suppress(OSError):
@@ -224,7 +222,7 @@ class Spool:
         if self.directory.is_dir():
             return
         os.makedirs(self.directory, 0o700, exist_ok=True)
-        _sync(self.directory.parent)
+        sync_directory(self.directory.parent)
 
     def _files(self) -> list[os.DirEntry[str]]:
         try:
@@ -233,7 +231,7 @@ class Spool:
         except FileNotFoundError:
             return []
         except OSError as exc:
-            raise SpoolError(str(self.directory), _words(exc)) from exc
+            raise SpoolError(str(self.directory), words_of(exc)) from exc
 
     def _taken(self) -> int:
         with os.scandir(self.directory) as found:
@@ -271,7 +269,7 @@ class Spool:
         except (OSError, NewerEntry) as exc:
             with contextlib.suppress(OSError):
                 os.rename(path, self.directory / entry)
-            self._tell(entry, f"is left in the spool: {_words(exc)}")
+            self._tell(entry, f"is left in the spool: {words_of(exc)}")
         except ValueError as exc:
             aside = f"{entry}.unreadable"
             with contextlib.suppress(OSError):
@@ -298,28 +296,13 @@ def _may_write(directory: Path) -> bool:
     return os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as exc:
-        if exc.errno not in _NOT_SYNCED:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:40]
-
-
 def _me() -> str:
-    return f"{os.getpid()}@{_slug(socket.gethostname())}"
+    return f"{os.getpid()}@{slug(socket.gethostname())}"
 
 
 def _size(item: os.DirEntry[str]) -> int:
     try:
-        return item.stat(follow_symlinks=False).st_size
+        return 0 if item.is_dir(follow_symlinks=False) else item.stat(follow_symlinks=False).st_size
     except OSError:
         return 0  # shipped meanwhile
 
@@ -333,7 +316,7 @@ def _age(item: os.DirEntry[str]) -> float:
 
 def _is_dead(pid: str, host: str) -> bool:
     """Whether this process is known to have ended: one of another machine never is."""
-    if host != _slug(socket.gethostname()):
+    if host != slug(socket.gethostname()):
         return False
     try:
         os.kill(int(pid), 0)
@@ -342,7 +325,3 @@ def _is_dead(pid: str, host: str) -> bool:
     except (OSError, OverflowError):
         return False
     return False
-
-
-def _words(exc: BaseException) -> str:
-    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)

@@ -19,7 +19,7 @@ from typing import Any
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.transport.publisher import Envelope
 
-__all__ = ["SPOOL_VERSION", "NewerEntry", "Spooled", "pack", "unpack"]
+__all__ = ["SPOOL_VERSION", "NewerEntry", "Spooled", "pack", "tagged", "unpack", "untagged"]
 
 SPOOL_VERSION = 1
 _TAG = "$"
@@ -100,8 +100,8 @@ def _written(entry: Spooled) -> dict[str, Any]:
             "exchange": envelope.exchange,
             "content_type": envelope.content_type,
             "content_encoding": envelope.content_encoding,
-            "headers": _tagged(envelope.headers),
-            "properties": _tagged(envelope.properties),
+            "headers": tagged(envelope.headers),
+            "properties": tagged(envelope.properties),
             "priority": envelope.priority,
         },
     }
@@ -110,8 +110,8 @@ def _written(entry: Spooled) -> dict[str, Any]:
 def _read(raw: Mapping[str, Any]) -> Spooled:
     envelope = dict(raw["envelope"])
     envelope["body"] = base64.b64decode(envelope["body"], validate=True)
-    envelope["headers"] = _untagged(envelope["headers"])
-    envelope["properties"] = _untagged(envelope["properties"])
+    envelope["headers"] = untagged(envelope["headers"])
+    envelope["properties"] = untagged(envelope["properties"])
     return Spooled(
         envelope=Envelope(**envelope),
         declare=tuple(raw["declare"]),
@@ -126,16 +126,16 @@ def _digest(written: Any) -> str:
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
-def _tagged(value: Any) -> Any:
+def tagged(value: Any) -> Any:
     """A copy that JSON can hold; what it has no word for becomes `{"$": kind, "v": ...}`, at worst its text."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         if _TAG not in value and all(isinstance(key, str) for key in value):
-            return {key: _tagged(item) for key, item in value.items()}
-        return {_TAG: "map", "v": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
+            return {key: tagged(item) for key, item in value.items()}
+        return {_TAG: "map", "v": [[tagged(key), tagged(item)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
-        return [_tagged(item) for item in value]
+        return [tagged(item) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {_TAG: "bytes", "v": base64.b64encode(bytes(value)).decode()}
     if isinstance(value, datetime):
@@ -145,17 +145,22 @@ def _tagged(value: Any) -> Any:
     return str(value)
 
 
-def _untagged(value: Any) -> Any:
+def untagged(value: Any) -> Any:
+    """What `tagged` made a copy of.
+
+    Raises:
+        ValueError: it has a kind of value that this version does not know.
+    """
     if isinstance(value, list):
-        return [_untagged(item) for item in value]
+        return [untagged(item) for item in value]
     if not isinstance(value, dict):
         return value
     kind = value.get(_TAG)
     if kind is None:
-        return {key: _untagged(item) for key, item in value.items()}
+        return {key: untagged(item) for key, item in value.items()}
     held = value["v"]
     if kind == "map":
-        return {_untagged(key): _untagged(item) for key, item in held}
+        return {untagged(key): untagged(item) for key, item in held}
     if kind == "bytes":
         return base64.b64decode(held, validate=True)
     if kind == "datetime":

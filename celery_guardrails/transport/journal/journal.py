@@ -1,0 +1,235 @@
+"""The journal as its worker writes it: a directory of its own below the spool, one small file for each message at work.
+
+    keep (whole message, fsynced) -> broker takes the acknowledgement -> the task runs -> done
+
+Owns those files and their directory. A file is used again for the next message: to write over a file costs one sync, a
+new one takes three. What is done is marked so without a sync: a power cut may bring it back, as one that may have run.
+How a dead worker's journal is found is in `abandoned.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from celery_guardrails.errors import SpoolError
+from celery_guardrails.transport.disk import app_slug, sync_directory, words_of
+from celery_guardrails.transport.journal.entry import State, Taken, pack
+from celery_guardrails.transport.journal.ownership import OWNER, SIGN_OF_LIFE, Lock, Owner
+
+__all__ = ["ENTRY", "FOLDER", "UNFINISHED", "Journal", "Slot"]
+
+FOLDER = "journal"
+"""The directory of all journals, below the spool's."""
+ENTRY = ".entry"
+UNFINISHED = ".new"
+"""What a journal's directory ends with until its owner holds its lock."""
+
+_SPARE = 32
+"""Files kept for the next messages."""
+_LARGE = 1 << 20
+"""Bytes above which a file is cut when its message is done."""
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class Slot:
+    """One message that is kept until its end is settled. Its methods never raise, and may be called from any thread."""
+
+    __slots__ = ("_journal", "descriptor", "name", "size")
+
+    def __init__(self, journal: Journal, name: str, descriptor: int) -> None:
+        self._journal = journal
+        self.name = name
+        self.descriptor = descriptor
+        self.size = 0
+
+    def acknowledged(self) -> None:
+        """The broker has taken the acknowledgement: it will not deliver the message again."""
+        self._mark(State.ACKNOWLEDGED)
+
+    def done(self) -> None:
+        """Its end is settled: nothing is kept any more."""
+        self._mark(State.FREE)
+        self._journal._free(self)
+
+    def _mark(self, state: State) -> None:
+        with suppress(OSError):  # then it counts as what it was: it may be reported, though it is done
+            os.pwrite(self.descriptor, state.value, 0)
+
+
+class Journal:
+    """The journal of one worker. Its directory is made when it is first needed, and removed at the end.
+
+    Args:
+        directory: the spool's; created when it is missing, readable by its owner only.
+        limit: bytes that this worker's journal may take. A single message always may.
+        app: the application's name. What a dead worker left is for processes of the same application.
+    """
+
+    def __init__(self, directory: Path, limit: int, app: str = "") -> None:
+        self.directory = Path(os.path.abspath(directory)) / FOLDER
+        self.limit = limit
+        self._ending = f".{app_slug(app)}"
+        self._lock = threading.RLock()
+        self._held: tuple[Path, Lock] | None = None
+        self._spare: list[Slot] = []
+        self._live: set[Slot] = set()
+        self._taken = self._count = 0
+        self._pid = 0
+        self._closing = False
+        self._beaten = 0.0
+
+    def open(self, worker: str) -> None:
+        """Make the directory and take its lock; does nothing where that is done.
+
+        A lock that is taken before the pool forks is held by its children, too: as long as one of them runs a task,
+        nobody reports that the task was lost.
+
+        Args:
+            worker: the worker's node name.
+
+        Raises:
+            SpoolError: it cannot be made.
+        """
+        with self._lock:
+            if self._held is not None and self._pid == os.getpid():
+                return
+            try:
+                self._held, self._pid = self._made(Owner.me(worker)), os.getpid()
+            except OSError as exc:
+                raise SpoolError(str(self.directory), words_of(exc)) from exc
+            self._spare, self._live, self._taken = [], set(), 0
+
+    def keep(self, entry: Taken) -> Slot:
+        """Write a message so that it survives a crash of this machine.
+
+        Raises:
+            SpoolError: the directory cannot be written, or is full, or the disk is; nothing is kept then.
+            ValueError: the message cannot be written as it is.
+        """
+        data = pack(entry)
+        self.open(entry.worker)
+        try:
+            with self._lock:
+                slot, is_new = self._slot(len(data))
+            self._write(slot, data, is_new)
+        except OSError as exc:
+            raise SpoolError(str(self.directory), words_of(exc)) from exc
+        return slot
+
+    def beat(self) -> None:
+        """Give a sign of life, at most every 10 seconds; never raises. For the eyes of other machines."""
+        held = self._held
+        if held is not None and self._pid == os.getpid() and time.monotonic() - self._beaten >= SIGN_OF_LIFE:
+            self._beaten = time.monotonic()
+            with suppress(OSError):
+                os.utime(held[0] / OWNER)
+
+    def close(self) -> None:
+        """The worker ends: remove the directory, as soon as nothing is kept in it any more; never raises."""
+        with self._lock:
+            self._closing = True
+            self._remove_if_done()
+
+    def _made(self, owner: Owner) -> tuple[Path, Lock]:
+        for folder in (self.directory.parent, self.directory):
+            if not folder.is_dir():
+                os.makedirs(folder, 0o700, exist_ok=True)
+                sync_directory(folder.parent)
+        name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{self._ending}"
+        unfinished, final = self.directory / f"{name}{UNFINISHED}", self.directory / name
+        os.mkdir(unfinished, 0o700)
+        lock = Lock(os.open(unfinished / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.write(lock.descriptor, owner.written())
+            os.fsync(lock.descriptor)
+            lock.take()
+            os.rename(unfinished, final)
+            sync_directory(final)
+            sync_directory(self.directory)
+        except BaseException:
+            lock.release()
+            for folder in (unfinished, final):
+                with suppress(OSError):
+                    (folder / OWNER).unlink()
+                    folder.rmdir()
+            raise
+        return final, lock
+
+    def _slot(self, size: int) -> tuple[Slot, bool]:
+        """A file for so many bytes, and whether it is new; a spare one where there is."""
+        if self._live and self._taken + size > self.limit:
+            words = f"it is full, {self._taken:,} of {self.limit:,} bytes are taken and {size:,} wanted"
+            raise SpoolError(str(self.directory), words)
+        is_new = not self._spare
+        slot = self._new_slot() if is_new else self._spare.pop()
+        slot.size = size
+        self._taken += size
+        self._live.add(slot)
+        return slot, is_new
+
+    def _new_slot(self) -> Slot:
+        assert self._held is not None
+        self._count += 1
+        name = f"{self._count:06d}{ENTRY}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        return Slot(self, name, os.open(self._held[0] / name, flags, 0o600))
+
+    def _write(self, slot: Slot, data: bytes, is_new: bool) -> None:
+        try:
+            rest, at = memoryview(data), 0
+            while at < len(data):
+                at += os.pwrite(slot.descriptor, rest[at:], at)
+            if is_new:
+                assert self._held is not None
+                os.fsync(slot.descriptor)
+                sync_directory(self._held[0])
+            else:
+                _sync_data(slot.descriptor)
+            if not os.fstat(slot.descriptor).st_nlink:
+                self._held = None  # the next message makes another
+                raise FileNotFoundError(errno.ENOENT, "somebody has removed it")
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(slot.descriptor, 0)  # gives its room back, and leaves nothing half
+            self._free(slot)
+            raise
+
+    def _free(self, slot: Slot) -> None:
+        """Make a slot a spare one; does nothing for one that is."""
+        with self._lock:
+            if slot not in self._live or self._pid != os.getpid():
+                return
+            self._live.discard(slot)
+            self._taken -= slot.size
+            with suppress(OSError):
+                if len(self._spare) < _SPARE and not self._closing:
+                    if slot.size > _LARGE:
+                        os.ftruncate(slot.descriptor, 0)
+                    self._spare.append(slot)
+                else:
+                    self._drop(slot)
+            self._remove_if_done()
+
+    def _drop(self, slot: Slot) -> None:
+        assert self._held is not None
+        os.close(slot.descriptor)
+        (self._held[0] / slot.name).unlink(missing_ok=True)
+
+    def _remove_if_done(self) -> None:
+        if not self._closing or self._live or self._held is None or self._pid != os.getpid():
+            return
+        (folder, lock), self._held = self._held, None
+        with suppress(OSError):  # what is left of it holds nothing: whoever finds it removes it
+            spare, self._spare = self._spare, []
+            for slot in spare:
+                os.close(slot.descriptor)
+                (folder / slot.name).unlink(missing_ok=True)
+            (folder / OWNER).unlink(missing_ok=True)
+            folder.rmdir()
+        lock.leave()

@@ -1,0 +1,125 @@
+"""Whose a journal is: how another process tells that its worker is dead, and not only slow or frozen.
+
+A worker holds a lock (`flock`) on the file `owner` of its journal for as long as its main process lives, and the
+children that were forked from it: the kernel lets go of it when the last of them has ended, however that was. On one
+kernel, containers included, that is all that is asked. Between machines a lock may not be seen (NFS mounted with
+`nolock`), and one that was rebooted holds none: there the owner must also have given no sign of life for a minute, by
+the directory's own clock. Owns the file `owner`: `pid`, `host`, `machine`, `worker`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["OWNER", "SIGN_OF_LIFE", "Lock", "Owner"]
+
+OWNER = "owner"
+SIGN_OF_LIFE = 10.0
+"""Seconds from one sign of life to the next."""
+_SILENCE = 60.0
+"""Seconds without a sign of life after which the owner on another machine is dead."""
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The worker's main process that writes a journal: its node name, `pid`, `host` name and `machine`."""
+
+    worker: str = ""
+    pid: int = 0
+    host: str = ""
+    machine: str = ""
+
+    @classmethod
+    def me(cls, worker: str) -> Owner:
+        """This process, as the worker of that node name."""
+        return cls(worker, os.getpid(), socket.gethostname(), machine())
+
+    @classmethod
+    def read(cls, descriptor: int) -> Owner:
+        """Whose file this is; one that cannot be read names nobody, on no machine."""
+        try:
+            found = json.loads(os.pread(descriptor, 65536, 0))
+            return cls(str(found["worker"]), int(found["pid"]), str(found["host"]), str(found["machine"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls()
+
+    def written(self) -> bytes:
+        """The file's content."""
+        return json.dumps(asdict(self)).encode()
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether it runs, or ran, on this very kernel since its last boot."""
+        return bool(self.machine) and self.machine == machine()
+
+
+class Lock:
+    """A lock on the file `owner` of a journal.
+
+    Args:
+        descriptor: of the file; it belongs to the lock from now on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def take(self) -> bool:
+        """Take it if nobody has it. A file system without locks cannot say; signs of life then have to."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            return exc.errno not in _HELD
+        return True
+
+    def release(self) -> None:
+        """Let go of it, in children that were forked meanwhile, too."""
+        with suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the file; a child that was forked meanwhile goes on to hold the lock."""
+        with suppress(OSError):
+            os.close(self.descriptor)
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """This kernel since its boot, the same in all its containers; where it has no name, the host's name."""
+    try:
+        return _BOOT.read_text("ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def is_silent(directory: Path, descriptor: int) -> bool:
+    """Whether the owner has given no sign of life for a minute, by the clock of the file system.
+
+    Args:
+        directory: where this process may write, beside the journal.
+        descriptor: of the file `owner`.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    probe = directory / f".now-{os.getpid()}-{secrets.token_hex(4)}"
+    made = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.utime(probe)  # by the server's clock, where it is another machine's
+        now = os.fstat(made).st_mtime
+    finally:
+        os.close(made)
+        with suppress(OSError):
+            probe.unlink()
+    return now - os.fstat(descriptor).st_mtime > _SILENCE
