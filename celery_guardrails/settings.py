@@ -94,8 +94,12 @@ class DeadLetterSettings(_Section):
             the working directory, created when it is needed, readable by its owner only. Workers and guardians of
             one machine may share it; it has to be on a disk that outlives the process (in a container, a volume).
             Default `guardrails.spool`.
-        spool_limit: bytes that the spool may take. What does not fit stays unacknowledged with the broker, where acks
-            are late. Default 268,435,456 (256 MiB).
+        spool_limit: bytes that the spool may take, and the journal of each worker as many again. What does not fit
+            stays unacknowledged with the broker, where acks are late; where they are early, the task does not begin.
+            Default 268,435,456 (256 MiB).
+        journal: whether a worker keeps work that runs at most once (`acks="early"`) on disk, beside the spool, from
+            before its acknowledgement until its end is settled. It costs such a task a sync of the disk. `False`: what
+            was acknowledged when a worker is killed as a whole is gone, unheard. Default true.
         max_payload: bytes of arguments up to which the preview is made; a larger payload is kept whole, only its
             preview is cut. Default 262,144.
         publish_timeout: how long a worker waits for the broker's confirmation. Default 5 seconds.
@@ -105,6 +109,7 @@ class DeadLetterSettings(_Section):
     queue_arguments: dict[str, Any] = Field(default_factory=dict)
     spool_dir: Annotated[str, Field(min_length=1)] = "guardrails.spool"
     spool_limit: Annotated[int, Field(ge=1)] = 268_435_456
+    journal: bool = True
     max_payload: Annotated[int, Field(ge=1)] = 262_144
     publish_timeout: DurationField = timedelta(seconds=5)
 

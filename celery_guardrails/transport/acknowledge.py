@@ -23,13 +23,16 @@ _METHOD = 1
 """The type of the frames that hold methods (AMQP 0-9-1, section 4.2.3)."""
 
 
-def acknowledge(message: Any, gone: Callable[[], None], seconds: float = 4.0) -> bool:
+def acknowledge(
+    message: Any, gone: Callable[[], None], back: Callable[[], None] | None = None, seconds: float = 4.0
+) -> bool:
     """Acknowledge a message, and return when its broker has taken that; on brokers that do not answer, at once.
 
     Args:
         message: kombu's.
         gone: called after an error, when the broker has taken the acknowledgement nevertheless, or may have: nobody
             may get the message again. On Redis that is asked later, and it is called from another thread.
+        back: called after an error, likewise, when the broker still has the message.
         seconds: for an answer of RabbitMQ.
 
     Returns:
@@ -42,9 +45,14 @@ def acknowledge(message: Any, gone: Callable[[], None], seconds: float = 4.0) ->
         try:
             return bool(message.ack_if_held())
         except BaseException:
-            message.take_back(gone)
+            message.take_back(gone, back)
             raise
-    message.ack()
+    try:
+        message.ack()
+    except BaseException:
+        if back is not None:
+            back()
+        raise
     if isinstance(message.channel, Channel):
         try:
             _await_answer(message.channel, time.monotonic() + seconds)

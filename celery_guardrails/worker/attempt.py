@@ -28,14 +28,14 @@ from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker import sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
-from celery_guardrails.worker.brief import bury_briefly
+from celery_guardrails.worker.brief import brief_letter, bury_brief
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.effective import retries_automatically
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.notice import log_death
 from celery_guardrails.worker.original import original_of
 from celery_guardrails.worker.republish import publish_retry, unpublishable
-from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
+from celery_guardrails.worker.run import SEEN, UNKEPT, FailedRun, examine, is_plain
 from celery_guardrails.worker.undisturbed import undisturbed
 
 __all__ = [
@@ -218,7 +218,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
         try:
             run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
-            return _unacknowledged(run.task, run.request, exc, lost)
+            return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
     log_death(letter)
     _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
     if run.policy.on_exhausted != "park":
@@ -237,25 +237,26 @@ def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLet
     if original is None:
         return exc
     try:
-        bury_briefly(task, request, original, exc, decision)
-    except PublishError as lost:
-        return _unacknowledged(task, request, exc, lost)
+        letter = brief_letter(task, request, original, exc, decision)
+        try:
+            bury_brief(task, letter)
+        except PublishError as lost:
+            return _unacknowledged(task, request, exc, lost, letter, None)
     except Exception:
         logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
-        return exc
     return exc
 
 
-def _unacknowledged(task: Any, request: Any, exc: BaseException, lost: PublishError) -> BaseException:
-    """The last resort: leave the message with the broker, which will deliver it again."""
+def _unacknowledged(
+    task: Any, request: Any, exc: BaseException, lost: PublishError, letter: Letter, queue: str | None
+) -> BaseException:
+    """The last resort: leave the message with the broker, which will deliver it again, or in the worker's journal."""
     if task.acks_late:
         logger.warning("%s[%s] goes back to its queue: %s", task.name, request.id, lost)
         back: BaseException = Reject(lost, requeue=True)
         return back
-    logger.warning(
-        "%s[%s] is lost to the dead-letter queue: %s, and its message was acknowledged early",
-        task.name, request.id, lost,
-    )  # fmt: skip
+    logger.warning("the dead letter of %s[%s] is not taken: %s", task.name, request.id, lost)
+    request.__dict__[UNKEPT] = (letter, queue)
     return exc
 
 

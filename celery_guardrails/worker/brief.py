@@ -22,7 +22,7 @@ from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
 from celery_guardrails.worker.work import work_of
 
-__all__ = ["brief_letter", "bury_briefly"]
+__all__ = ["brief_letter", "bury_brief"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -66,12 +66,11 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     )
 
 
-def bury_briefly(task: Any, request: Any, original: Original, exc: BaseException, decision: DeadLetter) -> None:
-    """Send that letter; arguments as for `brief_letter`.
+def bury_brief(task: Any, letter: Letter) -> None:
+    """Send that letter.
 
     Raises:
         PublishError: neither the broker nor the spool took it.
     """
-    letter = brief_letter(task, request, original, exc, decision)
     Guardrails.of(task.app).dispatch.bury(letter, None, letter.died_at)
-    logger.warning("%s[%s] is dead-lettered as %s, in brief", task.name, request.id, decision.reason.shown)
+    logger.warning("%s[%s] is dead-lettered as %s, in brief", letter.task, letter.task_id, letter.reason.shown)

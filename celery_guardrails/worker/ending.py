@@ -26,6 +26,7 @@ from celery.worker import state
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, decide_time_limit
+from celery_guardrails.worker import journal
 from celery_guardrails.worker.attempt import rng
 from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.install import Guardrails
@@ -72,6 +73,8 @@ def failed(request: Any, exc_info: Any, return_ok: bool, celery: Callable[[Any],
         return_ok: the tracer handled it in the process that ran the task, and with it our hooks there.
         celery: what Celery does with it.
     """
+    if (unkept := getattr(exc_info, "unkept", None)) is not None:
+        journal.leave(request, *unkept)
     exc = exc_info.exception
     if isinstance(exc, ExceptionWithTraceback):
         exc = exc.exc
@@ -186,6 +189,7 @@ def unbegun(request: Any, future: Future[Any]) -> None:
         return partial(state.task_ready, request)
 
     _safely(request, partial(state.task_ready, request), meet, _brief(request, exc, Reason.CANCELLED, tell))
+    journal.end(request)
 
 
 def unanswered(request: Any) -> bool:
@@ -246,6 +250,7 @@ def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable
                 tell = brief(f"guardrails failed on its end: {ours!r}"[:500])
         except Exception:
             logger.warning("%s[%s] is lost to the dead-letter queue", request.name, request.id, exc_info=True)
+            journal.strand(request)
     tell()
 
 

@@ -26,6 +26,8 @@ from celery_guardrails.policy import Effective, match_pattern
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.dispatch import Dispatch
+from celery_guardrails.transport.journal.abandoned import Journals
+from celery_guardrails.transport.journal.journal import Journal, Slot
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.started import StartedMarks
@@ -60,12 +62,16 @@ class Guardrails:
 
     Attributes:
         captured: in eager mode, the dead letters of this process: the last 1,000.
+        unkept: letters that neither broker nor spool took, each with its entry in the journal and its queue.
+        postponing: the consumer's step that keeps what must not begin; `None` outside of a worker.
         carriers: `map`, `starmap` and `chunks` as they run for each inner task (`carrier.py`).
     """
 
     def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
         self.app = app
         self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
+        self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
+        self.postponing: Any = None
         self._guard = tuple(guard)
         self._settings: Settings | None = None
         self._policies: dict[str, Effective] = {}
@@ -84,6 +90,7 @@ class Guardrails:
         app.steps["consumer"].add("celery_guardrails.worker.pool:PoolStep")
         app.steps["consumer"].add("celery_guardrails.worker.intake:Intake")  # by name: it needs this module
         app.steps["consumer"].add("celery_guardrails.worker.redis:RedisStep")
+        app.steps["consumer"].add("celery_guardrails.worker.postpone:Postponing")
         app.steps["consumer"].add("celery_guardrails.worker.binding:BindingStep")  # by name: it needs this module
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
@@ -131,6 +138,17 @@ class Guardrails:
         """What keeps letters and retries that the broker does not take."""
         chosen = self.settings.dead_letter
         return Spool(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What keeps the work of this worker that runs at most once."""
+        chosen = self.settings.dead_letter
+        return Journal(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
+
+    @cached_property
+    def journals(self) -> Journals:
+        """The journals of all workers that share this one's spool."""
+        return Journals(Path(self.settings.dead_letter.spool_dir), self.app.main or "")
 
     @cached_property
     def started(self) -> StartedMarks:

@@ -82,7 +82,7 @@ def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], bool]) -
         job.guarded, job._payload = request, _Payload(pool._pool, job, act)
 
 
-def acknowledge_at_once(request: Any, gone: Callable[[], None]) -> bool:
+def acknowledge_at_once(request: Any, gone: Callable[[], None], back: Callable[[], None] | None = None) -> bool:
     """Acknowledge a message whose task runs at most once, just before it begins.
 
     Celery's way is to do it in the next turn of the loop, when the task may have begun, or is over.
@@ -90,6 +90,7 @@ def acknowledge_at_once(request: Any, gone: Callable[[], None]) -> bool:
     Args:
         request: the worker's request.
         gone: called after an error, when nobody may get the message again; on Redis later, from another thread.
+        back: called after an error, likewise, when the broker still has the message.
 
     Returns:
         Whether it is to begin; not where its broker has given the message to another worker meanwhile.
@@ -105,7 +106,7 @@ def acknowledge_at_once(request: Any, gone: Callable[[], None]) -> bool:
 
     if not message.acknowledged:
         try:
-            held = acknowledge(message, over)
+            held = acknowledge(message, over, back)
         except Exception as exc:
             raise ConnectionError(f"{request.name}[{request.id}] could not be acknowledged: {exc}") from exc
         message.ack = _nothing

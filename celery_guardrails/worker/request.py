@@ -19,8 +19,9 @@ from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
+from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
-from celery_guardrails.worker import ending, suspect
+from celery_guardrails.worker import ending, journal, suspect
 from celery_guardrails.worker.ended import Ended
 from celery_guardrails.worker.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.run import is_plain
@@ -75,6 +76,8 @@ class GuardedRequest(_CelerysPart):
     """Whether somebody had revoked it when it was seen to be past its `expires`."""
     goes_back: bool | None = None
     """Whether a message whose work is not over goes back, or goes on as another; set just before its broker is told."""
+    slot: Slot | None = None
+    """Its entry in the journal, where it runs at most once, from before its acknowledgement to its end."""
     unmark: Callable[[], None] | None = None
     """Takes away the mark that says that this suspect runs."""
 
@@ -116,7 +119,11 @@ class GuardedRequest(_CelerysPart):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Called by Celery for every outcome of the pool that is not a success."""
         celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok)
-        ending.failed(self, exc_info, return_ok, celery)
+        try:
+            ending.failed(self, exc_info, return_ok, celery)
+        finally:
+            if not self._already_cancelled:  # else its letter is being sent just now, by whoever cancels it
+                journal.end(self)
 
     def on_retry(self, exc_info: Any) -> None:
         """Called by Celery when the pool has published another attempt."""
@@ -130,6 +137,7 @@ class GuardedRequest(_CelerysPart):
             celery()
         else:
             ending.timed_out(self, timeout, celery)
+            journal.end(self)
 
     def fail_as_celery(self, exc_info: Any) -> None:
         """What Celery, and an application's own request class, do at a failure."""
@@ -171,6 +179,7 @@ class GuardedRequest(_CelerysPart):
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
         ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
+        journal.end(self)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
@@ -178,3 +187,4 @@ class GuardedRequest(_CelerysPart):
             ending.expired(self, celery)
         else:
             ending.revoked(self, celery)
+        journal.end(self)

@@ -20,12 +20,15 @@ from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.work import work_of
 
-__all__ = ["SEEN", "STARTED", "FailedRun", "examine", "is_plain"]
+__all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine", "is_plain"]
 
 STARTED = "_guardrails_started"
 """Where a request keeps when its attempt began, in epoch seconds."""
 SEEN = "_guardrails_seen"
 """Where a request keeps what came of its failure in the body: a type of exception. It is met once."""
+
+UNKEPT = "_guardrails_unkept"
+"""Where a request keeps the letter, and its queue, that neither broker nor spool took, of work acknowledged early."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""What a worker does besides tasks: one thread of its main process ships the spool and releases what is due.
+"""What a worker does besides tasks: one thread of its main process ships the spool, releases what is due, and looks
+for what dead workers left.
 
 Owns that thread. It has broker connections of its own and never touches the event loop; it starts after the pool, so
 that no child is forked while it holds a lock, and ends with the worker. What it does is in `transport/service.py`.
@@ -27,6 +28,7 @@ from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.lost import LostWork
 
 __all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread", "purge_waiting"]
 
@@ -46,16 +48,18 @@ class BrokerServices:
         guard: the application's guardrails.
 
     Attributes:
-        services: shipping the spool, and, where somebody has to do it, releasing what waits and is due.
+        services: shipping the spool, and, where somebody has to do it, releasing what waits and is due; making letters
+            of what dead workers left.
     """
 
     def __init__(self, guard: Guardrails) -> None:
         self._publisher = Publisher(guard.app, _ANSWER)
         self._waiting = waiting_for(guard.app, self._publisher)
         shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard))
-        self.services: list[SpoolShipping | WaitingRelease] = [SpoolShipping(shipper)]
+        self.services: list[SpoolShipping | WaitingRelease | LostWork] = [SpoolShipping(shipper)]
         if self._waiting.released:
             self.services.append(WaitingRelease(self._waiting))
+        self.services.append(LostWork(guard))
 
     def close(self) -> None:
         """Close the connections; never raises."""
@@ -84,6 +88,7 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
             guard = Guardrails.of(worker.app)
             logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
             _see_spool(guard.spool)
+            self._open_journal(guard, worker.hostname)
             return HousekeepingThread(BrokerServices(guard))
         except Exception:
             logger.warning("this worker ships no spool and releases nothing that waits", exc_info=True)
@@ -99,10 +104,21 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
         """End the thread; what it was publishing stays in the spool if it does not end at once."""
         if self.obj is not None:
             self.obj.end()
+            Guardrails.of(worker.app).journal.close()
 
     def terminate(self, worker: Any) -> None:
         """The same."""
         self.stop(worker)
+
+    def _open_journal(self, guard: Guardrails, worker: str) -> None:
+        """Before the pool forks: its children hold the journal's lock with the worker, as long as they run."""
+        if not guard.settings.enabled or not guard.settings.dead_letter.journal:
+            return
+        if not all(task.acks_late for task in guard.guarded_tasks()):
+            try:
+                guard.journal.open(worker)
+            except SpoolError as exc:
+                logger.warning("%s: tasks that run at most once do not begin until it can be written", exc)
 
 
 class HousekeepingThread(threading.Thread):
@@ -136,7 +152,7 @@ class HousekeepingThread(threading.Thread):
         if self.is_alive():
             self.join(bound)
 
-    def _serve(self, service: SpoolShipping | WaitingRelease) -> None:
+    def _serve(self, service: SpoolShipping | WaitingRelease | LostWork) -> None:
         if self._ended.is_set() or time.monotonic() < self._due.get(service.name, 0.0):
             return
         try:

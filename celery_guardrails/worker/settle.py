@@ -24,9 +24,9 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.record import FailedAttempt, Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
-from celery_guardrails.worker import sentry
+from celery_guardrails.worker import journal, sentry
 from celery_guardrails.worker.attempt import park
-from celery_guardrails.worker.brief import bury_briefly
+from celery_guardrails.worker.brief import brief_letter, bury_brief
 from celery_guardrails.worker.capture import capture
 from celery_guardrails.worker.duplicate import Life
 from celery_guardrails.worker.notice import log_death
@@ -92,7 +92,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
     try:
         run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
     except PublishError as lost:
-        return partial(_give_back, request, lost)
+        return partial(_give_back, request, lost, letter, run.policy.dead_letter_queue)
     log_death(letter)
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)
@@ -116,11 +116,12 @@ def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tel
     original = original_of(request._context)
     if original is None:
         raise LookupError("the request has lost its message")
+    letter = brief_letter(request.task, request._context, original, exc, DeadLetter(reason, text))
     try:
-        bury_briefly(request.task, request._context, original, exc, DeadLetter(reason, text))
+        bury_brief(request.task, letter)
     except PublishError as lost:
         request.ended = End.SETTLED
-        return partial(_give_back, request, lost)
+        return partial(_give_back, request, lost, letter, None)
     return _to_be_told(request, tell)
 
 
@@ -224,14 +225,12 @@ def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:
     request.acknowledge()
 
 
-def _give_back(request: Any, lost: PublishError) -> None:
-    """The last resort: leave the message with the broker, which will deliver it again."""
+def _give_back(request: Any, lost: PublishError, letter: Letter, queue: str | None) -> None:
+    """The last resort: leave the message with the broker, which will deliver it again, or in the journal."""
     state.task_ready(request)
-    if request.acknowledged:
-        logger.warning(
-            "%s[%s] is lost to the dead-letter queue: %s, and its message was acknowledged early",
-            request.name, request.id, lost,
-        )  # fmt: skip
+    if request.acknowledged or journal.is_kept(request):
+        logger.warning("the dead letter of %s[%s] is not taken: %s", request.name, request.id, lost)
+        journal.leave(request, letter, queue)
         return
     logger.warning("%s[%s] goes back to its queue: %s", request.name, request.id, lost)
     request.reject(requeue=True)

@@ -22,6 +22,7 @@ from celery.worker import state
 
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.started import mark_name
+from celery_guardrails.worker import journal
 from celery_guardrails.worker.duplicate import Copy, Life
 from celery_guardrails.worker.ending import crashed, has_succeeded, unanswered, unbegun
 from celery_guardrails.worker.install import Guardrails
@@ -119,10 +120,15 @@ def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
 
 
 def _acknowledge(request: Any) -> bool:
-    if not acknowledge_at_once(request, partial(_gone, request)):
+    """Keep it in the journal, then acknowledge it; says whether it begins."""
+    if not journal.keep(request):
+        return False
+    if not acknowledge_at_once(request, partial(_gone, request), partial(journal.end, request)):
         words = "%s[%s] is left to another worker, which was given it meanwhile, unless its broker has lost it"
         logger.warning(words, request.name, request.id)
+        journal.end(request)
         return False
+    journal.acknowledged(request)
     _remember(request)
     return True
 
@@ -130,6 +136,7 @@ def _acknowledge(request: Any) -> bool:
 def _gone(request: Any) -> None:
     if unanswered(request):
         _remember(request)
+    journal.end(request)
 
 
 def _remember(request: Any) -> None:

@@ -23,6 +23,7 @@ from celery.exceptions import Retry
 from celery_guardrails.worker.carrier import carrier_of, carriers
 from celery_guardrails.worker.manual import is_unpublished
 from celery_guardrails.worker.outside import OutsideInfo, ended_as_decided, quietly_reported
+from celery_guardrails.worker.run import UNKEPT
 from celery_guardrails.worker.untold import OnceInFull
 
 __all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
@@ -85,6 +86,8 @@ class GuardInfo(OutsideInfo):
         found = super().handle_failure(task, req, **options)
         if type(found) is ExceptionInfo:
             found.__class__ = FailureInfo
+        if UNKEPT in req.__dict__:
+            found.unkept = req.__dict__[UNKEPT]  # the main process has the message in its journal
         return found
 
 

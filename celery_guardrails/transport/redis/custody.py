@@ -11,17 +11,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery_guardrails.transport.redis.trouble import Trouble
 
-__all__ = ["Custody", "Quarantined"]
+__all__ = ["Custody", "Fate", "Quarantined"]
 
 Quarantined = Callable[[bytes, str, str], bool]
 """Called with an unreadable item, its queue and its tag; `True` when it is safe elsewhere and may be removed."""
 
-Gone = Callable[[], None]
-"""Called for a message that was to be given back and is not there."""
+
+class Fate(NamedTuple):
+    """What is called for a message that was to be given back: `gone` where it is not there, `back` where it is back."""
+
+    gone: Callable[[], None]
+    back: Callable[[], None] | None = None
+
 
 _DOUBT = 120.0
 """Seconds for which an unanswered take may still happen: a paused server works off what it has read already."""
@@ -48,7 +53,7 @@ class Custody:
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()
-        self._returns: dict[str, Gone | None] = {}
+        self._returns: dict[str, Fate | None] = {}
         self._missing: set[str] = set()
         self._missed: set[str] = set()
         self._lock = threading.Lock()
@@ -77,14 +82,14 @@ class Custody:
             self._returns.pop(tag, None)
             self._acks.add(tag)
 
-    def return_later(self, tags: Iterable[str], gone: Gone | None = None) -> None:
-        """These are to be given back, and Redis did not take them; `gone` is called for each that is not there."""
+    def return_later(self, tags: Iterable[str], fate: Fate | None = None) -> None:
+        """These are to be given back, and Redis did not take them; `fate` is called for each when it is known."""
         with self._lock:
-            self._returns.update(dict.fromkeys(tags, gone))
+            self._returns.update(dict.fromkeys(tags, fate))
             self._acks.difference_update(self._returns)
 
-    def owed(self) -> tuple[list[str], dict[str, Gone | None]]:
-        """The tags to acknowledge, and those to give back with what is to be called for each that is not there."""
+    def owed(self) -> tuple[list[str], dict[str, Fate | None]]:
+        """The tags to acknowledge, and those to give back with what is to be called for each when that is done."""
         with self._lock:
             return list(self._acks), dict(self._returns)
 

@@ -101,12 +101,13 @@ def _pay(channel: Any, client: Any, custody: Custody) -> None:
     for start in range(0, len(acks), _CHUNK):
         ACK.run(client, unacked_keys(channel), acks[start : start + _CHUNK])
     custody.paid(acks)
-    others = [tag for tag, gone in returns.items() if gone is None]
+    others = [tag for tag, fate in returns.items() if fate is None]
     give_back(channel, client, others)
     custody.paid(others)
-    for tag, gone in returns.items():
-        if gone is not None:
-            back = give_back(channel, client, [tag])
+    for tag, fate in returns.items():
+        if fate is not None:
+            is_back = give_back(channel, client, [tag])
             custody.paid([tag])
-            if not back:
-                gone()
+            act = fate.back if is_back else fate.gone
+            if act is not None:
+                act()

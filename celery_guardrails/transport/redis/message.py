@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis
 
+from celery_guardrails.transport.redis.custody import Fate
 from celery_guardrails.transport.redis.record import Unreadable
 
 __all__ = ["TakenMessage"]
@@ -50,14 +51,15 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         self.ack()
         return bool(self.channel.qos.was_held)
 
-    def take_back(self, gone: Callable[[], None]) -> None:
+    def take_back(self, gone: Callable[[], None], back: Callable[[], None] | None = None) -> None:
         """Have it put back after an acknowledgement that failed.
 
         Args:
             gone: called by the keeper when there is nothing to put back: Redis has heard of the acknowledgement after
                 all, or somebody else has been given it.
+            back: called by the keeper when it has put it back.
         """
-        self.channel.custody.return_later([self.delivery_tag], gone)
+        self.channel.custody.return_later([self.delivery_tag], Fate(gone, back))
 
     def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
         """Acknowledge it, as Celery does for what has run; a server that refuses is told later, by the keeper."""

@@ -14,7 +14,7 @@ from typing import Any
 from celery_guardrails.transport.redis.record import Unreadable, quarantined, read_unacked, redelivered
 from celery_guardrails.transport.redis.script import DUE, MOVE, PUT_OFF, QUARANTINE
 
-__all__ = ["give_back", "quarantine_key", "restore_expired", "unacked_keys"]
+__all__ = ["give_back", "is_unacknowledged", "quarantine_key", "restore_expired", "unacked_keys"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -36,6 +36,15 @@ def unacked_keys(channel: Any) -> list[str]:
     """The whole keys of kombu's hash of unacknowledged messages and of its index by time."""
     prefix = str(channel.global_keyprefix)
     return [prefix + channel.unacked_key, prefix + channel.unacked_index_key]
+
+
+def is_unacknowledged(channel: Any, client: Any, tag: str) -> bool:
+    """Whether a message was taken with this tag, and neither acknowledged nor given back.
+
+    Raises:
+        redis.exceptions.RedisError: the server cannot be reached, or refuses.
+    """
+    return bool(client.execute_command("HEXISTS", unacked_keys(channel)[0], tag))
 
 
 def give_back(channel: Any, client: Any, tags: Sequence[str], leftmost: bool = False) -> int:
