@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import endtoend, ingest, publishing, tracer
+from bench import early, endtoend, ingest, publishing, tracer
 from bench.figure import Pair, spread
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer
@@ -32,6 +32,7 @@ def main() -> int:
         ):
             for measure in (endtoend.success_path, endtoend.success_path_late, endtoend.failing_path, endtoend.dying):
                 rows.append(_rate_row(_said(measure.__name__, measure, ours, theirs)))
+        rows += [_rate_row(pair) for pair in early.measure(server)]
         rows.append(_rate_row(_said("dead letters", publishing.dead_letters, server.fresh_url(), "Redis")))
         rows.append(_rate_row(_on_rabbitmq()))
         rows.append(_rate_row(_said("waiting retries", publishing.waiting_retries, server.fresh_url())))
@@ -114,6 +115,8 @@ def _page(rows: list[str]) -> str:
             "- *Success path in the tracer*: one task in a worker's process, microseconds; less is better.",
             "- *Success path*: tasks of no work through Redis and a prefork worker with 2 processes. Plain tasks",
             "  acknowledge early there, as is Celery's default; guarded ones late.",
+            "- *Early tasks*: acknowledged before they begin, and kept in the worker's journal: one sync of the disk",
+            "  each. Plain ones are not kept; the second row's `plain` are guarded ones with the journal off.",
             "- *Failing path*: three attempts a task without delay; plain is Celery's `autoretry_for`. Guarded tasks",
             "  also publish a confirmed dead letter at the end.",
             "- *Failing for good at once*: guarded tasks are dead-lettered, confirmed; plain ones are only logged.",

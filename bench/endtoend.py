@@ -23,17 +23,17 @@ from celery import Celery
 
 from bench.figure import Pair, alternate
 
-__all__ = ["Drain", "dying", "failing_path", "success_path", "success_path_late", "worker"]
+__all__ = ["Drain", "dying", "failing_path", "runs", "success_path", "success_path_late", "worker"]
 
 _DEADLINE = 120.0
 
 
 @contextmanager
-def worker(module: str, url: str) -> Iterator[Drain]:
+def worker(module: str, url: str, **variables: str) -> Iterator[Drain]:
     """A prefork worker with two processes on this broker, stopped; `module` is `plain` or `guarded`."""
     command = [sys.executable, "-m", "celery", "-A", f"bench.{module}", "worker", "-c", "2", "-l", "warning",
                "-n", f"{module}@bench", "--without-gossip", "--without-mingle"]  # fmt: skip
-    environment = {**os.environ, f"{module.upper()}_URL": url}
+    environment = {**os.environ, f"{module.upper()}_URL": url, **variables}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "worker.log"
         with log.open("wb") as out:
@@ -92,27 +92,28 @@ class Drain:
 
 def success_path(ours: Drain, theirs: Drain, rounds: int = 21, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain."""
-    return _pair("success path", _runs(ours, "works", count), _runs(theirs, "works", count), rounds)
+    return _pair("success path", runs(ours, "works", count), runs(theirs, "works", count), rounds)
 
 
 def success_path_late(ours: Drain, theirs: Drain, rounds: int = 9, count: int = 3000) -> Pair:
     """Tasks a second, guarded and plain with late acknowledgement, as guarded tasks have it."""
-    a, b = _runs(ours, "works", count), _runs(theirs, "works_late", count)
+    a, b = runs(ours, "works", count), runs(theirs, "works_late", count)
     return _pair("success path, both acks late", a, b, rounds)
 
 
 def failing_path(ours: Drain, theirs: Drain, rounds: int = 11, count: int = 400) -> Pair:
     """Attempts a second, three a task and no delay: guarded, and Celery's `autoretry_for`."""
-    a, b = _runs(ours, "retries", count, 3), _runs(theirs, "retries", count, 3)
+    a, b = runs(ours, "retries", count, 3), runs(theirs, "retries", count, 3)
     return _pair("failing path", a, b, rounds)
 
 
 def dying(ours: Drain, theirs: Drain, rounds: int = 7, count: int = 800) -> Pair:
     """Tasks a second that fail for good at once: dead-lettered, and in plain Celery only logged."""
-    return _pair("failing for good at once", _runs(ours, "fails", count), _runs(theirs, "fails", count), rounds)
+    return _pair("failing for good at once", runs(ours, "fails", count), runs(theirs, "fails", count), rounds)
 
 
-def _runs(drain: Drain, name: str, count: int, attempts: int = 1) -> Callable[[], float]:
+def runs(drain: Drain, name: str, count: int, attempts: int = 1) -> Callable[[], float]:
+    """What measures a task by its name: attempts a second of so many tasks; the first of them are run to warm up."""
     task = drain.app.tasks[f"bench.{name}"]
     drain.rate(task, count // 4)
     return lambda: attempts * drain.rate(task, count)

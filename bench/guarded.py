@@ -20,13 +20,22 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     guardrails={
         "environment": "bench",
-        "dead_letter": {"queue": QUEUE, "spool_dir": os.path.join(tempfile.gettempdir(), "guardrails-bench.spool")},
+        "dead_letter": {
+            "queue": QUEUE,
+            "spool_dir": os.path.join(tempfile.gettempdir(), "guardrails-bench.spool"),
+            "journal": os.environ.get("GUARDED_JOURNAL", "on") == "on",
+        },
     },
 )
 
 
 @app.task(name="bench.works", shared=False, base=GuardedTask)
 def works(x: int, y: int) -> int:
+    return body(x, y)
+
+
+@app.task(name="bench.works_early", shared=False, base=GuardedTask, policy=Policy(acks="early"))
+def works_early(x: int, y: int) -> int:
     return body(x, y)
 
 

@@ -120,6 +120,11 @@ class Guarded:
         self._receive(wait=0.3)
         assert self._letters == []
 
+    def no_more_letters(self, count: int) -> None:
+        """Fail if there are more dead letters than so many."""
+        self.finish()
+        assert self._receive(wait=0.3) == count, self._letters
+
     def _receive(self, wait: float = 0.2) -> int:
         consumer = DeadLetterConsumer(self.app, [declared_queue(f"{self.prefix}.dead")])
         try:

@@ -22,7 +22,7 @@ from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import ORIGINAL
 from celery_guardrails.worker.postpone import postpone, resumed
 
-__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "strand"]
+__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "strand", "watch"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -51,9 +51,15 @@ def keep(request: Any) -> bool:
         logger.warning("%s[%s] runs without an entry in the journal", request.name, request.id, exc_info=True)
         return True
     resumed(guard)
-    # on the instance, because the class that Celery derives from ours has an `on_success` of its own
-    request.on_success = partial(_succeeded, request, request.on_success)
     return True
+
+
+def watch(request: Any) -> None:
+    """Have the entry removed when the task has succeeded; to be called before the pool gets the request.
+
+    On the instance, because the class that Celery derives from ours has an `on_success` of its own.
+    """
+    request.on_success = partial(_succeeded, request, request.on_success)
 
 
 def acknowledged(request: Any) -> None:

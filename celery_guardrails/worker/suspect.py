@@ -77,6 +77,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
     if _acknowledged_here(request):
         _drop(request, "it was acknowledged here before")
         raise TaskRevokedError(request.id)
+    journal.watch(request)
     begin = partial(_acknowledge, request)
     if writes_later(pool):
         job = request.execute_using_pool(pool, **options)

@@ -123,6 +123,15 @@ def until_go(key: str) -> None:
         time.sleep(0.05)
 
 
+@app.task(base=GuardedTask, name="guarded.failing_early", policy=Policy(acks="early", **QUICK), shared=False)
+def failing_early(key: str) -> None:
+    """Runs until the test says go, then fails for good."""
+    ran(key)
+    while not (RUNS / "go").exists():
+        time.sleep(0.05)
+    raise KeyError("missing")
+
+
 @task_failure.connect(sender=told)
 def told_of_failure(args: Any, **_: Any) -> None:
     ran(f"{args[0]}.task_failure")

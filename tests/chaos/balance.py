@@ -1,7 +1,7 @@
 """The balance: from what was submitted, what ran, what is dead and what broke, to books that balance or do not.
 
-Pure. Every submitted id ends as exactly one of: succeeded, dead, discarded; beside these there is only work that was
-declared at-most-once and was cut short by a fault, and links of chains that were not reached.
+Pure. Every submitted id ends as exactly one of: succeeded, dead, discarded; beside these there are only links of chains
+that were not reached. Work that was declared at-most-once is no exception: what a killed worker had is dead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tests.chaos.archive import Archived
-from tests.chaos.complete import faults_of
+from tests.chaos.complete import KILLS, faults_of
 from tests.chaos.ledger import Run, Sent, Told
 from tests.chaos.storm import Struck
 from tests.chaos.work import KINDS, Kind
@@ -27,8 +27,6 @@ _FORGETS = 2.0
 A quorum queue's client keeps all but 32 of them in memory until the queue has applied those, and an orderly stop does
 not wait for them."""
 _ENDS_OF_A_BROKER = ("broker killed", "broker stopped")
-
-_KILLS = ("worker killed", "worker and its children killed", "pool child killed", "cold shutdown")
 
 
 @dataclass(frozen=True)
@@ -146,20 +144,17 @@ class _Bench:
         runs = self.runs.get(sent.id, [])
         if not certain and not runs:
             self.books.ends["not confirmed, no end"] += 1
-        elif kind.once and (fault := self._cut_short(sent, runs)):
-            self.books.ends["cut short (at most once)" if runs else "cut short before it began (at most once)"] += 1
-            self.books.repeats[f"(cut short) {fault}"] += 1
         else:
             self.books.ends["missing"] += 1
             shown = ", ".join(f"attempt {run.attempt} at {run.at:.1f} on {run.worker}" for run in runs) or "never ran"
             self._find("missing", sent.id, f"{kind.name}, submitted at {sent.at:.1f}: {shown}")
 
-    def _cut_short(self, sent: Sent, runs: list[Run]) -> str | None:
-        """The fault that ended work that had been acknowledged before it ran."""
-        held = [(run.worker, run.at) for run in runs] or self.told.took.get(sent.id, [])
+    def _killer(self, id: str) -> str | None:
+        """The fault that killed a worker while it had work that it had acknowledged, or just after."""
+        held = [(run.worker, run.at) for run in self.runs.get(id, ())] or self.told.took.get(id, [])
         for fault in self.struck:
             hit = any(fault.target == worker and fault.until >= at - 0.5 for worker, at in held)
-            if fault.fault in _KILLS and hit:
+            if fault.fault in KILLS and hit:
                 return fault.fault
         return None
 
@@ -172,8 +167,10 @@ class _Bench:
                 self.books.repeats[f"(no time limit) {unwatched}"] += 1
         count = len(self.letters.get(id, [])) + ("succeeded" in ends)
         if count > 1:
-            fault = self._explanation(id, float("inf"))
             said = ", ".join(letter.reason for letter in self.letters[id])
+            # a letter of work that a living worker still runs is wrong, whatever else broke
+            of_journal = kind.once and "worker_lost" in said
+            fault = self._killer(id) if of_journal else self._explanation(id, float("inf"))
             word = "succeeded and dead" if "succeeded" in ends else "dead twice"
             if fault is None:
                 self._find("double", id, f"{kind.name} {word} ({said}), and no fault explains it")

@@ -15,9 +15,11 @@ from tests.chaos.ledger import Run, Sent
 from tests.chaos.storm import Struck
 from tests.chaos.work import Kind, digest_of
 
-__all__ = ["faults_of"]
+__all__ = ["KILLS", "faults_of"]
 
 _ATTEMPTS = 5  # a policy's default
+KILLS = ("worker killed", "worker and its children killed", "pool child killed", "cold shutdown")
+"""The faults that end a process which runs tasks."""
 _CUTS = ("broker stopped", "broker killed", "connections cut")
 _ACKNOWLEDGED = 5.0
 """Seconds within which the end of a run is acknowledged, however busy the machine is."""
@@ -64,6 +66,8 @@ def _unfit(letter: Letter, kind: Kind, runs: Sequence[Run], struck: Sequence[Str
         return None
     faults = {fault.fault for fault in struck}
     broker_hurt = any("broker" in fault or fault == "connections cut" for fault in faults)
+    if reason == "worker_lost" and kind.once and faults.isdisjoint(KILLS):
+        return "no worker was killed"
     if reason == "worker_lost":
         lost = sum(1 for run in runs if run.ended_at is None or _was_cut_off(run, struck))
         # a crash is an execution: without an attempt left the first is the last; at-most-once work that was given to

@@ -67,8 +67,8 @@ def rendered(result: Result) -> str:
         f"  {'workers that found no broker':38} {result.brokerless:8}",
         *(f"  {'= ' + end:38} {count:8}" for end, count in sorted(books.ends.items())),
     ]
-    lines += _counted("ran again, or was cut short, because of", books.repeats)
-    lines += _counted("more than one end, at-least-once", books.both)
+    lines += _counted("ran again because of", books.repeats)
+    lines += _counted("more than one end", books.both)
     lines += [f"  {finding}" for finding in books.findings[:_SHOWN]]
     if len(books.findings) > _SHOWN:
         lines.append(f"  ... and {len(books.findings) - _SHOWN} more")

@@ -157,8 +157,9 @@ class Site:
         )
 
     def spooled(self) -> int:
-        """How many files lie in the spool."""
-        return sum(1 for path in self.spool.rglob("*") if path.is_file()) if self.spool.is_dir() else 0
+        """How many files lie in the spool, or hold something in the journal: its workers have files for what comes."""
+        files = [path for path in self.spool.rglob("*") if path.is_file()] if self.spool.is_dir() else []
+        return sum(1 for path in files if path.name != "owner" and (path.suffix != ".entry" or _is_taken(path)))
 
     def close(self) -> None:
         """End every process."""
@@ -168,6 +169,13 @@ class Site:
         if role == "guardian":
             return self.harness.guardian(APP)
         return self.harness.worker(APP, concurrency=self._concurrency, wait=False, alone=self._rng.random() < 0.5)
+
+
+def _is_taken(entry: Path) -> bool:
+    """Whether an entry of the journal holds a message."""
+    with contextlib.suppress(OSError), entry.open("rb") as found:
+        return found.read(1) not in (b"", b"F")
+    return False
 
 
 def children(pid: int) -> list[int]:

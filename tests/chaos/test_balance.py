@@ -163,24 +163,34 @@ def test_attempts_of_at_most_once_work_are_runs_of_their_own() -> None:
     assert Story().sent("a", "once_flaky").began("a", 1).ran("a", 2, at=20.0).findings() == []
 
 
-def test_at_most_once_work_may_be_cut_short_by_what_killed_its_worker() -> None:
+def test_at_most_once_work_that_a_killed_worker_had_is_missing_without_a_letter() -> None:
     def told() -> Story:
         return Story().sent("a", "once").began("a")
 
     assert told().findings() == ["missing"]
-    assert told().fault("worker killed", 10.5, target=8).findings() == ["missing"]
-    assert told().fault("broker killed", 10.5).findings() == ["missing"]
-    assert told().fault("worker killed", 10.5, target=7).balanced().ends == {"cut short (at most once)": 1}
+    assert told().fault("worker killed", 10.5, target=7).findings() == ["missing"]
+    lost = told().died("a", "worker_lost", task="chaos.once")
+    assert lost.fault("worker killed", 10.5, target=7).balanced().ends == {"dead": 1}
+    assert told().died("a", "worker_lost", task="chaos.once").findings() == ["wrong"]
+    assert told().died("a", "worker_lost", task="chaos.once").fault("broker paused", 10.5).findings() == ["wrong"]
 
 
-def test_at_most_once_work_that_never_began_is_excused_by_the_death_of_who_took_it() -> None:
+def test_at_most_once_work_that_never_began_is_not_excused_by_the_death_of_who_took_it() -> None:
     def told() -> Story:
-        return Story().sent("a", "once")._line("took", "a", 9.0, worker=7)
+        return Story().sent("a", "once")._line("took", "a", 9.0, worker=7).fault("worker killed", 10.5, target=7)
 
-    assert told().fault("worker killed", 10.5, target=8).findings() == ["missing"]
-    assert told().fault("connections cut", 10.5).findings() == ["missing"]
-    ends = told().fault("worker killed", 10.5, target=7).balanced().ends
-    assert ends == {"cut short before it began (at most once)": 1}
+    assert told().findings() == ["missing"]
+    assert told().died("a", "worker_lost", task="chaos.once").balanced().ends == {"dead": 1}
+
+
+def test_at_most_once_work_that_succeeded_may_be_a_letter_only_of_the_worker_that_was_killed() -> None:
+    def told() -> Story:
+        return Story().sent("a", "once").ran("a").died("a", "worker_lost", task="chaos.once")
+
+    assert told().fault("worker killed", 11.5, target=7).findings() == []
+    assert told().fault("worker killed", 11.5, target=8).findings() == ["double"]
+    assert told().fault("worker killed", 5.0, target=7).findings() == ["double"]
+    assert told().fault("worker killed", 5.0, target=8).fault("broker paused", 10.5).findings() == ["double"]
 
 
 def test_what_was_not_confirmed_and_began_has_an_end_all_the_same() -> None:
