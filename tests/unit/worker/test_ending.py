@@ -16,7 +16,7 @@ from celery.worker import state
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import HEADER, Header
 from celery_guardrails.policy.decision import Reason
-from celery_guardrails.worker import brief, ending, settle
+from celery_guardrails.worker import ending, settle
 from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
@@ -208,7 +208,7 @@ def test_where_not_even_a_letter_in_brief_can_be_made_an_end_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ending, "examine", broken)
-    monkeypatch.setattr(brief, "brief_letter", broken)
+    monkeypatch.setattr(settle, "brief_letter", broken)
     request = received(failing)
     request.on_failure(info(MaybeEncodingError("a", "b")))
     assert gate.sent == []

@@ -13,7 +13,7 @@ from celery import Celery, Task
 from celery_guardrails import GuardedTask
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.worker import attempt, brief, capture, manual
+from celery_guardrails.worker import attempt, capture, manual
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.trace import GuardInfo
 from tests.unit.worker.traced import Gate, trace
@@ -78,7 +78,7 @@ def test_where_not_even_a_letter_in_brief_can_be_made_the_error_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(attempt, "examine", broken)
-    monkeypatch.setattr(brief, "brief_letter", broken)
+    monkeypatch.setattr(attempt, "brief_letter", broken)
     assert trace(failing).info.state == "FAILURE"
     assert gate.sent == []
     assert "is lost to the dead-letter queue" in caplog.text
