@@ -36,8 +36,8 @@ __all__ = ["LostWork", "lost_letter"]
 logger = logging.getLogger("celery_guardrails.worker")
 
 _TEXTS = {
-    State.ACKNOWLEDGED: "its worker died while it ran, and it runs at most once (acks early): it may have run already, "
-    "wholly or in part",
+    State.ACKNOWLEDGED: "its worker died while it ran, or just before, and it runs at most once (acks early): it may "
+    "have run already, wholly or in part",
     State.WRITTEN: "its worker died when it was about to begin, and whether its broker took the acknowledgement is not "
     "known (acks early): it may have run already, and its broker may deliver it again",
 }
@@ -129,7 +129,7 @@ def lost_letter(guard: Guardrails, context: Any, state: State) -> tuple[Letter, 
         state: how far the message had come.
     """
     exc = WorkerLostError("the whole worker died while it ran the task")
-    decision = DeadLetter(Reason.WORKER_LOST, _TEXTS[state])
+    decision = DeadLetter(Reason.WORKER_LOST, _TEXTS[state], in_doubt=state is State.WRITTEN)
     task = guard.app.tasks.get(context.task)
     try:
         if task is not None and is_guarded(task):
@@ -137,7 +137,7 @@ def lost_letter(guard: Guardrails, context: Any, state: State) -> tuple[Letter, 
             return capture(run, decision), run.policy.dead_letter_queue
     except Exception:
         logger.warning("guardrails failed on %s[%s], which its worker lost", context.task, context.id, exc_info=True)
-    unknown = SimpleNamespace(name=str(context.task), app=guard.app)
+    unknown = SimpleNamespace(name=str(context.task), app=guard.app, acks_late=False)
     return brief_letter(unknown, context, Original(*context.properties[ORIGINAL]), exc, decision), None
 
 

@@ -108,6 +108,7 @@ def test_a_letter_is_as_the_worker_itself_would_have_made_it(app: Celery, tmp_pa
     )  # fmt: skip
     assert letter.explanation.startswith("its worker died while it ran")
     assert "may have run already" in letter.explanation
+    assert letter.may_have_run
     assert (letter.attempts[-1].number, letter.attempts[-1].started_at) == (2, AT)
     assert (letter.queue, letter.routing_key, letter.priority) == ("unit.tasks", "unit.tasks", 3)
     assert (letter.message.body, letter.message.headers["id"]) == (BODY, "t1")
@@ -152,6 +153,7 @@ def test_a_task_that_nobody_knows_and_a_body_that_nobody_reads_make_a_letter(
 ) -> None:
     dead(tmp_path, entry)
     (letter,), _ = sent(app)
+    assert letter.may_have_run
     assert (letter.task_id, letter.task, letter.message.body) == ("t1", entry.headers["task"], entry.body)
 
 
