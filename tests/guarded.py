@@ -125,6 +125,11 @@ class Guarded:
         self.finish()
         assert self._receive(wait=0.3) == count, self._letters
 
+    def letters_so_far(self) -> list[Letter]:
+        """The dead letters that have arrived."""
+        self._receive(wait=0.3)
+        return self._letters
+
     def _receive(self, wait: float = 0.2) -> int:
         consumer = DeadLetterConsumer(self.app, [declared_queue(f"{self.prefix}.dead")])
         try:

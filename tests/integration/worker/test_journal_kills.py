@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from celery_guardrails.letters.record import Letter
 from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness
@@ -22,12 +21,6 @@ from tests.waiting import wait_until
 @pytest.fixture
 def losing_on_rabbitmq(rabbitmq_broker: Broker, harness: Harness, result_backend: str) -> Guarded:
     return Guarded(harness, rabbitmq_broker.url, result_backend, {}, "losing")
-
-
-def letters(losing: Guarded) -> list[Letter]:
-    """Those that have come so far."""
-    losing._receive()
-    return losing._letters
 
 
 def begun(losing: Guarded, keys: list[str]) -> int:
@@ -101,12 +94,14 @@ def test_whatever_runs_when_workers_are_killed_is_done_or_a_letter(losing: Guard
     losing.worker("-c", "4", pool=pool)
 
     def unsettled() -> list[str]:
-        dead = {ids[letter.task_id] for letter in letters(losing)}
+        dead = {ids[letter.task_id] for letter in losing.letters_so_far()}
         return [key for key in keys if key not in dead and not losing.runs(f"{key}.done")]
 
     wait_until(lambda: not unsettled(), 90, lambda: f"an end of {unsettled()}")
     losing.finish()
     wait_until_nothing_is_kept(losing)
     assert max(len(losing.runs(key)) for key in keys) == 1
-    assert {letter.reason.value for letter in letters(losing)} == {"worker_lost"}
-    assert len({letter.id for letter in letters(losing)}) == len({letter.task_id for letter in letters(losing)})
+    assert {letter.reason.value for letter in losing.letters_so_far()} == {"worker_lost"}
+    assert len({letter.id for letter in losing.letters_so_far()}) == len(
+        {letter.task_id for letter in losing.letters_so_far()}
+    )
