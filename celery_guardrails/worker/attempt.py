@@ -26,7 +26,7 @@ from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.policy.describe import traceback_text
-from celery_guardrails.worker import sentry
+from celery_guardrails.worker import journal, sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
 from celery_guardrails.worker.brief import brief_letter, bury_brief
 from celery_guardrails.worker.capture import capture
@@ -177,6 +177,7 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
     except PublishError as lost:
         return _bury(run, unpublishable(lost), exc)
+    journal.mark_done(run.task, run.request)
     retry: BaseException = Retry(decision.reason, harmless(exc), when=delay)
     return retry
 
@@ -219,6 +220,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
             return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
+        journal.mark_done(run.task, run.request)
     log_death(letter)
     _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
     if run.policy.on_exhausted != "park":
@@ -242,6 +244,7 @@ def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLet
             bury_brief(task, letter)
         except PublishError as lost:
             return _unacknowledged(task, request, exc, lost, letter, None)
+        journal.mark_done(task, request)
     except Exception:
         logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
     return exc

@@ -19,10 +19,10 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.journal.entry import Taken
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.original import ORIGINAL
+from celery_guardrails.worker.original import ORIGINAL, original_of
 from celery_guardrails.worker.postpone import postpone, resumed
 
-__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "strand", "watch"]
+__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "mark_done", "strand", "watch"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -68,12 +68,36 @@ def acknowledged(request: Any) -> None:
         request.slot.acknowledged()
 
 
-def end(request: Any) -> None:
-    """The end of a request is settled, or its broker has the message again: its entry is removed; never raises."""
+def end(request: Any, heard: bool = True) -> None:
+    """The end of a request is settled, or its broker has the message again: its entry is removed; never raises.
+
+    Args:
+        request: the worker's request.
+        heard: whether the process that ran the task has said that it is over, or none did.
+    """
     slot, request.slot = request.slot, None
     request.__dict__.pop("on_success", None)
     if slot is not None:
-        slot.done()
+        slot.done(reuse=heard)
+
+
+def mark_done(task: Any, request: Any) -> None:
+    """A letter or a retry is published or spooled by the process that ran the task; never raises.
+
+    Its main process removes the entry when it hears of that, unless it dies before.
+
+    Args:
+        task: the task.
+        request: its request in that process.
+    """
+    try:
+        guard, original = Guardrails.of(task.app), original_of(request)
+        if task.acks_late or original is None or not guard.settings.dead_letter.journal:
+            return
+        body = as_published(original.body, original.content_encoding)
+        guard.journal.mark_done(request.id, lambda taken: taken.body == body and taken.headers == original.headers)
+    except Exception:
+        logger.warning("the journal is not told of the end of %s[%s]", task.name, request.id, exc_info=True)
 
 
 def is_kept(request: Any) -> bool:

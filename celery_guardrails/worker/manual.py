@@ -23,7 +23,7 @@ from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision
-from celery_guardrails.worker import attempt
+from celery_guardrails.worker import attempt, journal
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.republish import publish_retry, republishable, unpublishable
 from celery_guardrails.worker.run import SEEN, FailedRun, examine, is_plain
@@ -143,6 +143,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
     except Exception:  # noqa: BLE001 logged where it is handed on
         return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
+    journal.mark_done(task, request)
     return retry
 
 

@@ -123,7 +123,7 @@ class GuardedRequest(_CelerysPart):
             ending.failed(self, exc_info, return_ok, celery)
         finally:
             if not self._already_cancelled:  # else its letter is being sent just now, by whoever cancels it
-                journal.end(self)
+                journal.end(self, heard=return_ok)
 
     def on_retry(self, exc_info: Any) -> None:
         """Called by Celery when the pool has published another attempt."""
@@ -137,7 +137,7 @@ class GuardedRequest(_CelerysPart):
             celery()
         else:
             ending.timed_out(self, timeout, celery)
-            journal.end(self)
+            journal.end(self, heard=False)
 
     def fail_as_celery(self, exc_info: Any) -> None:
         """What Celery, and an application's own request class, do at a failure."""
@@ -179,7 +179,7 @@ class GuardedRequest(_CelerysPart):
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
         ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
-        journal.end(self)
+        journal.end(self, heard=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
@@ -187,4 +187,4 @@ class GuardedRequest(_CelerysPart):
             ending.expired(self, celery)
         else:
             ending.revoked(self, celery)
-        journal.end(self)
+        journal.end(self, heard=False)

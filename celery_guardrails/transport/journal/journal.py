@@ -14,13 +14,15 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.disk import app_slug, sync_directory, words_of
-from celery_guardrails.transport.journal.entry import State, Taken, pack
+from celery_guardrails.transport.journal.entry import State, Taken, pack, unpack
 from celery_guardrails.transport.journal.ownership import OWNER, SIGN_OF_LIFE, Lock, Owner
+from celery_guardrails.transport.spooled import NewerEntry
 
 __all__ = ["ENTRY", "FOLDER", "UNFINISHED", "Journal", "Slot"]
 
@@ -52,10 +54,15 @@ class Slot:
         """The broker has taken the acknowledgement: it will not deliver the message again."""
         self._mark(State.ACKNOWLEDGED)
 
-    def done(self) -> None:
-        """Its end is settled: nothing is kept any more."""
+    def done(self, reuse: bool = True) -> None:
+        """Its end is settled: nothing is kept any more.
+
+        Args:
+            reuse: whether its file may hold the next message. Not where the process that ran the task may still live,
+                and mark it (`Journal.mark_done`).
+        """
         self._mark(State.FREE)
-        self._journal._free(self)
+        self._journal._free(self, reuse)
 
     def _mark(self, state: State) -> None:
         with suppress(OSError):  # then it counts as what it was: it may be reported, though it is done
@@ -130,6 +137,27 @@ class Journal:
             with suppress(OSError):
                 os.utime(held[0] / OWNER)
 
+    def mark_done(self, task_id: str, is_it: Callable[[Taken], bool]) -> None:
+        """Mark a message as done from the process that ran its task, before its main process hears of it; never raises.
+
+        That process was forked from the main one, or is the same. The main process may be looking for its broker and
+        die over it: then nothing is to be reported of a message whose end was settled here.
+
+        Args:
+            task_id: the task's.
+            is_it: whether an entry is that message.
+        """
+        if self._held is None:
+            return
+        for path in self._held[0].glob(f"*{ENTRY}"):
+            with suppress(OSError, ValueError, NewerEntry):
+                data = path.read_bytes()
+                taken = unpack(data)[1] if task_id.encode() in data else None
+                if taken is not None and is_it(taken):
+                    with path.open("r+b") as found:
+                        found.write(State.FREE.value)
+                    return
+
     def close(self) -> None:
         """The worker ends: remove the directory, as soon as nothing is kept in it any more; never raises."""
         with self._lock:
@@ -200,7 +228,7 @@ class Journal:
             self._free(slot)
             raise
 
-    def _free(self, slot: Slot) -> None:
+    def _free(self, slot: Slot, reuse: bool = True) -> None:
         """Make a slot a spare one; does nothing for one that is."""
         with self._lock:
             if slot not in self._live or self._pid != os.getpid():
@@ -208,7 +236,7 @@ class Journal:
             self._live.discard(slot)
             self._taken -= slot.size
             with suppress(OSError):
-                if len(self._spare) < _SPARE and not self._closing:
+                if reuse and len(self._spare) < _SPARE and not self._closing:
                     if slot.size > _LARGE:
                         os.ftruncate(slot.descriptor, 0)
                     self._spare.append(slot)

@@ -146,6 +146,34 @@ def test_a_sign_of_life_is_given(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_the_process_that_ran_it_may_mark_it_and_no_other(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        journal = Journal(tmp_path, LIMIT, "shop")
+        journal.open("w1@host")
+        for task_id in ("a", "b", "a-twin", "c"):
+            journal.keep(taken(task_id))
+        child = os.fork()
+        if not child:
+            journal.mark_done("a", lambda entry: entry.headers["id"] == "a")
+            journal.mark_done("c", lambda entry: False)
+            journal.mark_done("unknown", lambda entry: True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert found(Journals(tmp_path, "shop")) == ["b", "a-twin", "c"]
+
+
+def test_a_file_that_may_still_be_marked_is_not_used_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, LIMIT, "shop")
+    journal.keep(taken("a")).done(reuse=False)
+    assert list(tmp_path.glob("journal/*/*.entry")) == []
+    journal.keep(taken("b")).done()
+    assert len(list(tmp_path.glob("journal/*/*.entry"))) == 1
+    journal.close()
+
+
 def test_other_applications_and_what_is_half_made_are_left_alone(tmp_path: Path) -> None:
     dead(tmp_path, "a", app="other")
     half = tmp_path / "journal" / "00000000000000000001-1-aa.shop.new"

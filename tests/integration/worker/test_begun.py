@@ -32,12 +32,14 @@ def test_what_waits_in_workers_that_die_is_not_blamed(losing, pool):
 
 @pytest.mark.parametrize("pool", ["solo", "threads", "gevent"])
 def test_what_runs_at_most_once_does_so_in_a_pool_without_children(losing, pool):
-    losing.tasks.slow_early.delay("once", 600)
+    once = losing.tasks.slow_early.delay("once", 600)
     worker = losing.worker("-c", "1", pool=pool)
     losing.wait_for_runs("once", 1)
     worker.kill()
     losing.worker("-c", "1", pool=pool)
     losing.tasks.slow.delay("behind", 0)
     losing.wait_for_runs("behind.done", 1)
-    losing.no_letters()
+    letter = losing.letter()
+    assert (letter.task_id, letter.reason.value) == (once.id, "worker_lost")
+    losing.no_more_letters(1)
     assert len(losing.runs("once")) == 1

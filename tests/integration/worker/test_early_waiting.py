@@ -39,14 +39,14 @@ def received(losing: Guarded, worker: Process, *keys: str) -> None:
         worker.wait_for_log(f"[{task.id}] received")
 
 
-def go(losing: Guarded, keys: Sequence[str]) -> None:
-    """Let them all run, and see that each did exactly once."""
+def go(losing: Guarded, keys: Sequence[str], letters: int = 0) -> None:
+    """Let them all run, and see that each did exactly once, and that so many are dead."""
     (losing.runs_folder / "go").touch()
     for key in keys:
         losing.wait_for_runs(key, 1)
     losing.finish()
     assert {key: len(losing.runs(key)) for key in keys} == dict.fromkeys(keys, 1)
-    losing.no_letters()
+    losing.no_more_letters(letters)
 
 
 def with_a_queue(losing: Guarded, broker: Broker) -> Process:
@@ -76,7 +76,9 @@ def test_what_waits_for_a_busy_child_outlives_the_worker(losing, broker, number)
         (losing.runs_folder / "go").touch()
     worker.wait(30)
     losing.worker("-c", "1")
-    go(losing, ("held", "first", "second"))
+    if number is signal.SIGKILL:
+        assert losing.letter().reason.value == "worker_lost"  # what ran
+    go(losing, ("held", "first", "second"), letters=int(number is signal.SIGKILL))
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -59,7 +59,9 @@ def test_what_may_run_once_is_not_run_again_after_a_dead_worker(losing):
     losing.worker("-c", "1")
     losing.finish()
     assert len(losing.runs("once")) == 1
-    assert of(losing, killer.id) == []  # nobody was left to write a letter
+    (letter,) = losing.letters(1)  # the worker's journal was left
+    assert (letter.task_id, letter.reason.value) == (killer.id, "worker_lost")
+    assert "may have run already" in letter.explanation
 
 
 def test_a_cold_shutdown_dead_letters_what_was_acknowledged_and_gives_back_the_rest(losing):
