@@ -19,7 +19,7 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.journal.entry import Taken
 from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.original import ORIGINAL, original_of
+from celery_guardrails.worker.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.postpone import postpone, resumed
 
 __all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "mark_done", "strand", "watch"]
@@ -139,6 +139,7 @@ def _succeeded(request: Any, celery: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _taken(request: Any) -> Taken:
     message, properties = request.message, request.request_dict["properties"]
+    original = Original(*properties[ORIGINAL])
     return Taken(
         body=as_published(message.body, message.content_encoding),
         headers=message.headers,
@@ -149,4 +150,5 @@ def _taken(request: Any) -> Taken:
         worker=str(request.hostname or ""),
         tag=str(message.delivery_tag or ""),
         at=clock.now(),
+        arrival=original.arrival,
     )

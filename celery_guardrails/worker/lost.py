@@ -145,7 +145,7 @@ def _context(guard: Guardrails, taken: Taken) -> tuple[Any, Any]:
     """The request of a task as its worker had it, and its chord."""
     headers = dict(taken.headers)
     args, kwargs, embed = _payload(guard, taken)
-    original = (taken.body, taken.content_type, taken.content_encoding, headers)
+    original = (taken.body, taken.content_type, taken.content_encoding, headers, taken.arrival)
     request = {
         **headers,
         "args": args,

@@ -42,7 +42,8 @@ class Taken:
     """A message that runs at most once, as its worker took it, byte for byte.
 
     `properties` and `delivery` (exchange, routing key, priority, redelivered, where known the queue) are those of the
-    worker's request; `tag` is the delivery's, by which its broker knows it; `at` is when it was about to begin.
+    worker's request; `tag` is the delivery's, by which its broker knows it; `arrival` is the worker's own name for the
+    delivery, where nothing in the message names its work; `at` is when it was about to begin.
     """
 
     body: bytes
@@ -54,6 +55,7 @@ class Taken:
     worker: str
     tag: str
     at: datetime
+    arrival: str | None = None
 
 
 def pack(entry: Taken) -> bytes:
@@ -72,6 +74,7 @@ def pack(entry: Taken) -> bytes:
                 "content_encoding": entry.content_encoding,
                 "worker": entry.worker,
                 "tag": entry.tag,
+                "arrival": entry.arrival,
                 "at": entry.at.isoformat(),
             }
         ).encode()
@@ -119,6 +122,7 @@ def _read(head: Mapping[str, Any], body: bytes) -> Taken:
         worker=str(head["worker"]),
         tag=str(head["tag"]),
         at=datetime.fromisoformat(head["at"]),
+        arrival=head["arrival"],
     )
 
 
