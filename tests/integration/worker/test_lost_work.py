@@ -31,7 +31,7 @@ PAYMENT = {"policy": Policy(acks="early", owner="payments", dead_letter_queue="o
 
 
 def taken(task_id: str = "t1", task: str = "unit.pay", body: bytes = BODY, **headers: Any) -> Taken:
-    published = {"v": 1, "published_at": AT.timestamp()}
+    published = {"v": 1, "published_at": AT.timestamp(), "work": "w1"}
     return Taken(
         body=body,
         headers={"id": task_id, "task": task, "root_id": "r1", "retries": 1, "guardrails": published, **headers},
