@@ -170,8 +170,8 @@ def _see_spool(spool: Spool) -> None:
     with suppress(SpoolError):  # it cannot even be read, which shipping says, at once
         if not spool.status().writable:
             logger.warning(
-                "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, or is "
-                "lost where it was acknowledged early. %s",
+                "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, and "
+                "tasks that are acknowledged early do not begin. %s",
                 spool.directory, SPOOL_FIX,
             )  # fmt: skip
 
