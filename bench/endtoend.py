@@ -58,13 +58,15 @@ class Drain:
         from bench import guarded, plain
 
         self.app: Celery = {"plain": plain, "guarded": guarded}[module].app
-        self.app.conf.broker_url = url
+        self._url = url
         self.process = process
         self._redis = redis.Redis.from_url(url)
 
     def rate(self, task: Any, count: int) -> float:
         """Tasks a second."""
-        with self.app.producer_pool.acquire(block=True) as producer:
+        # a connection of its own: two workers may run the same application, each with its own broker
+        with self.app.connection_for_write(self._url) as connection:
+            producer = self.app.amqp.Producer(connection)
             for _ in range(count):
                 task.apply_async((1, 2), producer=producer)
         self.process.send_signal(signal.SIGCONT)
