@@ -1,0 +1,10 @@
+"""Hiding secrets in what people see: by the name that a value goes under, and by what the value looks like.
+
+Owns what counts as a secret, in values (`Redactor.mask`) and in text (`Redactor.text`). It must not know where the
+result is shown. The payload that is replayed never comes here: it stays whole.
+"""
+
+from celery_guardrails.redaction.name import DENIED_NAMES, is_denied
+from celery_guardrails.redaction.redactor import MASK, Redactor
+
+__all__ = ["DENIED_NAMES", "MASK", "Redactor", "is_denied"]

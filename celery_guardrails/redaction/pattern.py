@@ -1,0 +1,102 @@
+"""What secrets look like, whatever name they go under: tokens with a known beginning, JWTs, keys, cards, accounts.
+
+Owns the patterns and the checks (Luhn, ISO 13616) that keep them from ordinary numbers and words. Each takes time in
+proportion to the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+__all__ = ["hide_patterns"]
+
+_KNOWN = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"eyJ[\w-]{5,512}(?:\.[\w-]{0,4000}){1,4}"  # JSON Web Tokens (RFC 7519), signed or encrypted
+    r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,200}|whsec_[\w+/=]{8,200}"  # Stripe
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # AWS
+    r"|gh[pousr]_[A-Za-z0-9]{16,255}|github_pat_\w{16,255}|glpat-[\w-]{16,255}"  # GitHub, GitLab
+    r"|xox[a-z](?:\.[a-z0-9]+)?-[\w-]{8,400}|xapp-[\w-]{8,400}"  # Slack
+    r"|AIza[\w-]{30,60}|ya29\.[\w-]{16,400}"  # Google
+    r"|SG\.[\w-]{16,64}\.[\w-]{16,64}"  # SendGrid
+    r"|sk-[A-Za-z0-9][\w-]{18,250}"  # OpenAI and its like
+    r"|npm_[A-Za-z0-9]{30,60}|pypi-[\w-]{32,400}|hf_[A-Za-z0-9]{30,60}|dop_v1_[a-f0-9]{32,80}|shp[a-z]{2}_[a-f0-9]{32}"
+    r")(?![A-Za-z0-9])"
+)
+_SCHEME = re.compile(r"\b(Bearer|Basic|Token|Digest|ApiKey|Negotiate)([ :]+)([\w+/=.~-]{6,4000})", re.I)
+_HOOK = re.compile(r"(https://hooks\.slack\.com/\w{1,20}/)[\w/-]{1,200}", re.I)
+_NUMBER = re.compile(r"(?<![\w.+])\d(?:[ -]?\d){13,18}(?![\w]|[.-]\d)")
+_ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,60})-----")
+
+# How long an IBAN is in each country (the registry of ISO 13616).
+_LENGTHS = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
+    29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+}  # fmt: skip
+_COUNTRIES = {country: length for length, countries in _LENGTHS.items() for country in countries.split()}
+# First digits and lengths of the card networks (ISO 7812, and what the networks publish).
+_CARDS = re.compile(
+    r"4(?:\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}|(?:50|5[6-9])\d{14}"
+)
+
+
+def hide_patterns(text: str, mask: str) -> str:
+    """The text with whatever looks like a secret replaced by `mask`."""
+    if "-----BEGIN " in text:
+        text = _without_keys(text, mask)
+    text = _KNOWN.sub(mask, text)
+    if "hooks.slack.com" in text:
+        text = _HOOK.sub(lambda found: found[1] + mask, text)
+    text = _SCHEME.sub(lambda found: f"{found[1]}{found[2]}{mask}" if _is_random(found[3]) else found[0], text)
+    text = _where(_NUMBER, _is_card, text, mask)
+    return _where(_ACCOUNT, _is_iban, text, mask)
+
+
+def _where(pattern: re.Pattern[str], check: Callable[[str], bool], text: str, mask: str) -> str:
+    return pattern.sub(lambda found: mask if check(found[0]) else found[0], text)
+
+
+def _without_keys(text: str, mask: str) -> str:
+    """Without PEM blocks (RFC 7468); of one that was cut, all that follows is hidden."""
+    kept, position = [], 0
+    while begin := _BEGIN.search(text, position):
+        kept += [text[position : begin.start()], mask]
+        last = f"-----END {begin[1]}-----"
+        end = text.find(last, begin.end())
+        if end < 0:
+            return "".join(kept)
+        position = end + len(last)
+    return "".join(kept) + text[position:]
+
+
+def _is_random(text: str) -> bool:
+    """Whether it is a token and no word: `Basic dXNlcjpw`, but not "basic authentication"."""
+    if len(text) >= 24:
+        return True
+    body = text.rstrip(".=")
+    return len(body) < len(text.rstrip(".")) or any(char.isdigit() or char in "+/_~" for char in body) or (
+        not body.islower() and not body.isupper() and not body[1:].islower()
+    )  # fmt: skip
+
+
+def _is_card(found: str) -> bool:
+    digits = re.sub(r"\D", "", found)
+    if not _CARDS.fullmatch(digits):
+        return False
+    total = 0
+    for place, char in enumerate(reversed(digits)):  # Luhn, ISO 7812-1 annex B
+        digit = int(char) * (1 + place % 2)
+        total += digit - 9 if digit > 9 else digit
+    return total % 10 == 0
+
+
+def _is_iban(found: str) -> bool:
+    compact = found.replace(" ", "")
+    if _COUNTRIES.get(compact[:2]) != len(compact):
+        return False
+    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1

@@ -1,0 +1,197 @@
+"""The redactor: values and text as people may see them.
+
+Owns how containers and objects are taken apart. An object whose parts are not known is shown by its type's name, never
+by its own `repr`, which would show everything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta, tzinfo
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import PurePath
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from celery_guardrails.redaction.name import is_denied, squeeze
+from celery_guardrails.redaction.text import hide_in_text
+
+__all__ = ["MASK", "Redactor"]
+
+MASK = "[redacted]"
+_MAX_DEPTH = 8
+_MAX_ITEMS = 100
+_LONGEST_TEXT = 64 * 1024
+"""Characters of a text that are looked at; what follows is cut, so that nothing is shown unseen."""
+
+_PLAIN = (date, time, timedelta, tzinfo, Decimal, Fraction, complex, UUID, PurePath, IPv4Address, IPv6Address, range)
+_NAMED_BY = frozenset(("name", "key", "field", "header", "id", "parameter", "param", "attribute", "variable"))
+_NAMED_VALUES = frozenset(("value", "values", "val", "content", "data", "text", "default", "raw"))
+
+
+class Redactor:
+    """Masks what people must not see, by name and by value. It never raises and never changes what it is given.
+
+    Args:
+        names: further names to hide, matched as a whole, whatever their case and separators.
+        patterns: regular expressions; what one finds in a text is hidden. Each is searched in every text that is shown,
+            so it should be cheap.
+    """
+
+    def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        self._exact = frozenset(squeeze(name) for name in names)
+        self._patterns = tuple(re.compile(pattern) for pattern in patterns)
+
+    def hides(self, name: object) -> bool:
+        """Whether what goes under this name must not be shown."""
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        return isinstance(name, str) and (is_denied(name) or squeeze(name) in self._exact)
+
+    def text(self, text: str) -> str:
+        """The text without secrets; at most 64 Ki characters of it."""
+        cut = text[:_LONGEST_TEXT]
+        if cut[:1] in "{[" and len(cut) == len(text) and (masked := self._json(cut)) is not None:
+            return masked
+        return hide_in_text(cut, self.hides, MASK, self._patterns) + ("..." if len(cut) < len(text) else "")
+
+    def mask(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Any:
+        """A copy with every secret replaced; long containers and deep nesting are cut with a remark.
+
+        Args:
+            value: anything.
+            name: what it goes under, if anything.
+            depth: how many containers within one another are shown.
+        """
+        if self.hides(name):
+            return MASK
+        try:
+            return self._masked(value, depth)
+        except Exception as exc:  # noqa: BLE001 a user's object must not break what is shown
+            return _Remark(f"<{type(value).__name__}: unprintable, {type(exc).__name__}>")
+
+    def plain(self, value: Any) -> str:
+        """A value as short text, without secrets: text as it is, everything else as its masked `repr`."""
+        masked = self.mask(value)
+        return masked if isinstance(masked, str) else repr(masked)
+
+    def _masked(self, value: Any, depth: int) -> Any:
+        if value is None or isinstance(value, (bool, float)):
+            return value
+        if isinstance(value, Enum):
+            return _Remark(f"{type(value).__name__}.{value.name}")
+        if isinstance(value, int):
+            return value if -(10**11) < value < 10**11 else self._number(value)
+        if isinstance(value, str):
+            return self.text(str(value))
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self.text(bytes(value[:_LONGEST_TEXT]).decode("latin-1")).encode("latin-1", "replace")
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self._object(value, dict(zip(value._fields, value, strict=False)), depth)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._sequence(value, depth)
+        if isinstance(value, _PLAIN):
+            return _Remark(self.text(str(value) if isinstance(value, (UUID, Decimal, PurePath)) else repr(value)))
+        if isinstance(value, BaseException):
+            return _Remark(f"{type(value).__name__}({self.text(str(value))!r})")
+        parts = _parts(value)
+        return _Remark(f"<{type(value).__name__}>") if parts is None else self._object(value, parts, depth)
+
+    def _number(self, value: int) -> Any:
+        digits = str(value) if value.bit_length() < 256 else ""
+        return value if digits and self.text(digits) == digits else (MASK if digits else _Remark("<a long number>"))
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+        if depth <= 0:
+            return _Remark("{...}")
+        hidden = any(
+            isinstance(key, str) and key.lower() in _NAMED_BY and isinstance(item, (str, bytes)) and self.hides(item)
+            for key, item in list(value.items())[:_MAX_ITEMS]
+        )
+        masked: dict[Any, Any] = {}
+        for position, (key, item) in enumerate(value.items()):
+            if position >= _MAX_ITEMS:
+                masked["..."] = f"{len(value) - _MAX_ITEMS} more"
+                break
+            if hidden and isinstance(key, str) and key.lower() in _NAMED_VALUES:
+                shown: Any = MASK
+            else:
+                shown = self.mask(item, key, depth - 1)
+            masked[self._key(key)] = shown
+        return masked
+
+    def _key(self, key: Any) -> Any:
+        """A key as it is shown: what can be a secret's name stays, what looks like a secret does not."""
+        if key is None or isinstance(key, (bool, float)):
+            return key
+        shown = self._masked(key, 1) if isinstance(key, (str, bytes, int, Enum, *_PLAIN)) else None
+        return _Remark(f"<{type(key).__name__}>") if shown is None else shown
+
+    def _sequence(self, value: Any, depth: int) -> Any:
+        if depth <= 0:
+            return _Remark("[...]")
+        items = [self.mask(item, None, depth - 1) for position, item in enumerate(value) if position < _MAX_ITEMS]
+        # pairs such as ("password", "x") are mappings in another dress; so are headers with a third part
+        if isinstance(value, (list, tuple)) and len(items) in (2, 3):
+            for place in range(len(items) - 1):
+                if self.hides(value[place]):
+                    items[place + 1 :] = [MASK] * (len(items) - place - 1)
+                    break
+        if len(value) > _MAX_ITEMS:
+            items.append(f"... {len(value) - _MAX_ITEMS} more")
+        return tuple(items) if isinstance(value, tuple) else items
+
+    def _object(self, value: Any, parts: Mapping[str, Any], depth: int) -> Any:
+        if depth <= 0:
+            return _Remark(f"{type(value).__name__}(...)")
+        masked = self._mapping(parts, depth)
+        return _Remark(f"{type(value).__name__}({', '.join(f'{key}={item!r}' for key, item in masked.items())})")
+
+    def _json(self, text: str) -> str | None:
+        """A JSON text with its secrets masked; `None`: it is none, or nothing in it is hidden by its structure."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        masked = self.mask(value)
+        if masked == value:
+            return None
+        try:
+            return json.dumps(masked, ensure_ascii=False, default=str)
+        except (TypeError, ValueError):
+            return MASK
+
+
+class _Remark(str):
+    """Text about a value that stands where the value stood: without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """The fields of an object whose class says which it has; `None` where it says nothing."""
+    if isinstance(value, type):
+        return None
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name, None) for each in fields(value)}
+    if isinstance(value, SimpleNamespace):
+        return dict(vars(value))
+    named = getattr(type(value), "model_fields", None) or getattr(type(value), "__fields__", None)
+    if isinstance(named, Mapping):  # pydantic 2, or 1
+        return {**dict(vars(value)), **(getattr(value, "__pydantic_extra__", None) or {})}
+    attributes = getattr(type(value), "__attrs_attrs__", None)
+    if attributes is not None:  # attrs
+        return {each.name: getattr(value, each.name, None) for each in attributes}
+    return None

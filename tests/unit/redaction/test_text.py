@@ -1,0 +1,162 @@
+"""Secrets in text, by what they look like and by the name before them; and ordinary text, which stays."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from celery_guardrails.redaction import MASK, Redactor
+
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
+BY_VALUE = {
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVPmB92K27uhbUJU1p1r",
+    "bearer": "Bearer 8f3kd92mz0",
+    "bearer, words only": "Bearer zxcvbnmasdfghjklqwertyuiop",
+    "basic": "Basic dXNlcjpwYXNz",
+    "stripe": "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    "aws": "AKIAIOSFODNN7EXAMPLE",
+    "github": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "slack": "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy",
+    "slack hook": "https://hooks.slack.com/services/T000/B000/XXXXXXXXXXXX",
+    "pem": PEM,
+    "pem, cut": PEM[:50],
+    "card": "4111 1111 1111 1111",
+    "card, no blanks": "5555555555554444",
+    "card, amex": "3782-822463-10005",
+    "iban": "DE89 3704 0044 0532 0130 00",
+    "iban, no blanks": "GB82WEST12345698765432",
+    "url": "postgresql://shop:hunter2@db:5432/shop",
+    "url, no user": "redis://:hunter2@cache/0",
+    "url, odd password": "amqp://u:p@ss:pw/1@rabbit:5672//",
+    "url, token as user": "https://a8f3kd92mz0a8f3kd92mz0@git.shop/x",
+    "query": "https://shop/api?api_key=abcd&x=1",
+}
+SECRET_PARTS = {
+    "bearer": ["8f3kd92mz0"], "basic": ["dXNlcjpwYXNz"], "slack hook": ["XXXX"], "pem": ["MIIE", "IBAAKC"],
+    "pem, cut": ["MII"], "url": ["hunter2"], "url, no user": ["hunter2"], "url, odd password": ["p@ss", "pw", "ss:"],
+    "url, token as user": ["a8f3"], "query": ["abcd"], "bearer, words only": ["zxcv"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BY_VALUE)
+@pytest.mark.parametrize("around", ["{}", "the provider said: {}, again", "'{}'", "x={}\nnext line", '["{}"]', "({})"])
+def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(kind: str, around: str) -> None:
+    shown = Redactor().text(around.format(BY_VALUE[kind]))
+    assert MASK in shown
+    assert not [part for part in SECRET_PARTS.get(kind, [BY_VALUE[kind]]) if part in shown]
+
+
+def test_what_is_no_secret_beside_one_stays() -> None:
+    shown = Redactor().text("cannot reach postgresql://shop:hunter2@db:5432/shop?sslmode=require after 3 tries")
+    assert shown == f"cannot reach postgresql://{MASK}@db:5432/shop?sslmode=require after 3 tries"
+    both = Redactor().text("amqp://u:a1@one;amqp://u:b2@two")
+    assert both == f"amqp://{MASK}@one;amqp://{MASK}@two"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=hunter2", "db_pass=hunter2", "smtp_pass='hunter2 and more'", 'token="hunter2"',
+        "login?sid=hunter2&a=1",
+        "{'password': 'hunter2'}", '{"password": "hunter2", "a": 1}', "{'api_key': b'hunter2'}",
+        '{\\"password\\": \\"hunter2\\"}', "{'card': {'number': 'hunter2'}, 'a': [1]}", "{'tokens': ['a', 'hunter2']}",
+        "Authorization: Digest username=ada, response=hunter2", "Set-Cookie: a=1; b=hunter2", "password: hunter2",
+        "{'password': 'it\\'s hunter2'}", "{'password': 'hunter2", "User(name='ada', password='hunter2')",
+        "DATABASE_URL=hunter2", "signing_key => hunter2", "'secret': hunter2", "X-Api-Key: abcdef/hunter2",
+    ],
+)  # fmt: skip
+def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> None:
+    shown = Redactor().text(f"ValueError: {text}")
+    assert "hunter2" not in shown
+    assert MASK in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Basic authentication failed", "the bearer is unknown", "invalid token: expected a name", "session: closed",
+        "card: declined", "side=left, passenger=3, seedling=1", "order_id=4711", "x = 3", "10:15:00 up",
+        "https://medium.com/@ada/post", "https://shop.example:8080/a?page=2", "amqp://rabbit:5672//",
+        "postgresql://guardrails@db/shop", "ada@example.com", "+49 151 12345678", "2026-11-29 12:00:01.123456",
+        "1764417600000", "16-digit id 1234567890123456", "KeyError: 'name'", "tests/unit/test_text.py:17",
+        "token", "password", "the password is wrong", "3 of 4 tokens", "GET /orders/4711 -> 503",
+    ],
+)  # fmt: skip
+def test_ordinary_text_stays(text: str) -> None:
+    assert Redactor().text(text) == text
+
+
+WORDS = st.text(string.ascii_letters, min_size=1, max_size=15)
+ORDINARY = st.one_of(
+    WORDS.filter(lambda word: not Redactor().hides(word)),
+    st.uuids().map(str),
+    st.binary(min_size=20, max_size=20).map(bytes.hex),
+    st.binary(min_size=32, max_size=32).map(bytes.hex),
+    st.integers(-(10**11), 10**11).map(str),
+    st.floats(allow_nan=False).map(str),
+    st.datetimes().map(str),
+    st.lists(WORDS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts) + ".py"),
+    st.tuples(WORDS, st.integers(0, 65535)).map(lambda place: f"{place[0].lower()}.example:{place[1]}"),
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(ORDINARY, min_size=1, max_size=20))
+def test_words_ids_hashes_numbers_and_paths_stay(parts: list[str]) -> None:
+    text = " ".join(parts)
+    assert Redactor().text(text) == text
+
+
+def test_of_random_long_numbers_few_are_taken_for_cards() -> None:
+    numbers = [str(10**15 + 7919 * 10**11 * n % (9 * 10**15)) for n in range(1, 5001)]
+    hidden = sum(Redactor().text(number) != number for number in numbers)
+    assert hidden < len(numbers) * 0.06
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_taken(text: str) -> None:
+    once = Redactor().text(text)
+    assert isinstance(once, str)
+
+
+@given(
+    st.sampled_from(sorted(BY_VALUE)),
+    st.text(" .,;()\n", max_size=5),
+    st.lists(ORDINARY, max_size=5),
+    st.integers(0, 5),
+)
+def test_a_secret_among_ordinary_words_is_hidden(kind: str, gap: str, parts: list[str], place: int) -> None:
+    parts.insert(place, f"{gap} {BY_VALUE[kind]} ")
+    shown = Redactor().text(" ".join(parts))
+    assert not [part for part in SECRET_PARTS.get(kind, [BY_VALUE[kind]]) if part in shown]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a://", "a:b@", "eyJ-", "eyJ.", "-----BEGIN X-----", "password='", "password={", "'password':", "4111 ", "DE89 ",
+     "password=\\", "a=", '\\"', "Bearer ", "x://u:p", "'password': '\\", "{'token': ["],
+)  # fmt: skip
+def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
+    Redactor().text(piece * (200_000 // len(piece)))
+
+
+def test_long_text_is_cut_rather_than_shown_unseen() -> None:
+    shown = Redactor().text("x " * 100_000 + "password=hunter2")
+    assert "hunter2" not in shown
+    assert shown.endswith("...")
+
+
+def test_json_text_keeps_its_form() -> None:
+    shown = json.loads(Redactor().text('{"user": {"name": "ada", "pin": 1234}, "n": [1, 2]}'))
+    assert shown == {"user": {"name": "ada", "pin": MASK}, "n": [1, 2]}
+    assert Redactor().text('{"n":1}') == '{"n":1}'
+
+
+def test_patterns_of_the_settings_are_hidden() -> None:
+    redactor = Redactor(patterns=[r"\bEMP-\d{6}\b"])
+    assert redactor.text("employee EMP-123456 left") == f"employee {MASK} left"
+    assert redactor.mask({"note": ["EMP-123456"]}) == {"note": [MASK]}
