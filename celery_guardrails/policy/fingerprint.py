@@ -42,7 +42,11 @@ _VARIABLE = (
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b", re.I), "<hash>"),
     (
         re.compile(
-            r"(?<![a-z])\d+(?:\.\d+)?\s?(?:ms|us|ns|s|sec|secs|seconds?|m|min|minutes?|h|hours?|d|days?)\b", re.I
+            # from a number's first digit on, or its second where a letter stands before it: from every digit would take
+            # time by the square of its length
+            r"(?:(?<![a-z\d])|(?<=[a-z]\d))\d+(?:\.\d+)?\s?"
+            r"(?:ms|us|ns|s|sec|secs|seconds?|m|min|minutes?|h|hours?|d|days?)\b",
+            re.I,
         ),
         "<time>",
     ),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 
 import pytest
@@ -192,3 +193,19 @@ def test_each_http_status_is_a_problem_of_its_own(kind, raised):
 
 def test_a_response_that_cannot_be_looked_at_has_no_status():
     assert fingerprint(_Touchy("x")) == fingerprint(_Touchy("x"))
+DURATION = re.compile(
+    r"(?<![a-z])\d+(?:\.\d+)?\s?(?:ms|us|ns|s|sec|secs|seconds?|m|min|minutes?|h|hours?|d|days?)\b", re.I
+)
+
+
+@given(st.text("019.as mhdZ_-", max_size=40))
+def test_durations_are_found_as_ever(text):
+    pattern = next(pattern for pattern, _ in module._VARIABLE if "minutes" in pattern.pattern)
+    assert pattern.sub("<time>", text) == DURATION.sub("<time>", text)
+
+
+@pytest.mark.parametrize("piece", ["1", "a1", "1.", "a", "'", "a@", "a@a.", "0x", "ab:", "1-", "://", "a.b+c-", "1 "])
+def test_a_pattern_takes_time_in_proportion_to_the_text(piece):
+    text = piece * (100_000 // len(piece))  # by the square of its length each would take minutes
+    for pattern, replacement in module._VARIABLE:
+        pattern.sub(replacement, text)
