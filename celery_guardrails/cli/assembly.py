@@ -24,6 +24,7 @@ from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.guardian.guardian import Guardian, OnceReport
 from celery_guardrails.guardian.ingest import Ingest
+from celery_guardrails.guardian.pruning import Pruning
 from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
@@ -183,7 +184,10 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         app=project.name,
     )
     broker = BrokerServices(guardrails)
-    services: list[Service] = [RequeueFinishing(store, Replayer(project.app, project.publisher))]
+    services: list[Service] = [
+        RequeueFinishing(store, Replayer(project.app, project.publisher)),
+        Pruning(store, settings.retention, owner),
+    ]
     if not once:
         services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     guardian = Guardian(consumer, Ingest(store, recovered, settings.environment), services)

@@ -1,9 +1,9 @@
 """The archive's tables, without those of the alerts.
 
 `dead_letter` is one row for each piece of dead work; `death` one for each time it died, with the whole letter as it
-was published; `letter_argument` the values kept in clear, for `arg.NAME`; `audit` who did what; `lease` and
-`guardian` which guardian does what. In the database every name begins with `guardrails_`, because the application may
-keep the archive among tables of its own. Knows no query.
+was published; `letter_argument` the values kept in clear, for `arg.NAME`; `audit` who did what, `audit_cut` how old an
+entry is that may leave it; `lease` and `guardian` which guardian does what. In the database every name begins with
+`guardrails_`, because the application may keep the archive among tables of its own. Knows no query.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy.sql import expression
 
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["audit", "dead_letter", "death", "guardian", "lease", "letter_argument"]
+__all__ = ["audit", "audit_cut", "dead_letter", "death", "guardian", "lease", "letter_argument"]
 
 dead_letter = Table(
     "guardrails_dead_letter",
@@ -58,6 +58,7 @@ dead_letter = Table(
     Index(
         "ix_guardrails_dead_letter_task_id", "task_id", "died_at", "id", postgresql_ops={"task_id": "text_pattern_ops"}
     ),
+    Index("ix_guardrails_dead_letter_resolved_at", "state", "resolved_at"),
     Index("ix_guardrails_dead_letter_reason", "reason", "died_at", "id"),
     Index("ix_guardrails_dead_letter_queue", "queue", "died_at", "id", postgresql_ops={"queue": "text_pattern_ops"}),
     Index("ix_guardrails_dead_letter_fingerprint", "fingerprint", "died_at", "id"),
@@ -111,8 +112,11 @@ audit = Table(
     Column("operation_id", Text),
     Index("ix_guardrails_audit_target", "target", "seq"),
     Index("ix_guardrails_audit_actor", "actor", "seq"),
+    Index("ix_guardrails_audit_at", "at"),
     sqlite_autoincrement=True,
 )
+
+audit_cut = Table("guardrails_audit_cut", metadata, Column("before", UtcDateTime, primary_key=True))
 
 lease = Table(
     "guardrails_lease",

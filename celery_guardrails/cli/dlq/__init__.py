@@ -19,6 +19,7 @@ __all__ = ["dlq"]
         "requeue": "celery_guardrails.cli.dlq.change:requeue",
         "discard": "celery_guardrails.cli.dlq.change:discard",
         "restore": "celery_guardrails.cli.dlq.change:restore",
+        "prune": "celery_guardrails.cli.dlq.prune:prune",
     },
 )
 def dlq() -> None:

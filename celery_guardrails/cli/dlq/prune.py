@@ -1,0 +1,64 @@
+"""`dlq prune`: removing at once what the setting `retention` says has been kept long enough."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from celery_guardrails import clock
+from celery_guardrails.cli.output import emit_json, note, progress, span, table
+from celery_guardrails.cli.output import printer as console_of
+from celery_guardrails.cli.person import whoever_runs_this
+from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.recovery.retention import prune_pass
+from celery_guardrails.store import retention
+
+__all__ = ["prune"]
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else.")
+@click.pass_context
+def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_json: bool) -> None:
+    """Remove for good what the setting `retention` says has been kept long enough. A guardian does it every hour."""
+    project = project_of(ctx)
+    keep = project.guardrails.settings.retention
+    now = clock.now()
+    with project.archive.read() as conn:
+        due = retention.due(conn, keep, now)
+    removed = dict.fromkeys(due, 0)
+    if not dry_run and any(due.values()):
+        _ask(project, due, yes)
+        with progress("prune", sum(due.values())) as advance:
+            while True:
+                pruned = prune_pass(project.archive, keep, by or whoever_runs_this(), now)
+                for kind, count in pruned.counts.items():
+                    removed[kind] += count
+                advance(pruned.total)
+                if not pruned.more:
+                    break
+    if as_json:
+        emit_json({"action": "prune", "dry_run": dry_run, "due": due, "removed": removed})
+        return
+    _tell(keep, due, removed)
+    note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
+
+
+def _ask(project: Project, due: dict[str, int], yes: bool) -> None:
+    words = f"Remove {sum(due.values()):,} rows for good?"
+    if not yes:
+        click.confirm(words, abort=True, err=True)
+
+
+def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int]) -> None:
+    rows = []
+    for kind in retention.KINDS:
+        age = keep.get(kind)
+        rows.append(
+            [kind, "for ever" if age is None else span(age), f"{due.get(kind, 0):,}", f"{removed.get(kind, 0):,}"]
+        )
+    table(console_of(), ["KIND", "KEPT", "DUE", "REMOVED"], rows)
