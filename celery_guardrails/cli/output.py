@@ -28,6 +28,7 @@ __all__ = [
     "ago",
     "clean",
     "emit_json",
+    "is_attended",
     "json_option",
     "note",
     "printer",
@@ -62,6 +63,11 @@ def printer(file: IO[str] | None = None) -> Console:
 def emit_json(value: Any) -> None:
     """Print one JSON value on stdout: instants as ISO 8601 in UTC."""
     click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def is_attended() -> bool:
+    """Whether somebody sits at a terminal who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def note(text: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from celery_guardrails.store import audit, lease, retention
 from celery_guardrails.store.engine import Store
@@ -59,23 +60,24 @@ def prune_pass(
         StoreError: the archive cannot be written; nothing was removed.
     """
     end = timer() + seconds
-    counts: dict[str, int] = {}
-    more = False
     with store.begin() as conn:
         if held is not None and not lease.holds(conn, held):
             return Pruned()
         lease.forget(conn, seen_before=now - _GUARDIAN_GONE)
-        for kind in retention.KINDS:
-            age = keep.get(kind)
-            while age is not None and not (more := timer() > end):
-                if kind == retention.AUDIT:
-                    removed = retention.remove_audit(conn, now - age, _BATCH)
-                else:
-                    removed = retention.remove_letters(conn, kind, now - age, _BATCH)
-                if removed:
-                    counts[kind] = counts.get(kind, 0) + removed
-                if removed < _BATCH:
-                    break
-        if counts:
-            audit.append(conn, audit.AuditEntry(now, actor, "prune", "archive", "retention", None, counts))
-    return Pruned(counts, more)
+        pruned = _removed(conn, keep, now, lambda: timer() > end)
+        if pruned.counts:
+            audit.append(conn, audit.AuditEntry(now, actor, "prune", "archive", "retention", None, pruned.counts))
+    return pruned
+
+
+def _removed(conn: Any, keep: Mapping[str, timedelta | None], now: datetime, is_over: Callable[[], bool]) -> Pruned:
+    counts: dict[str, int] = {}
+    for kind, age in keep.items():
+        removed = _BATCH
+        while age is not None and removed == _BATCH:
+            if is_over():
+                return Pruned(counts, more=True)
+            removed = retention.remove(conn, kind, now - age, _BATCH)
+            if removed:
+                counts[kind] = counts.get(kind, 0) + removed
+    return Pruned(counts)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, se
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import audit, audit_cut, dead_letter
 
-__all__ = ["AUDIT", "KINDS", "due", "remove_audit", "remove_letters"]
+__all__ = ["AUDIT", "KINDS", "due", "remove"]
 
 AUDIT = "audit"
 KINDS = (State.DEAD.value, State.RECOVERED.value, State.DISCARDED.value, AUDIT)
@@ -34,15 +34,19 @@ def due(conn: Connection, keep: Mapping[str, timedelta | None], now: datetime) -
     return counts
 
 
-def remove_letters(conn: Connection, state: str, before: datetime, most: int) -> int:
-    """Remove dead letters in this state since before an instant, the oldest first; returns how many.
+def remove(conn: Connection, kind: str, before: datetime, most: int) -> int:
+    """Remove what is of this kind since before an instant, the oldest first; returns how many.
 
     Args:
         conn: a transaction.
-        state: `dead`, by the time of the latest death; `recovered` or `discarded`, by when it was so decided.
+        kind: `dead`, by the time of the latest death; `recovered` or `discarded`, by when it was so decided; `audit`.
         before: what is younger stays.
         most: at most so many.
     """
+    return _audit(conn, before, most) if kind == AUDIT else _letters(conn, kind, before, most)
+
+
+def _letters(conn: Connection, state: str, before: datetime, most: int) -> int:
     at = dead_letter.c.died_at if state == State.DEAD.value else dead_letter.c.resolved_at
     wanted = select(dead_letter.c.id).where(_is_due(state, before)).order_by(at).limit(most)
     if conn.dialect.name == "postgresql":
@@ -51,12 +55,9 @@ def remove_letters(conn: Connection, state: str, before: datetime, most: int) ->
     return conn.execute(delete(dead_letter).where(dead_letter.c.id.in_(ids))).rowcount if ids else 0
 
 
-def remove_audit(conn: Connection, before: datetime, most: int) -> int:
-    """Remove the oldest entries of the audit trail that were made before an instant; returns how many.
-
-    The database refuses every other removal: it looks whether an entry is older than what `audit_cut` says, and that
-    is empty but within this transaction.
-    """
+def _audit(conn: Connection, before: datetime, most: int) -> int:
+    # The database refuses every other removal: it looks whether an entry is older than what `audit_cut` says, and that
+    # is empty but within this transaction.
     seqs = list(
         conn.execute(select(audit.c.seq).where(_is_due(AUDIT, before)).order_by(audit.c.seq).limit(most)).scalars()
     )

@@ -5,7 +5,6 @@ Owns who is asked, what is counted first and what is said at the end. What an ac
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +17,7 @@ from celery_guardrails.alerts.text import count_of, shell_quote
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
 from celery_guardrails.cli.dlq.doubt import INCLUDE, LeftOut, in_doubt, left_out, question
-from celery_guardrails.cli.output import emit_json, note, progress
+from celery_guardrails.cli.output import emit_json, is_attended, note, progress
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
@@ -67,10 +66,6 @@ class _Meant:
 
     def left_as_json(self) -> dict[str, Any]:
         return {"left_out": self.left_out.as_json()} if self.left_out is not None and self.left_out.count else {}
-
-
-def _is_attended() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 _OPTIONS = (
@@ -147,7 +142,7 @@ def _change(
     ctx: click.Context, project: Project, verb: _Verb, act: Act, given: dict[str, Any], wait: float = 0.0
 ) -> None:
     by_query = is_query(given["which"])
-    if by_query and not (given["yes"] or given["dry_run"] or _is_attended()):
+    if by_query and not (given["yes"] or given["dry_run"] or is_attended()):
         raise click.UsageError(_unattended(project, verb, given), ctx)
     meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
     if given["dry_run"]:
@@ -177,7 +172,7 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
     doubtful = in_doubt(project, given["which"]) if verb.name == "requeue" else []
     if not doubtful:
         return
-    if not _is_attended():
+    if not is_attended():
         look = project.typed(f"dlq show {doubtful[0].id}")
         raise click.UsageError(
             f"{question(doubtful)} Look first: {look}. Where it is to run all the same, write --yes, too.", ctx

@@ -7,10 +7,10 @@ from datetime import timedelta
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.cli.output import emit_json, note, progress, span, table
+from celery_guardrails.cli.output import emit_json, is_attended, note, progress, span, table
 from celery_guardrails.cli.output import printer as console_of
 from celery_guardrails.cli.person import whoever_runs_this
-from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.cli.project import project_of
 from celery_guardrails.recovery.retention import prune_pass
 from celery_guardrails.store import retention
 
@@ -32,7 +32,8 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
         due = retention.due(conn, keep, now)
     removed = dict.fromkeys(due, 0)
     if not dry_run and any(due.values()):
-        _ask(project, due, yes)
+        if not yes:
+            _ask(ctx, due)
         with progress("prune", sum(due.values())) as advance:
             while True:
                 pruned = prune_pass(project.archive, keep, by or whoever_runs_this(), now)
@@ -48,10 +49,12 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
     note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
 
 
-def _ask(project: Project, due: dict[str, int], yes: bool) -> None:
-    words = f"Remove {sum(due.values()):,} rows for good?"
-    if not yes:
-        click.confirm(words, abort=True, err=True)
+def _ask(ctx: click.Context, due: dict[str, int]) -> None:
+    what = ", ".join(f"{count:,} {kind}" for kind, count in due.items() if count)
+    if not is_attended():
+        again = project_of(ctx).typed("dlq prune --yes")
+        raise click.UsageError(f"There is no terminal to ask at, so this wants --yes (--dry-run counts first): {again}")
+    click.confirm(f"Remove {what} for good?", abort=True, err=True)
 
 
 def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int]) -> None:

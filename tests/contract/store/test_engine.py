@@ -101,7 +101,11 @@ def test_an_empty_database_is_migrated(url: str) -> None:
 def _make_older(store: Store) -> None:
     with store.begin() as conn:
         conn.execute(text("ALTER TABLE guardrails_dead_letter DROP COLUMN may_have_run"))
-        conn.execute(text("DROP INDEX ix_guardrails_dead_letter_task_id"))
+        for index in ("dead_letter_task_id", "dead_letter_resolved_at", "audit_at"):
+            conn.execute(text(f"DROP INDEX ix_guardrails_{index}"))
+        if store.engine.dialect.name == "postgresql":
+            conn.execute(text("DROP FUNCTION guardrails_audit_refuse_delete CASCADE"))
+        conn.execute(text("DROP TABLE guardrails_audit_cut"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0002'"))
 
 

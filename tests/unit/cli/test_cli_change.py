@@ -181,7 +181,7 @@ class _Terminal:
             return True
 
         monkeypatch.setattr(click, "confirm", confirm)
-        monkeypatch.setattr(change, "_is_attended", lambda: True)
+        monkeypatch.setattr(change, "is_attended", lambda: True)
 
 
 def test_on_a_terminal_a_query_is_asked_about(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_without_a_terminal_a_query_wants_yes(shop: Shop, verb: str, answer: str
 
 def test_only_a_yes_is_a_yes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.archive(dead(1))
-    monkeypatch.setattr(change, "_is_attended", lambda: True)
+    monkeypatch.setattr(change, "is_attended", lambda: True)
     for answer in ("n\n", "\n", "", "maybe\n", "no\n"):
         assert shop.run("dlq", "discard", "task:shop.mail", "--reason", "x", stdin=answer).exit_code == 1
         assert shop.json("dlq", "stats")["by_state"] == {"dead": 1}
@@ -279,7 +279,7 @@ def test_an_id_of_what_may_have_run_wants_yes(shop: Shop, monkeypatch: pytest.Mo
     assert f"{ids[1]} may have run already: its worker was killed while it ran the task." in refused.stderr
     assert f"celery -A PROJ guardrails dlq show {ids[1]}" in refused.stderr
     assert in_queue(shop) == []
-    monkeypatch.setattr(change, "_is_attended", lambda: True)
+    monkeypatch.setattr(change, "is_attended", lambda: True)
     assert shop.run("dlq", "requeue", *ids, "--reason", "x", stdin="n\n").exit_code == 1
     assert shop.json("dlq", "stats")["by_state"] == {"dead": 2}
     assert shop.json("dlq", "requeue", ids[0], "--reason", "x")["done"] == [ids[0]]
