@@ -5,6 +5,7 @@ Owns the keys and their defaults. It must not know Celery: whoever reads the con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -78,6 +79,16 @@ def _read_group_by(value: Any) -> tuple[str, ...]:
     if set(names) not in ({"task"}, {"task", "error"}):
         raise problem(value, 'is not ("task",) or ("task", "error")')
     return names
+
+
+def _read_patterns(value: Any) -> tuple[str, ...]:
+    patterns = read_names(value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise problem(pattern, f"is no regular expression: {exc}") from exc
+    return patterns
 
 
 class _Section(BaseModel):
@@ -185,6 +196,8 @@ class Settings(_Section):
         retention: how long the archive keeps what is `dead`, `recovered`, `discarded`, and the `audit` trail; a key
             left out keeps its default (90, 14, 30 and 400 days), `None` is for ever.
         redact: key names never shown or stored in clear, for every task. Default none.
+        redact_patterns: regular expressions; what one finds in an argument, a message or a traceback is not shown.
+            Default none.
         guard: name patterns of tasks to put under guard without touching their code. Default none.
         enabled: `False` makes every guarded task behave as a plain one.
     """
@@ -200,6 +213,7 @@ class Settings(_Section):
         default_factory=lambda: dict(_RETENTION)
     )
     redact: NamesField = ()
+    redact_patterns: Annotated[tuple[str, ...], PlainValidator(_read_patterns)] = ()
     guard: NamesField = ()
     enabled: bool = True
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery_guardrails.letters.record import Preview
-from celery_guardrails.letters.redact import MASK, Redactor
+from celery_guardrails.redaction import MASK, Redactor
 
 __all__ = ["OVERSIZED_LIMIT", "PREVIEW_LIMIT", "named_in_items", "named_values", "preview", "preview_items"]
 
@@ -61,7 +61,8 @@ def preview_items(
 def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: Redactor) -> dict[str, str]:
     """The values of the arguments that a policy names, as short text.
 
-    A dotted name such as `order.id` looks into mappings. A name that a policy or the settings redact stays hidden.
+    A dotted name such as `order.id` looks into mappings and objects. What a name on the way promises to be secret stays
+    hidden, and so do secrets in a value.
     """
     found: dict[str, str] = {}
     for name in wanted:
@@ -71,7 +72,8 @@ def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: 
             if value is None:
                 break
         if value is not None:
-            found[name] = MASK if redactor.hides(name.rsplit(".", 1)[-1]) else _plain(value)
+            hides = any(redactor.hides(part) for part in name.split("."))
+            found[name] = MASK if hides else redactor.plain(value)[:_VALUE_LIMIT]
     return found
 
 
@@ -88,14 +90,6 @@ def _masked(args: Sequence[Any], names: Sequence[str], redactor: Redactor) -> tu
     return tuple(
         redactor.mask(value, names[position] if position < len(names) else None) for position, value in enumerate(args)
     )
-
-
-def _plain(value: Any) -> str:
-    try:
-        text = value if isinstance(value, str) else str(value)
-    except Exception as exc:  # noqa: BLE001 a user's __str__
-        text = f"<{type(value).__name__}: unprintable, {type(exc).__name__}>"
-    return text[:_VALUE_LIMIT]
 
 
 def _text(value: Any, limit: int) -> tuple[str, bool]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_guardrails.letters.record import Preview
-from celery_guardrails.letters.redact import MASK
+from celery_guardrails.redaction import MASK
 
 __all__ = ["SenderText"]
 

@@ -6,9 +6,10 @@ by its own `repr`, which would show everything.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
@@ -76,6 +77,22 @@ class Redactor:
             return self._masked(value, depth)
         except Exception as exc:  # noqa: BLE001 a user's object must not break what is shown
             return _Remark(f"<{type(value).__name__}: unprintable, {type(exc).__name__}>")
+
+    def hidden(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Iterator[Any]:
+        """The values that `mask` hides by their names, each and, of containers, what is in them."""
+        hides = self.hides(name)
+        if hides:
+            yield value
+        if depth <= 0:
+            return
+        if isinstance(value, Mapping):
+            for key, item in itertools.islice(value.items(), _MAX_ITEMS):
+                yield from self.hidden(item, name if hides else key, depth - 1)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            items = list(itertools.islice(value, _MAX_ITEMS))
+            inner = name if hides else items[0] if len(items) == 2 and self.hides(items[0]) else None
+            for item in items[0 if hides or inner is None else 1 :]:
+                yield from self.hidden(item, inner, depth - 1)
 
     def plain(self, value: Any) -> str:
         """A value as short text, without secrets: text as it is, everything else as its masked `repr`."""

@@ -209,9 +209,13 @@ def headers_with(request: Any, header: Header) -> dict[str, Any]:
     return headers
 
 
+def _traceback(run: FailedRun, exc: BaseException) -> str:
+    return run.guard.redactor(run.policy).text(traceback_text(exc))
+
+
 def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:
     # formatting a traceback costs several times a decision: only for those that are kept
-    run = replace(run, failure=replace(run.failure, traceback=traceback_text(exc)))
+    run = replace(run, failure=replace(run.failure, traceback=_traceback(run, exc)))
     letter = capture(run, decision)
     if run.request.is_eager:
         run.guard.captured.append(letter)

@@ -17,6 +17,7 @@ from celery_guardrails.letters.record import Letter, LetterFailure, letter_id
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
@@ -42,6 +43,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     header, now = read_header(request.__dict__), clock.now()
     work = work_of(request.__dict__, header)
     error, message = describe_type(exc)
+    redactor = _redactor(task)
     delivery: Mapping[str, Any] = request.delivery_info or {}
     routing_key = str(delivery.get("routing_key") or "")
     return Letter(
@@ -51,8 +53,10 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         task=subject_of(task).name,
         task_id=request.id,
         reason=decision.reason,
-        explanation=decision.explanation,
-        failure=LetterFailure(type=error, message=message, category=Category.UNKNOWN, fingerprint=_FINGERPRINT),
+        explanation=redactor.text(decision.explanation),
+        failure=LetterFailure(
+            type=error, message=redactor.text(message), category=Category.UNKNOWN, fingerprint=_FINGERPRINT
+        ),
         worker=str(request.hostname or ""),
         queue=str(delivery.get("queue") or routing_key),
         exchange=str(delivery.get("exchange") or ""),
@@ -64,6 +68,13 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         may_have_run=may_have_run(decision.reason, late=bool(task.acks_late), in_doubt=decision.in_doubt),
         message=kept(original, request),
     )
+
+
+def _redactor(task: Any) -> Redactor:
+    try:
+        return Guardrails.of(task.app).redactor()
+    except Exception:  # noqa: BLE001 the settings may be what guardrails failed on
+        return Redactor()
 
 
 def bury_brief(task: Any, letter: Letter) -> None:

@@ -23,7 +23,6 @@ from celery_guardrails.letters.record import (
     Preview,
     letter_id,
 )
-from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
@@ -174,7 +173,7 @@ def _preview(
     if arguments is None:
         return Preview()
     sender = sender_text(guard.app, headers, *arguments)
-    return preview_of(task, *arguments, Redactor((*guard.settings.redact, *policy.redact)), sender=sender)
+    return preview_of(task, *arguments, guard.redactor(policy), sender=sender)
 
 
 def _text(value: Any) -> str | None:

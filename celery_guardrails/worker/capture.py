@@ -24,11 +24,11 @@ from celery_guardrails.letters.record import (
     Preview,
     letter_id,
 )
-from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.letters.sender_text import SenderText
 from celery_guardrails.policy import Policy, declared
 from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.carried import carried_items
@@ -60,7 +60,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         parent_id=request.parent_id,
         group_id=request.group,
         reason=decision.reason,
-        explanation=decision.explanation,
+        explanation=run.guard.redactor(policy).text(decision.explanation),
         failure=_failure(run),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
         environment=run.guard.settings.environment,
@@ -101,7 +101,7 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
     shown = _Shown()
     try:
         settings, policy = run.guard.settings, run.policy
-        redactor = Redactor((*settings.redact, *policy.redact))
+        redactor = run.guard.redactor(policy)
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
         sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)

@@ -22,7 +22,8 @@ from celery.signals import worker_process_init
 
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.policy import Effective, match_pattern
+from celery_guardrails.policy import Effective, Policy, match_pattern
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.dispatch import Dispatch
@@ -115,6 +116,10 @@ class Guardrails:
         if self._settings is None:
             self._settings = load_settings(self.app.conf.get("guardrails"), os.environ)
         return self._settings
+
+    def redactor(self, policy: Policy | None = None) -> Redactor:
+        """What hides secrets from people: by the settings, and by the policy where there is one."""
+        return Redactor((*self.settings.redact, *(policy.redact if policy else ())), self.settings.redact_patterns)
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
         header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
     failure = describe(exc, now, with_traceback=False)
+    failure = replace(failure, message=guard.redactor(policy).text(failure.message))
     return FailedRun(task, request, guard, policy, failure, header, work, started_at, now)
 
 

@@ -21,7 +21,6 @@ from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, preview
 from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, Preview
-from celery_guardrails.letters.redact import Redactor
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import describe
@@ -175,6 +174,7 @@ def _brief(
     problem = failure.message if isinstance(exc, InvalidTaskError) else f"{type(exc).__name__}: {failure.message}"
     if unknown:
         problem = "this worker has no task of that name"
+    problem = guard.redactor().text(problem)
     return Letter(
         id=str(uuid5(_UNREAD, f"{identity}/{reason.value}")),
         task=UNNAMED,
@@ -269,7 +269,7 @@ def _preview(guard: Guardrails, fields: Mapping[str, Any], original: OriginalMes
     unread = Preview(args=f"({len(original.body)} bytes that were not read)")
     if payload is None:
         return unread
-    redactor = Redactor(guard.settings.redact)
+    redactor = guard.redactor()
     limit = OVERSIZED_LIMIT if len(original.body) > guard.settings.dead_letter.max_payload else PREVIEW_LIMIT
     try:
         args, kwargs, *_ = payload

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.letters.redact import MASK
+from celery_guardrails.redaction import MASK
 from tests.guarded import Guarded
 
 SECRET = "Rossi-Lovelace"

@@ -30,6 +30,7 @@ class Shop:
             "environment": "test",
             "store": {"url": f"sqlite:///{self.path}"},
             "dead_letter": {"queue": "shop.dead", "publish_timeout": "200ms"},
+            "retention": dict.fromkeys(("dead", "recovered", "discarded", "audit")),  # the letters here are old
             **settings,
         }
         self._store: Store | None = None

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
 from celery_guardrails.cli.dlq import prune as module
 from tests.unit.cli.conftest import Shop, lines
-from tests.unit.cli.deaths import dead
-
-MONTHS_LATER = "2026-07-01T00:00:00Z"
+from tests.unit.cli.deaths import DIED, dead
 
 
 @pytest.fixture
-def later(shop: Shop, time_machine_later: None) -> Shop:
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A shop four months after its letters died."""
+    monkeypatch.setattr(module.clock, "now", lambda: DIED + timedelta(days=120))
+    shop = Shop(tmp_path, retention={})
     shop.archive(dead(1), dead(2))
-    return shop
-
-
-@pytest.fixture
-def time_machine_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import datetime
-
-    monkeypatch.setattr(module.clock, "now", lambda: datetime.fromisoformat(MONTHS_LATER.replace("Z", "+00:00")))
+    yield shop
+    shop.close()
 
 
 def test_a_dry_run_says_what_is_due_and_changes_nothing(later: Shop) -> None:
     result = later.run("dlq", "prune", "--dry-run")
     assert result.exit_code == 0
     assert [line.split() for line in lines(result.stdout)][:3] == [
-        ["KIND", "KEPT", "DUE", "REMOVED"], ["dead", "90d", "2", "0"], ["recovered", "14d", "0", "0"],
+        ["KIND", "KEPT", "DUE", "REMOVED"], ["dead", "90", "d", "2", "0"], ["recovered", "14", "d", "0", "0"],
     ]  # fmt: skip
     assert "Nothing was changed." in result.stderr
     assert len(later.json("dlq", "list")) == 2

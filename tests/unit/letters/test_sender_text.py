@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_guardrails.letters.record import Preview
-from celery_guardrails.letters.redact import MASK, Redactor
 from celery_guardrails.letters.sender_text import SenderText
+from celery_guardrails.redaction import MASK, Redactor
 
 OURS = Preview(args="('ada', 'Lovelace')", kwargs="{}")
 

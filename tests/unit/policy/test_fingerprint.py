@@ -193,6 +193,8 @@ def test_each_http_status_is_a_problem_of_its_own(kind, raised):
 
 def test_a_response_that_cannot_be_looked_at_has_no_status():
     assert fingerprint(_Touchy("x")) == fingerprint(_Touchy("x"))
+
+
 DURATION = re.compile(
     r"(?<![a-z])\d+(?:\.\d+)?\s?(?:ms|us|ns|s|sec|secs|seconds?|m|min|minutes?|h|hours?|d|days?)\b", re.I
 )

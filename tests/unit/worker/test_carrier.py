@@ -11,7 +11,7 @@ from kombu.serialization import dumps
 
 from celery_guardrails import GuardedTask, Guardrails, clock
 from celery_guardrails.letters.preview import preview_items
-from celery_guardrails.letters.redact import Redactor
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 from celery_guardrails.worker.cancel import cancelled_letter
