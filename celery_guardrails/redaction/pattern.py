@@ -26,7 +26,10 @@ _KNOWN = re.compile(
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic|Token|Digest|ApiKey|Negotiate)([ :]+)([\w+/=.~-]{6,4000})", re.I)
 _HOOK = re.compile(r"(https://hooks\.slack\.com/\w{1,20}/)[\w/-]{1,200}", re.I)
-_NUMBER = re.compile(r"(?<![\w.+])\d(?:[ -]?\d){13,18}(?![\w]|[.-]\d)")
+_NUMBER = re.compile(
+    r"(?<![\w.+])(?:\d{14,19}"  # written in one, or as it is on the card
+    r"|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[ .-]\d)"
+)
 _ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,60})-----")
 
