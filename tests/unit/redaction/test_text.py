@@ -130,9 +130,10 @@ def test_any_text_is_taken(text: str) -> None:
     st.integers(0, 5),
 )
 def test_a_secret_among_ordinary_words_is_hidden(kind: str, gap: str, parts: list[str], place: int) -> None:
+    secrets = [part for part in SECRET_PARTS.get(kind, [BY_VALUE[kind]]) if part not in " ".join(parts)]
     parts.insert(place, f"{gap} {BY_VALUE[kind]} ")
     shown = Redactor().text(" ".join(parts))
-    assert not [part for part in SECRET_PARTS.get(kind, [BY_VALUE[kind]]) if part in shown]
+    assert not [part for part in secrets if part in shown]
 
 
 @pytest.mark.parametrize(
