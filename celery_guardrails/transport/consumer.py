@@ -189,6 +189,8 @@ class DeadLetterConsumer:
             for queue in self._queues if on_rabbitmq else ():
                 declare(connection, queue)
             channel = connection.channel()
+            if on_rabbitmq:
+                channel.auto_decode = False  # a body stays the bytes that were published, whatever encoding it claims
             consumer = Consumer(
                 channel,
                 self._queues,

@@ -18,10 +18,13 @@ from celery_guardrails.settings import Settings
 from celery_guardrails.worker.own_option import ANNOTATED, CONFIGURED, own_layers, said_by, unreadable
 from celery_guardrails.worker.request_class import request_faults
 
-__all__ = [
+__all__ = ["UNDECLARED",
     "contradictions", "effective_policy", "is_guarded", "retries_automatically", "subject_of", "task_faults",
     "under_guard_by",
 ]  # fmt: skip
+
+UNDECLARED = "Celery's own options, beside which none is declared"
+"""Where a missing deadline comes from, as `guardrails policy` shows it."""
 
 
 def is_guarded(task: Task) -> bool:
@@ -119,7 +122,23 @@ def _layers(task: Task, settings: Settings) -> list[Layer]:
     if any("backoff" in layer.policy.model_fields_set for layer in explicit):
         # a jitter of Celery's belongs to its backoff
         own = [layer for layer in own if "backoff" not in layer.policy.model_fields_set]
-    return [*explicit, *own, *general]
+    layers = [*explicit, *own, *general]
+    return [*layers, *_unhurried(layers, own)]
+
+
+def _unhurried(layers: list[Layer], own: list[Layer]) -> list[Layer]:
+    """No deadline that nobody declared for work whose attempts or delays Celery's own options set: they bound it."""
+    attempts = next(
+        (layer.policy.max_attempts for layer in layers if _sets(layer, "max_attempts")), Policy().max_attempts
+    )
+    says_when = any(_sets(layer, "max_attempts") or _sets(layer, "backoff") for layer in own)
+    if attempts is None or not says_when:
+        return []
+    return [Layer(UNDECLARED, Policy(deadline=None), explicit=False)]
+
+
+def _sets(layer: Layer, field: str) -> bool:
+    return field in layer.policy.model_fields_set
 
 
 def _explicit(task: Task, settings: Settings) -> list[Layer]:

@@ -21,7 +21,7 @@ from celery.utils.serialization import raise_with_context
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
-from celery_guardrails.policy import Requested, decide
+from celery_guardrails.policy import Policy, Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.worker import attempt, journal
 from celery_guardrails.worker.effective import subject_of
@@ -156,7 +156,16 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
     run = examine(task, request, cause)
     bounded = "max_attempts" in run.guard.policy_of(task).explicit
     wanted = call.requested(run.now, bounded)
-    return run, decide(run.policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
+    policy = _without_a_default_deadline(run) if wanted.delay is not None else run.policy
+    return run, decide(policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
+
+
+def _without_a_default_deadline(run: FailedRun) -> Policy:
+    """The policy for a delay that the task itself asks for: a deadline that nobody declared does not forbid it."""
+    policy = run.policy
+    if run.guard.policy_of(run.task).provenance["deadline"] != "default" or policy.max_attempts is None:
+        return policy
+    return policy.model_copy(update={"deadline": None})
 
 
 def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:

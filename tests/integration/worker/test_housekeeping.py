@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ import pytest
 from celery import Celery
 
 from celery_guardrails import clock
+from celery_guardrails.letters.header import HEADER
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.service import SpoolShipping
 from celery_guardrails.transport.spool import Spool
@@ -28,7 +30,8 @@ from tests.waiting import wait_until
 def spooled_task(guarded: Guarded, key: str, task_id: str = "t1") -> Spooled:
     """A task that notes `key`, as the spool keeps a retry of it."""
     body = json.dumps([[], {"key": key}, {}]).encode()
-    headers = {"task": "guarded.heard", "id": task_id, "root_id": task_id, "retries": 1, "lang": "py"}
+    header = {"v": 1, "work": f"work-{task_id}", "published_at": time.time()}
+    headers = {"task": "guarded.heard", "id": task_id, "root_id": task_id, "retries": 1, "lang": "py", HEADER: header}
     envelope = Envelope(
         body,
         guarded.app.conf.task_default_queue,

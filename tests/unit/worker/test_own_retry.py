@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from celery_guardrails import Constant, GuardedTask
+from celery_guardrails import Constant, GuardedTask, Policy
+from celery_guardrails.worker.effective import UNDECLARED
 from celery_guardrails.worker.install import Guardrails
-from tests.unit.worker.optioned import OWN, WAYS, NewApp
+from tests.unit.worker.optioned import OWN, WAYS, NewApp, declare, effective_of
 
 
 class Refused(OSError):
@@ -87,3 +88,39 @@ def test_what_is_set_on_a_task_later_holds_as_well(new_app: NewApp, count: Simpl
     assert (pay.max_retries, pay.acks_late) == (1, False)
     assert Guardrails.of(app).policy_of(pay).provenance["max_attempts"] == f"{OWN} (max_retries)"
     assert Guardrails.of(app).policy_of(pay).provenance["acks"] == f"{OWN} (acks_late)"
+
+
+@pytest.mark.parametrize("options", [{"max_retries": 10, "default_retry_delay": 3600}, {"default_retry_delay": 3600}])
+def test_a_deadline_that_nobody_declared_cuts_no_retries_of_celerys_options(
+    new_app: NewApp, options: dict[str, Any]
+) -> None:
+    effective = effective_of(declare(new_app, "base class", **options))
+    assert effective.policy.deadline is None
+    assert effective.provenance["deadline"] == UNDECLARED
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy"),
+    [({"policy": {"deadline": "3h"}}, None), ({}, Policy(deadline="3h")), ({}, Policy(max_attempts=None))],
+)
+def test_a_deadline_that_somebody_declared_holds(
+    new_app: NewApp, settings: dict[str, Any], policy: Policy | None
+) -> None:
+    options = {"max_retries": 10} if policy is None else {"max_retries": 10, "policy": policy}
+    assert effective_of(declare(new_app, "base class", settings, **options)).policy.deadline is not None
+
+
+@pytest.mark.parametrize(("deadline", "runs"), [(None, 3), ("2h", 1)])
+def test_a_delay_that_the_task_asks_for_passes_a_deadline_that_nobody_declared(
+    new_app: NewApp, count: SimpleNamespace, deadline: str | None, runs: int
+) -> None:
+    app = new_app({"policy": {"max_attempts": 3}})
+    declared = {} if deadline is None else {"policy": Policy(deadline=deadline)}
+
+    @app.task(shared=False, name="shop.tomorrow", base=GuardedTask, bind=True, **declared)
+    def tomorrow(self: Any) -> None:
+        count.runs += 1
+        raise self.retry(countdown=86_400, exc=Busy("not yet"))
+
+    tomorrow.apply()
+    assert count.runs == runs
