@@ -152,7 +152,7 @@ class AlertGroup:
             last_at=max(self.last_at, event.at) if self.last_at else event.at,
             seen_at=now,
             affected=_widen(self.affected, event.affected),
-            samples=(*self.samples, Sample(event.letter_id, dict(event.correlation)))[-_SAMPLES:],
+            samples=_latest(self.samples, Sample(event.letter_id, dict(event.correlation))),
             unsaid=True,
         )
 
@@ -216,6 +216,11 @@ class AlertGroup:
             ValueError: a field is missing or has the wrong type.
         """
         return _ADAPTER.validate_python(dict(payload))
+
+
+def _latest(samples: tuple[Sample, ...], new: Sample) -> tuple[Sample, ...]:
+    """The last few letters, each once: one that died again is the newest."""
+    return (*(sample for sample in samples if sample.letter_id != new.letter_id), new)[-_SAMPLES:]
 
 
 def _worst(one: str, other: str) -> str:

@@ -32,7 +32,6 @@ _REASONS = {
     "deadline_exceeded": "ran out of time before succeeding",
     "permanent_error": "failed with an error that is not retried",
     "time_limit": "ran into the time limit",
-    "worker_lost": "ran when the worker was killed",
     "expired": "expired before running",
     "unknown_task": "named a task that the worker does not know",
     "undecodable": "had a body that could not be decoded",
@@ -42,7 +41,8 @@ _REASONS = {
     "cancelled": "got cancelled",
 }
 _UNKNOWN = "failed with an error of unknown kind, which is not retried"
-_KILLERS = "killed the worker more than once"
+_LOST = ("was running when its worker was killed", "were running when their worker was killed")
+_LOST_AGAIN = ("was running more than once when its worker died", "were running more than once when their worker died")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class _Parts:
     errors: tuple[ErrorCount, ...]
     other_errors: int
     commands: tuple[str, ...]
+    letters_title: str
     samples: tuple[str, ...]
 
 
@@ -147,9 +148,10 @@ def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
         errors=shown,
         other_errors=group.other_errors + sum(error.count for error in errors[_TOP:]),
         commands=_commands(group, style),
+        letters_title=_letters_title(group),
         samples=tuple(
-            one_line(" ".join([f"letter={s.letter_id}", *(f"{k}={v}" for k, v in sorted(s.correlation.items()))]))
-            for s in group.samples
+            one_line(" ".join([s.letter_id, *(f"{k}={v}" for k, v in sorted(s.correlation.items()))]))
+            for s in (group.samples if _needs_decision(group) else ())
         ),
     )
 
@@ -169,12 +171,14 @@ def _story(group: AlertGroup, now: datetime, style: Style) -> str:
 def _why(group: AlertGroup) -> list[tuple[str, int]]:
     """What the messages did, in words, with how many of them, most first."""
     counts: dict[str, int] = {}
-    special = {"permanent_error": (group.unknown, _UNKNOWN), "worker_lost": (group.killers, _KILLERS)}
     for reason, count in group.reasons.items():
-        some, words = special.get(reason, (0, ""))
-        some = min(some, count)
-        counts |= {words: some} if some else {}
-        counts |= {_REASONS.get(reason, reason): count - some} if count > some else {}
+        part = {"permanent_error": group.unknown, "worker_lost": group.killers}.get(reason, 0)
+        some = min(part, count)
+        special, plain = _UNKNOWN, _REASONS.get(reason, reason)
+        if reason == "worker_lost":
+            special, plain = _LOST_AGAIN[some != 1], _LOST[count - some != 1]
+        counts |= {special: some} if some else {}
+        counts |= {plain: count - some} if count > some else {}
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -200,6 +204,9 @@ def _doubt(group: AlertGroup) -> str:
         return ""
     all_of_them = "It" if group.total == 1 else "They"
     which = all_of_them if group.doubtful >= group.total else f"{group.doubtful:,} of them"
+    if set(group.reasons) == {"worker_lost"} and group.doubtful >= group.total:
+        work = "its work" if group.total == 1 else "their work"
+        return f" {which} may have done {work}, or part of it: look at each before it is put back."
     return f" {which} {MAY_HAVE_RUN}: look at each before it is put back."
 
 
@@ -248,21 +255,26 @@ def _and_more(known: int, more: bool) -> str:
 
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
-    """What to type: to look, and to put back what needs no look first."""
+    """What to type: to look, then to put back what a query puts back; nothing where nothing is to be decided."""
+    if not _needs_decision(group):
+        return ()
     base = f"celery -A {style.app} guardrails dlq"
     error = f" {_term('fingerprint', group.fingerprint)}" if group.fingerprint else ""
     letters = f"{_term('task', group.task)}{error}"
-    if not _needs_decision(group):
-        return (f"{base} list {shell_quote(letters)}",)
     dead = shell_quote(f"{letters} state:dead")
-    look = f"{base} list {dead}"
+    show, look = f"{base} show {_sample(group)}", f"{base} list {dead}"
     if not group.doubtful:
-        return (look, f'{base} requeue {dead} --reason "..."')
+        return (show, look, f'{base} requeue {dead} --reason "..."')
     if group.doubtful < group.total:
         # by query it leaves out what may have run already
         first = shell_quote(f"{letters} state:dead may_have_run:yes")
-        return (f"{base} list {first}", look, f'{base} requeue {dead} --reason "..."')
-    return (look, f"{base} show {_sample(group)}")
+        return (show, f"{base} list {first}", look, f'{base} requeue {dead} --reason "..."')
+    return (show, look)
+
+
+def _letters_title(group: AlertGroup) -> str:
+    known = len(group.samples)
+    return f"Letters ({known} of {group.total:,})" if known < group.total else "Letter" if known == 1 else "Letters"
 
 
 def _sample(group: AlertGroup) -> str:
@@ -287,10 +299,13 @@ def _blocks(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) 
         lines.append(f"and {count_of(parts.other_errors, 'dead letter')} with other errors")
     if lines:
         blocks.append(_section("*Top errors*\n" + "\n".join(lines)))
-    steps = [f"Runbook: {escape(group.runbook, 500)}"] if group.runbook else []
-    steps += [code(sample, 300) for sample in parts.samples]
-    steps += [code(command, _COMMAND) for command in parts.commands]
-    blocks.append(_section("*Next step*\n" + "\n".join(steps)))
+    if parts.commands:
+        steps = [f"Runbook: {escape(group.runbook, 500)}"] if group.runbook else []
+        steps += [code(command, _COMMAND) for command in parts.commands]
+        blocks.append(_section("*Next step*\n" + "\n".join(steps)))
+    if parts.samples:
+        letters = "\n".join(code(sample, 300) for sample in parts.samples)
+        blocks.append(_section(f"*{parts.letters_title}*\n{letters}"))
     if style.console_url:
         button = {"type": "button", "text": {"type": "plain_text", "text": "Open in console"}}
         blocks.append(
@@ -315,12 +330,14 @@ def _plain(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -
     lines += [f"  {e.count:,} x {cut(one_line(e.error), 120)}: {cut(one_line(e.message), 200)}" for e in parts.errors]
     if parts.other_errors:
         lines.append(f"  and {count_of(parts.other_errors, 'dead letter')} with other errors")
-    lines.append("Next step:")
-    lines += [f"  Runbook: {cut(one_line(group.runbook), 500)}"] if group.runbook else []
-    lines += [f"  {cut(sample, 300)}" for sample in parts.samples]
-    lines += [f"  {cut(command, _COMMAND)}" for command in parts.commands]
+    if parts.commands:
+        lines.append("Next step:")
+        lines += [f"  Runbook: {cut(one_line(group.runbook), 500)}"] if group.runbook else []
+        lines += [f"  {cut(command, _COMMAND)}" for command in parts.commands]
+    if parts.samples:
+        lines.append(f"{parts.letters_title}: " + "; ".join(cut(sample, 300) for sample in parts.samples))
     if style.console_url:
-        lines.append(f"  {style.console_url}/alerts/{group.alert_id}")
+        lines.append(f"Console: {style.console_url}/alerts/{group.alert_id}")
     return "\n".join([*lines, *(cut(one_line(line), _FIELD) for line in context)])
 
 

@@ -79,7 +79,9 @@ def _list(found: list[tuple[GroupRow, AlertGroup]], now: datetime) -> None:
         return
     rows = []
     for row, group in found:
-        state = Text(row.state, _STATES.get(row.state, ""))
+        undecided = group.letters.dead if group.letters and row.state == "resolved" else 0
+        words = f"{row.state}, {undecided:,} undecided" if undecided else row.state
+        state = Text(words, "yellow" if undecided else _STATES.get(row.state, ""))
         rows.append(
             (group.alert_id, state, group.task, f"{group.total:,}", ago(group.first_at, now), ago(group.last_at, now),
              _worst(group), group.owner or "")

@@ -15,7 +15,7 @@ MAY_HAVE_RUN = "may have run already"
 
 _NEVER_BEGAN = frozenset({Reason.EXPIRED, Reason.UNKNOWN_TASK, Reason.UNDECODABLE})
 _UNKNOWN_END = {
-    Reason.WORKER_LOST: "its worker was killed while it ran the task",
+    Reason.WORKER_LOST: "it was running when its worker was killed, and may have done part of its work",
     Reason.RESULT_UNSTORABLE: "its body had succeeded, or may have: its result or its callbacks got lost",
     Reason.CANCELLED: "it was ended while it ran, or its broker may have given it to another worker",
 }

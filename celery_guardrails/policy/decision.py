@@ -160,7 +160,9 @@ def decide_crash(
         `Retry` after the policy's backoff below `max_crashes`, within attempts and deadline; else a dead letter with
         reason `worker_lost`.
     """
-    lost = "its worker was lost while it ran" if crashes <= 1 else f"it ran in {crashes} workers that were lost"
+    lost = "its worker was lost while it ran"
+    if crashes > 1:
+        lost = f"it was running in {crashes} workers when they were lost"
     if not rerun:
         return DeadLetter(Reason.WORKER_LOST, f"{lost}, and it runs at most once (acks early)")
     if crashes >= policy.max_crashes:

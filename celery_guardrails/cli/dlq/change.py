@@ -21,6 +21,7 @@ from celery_guardrails.cli.output import emit_json, is_attended, note, progress
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
+from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.recovery import requeue as requeueing
 from celery_guardrails.recovery import search, transition
 from celery_guardrails.store.filter import Query
@@ -58,11 +59,15 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Meant:
-    """The letters that are meant: their ids, how many they are, and what a query leaves out; `None`: named by id."""
+    """The letters that are meant: their ids, how many they are, and what a query leaves out; `None`: named by id.
+
+    `terms` are those of the query.
+    """
 
     ids: Iterable[str]
     matched: int
     left_out: LeftOut | None = None
+    terms: Sequence[str] = ()
 
     def left_as_json(self) -> dict[str, Any]:
         return {"left_out": self.left_out.as_json()} if self.left_out is not None and self.left_out.count else {}
@@ -73,7 +78,10 @@ _OPTIONS = (
     click.option("--reason", required=True, callback=given_reason, help="Why; it goes into the audit trail."),
     click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host."),
     click.option(
-        "--yes", is_flag=True, help="Do not ask before acting on what a QUERY means; without a terminal it is required."
+        "--yes",
+        is_flag=True,
+        help="Do not ask before acting on what a QUERY means, or before a requeue by ID of work that may have run "
+        "already; without a terminal it is required there.",
     ),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
     click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
@@ -158,7 +166,7 @@ def _change(
     if given["as_json"]:
         emit_json(_as_json(verb, meant, outcome, awaited))
     else:
-        click.echo(_summary(project, verb, outcome, awaited))
+        click.echo(_summary(project, verb, meant, outcome, awaited))
     if outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
         ctx.exit(1)
 
@@ -205,7 +213,7 @@ def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
     note(f"{count_of(matched, 'dead letter')} to {verb.name}.{alone}")
     if left.count:
         note(left.words(project, given["which"]))
-    return _Meant(_ids(project, wanted), matched, left)
+    return _Meant(_ids(project, wanted), matched, left, given["which"])
 
 
 def _ids(project: Project, wanted: Query) -> Iterable[str]:
@@ -237,8 +245,12 @@ def _act_on_all(verb: _Verb, act: Act, ids: Iterable[str], matched: int) -> _Out
     return outcome
 
 
-def _summary(project: Project, verb: _Verb, outcome: _Outcome, awaited: Awaited | None) -> str:
+def _summary(project: Project, verb: _Verb, meant: _Meant, outcome: _Outcome, awaited: Awaited | None) -> str:
+    left = meant.left_out.count if meant.left_out is not None else 0
     words = f"{verb.past.capitalize()} {count_of(len(outcome.done), 'dead letter')}"
+    if left and not meant.matched:
+        who = "it" if left == 1 else "they"
+        words = f"{verb.past.capitalize()} none: {left:,} left out, because {who} {MAY_HAVE_RUN}"
     if outcome.failed:
         words += f"; {len(outcome.failed):,} could not be {verb.past}"
     if outcome.stopped:
@@ -246,9 +258,18 @@ def _summary(project: Project, verb: _Verb, outcome: _Outcome, awaited: Awaited 
     if awaited is not None:
         return f"{words}. {awaited}"
     if verb.name == "requeue" and outcome.done:
-        words += f". What became of them: {project.typed('dlq stats')}"
-        return words
+        return f"{words}. {_where_to_look(project, meant, outcome)}"
     return f"{words}."
+
+
+def _where_to_look(project: Project, meant: _Meant, outcome: _Outcome) -> str:
+    if len(outcome.done) == 1:
+        return f"What became of it: {project.typed(f'dlq show {outcome.done[0]}')}"
+    if not meant.terms:
+        return f"What became of each: {project.typed('dlq show')} ID"
+    # they are no longer dead, so a query that says so would not find them
+    words = " ".join(word for word in " ".join(meant.terms).split(" ") if word != "state:dead")
+    return f"What became of them: {project.typed(f'dlq list {shell_quote(words)}' if words else 'dlq list')}"
 
 
 def _as_json(verb: _Verb, meant: _Meant, outcome: _Outcome, awaited: Awaited | None) -> dict[str, Any]:

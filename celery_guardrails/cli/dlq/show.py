@@ -66,7 +66,10 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
     console, now = printer(), clock.now()
     summary, letter = found.summary, found.letter
     state = state_text(summary.state, summary.regressed)
-    console.print(Text.assemble((clean(summary.task), "bold"), " is ", state, f", {shown_reason(summary.reason)}"))
+    reason = shown_reason(summary.reason)
+    past = f", {reason}" if summary.state is State.DEAD else f" (it had died: {reason})"
+    verb = " has " if summary.state is State.RECOVERED else " is "
+    console.print(Text.assemble((clean(summary.task), "bold"), verb, state, past))
     if letter.explanation:
         console.print(clean(letter.explanation))
     if summary.may_have_run:

@@ -21,7 +21,7 @@ def test_what_waits_in_workers_that_die_is_not_blamed(losing, pool):
     losing.worker("-c", "1", pool=pool)
     (letter,) = losing.letters(1, 60)
     assert (letter.task_id, letter.reason.value) == (slow.id, "worker_lost")
-    assert letter.explanation == "it ran in 3 workers that were lost; max_crashes is 3"
+    assert letter.explanation == "it was running in 3 workers when they were lost; max_crashes is 3"
     for number in range(len(others)):
         losing.wait_for_runs(f"other-{number}.done", 1, 60)
     losing.finish()

@@ -41,7 +41,7 @@ def test_what_kills_whole_workers_is_dead_lettered_and_its_neighbours_live(losin
     count = workers_until(losing, lambda: bool(of(losing, killer.id)))
     (letter,) = of(losing, killer.id)
     assert letter.reason.value == "worker_lost"
-    assert letter.explanation == "it ran in 3 workers that were lost; max_crashes is 3"
+    assert letter.explanation == "it was running in 3 workers when they were lost; max_crashes is 3"
     assert len(losing.runs("killer")) == 3
     assert count == 4
     assert losing.app.AsyncResult(killer.id).state == "FAILURE"

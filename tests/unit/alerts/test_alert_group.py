@@ -61,6 +61,9 @@ def test_the_last_three_samples_are_kept():
     group = count(*(replace(EVENT, letter_id=f"l{n}", correlation={"order_id": str(n)}) for n in range(9)))
     assert [sample.letter_id for sample in group.samples] == ["l6", "l7", "l8"]
     assert group.samples[-1].correlation == {"order_id": "8"}
+    again = group.add(replace(EVENT, letter_id="l7", correlation={"order_id": "new"}), EVENT.at)
+    assert [sample.letter_id for sample in again.samples] == ["l6", "l8", "l7"], "each letter once"
+    assert again.samples[-1].correlation == {"order_id": "new"}
 
 
 @pytest.mark.parametrize(

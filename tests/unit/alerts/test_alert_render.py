@@ -47,7 +47,7 @@ def counted(*events: AlertEvent) -> AlertGroup:
     return replace(group, state=GroupState.OPEN)
 
 
-TWELVE = counted(*[EVENT] * 12)
+TWELVE = counted(*(replace(EVENT, letter_id=f"l{n}") for n in range(1, 13)))
 
 
 WHOLE = f"""\
@@ -66,12 +66,11 @@ Top errors:
   12 x smtplib.SMTPServerDisconnected: Connection unexpectedly closed: <timed out> & gone
 Next step:
   Runbook: https://runbooks.example/onboarding?a=1&b=2
-  letter=l1 order_id=A-17
-  letter=l1 order_id=A-17
-  letter=l1 order_id=A-17
+  celery -A shop guardrails dlq show l12
   celery -A shop guardrails dlq list "task:shop.tasks.OnboardingEmail state:dead"
   celery -A shop guardrails dlq requeue "task:shop.tasks.OnboardingEmail state:dead" --reason "..."
-  http://c/alerts/{TWELVE.alert_id}
+Letters (3 of 12): l10 order_id=A-17; l11 order_id=A-17; l12 order_id=A-17
+Console: http://c/alerts/{TWELVE.alert_id}
 Alert {TWELVE.alert_id} · period 1 · updated 2026-03-01 14:07:05 UTC"""
 
 
@@ -84,11 +83,17 @@ def test_the_whole_message():
         "section",
         "section",
         "section",
+        "section",
         "actions",
         "context",
     ]
     assert rendered.blocks[0]["text"]["text"] == "OnboardingEmail: 12 dead letters (production)"
     assert "&lt;timed out&gt; &amp; gone" in rendered.blocks[3]["text"]["text"]
+    steps = rendered.blocks[4]["text"]["text"].splitlines()
+    assert steps[0] == "*Next step*"
+    assert steps[1].startswith("Runbook: ")
+    assert steps[2] == "`celery -A shop guardrails dlq show l12`"
+    assert rendered.blocks[5]["text"]["text"].startswith("*Letters (3 of 12)*\n`l10 order_id=A-17`\n")
     assert rendered.text.startswith("OnboardingEmail: 12 dead letters (production): Since 14:02 UTC, 12 messages")
     assert "Connection unexpectedly closed: <timed out> & gone" in shown("#alerts", rendered.text, rendered.blocks)
     assert "[Open in console] http://c/alerts/" in shown("#alerts", rendered.text, rendered.blocks)
@@ -269,15 +274,22 @@ def test_what_needs_no_decision_is_not_offered_again(state, letters, story, endi
         assert 'requeue "' not in shown_text
         assert "guardrails dlq requeue" not in shown_text
         assert "will not run again" not in shown_text
-    assert 'dlq list "task:shop.tasks.OnboardingEmail"' in rendered.plain
+        for nothing_to_do in ("Next step", "guardrails dlq", "Letters (", "Runbook", "l12"):
+            assert nothing_to_do not in shown_text
     assert "needs a decision now" in render_reply(TWELVE, Notice.RESOLVED, {"dead": 0}).plain
 
 
 def test_what_may_have_run_is_looked_at_first():
     doubtful = replace(EVENT, reason="worker_lost", may_have_run=True, letter_id="l9")
-    for group, which in ((counted(doubtful), "It"), (counted(doubtful, doubtful), "They")):
+    cancelled = replace(doubtful, reason="cancelled")
+    for group, which in (
+        (counted(doubtful), "It may have done its work, or part of it"),
+        (counted(doubtful, doubtful), "They may have done their work, or part of it"),
+        (counted(cancelled), "It may have run already"),
+        (counted(doubtful, cancelled), "They may have run already"),
+    ):
         plain = render(group, T0, Style(app="shop")).plain
-        assert f"{which} may have run already: look at each before it is put back." in plain
+        assert f"{which}: look at each before it is put back." in plain
         assert "dlq requeue" not in plain
         assert "  celery -A shop guardrails dlq show l9" in plain
     mixed = render(counted(EVENT, doubtful, EVENT), T0, Style(app="shop")).plain
@@ -290,11 +302,16 @@ def test_what_may_have_run_is_looked_at_first():
 
 def test_a_lost_worker_is_not_blamed_on_the_task_unless_it_lost_several():
     lost = replace(EVENT, reason="worker_lost", crashes=1)
-    assert "1 message of shop.tasks.OnboardingEmail ran when the worker was killed." in render(counted(lost), T0).plain
+    one = render(counted(lost), T0).plain
+    assert "1 message of shop.tasks.OnboardingEmail was running when its worker was killed." in one
+    assert "more than once" not in one
     killer = replace(lost, crashes=3)
-    assert "killed the worker more than once" in render(counted(killer), T0).plain
+    assert "OnboardingEmail was running more than once when its worker died." in render(counted(killer), T0).plain
+    killers = render(counted(killer, killer), T0).plain
+    assert "2 messages of shop.tasks.OnboardingEmail were running more than once when their worker died." in killers
     both = render(counted(lost, killer, lost), T0).plain
-    assert "died: 2 ran when the worker was killed, 1 killed the worker more than once." in both
+    words = "died: 2 were running when their worker was killed, 1 was running more than once when its worker died."
+    assert words in both
 
 
 def test_an_unknown_error_is_called_unknown():

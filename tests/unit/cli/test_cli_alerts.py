@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from celery_guardrails import clock
+from celery_guardrails.alerts.event import LettersChanged
+from celery_guardrails.alerts.group import AlertGroup, GroupState
+from celery_guardrails.store import alert
 from celery_guardrails.testing.slack import SlackStandIn
 from tests.unit.cli.conftest import Shop, lines
 from tests.unit.cli.deaths import dead
@@ -32,6 +37,20 @@ def test_list_shows_the_groups_and_their_states(shop: Shop) -> None:
     assert "TimeoutError: smtp did not answer" in result.stdout
     assert "2 alert groups; alerts go to the log" in result.stderr
     assert shop.json("alerts", "list", "--state", "resolved") == []
+
+
+def test_a_resolved_alert_says_how_many_are_undecided(shop: Shop) -> None:
+    store = shop.archive(dead(1), dead(2), dead(3, task="shop.import"))
+    shop.run("guardian", "--once")
+    with store.begin() as conn:
+        for row in alert.load_groups(conn, states=["open"]):
+            left = LettersChanged(dead=2) if row.task == "shop.mail" else LettersChanged(recovered=1)
+            group = replace(AlertGroup.from_payload(row.data), state=GroupState.RESOLVED, letters=left)
+            assert alert.save_group(conn, replace(row, state="resolved", data=group.as_payload()), clock.now())
+    shown = {line.split()[0]: line for line in lines(shop.run("alerts", "list").stdout)[1:]}
+    assert sum("resolved, 2 undecided" in line and "shop.mail" in line for line in shown.values()) == 1
+    assert sum("undecided" not in line and "shop.import" in line for line in shown.values()) == 1
+    assert {group["state"] for group in shop.json("alerts", "list")} == {"resolved"}
 
 
 def test_no_alert_at_all(shop: Shop) -> None:

@@ -72,6 +72,7 @@ def test_once_tells_what_it_knew_and_what_recovered(shop: Shop) -> None:
     send(shop, 1)
     assert shop.run("guardian", "--once").stdout == "Archived 0 dead letters; 1 were known.\n"
     assert shop.json("dlq", "show", letter.id)["state"] == "recovered"
+    assert "has recovered (it had died: attempts_exhausted)" in shop.run("dlq", "show", letter.id).stdout
 
 
 def test_once_posts_to_slack_and_keeps_what_slack_refuses(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,7 @@ def test_a_task_whose_worker_died_runs_again_until_max_crashes():
     )
     assert isinstance(second, Retry)
     assert crash(STEADY, 3, history=History(3, NOW)) == DeadLetter(
-        Reason.WORKER_LOST, "it ran in 3 workers that were lost; max_crashes is 3"
+        Reason.WORKER_LOST, "it was running in 3 workers when they were lost; max_crashes is 3"
     )
 
 
