@@ -35,6 +35,7 @@ __all__ = [
     "TaskAborted",
     "TransientError",
     "Trouble",
+    "UnansweredError",
     "Undelivered",
     "Unlistable",
     "nearest",
@@ -109,6 +110,13 @@ class PublishError(GuardrailsError):
     def __str__(self) -> str:
         perhaps = " (it runs at most once, and may be there nevertheless)" if self.unsure else ""
         return f"could not publish to {self.queue}: {self.reason}{perhaps}"
+
+
+class UnansweredError(PublishError):
+    """A broker that was to be read did not answer. `.queue` is the broker's address, without a password."""
+
+    def __str__(self) -> str:
+        return f"{self.queue} does not answer: {self.reason}"
 
 
 class SpoolError(GuardrailsError):

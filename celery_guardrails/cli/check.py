@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import click
 
+from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, table
 from celery_guardrails.cli.pitfall.catalogue import CHECKS
 from celery_guardrails.cli.pitfall.context import Context
@@ -39,10 +40,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
     elif found:
         _show(found)
     if not found:
-        for remark in (*_remarks(project.guardrails), *_pitfalls(project)):
+        remarks = [*_remarks(project.guardrails), *_pitfalls(project)]
+        for remark in remarks:
             note(f"Warning: {remark}")
         if not as_json:
-            _praise(project.guardrails)
+            _praise(project.guardrails, len(remarks))
     if found:
         ctx.exit(1)
 
@@ -119,8 +121,9 @@ def _pitfalls(project: Project) -> Iterable[str]:
                     yield f"{one.name}: {finding.found}. Fix: {finding.fix}"
 
 
-def _praise(guardrails: Guardrails) -> None:
+def _praise(guardrails: Guardrails, warnings: int) -> None:
     guarded = len(guardrails.guarded_tasks())
     plain = sum(not BUILT_IN.match(name) for name in guardrails.app.tasks) - guarded
     rest = f", {plain} not under guard" if plain else ""
-    click.echo(f"Settings and policies are right: {guarded} task{'s' if guarded != 1 else ''} under guard{rest}.")
+    verdict = f"No faults, {count_of(warnings, 'warning')}" if warnings else "Settings and policies are right"
+    click.echo(f"{verdict}: {count_of(guarded, 'task')} under guard{rest}.")

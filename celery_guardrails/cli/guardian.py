@@ -60,12 +60,7 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
     """Say whether some guardian is alive: one query on the archive, which is neither made nor migrated."""
     project = project_of(ctx)
     try:
-        store = open_store(project.settings.store.url, create=False, verify=False, app=project.name)
-        try:
-            with store.read() as conn:
-                seen = lease.guardians(conn)
-        finally:
-            store.close()
+        seen = _guardians(project)
     except GuardrailsError as exc:
         raise click.ClickException(str(exc)) from exc
     now = clock.now()
@@ -79,6 +74,20 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
     else:
         note(f"No guardian is alive{last}: celery -A {project.name} guardian")
     ctx.exit(0 if alive else 1)
+
+
+def _guardians(project: Project) -> list[GuardianSeen]:
+    url, app = project.settings.store.url, project.name
+    store = open_store(url, create=False, verify=False, app=app)
+    try:
+        with store.read() as conn:
+            return lease.guardians(conn)
+    except StoreError as exc:
+        if not exc.away:
+            open_store(url, create=False, app=app).close()  # which says so where there are no tables yet
+        raise
+    finally:
+        store.close()
 
 
 def _seen_as_json(guardian: GuardianSeen) -> dict[str, Any]:

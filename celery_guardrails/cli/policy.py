@@ -21,6 +21,8 @@ from celery_guardrails.worker.install import BUILT_IN
 
 __all__ = ["policy"]
 
+_CUT_ROWS = 10
+"""Attempts that are drawn of a schedule that has no end in sight."""
 _BUILT_IN_ERRORS = "the built-in transient errors"
 
 
@@ -90,6 +92,9 @@ def _draw(console: Any, effective: Effective, planned: tuple[PlannedAttempt, ...
     deadline, most = effective.policy.deadline, effective.policy.max_attempts
     console.print("\nAttempts of a message that keeps failing, counted from its first publish")
     console.print("(sent with a countdown or an eta: from when it was due):\n")
+    cut = len(planned) == MOST_ROWS and (most is None or most > MOST_ROWS)
+    if cut:
+        planned = planned[:_CUT_ROWS]
     rows = draw(planned, deadline, ascii_only=not console.encoding.startswith("utf"))
     columns = [Column(title, right=True) for title in ("Attempt", "Earliest", "Latest", "")]
     if any(remark for *_, remark in rows):
@@ -97,10 +102,10 @@ def _draw(console: Any, effective: Effective, planned: tuple[PlannedAttempt, ...
     else:
         table(console, columns, [row[:4] for row in rows])
     console.print()
-    if len(planned) == MOST_ROWS and (most is None or most > MOST_ROWS):
+    if cut:
         console.print(f"... and so on{'' if most is None else f', {most} attempts in all'}.")
     words = "No deadline." if deadline is None else f"Deadline: no attempt starts later than {shown(deadline)}."
-    if deadline is not None and planned[-1].latest * 1.25 < deadline:
+    if not cut and deadline is not None and planned[-1].latest * 1.25 < deadline:
         words += f" The last attempt is long before that, {shown(planned[-1].latest)} at the latest."
     console.print(words)
 

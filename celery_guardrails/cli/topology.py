@@ -15,6 +15,7 @@ from rich.text import Text
 
 from celery_guardrails.cli.output import emit_json, json_option, note, printer, table
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.transport.declared import declared_by_celery, undeclared_line
 from celery_guardrails.transport.redis.rights import needs
 from celery_guardrails.transport.topology import Topology
 from celery_guardrails.worker.needed import dead_letter_queues, needed_topology
@@ -44,17 +45,25 @@ def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
 
 def _rabbitmq(project: Project, vhost: str, userid: str | None, definitions: bool, as_json: bool) -> None:
     needed, user = needed_topology(project.guardrails), userid or "guest"
+    lines = [undeclared_line(queue) for queue in declared_by_celery(project.app)]
     command = needed.rights.command(vhost, user)
     if definitions:
         click.echo(json.dumps(needed.definitions(vhost), indent=2))
     elif as_json:
-        emit_json(_as_json(needed, vhost, user, command))
+        emit_json({**_as_json(needed, vhost, user, command), "task_queues": lines})
     else:
         _tell(needed, vhost)
         click.echo("\nTo declare it all, as an administrator:")
         click.echo(f"  {project.typed('topology')} --definitions >topology.json")
         click.echo("  rabbitmqctl import_definitions topology.json")
         click.echo(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
+        if lines:
+            click.echo("\nCelery declares these queues and their exchanges, too, and workers and producers end where")
+            click.echo("the user may not, although they exist. For such a user, write in the application's settings")
+            click.echo("(from kombu import Exchange, Queue):\n  task_queues=[")
+            for line in lines:
+                click.echo(f"      {line},")
+            click.echo("  ]")
         note(f"What the application itself declares is listed, too. {_CELERY}")
 
 

@@ -199,10 +199,11 @@ class Guardian:
                     if patience.fail(now):
                         # a `StoreError` says all there is to say
                         trace = not isinstance(exc, StoreError)
-                        logger.warning("%s could not run, and is tried again: %s", service.name, exc, exc_info=trace)
+                        said = "the service %s failed, and is tried again: %s"
+                        logger.warning(said, service.name, exc, exc_info=trace)
                 else:
                     if patience.succeed():
-                        logger.warning("%s runs again", service.name)
+                        logger.warning("the service %s runs again", service.name)
 
     def _is_due(self, service: Service, now: datetime) -> bool:
         ran = self._ran.get(service.name)

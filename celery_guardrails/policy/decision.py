@@ -97,12 +97,13 @@ class Requested:
 
     `delay` is the explicit countdown, `None` for the policy's backoff; `max_attempts` counts executions in all (one
     more than Celery's `max_retries`), `None` for the policy's. `bounded`: the smaller of the two holds; else the
-    task's wish does, because nobody declared the policy's for this task.
+    task's wish does, because nobody declared the policy's for this task. `bare`: it asked without any error.
     """
 
     delay: timedelta | None = None
     max_attempts: int | None = None
     bounded: bool = True
+    bare: bool = False
 
 
 def decide(
@@ -132,7 +133,8 @@ def decide(
         return DeadLetter(Reason.PERMANENT_ERROR, why)
     limit = _limit(policy, requested)
     if limit is not None and history.attempt >= limit:
-        return DeadLetter(Reason.ATTEMPTS_EXHAUSTED, _exhausted(history.attempt, limit, failure))
+        bare = requested is not None and requested.bare
+        return DeadLetter(Reason.ATTEMPTS_EXHAUSTED, _exhausted(history.attempt, limit, None if bare else failure))
     delay, source = _delay(policy, failure, history, rng, requested)
     if policy.deadline is not None and now + delay > history.published_at + policy.deadline:
         age = shown(now - history.published_at)
@@ -230,7 +232,9 @@ def _bounded(seconds: float) -> timedelta:
     return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_SECONDS))
 
 
-def _exhausted(attempt: int, limit: int, failure: Failure) -> str:
+def _exhausted(attempt: int, limit: int, failure: Failure | None) -> str:
+    if failure is None:
+        return f"the task asked for another attempt, and had {attempt} of {limit}"
     # A lowered max_attempts, or a further generation, can leave more attempts behind than are allowed now.
     counted = (
         f"{attempt} of {limit} attempts failed" if attempt <= limit else f"{attempt} attempts failed, {limit} allowed"

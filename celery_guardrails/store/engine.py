@@ -6,6 +6,7 @@ Owns the connection settings of SQLite and PostgreSQL, the migration and how a d
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -34,6 +35,7 @@ BUSY_TIMEOUT = 5.0
 _MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
 _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
 _WRITE = "guardrails_write"
+_QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
 _REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
@@ -303,4 +305,5 @@ def _shown(url: URL) -> str:
 
 def _reason(exc: SQLAlchemyError) -> str:
     cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    return " ".join(str(cause).split()) or type(cause).__name__
+    # libpq asks its reader whether the server runs, which says nothing more
+    return _QUESTION.sub("", " ".join(str(cause).split())) or type(cause).__name__

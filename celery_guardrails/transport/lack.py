@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from amqp import Message
 from amqp.exceptions import AccessRefused
-from kombu import Connection
+from kombu import Connection, Queue
 
 from celery_guardrails.transport.declare import may_configure
+from celery_guardrails.transport.declared import exchange_declared_with
 from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.right import Right, refused_right
 from celery_guardrails.transport.routing import DELAY_EXCHANGE
@@ -20,7 +21,7 @@ from celery_guardrails.transport.started import mark_prefix
 from celery_guardrails.transport.topology import Topology
 from celery_guardrails.transport.waiting.level import LEVELS, are_there, is_queue
 
-__all__ = ["Lack", "Subject", "lacks", "may_read"]
+__all__ = ["Lack", "Subject", "declares_in_vain", "lacks", "may_read"]
 
 _NOBODY = "guardrails.nobody"
 Subject = str
@@ -64,6 +65,14 @@ def may_read(connection: Connection, queue: str) -> Right | None:
         return refused_right(exc)
     channel.close()  # which gives back what has come in between
     return None
+
+
+def declares_in_vain(connection: Connection, queue: Queue) -> str | None:
+    """What of a queue Celery declares and this user may not, such as `the exchange 'celery'`; `None`: it may."""
+    exchange = exchange_declared_with(queue)
+    if exchange is not None and may_configure(connection, exchange) is not None:
+        return f"the exchange {exchange!r}"
+    return None if may_configure(connection, queue.name) is None else f"the queue {queue.name!r}"
 
 
 def _asked(connection: Connection, topology: Topology) -> Iterator[tuple[Subject, Right | None, str]]:

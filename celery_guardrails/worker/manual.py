@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NoReturn
@@ -151,11 +151,12 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
     cause = call.exc if call.exc is not None else sys.exc_info()[1]
     if isinstance(cause, Retry):  # a body that raised it by hand
         cause = cause.__cause__ or cause.__context__
+    bare = cause is None
     if cause is None:
         cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
     run = examine(task, request, cause)
     bounded = "max_attempts" in run.guard.policy_of(task).explicit
-    wanted = call.requested(run.now, bounded)
+    wanted = replace(call.requested(run.now, bounded), bare=bare)
     policy = _without_a_default_deadline(run) if wanted.delay is not None else run.policy
     return run, decide(policy, run.failure, run.history, run.now, attempt.rng, requested=wanted)
 
@@ -196,7 +197,8 @@ def _refuse(task: Any, request: Any, call: RetryCall, decision: DeadLetter) -> N
     if call.exc is not None:
         raise_with_context(call.exc)  # always raises
     raise task.MaxRetriesExceededError(
-        f"Can't retry {task.name}[{request.id}]: {decision.explanation}",
+        # without the id, which stands in the letter anyway: else no two letters would say the same
+        f"Can't retry {task.name}: {decision.explanation}",
         task_args=request.args,
         task_kwargs=request.kwargs,
     )

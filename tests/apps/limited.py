@@ -20,7 +20,9 @@ app.conf.update(
     broker_url=os.environ.get("BROKER_URL", "memory://"),
     result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
     task_default_queue="work",
-    task_queues=[Queue("work", Exchange("work", no_declare=True), routing_key="work", no_declare=True)],
+    task_queues=[Queue("work", routing_key="work")]
+    if "LIMITED_DECLARES" in os.environ
+    else [Queue("work", Exchange("work", no_declare=True), routing_key="work", no_declare=True)],
     worker_enable_remote_control=False,
     worker_hijack_root_logger=False,
     guardrails={

@@ -38,6 +38,7 @@ SAMPLES = [
     ConfigurationError([]),
     PublishError("celery.dead_letter", "not confirmed"),
     PublishError("celery.dead_letter", "no such queue", refused=True),
+    errors.UnansweredError("Redis at redis://localhost:6379/0", "refused"),
     StoreError("sqlite:///x", "cannot be opened"),
     SpoolError("guardrails.spool", "it is full"),
     Unlistable("eta"),
@@ -99,6 +100,10 @@ def test_a_configuration_error_lists_every_fault_and_names_the_first():
     ("error", "text"),
     [
         (PublishError("q", "no route"), "could not publish to q: no route"),
+        (
+            errors.UnansweredError("Redis at redis://r:6379/0", "Timeout: x"),
+            "Redis at redis://r:6379/0 does not answer: Timeout: x",
+        ),
         (StoreError("sqlite:///x", "locked"), "archive sqlite:///x: locked"),
         (QueryError("taks", "unknown field", "task"), "taks: unknown field (did you mean 'task'?)"),
         (QueryError("taks", "unknown field"), "taks: unknown field"),

@@ -136,7 +136,8 @@ class Course:
             with opened(app) as connection, connection.channel() as channel:
                 queue(channel).declare()
         except AccessRefused as exc:
-            raise _Stopped(f"the canary needs a queue of its own: {refusal(exc)}", context.rights_line) from exc
+            fix = context.rights_fix(declare=False)
+            raise _Stopped(f"the canary needs a queue of its own: {refusal(exc)}", fix) from exc
         self._left.declared = True
         try:
             self._guardian = bool(context.guardians_alive)

@@ -73,6 +73,7 @@ class Context:
         self.project = project
         self.online = online
         self.unasked: str | None = None
+        self._line_shown = False
         self.app = project.app
         self.guardrails = project.guardrails
         self.settings = self.guardrails.settings
@@ -192,12 +193,22 @@ class Context:
         """
         return lacks(self.broker.connection, self.topology) if self.online and self.transport == "amqp" else []
 
-    @property
-    def rights_line(self) -> str:
-        """How to mend what this user of RabbitMQ lacks. Raises BrokerAway."""
+    def rights_fix(self, *, declare: bool = True) -> str:
+        """How to mend what this user of RabbitMQ lacks: the long line that gives the rights is shown the first time.
+
+        Args:
+            declare: whether somebody has to declare something first.
+
+        Raises:
+            BrokerAway: the broker does not answer.
+        """
+        first = f"have it declared (see {self.project.typed('topology')}), then " if declare else ""
+        if self._line_shown:
+            return f"{first}give the rights by the set_permissions line above"
         connection = self.broker.connection
         line = self.topology.rights.command(str(connection.virtual_host or "/"), str(connection.userid))
-        return f"have it declared (see {self.project.typed('topology')}), then: {line}"
+        self._line_shown = True
+        return f"{first}give the rights: {line}"
 
     @cached_property
     def _archive(self) -> Store | StoreAway:

@@ -34,7 +34,7 @@ def queues(context: Context) -> Iterator[Finding]:
         try:
             count = _declared(connection, name, arguments)
         except AccessRefused as exc:
-            yield fault(f"{name} cannot be declared: {refusal(exc)}", context.rights_line)
+            yield fault(f"{name} cannot be declared: {refusal(exc)}", context.rights_fix())
             continue
         except (*connection.channel_errors, *connection.connection_errors) as exc:
             reason = " ".join(str(exc).split())

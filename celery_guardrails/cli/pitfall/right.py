@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.transport.declared import declared_by_celery, undeclared_line
 from celery_guardrails.transport.depth import depth
-from celery_guardrails.transport.lack import may_read
+from celery_guardrails.transport.lack import declares_in_vain, may_read
 
 __all__ = ["rights"]
 
@@ -16,17 +17,35 @@ def rights(context: Context) -> Iterator[Finding]:
     """What this user may not do, asked without declaring or taking anything."""
     if context.transport != "amqp":
         return
-    lacking, fix = context.lacks, context.rights_line
+    lacking, connection = context.lacks, context.broker.connection
     for lack in lacking:
         if lack.subject == "crashes":
-            yield warning(str(lack), fix)
+            yield warning(str(lack), context.rights_fix(declare=False))
         elif lack.subject != "waiting":  # said by the check of waiting
-            yield fault(str(lack), fix)
-    connection = context.broker.connection
+            yield fault(str(lack), context.rights_fix(declare=lack.subject == "letters"))
+    ended = list(_ended(context))
+    yield from ended
     for queue in context.dead_letter_queues:
         right = may_read(connection, queue) if depth(connection, queue) is not None else None
         if right is not None:
-            yield fault(f"{right}: a guardian that runs as this user archives nothing", fix)
+            words = f"{right}: a guardian that runs as this user archives nothing"
+            yield fault(words, context.rights_fix(declare=False))
             return
-    if not lacking:
+    if not lacking and not ended:
         yield fine(f"the user {connection.userid} has the rights that guardrails needs")
+
+
+def _ended(context: Context) -> Iterator[Finding]:
+    """What Celery declares and this user may not: its workers and producers end by that, whatever exists."""
+    connection = context.broker.connection
+    found = {each: declares_in_vain(connection, each) for each in declared_by_celery(context.app)}
+    refused = {queue: what for queue, what in found.items() if what is not None}
+    if not refused:
+        return
+    lines = [undeclared_line(queue) for queue in refused]
+    more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+    yield fault(
+        f"the user {connection.userid!r} may not configure {next(iter(refused.values()))}{more}, which Celery declares "
+        "at start: workers and producers end",
+        f"write task_queues=[{lines[0]}{', ...' if more else ''}], as `{context.project.typed('topology')}` prints it",
+    )

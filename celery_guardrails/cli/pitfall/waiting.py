@@ -23,7 +23,7 @@ def way(context: Context) -> Iterator[Finding]:
     if context.transport == "memory":
         return  # said by the check of the broker
     if lacking := _lacking(context):
-        yield fault(f"retries do not wait outside the workers: {lacking}", context.rights_line)
+        yield fault(f"retries do not wait outside the workers: {lacking}", context.rights_fix())
     elif waiting.outside:
         yield fine(f"retries wait outside the workers: {waiting.name}")
         if context.transport == "amqp" and context.conf.broker_native_delayed_delivery_queue_type == "classic":
@@ -57,7 +57,9 @@ def levels(context: Context) -> Iterator[Finding]:
     try:
         waits = held(context.app, connection)
     except AccessRefused as exc:
-        yield warning(f"what waits in the delay levels cannot be looked at: {refusal(exc)}", context.rights_line)
+        yield warning(
+            f"what waits in the delay levels cannot be looked at: {refusal(exc)}", context.rights_fix(declare=False)
+        )
         waits = []
     known |= {one.queue: Queue(one.queue) for one in waits if one.queue and one.queue not in known}
     there = [queue for name, queue in known.items() if is_queue(connection, name)]
@@ -67,7 +69,7 @@ def levels(context: Context) -> Iterator[Finding]:
             yield _waits(context, one, led, {queue.name for queue in there})
     for name in led.refused.keys() - {one.queue for one in waits}:
         found = f"the delay levels may not lead to {name}, once it was made anew: {refusal(led.refused[name])}"
-        yield warning(found, context.rights_line)
+        yield warning(found, context.rights_fix(declare=False))
 
 
 def _waits(context: Context, one: Held, led: Led, there: set[str]) -> Finding:
@@ -77,7 +79,7 @@ def _waits(context: Context, one: Held, led: Led, there: set[str]) -> Finding:
         fix = "start a worker that consumes it: it makes the queue and binds it; until then they go round there"
         return fault(f"{words}, which does not exist", fix)
     if (refused := led.refused.get(str(one.queue))) is not None:
-        return fault(f"{words}, which may not be bound to them: {refusal(refused)}", context.rights_line)
+        return fault(f"{words}, which may not be bound to them: {refusal(refused)}", context.rights_fix(declare=False))
     return fine(f"{words}, which is bound to where the levels end, now if it was not before")
 
 

@@ -38,7 +38,11 @@ def running(context: Context) -> Iterator[Finding]:
     if pools := context.pools:
         yield fine(", ".join(f"{node} ({pool})" for node, pool in sorted(pools.items())))
     elif context.unasked:
-        yield warning(f"which workers run is not known: {context.unasked}", context.rights_line)
+        fix = (
+            f"{context.rights_fix(declare=False)}; or set worker_enable_remote_control=False and start workers with "
+            "--without-mingle --without-gossip"
+        )
+        yield warning(f"which workers run is not known: {context.unasked}", fix)
 
 
 def time_limits(context: Context) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from celery_guardrails.errors import PublishError
+from celery_guardrails.errors import PublishError, UnansweredError
 from celery_guardrails.transport.connection import connection_errors
 
 __all__ = ["Line"]
@@ -68,16 +68,17 @@ class Line:
             self._drop(client)
             raise
 
-    def until(self, act: Callable[[Any, Any], _T], seconds: float, where: str) -> _T:
+    def until(self, act: Callable[[Any, Any], _T], seconds: float, where: str, *, reads: bool = False) -> _T:
         """The same, tried again for so many seconds while Redis is away.
 
         Args:
             act: what to do; it may be done twice if an answer gets lost.
             seconds: how long to try.
             where: the queue that the error names.
+            reads: whether `act` only reads, so that the error speaks of no publishing.
 
         Raises:
-            PublishError: Redis did not answer in time, or refuses.
+            PublishError: Redis did not answer in time, or refuses; an `UnansweredError` for what only reads.
         """
         began = time.monotonic()
         ends = began + (seconds if began >= self._away_until else min(_QUICK, seconds))
@@ -91,13 +92,20 @@ class Line:
                 away = isinstance(exc, (*connection_errors(None), redis.exceptions.RedisError))
                 if not away or time.monotonic() + pause >= ends:
                     self._away_until = time.monotonic() + _AWAY
-                    raise PublishError(where, f"{type(exc).__name__}: {exc}") from exc
+                    reason = f"{type(exc).__name__}: {exc}"
+                    raise (UnansweredError(self._address(), reason) if reads else PublishError(where, reason)) from exc
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def close(self) -> None:
         """Let go of the connection; the next use opens another."""
         self._drop(self._client)
+
+    def _address(self) -> str:
+        connection = self._open()
+        shown = str(connection.as_uri())
+        # kombu masks a password of Redis that is none
+        return f"Redis at {shown if connection.password else shown.replace('//:**@', '//')}"
 
     def _opened(self, patience: float) -> tuple[Any, Any]:
         # each thread would wait for those before it, one connect timeout after the other

@@ -134,7 +134,7 @@ class RedisWaiting:
                 self._page_ends[found[-1][0].decode()] = found[-1][1]
             return _tasks(channel, client, found)
 
-        return self._line.until(read, self._seconds, _WAITING)
+        return self._line.until(read, self._seconds, _WAITING, reads=True)
 
     def find(self, id: str) -> list[WaitingTask]:
         """The waiting messages whose entry id or task id starts with `id`, the next due first."""
@@ -147,7 +147,7 @@ class RedisWaiting:
             tasks = _tasks(channel, client, sorted(found.items(), key=lambda pair: pair[1]))
             return [task for task in tasks if task.id.startswith(id) or task.task_id.startswith(id)]
 
-        return self._line.until(read, self._seconds, _WAITING)
+        return self._line.until(read, self._seconds, _WAITING, reads=True)
 
     def run_now(self, ids: Sequence[str]) -> int:
         """Move these entries to their queues at once, without the `eta` that would hold them up in a worker."""

@@ -28,6 +28,9 @@ def test_several_guardians_make_the_archive_in_an_empty_database(
     shop.harness.environment["SHOP_STORE"] = postgresql.fresh_url()
     nothing = shop.run("guardrails", "dlq", "list")
     assert f"no archive yet: start a guardian (celery -A {APP} guardian)" in nothing.stderr
+    asked = shop.run("guardian", "--check")
+    assert asked.returncode == 1
+    assert asked.stderr.strip() == nothing.stderr.strip()
     several = [shop.harness.guardian(APP, "--once") for _ in range(3)]
     assert [process.wait(120) for process in several] == [0, 0, 0]
     guardian = shop.guardian()

@@ -147,6 +147,8 @@ def test_a_redis_that_is_away_is_an_error_in_time(on_redis: Callable[..., Any], 
     assert not away.value.refused
     with pytest.raises(PublishError):
         waiting.release_due(clock.now())
+    with pytest.raises(PublishError, match=r"^Redis at redis://.* does not answer: "):
+        waiting.entries(10)
     redis_broker.server.start()
     wait_until(lambda: len(waiting.entries(10)) == 1, 30, "it is there again")
 

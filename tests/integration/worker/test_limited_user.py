@@ -192,7 +192,7 @@ def test_a_letter_whose_queue_nobody_declared_stays_in_the_spool_until_somebody_
     assert "cannot be reached" not in done.stderr
     (found, *_) = app.doctor()["dead letters"]
     assert (found["level"], missing in found["found"]) == ("fault", True)
-    assert "rabbitmqctl set_permissions -p" in found["fix"]
+    assert "give the rights by the set_permissions line above" in found["fix"]
     app.declare()
     wait_until(lambda: app.spooled() == [], SLOW, "the spool is shipped")
     assert app.archived()["archived"] == 1
@@ -257,6 +257,40 @@ def test_what_is_imported_is_what_a_user_with_all_rights_declares(make: Callable
     app.wait_for("exhausted", 3)
     wait_until(lambda: app.archived()["archived"] == 1, SLOW, "the dead letter")
     assert {row["level"] for row in app.doctor()["dead letters"]} <= {"ok", "warning"}
+
+
+def test_what_celery_itself_declares_is_said_before_it_ends_worker_and_producer(
+    make: Callable[[], Application],
+) -> None:
+    app = make()
+    app.harness.environment["LIMITED_DECLARES"] = "1"
+    app.declare()
+    shown = json.loads(app.topology("--json"))
+    rights = shown["rights"]
+    app.limited.allow(rights["configure"], rights["write"], rights["read"])
+    ended = app.harness.run(APP, "worker", "-P", "solo", *ALONE, bound=SLOW)
+    assert "AccessRefused" in ended.stdout + ended.stderr
+    assert "exchange 'work'" in ended.stdout + ended.stderr
+    (found,) = app.doctor()["rights"]
+    assert found["level"] == "fault"
+    assert "may not configure the exchange 'work', which Celery declares at start: workers and producers end" in str(
+        found["found"]
+    )
+    (line,) = shown["task_queues"]
+    assert f"write task_queues=[{line}], " in found["fix"]
+    assert f"{line}," in app.topology()
+    written = (Path(__file__).parents[2] / "apps" / "limited.py").read_text()
+    assert f"[{line}]" in written  # so it is what the other tests here work with
+    app.limited.allow(".*", ".*", ".*")
+    assert [row["level"] for row in app.doctor()["rights"]] == ["ok"]
+
+
+def test_the_line_that_gives_the_rights_is_shown_once(make: Callable[[], Application]) -> None:
+    app = make()
+    app.limited.allow("", "", "")
+    rows = [row for found in app.doctor().values() for row in found]
+    assert sum("rights" in (row["fix"] or "") for row in rows) > 3
+    assert sum("rabbitmqctl set_permissions" in (row["fix"] or "") for row in rows) == 1
 
 
 def test_topology_for_people(make: Callable[[], Application]) -> None:

@@ -224,6 +224,14 @@ def test_check_costs_one_query_and_makes_no_archive(shop: Shop) -> None:
     assert [statement.split()[0] for statement in statements if statement != "BEGIN"] == ["SELECT"]
 
 
+def test_check_of_a_database_without_tables_says_so_in_words(shop: Shop) -> None:
+    shop.path.touch()
+    empty = shop.run("guardian", "--check")
+    assert empty.exit_code == 1
+    assert "no archive yet: start a guardian (celery -A PROJ guardian)" in empty.stderr
+    assert "no such table" not in empty.stderr
+
+
 def test_an_archive_that_is_away_is_waited_for_and_said_once(
     shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_check_warns_of_what_is_hardly_meant(shop: Shop) -> None:
         "Warning: policies: no task that matches vendor.* is under guard, such as vendor.sync",
         "Warning: enabled is False: every guarded task behaves as a plain one",
     ]
+    assert result.stdout.startswith("No faults, 4 warnings: ")
 
 
 def test_check_warns_of_options_that_contradict_a_policy(shop: Shop) -> None:
@@ -80,7 +81,7 @@ def test_check_warns_when_nothing_is_under_guard() -> None:
     app = Celery("bare", broker="memory://", set_as_current=False)
     result = runner().invoke(guardrails, ["check"], obj=CLIContext(app=app, no_color=True, workdir=None))
     assert "no task is under guard" in result.stderr
-    assert result.stdout == "Settings and policies are right: 0 tasks under guard.\n"
+    assert result.stdout == "No faults, 1 warning: 0 tasks under guard.\n"
 
 
 def test_policy_lists_the_tasks_under_guard_and_by_what(shop: Shop) -> None:
@@ -129,6 +130,16 @@ def test_policy_shows_one_task_with_where_each_field_came_from(shop: Shop) -> No
 def test_policy_draws_every_kind(shop: Shop, policy: Policy, words: str) -> None:
     shop.app.conf.guardrails = {"policies": {"shop.import": policy}}
     assert words in shop.run("policy", "shop.import").stdout
+
+
+@pytest.mark.parametrize("most", [None, 70])
+def test_a_schedule_that_is_cut_is_short_and_says_nothing_of_its_last_attempt(shop: Shop, most: int | None) -> None:
+    endless = Policy(max_attempts=most, backoff=Constant("1s"), jitter="none")
+    shop.app.conf.guardrails = {"policies": {"shop.import": endless}}
+    shown = shop.run("policy", "shop.import").stdout
+    drawn = shown.partition("Attempt ")[2]
+    assert [line.split()[0] for line in lines(drawn) if line.split()[0].isdigit()] == [str(n) for n in range(1, 11)]
+    assert "long before" not in shown
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,8 @@ def test_a_service_that_fails_is_told_of_once_and_left_alone_for_a_moment(caplog
     for tenth in range(120):
         daemon._serve(NOW + timedelta(seconds=tenth / 10))
     assert [(at - NOW).total_seconds() for at in service.ran[:5]] == [0, 1, 3, 7, 7.5]
-    assert caplog.text.count("alerts could not run") == 1
-    assert caplog.text.count("alerts runs again") == 1
+    assert caplog.text.count("the service alerts failed, and is tried again: ") == 1
+    assert caplog.text.count("the service alerts runs again") == 1
 
 
 def test_a_batch_stays_in_hand_while_the_archive_is_away() -> None:

@@ -53,6 +53,8 @@ def test_a_permanent_error_is_dead_at_once():
 def test_the_last_attempt_is_dead():
     decision = decide(Policy(), TIMEOUT, History(5, NOW), NOW, rng())
     assert decision == DeadLetter(Reason.ATTEMPTS_EXHAUSTED, "5 of 5 attempts failed, the last with TimeoutError")
+    bare = decide(Policy(), BUG, History(5, NOW), NOW, rng(), requested=Requested(bare=True))
+    assert bare == DeadLetter(Reason.ATTEMPTS_EXHAUSTED, "the task asked for another attempt, and had 5 of 5")
     assert "7 attempts failed, 5 allowed" in decide(Policy(), TIMEOUT, History(7, NOW), NOW, rng()).explanation
     assert isinstance(decide(Policy(max_attempts=1), TIMEOUT, FIRST, NOW, rng()), DeadLetter)
     assert isinstance(decide(Policy(max_attempts=None), TIMEOUT, History(9999, NOW), NOW, rng()), Retry)
