@@ -86,7 +86,7 @@ def test_whatever_runs_when_workers_are_killed_is_done_or_a_letter(losing: Guard
     rng, keys = random.Random(3), [f"work-{number}" for number in range(120)]
     ids = {losing.tasks.slow_early.delay(key, rng.uniform(0, 0.2)).id: key for key in keys}
     for _ in range(4):
-        enough = begun(losing, keys) + 4
+        enough = min(begun(losing, keys) + 4, len(keys))  # a quick machine may have done them all by now
         worker = losing.worker("-c", "4", pool=pool)
         wait_until(partial(begins, losing, keys, enough), 60, "some work to begin")
         time.sleep(rng.uniform(0, 0.3))
