@@ -81,7 +81,7 @@ def test_the_same_in_other_pools(rabbitmq_broker: Broker, losing_on_rabbitmq: Gu
     settled(losing, "doubt")
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork"])
 def test_whatever_runs_when_workers_are_killed_is_done_or_a_letter(losing: Guarded, pool: str) -> None:
     rng, keys = random.Random(3), [f"work-{number}" for number in range(120)]
     ids = {losing.tasks.slow_early.delay(key, rng.uniform(0, 0.2)).id: key for key in keys}
