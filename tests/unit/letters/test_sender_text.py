@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from celery_guardrails.letters.record import Preview
@@ -42,6 +42,8 @@ def test_what_is_to_be_hidden_by_name_stays_hidden(text: str, secret: Any, shown
 
 @given(st.text("abcdefgh'\"\\\n ", min_size=4, max_size=30), st.text("0123456789,() ", max_size=20))
 def test_no_secret_is_left_in_a_text_that_holds_it(secret: str, rest: str) -> None:
+    # blanks stand in the rest, too, and the mask itself spells a few words
+    assume(any(char.isalpha() for char in secret) and secret not in MASK)
     shown = SenderText(args=repr((rest, secret))).over(OURS, [secret], 10_000).args
     assert secret not in shown
     assert repr(secret)[1:-1] not in shown

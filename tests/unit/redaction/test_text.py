@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from celery_guardrails.redaction import MASK, Redactor
@@ -104,10 +105,40 @@ ORDINARY = st.one_of(
 )
 
 
+SCHEMES = {"bearer", "basic", "token", "digest", "apikey", "negotiate"}
+
+
+def is_rightly_hidden(text: str) -> bool:
+    """Whether chance has drawn what is a secret by all that can be seen: a card's digits, an authorization, a JWT."""
+    if SCHEMES.intersection(re.findall("[a-z]+", text.lower())) or "eyJ" in text:
+        return True
+    for run in re.findall(r"\d+(?:[ -]\d+)*", text):
+        groups = re.split("[ -]", run)
+        for first in range(len(groups)):
+            for last in range(first, len(groups)):
+                digits = "".join(groups[first : last + 1])
+                if 13 <= len(digits) <= 19 and luhn(digits) == 0:
+                    return True
+    return False
+
+
+def luhn(digits: str) -> int:
+    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
+    return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10
+
+
+def test_what_is_rightly_hidden_is_known_as_such() -> None:
+    assert is_rightly_hidden("a 2681 2719 2719 2749 b")
+    assert is_rightly_hidden("4111111111111111")
+    assert is_rightly_hidden("x basic dXNlcjpwYXNz")
+    assert not is_rightly_hidden("2681 2719 2719 2748 and 12 Basics")
+
+
 @settings(max_examples=500)
 @given(st.lists(ORDINARY, min_size=1, max_size=20))
 def test_words_ids_hashes_numbers_and_paths_stay(parts: list[str]) -> None:
     text = " ".join(parts)
+    assume(not is_rightly_hidden(text))
     assert Redactor().text(text) == text
 
 
