@@ -141,7 +141,7 @@ def decide(
         text = f"a retry in {shown(delay)} would start after the deadline of {shown(policy.deadline)}"
         return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after {history.since} ({source})")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
-    return Retry(delay, f"{following} in {shown(delay)} after {failure.named} ({source})")
+    return Retry(delay, f"{following} in {shown(delay)}{_because(failure, requested)} ({source})")
 
 
 def decide_crash(
@@ -230,6 +230,13 @@ def _jittered(policy: Policy, backoff: Backoff, failure: Failure, history: Histo
 
 def _bounded(seconds: float) -> timedelta:
     return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_SECONDS))
+
+
+def _because(failure: Failure, requested: Requested | None) -> str:
+    """What the next attempt follows: an error, or a wish of the task's that named none."""
+    if requested is None or not requested.bare:
+        return f" after {failure.told}"
+    return ", asked for by the task" if requested.delay is None else ""
 
 
 def _exhausted(attempt: int, limit: int, failure: Failure | None) -> str:

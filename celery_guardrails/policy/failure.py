@@ -12,6 +12,9 @@ from enum import Enum
 __all__ = ["Attempt", "Category", "Cause", "Failure", "History"]
 
 
+_TOLD = 300
+
+
 class Category(str, Enum):
     """The kind of a failure; `transient` kinds are worth another attempt."""
 
@@ -67,6 +70,15 @@ class Failure:
     def named(self) -> str:
         """The error as people read it, with the one that it was raised from where that decides."""
         return self.error if self.cause is None else f"{self.error}, caused by {self.cause.error}"
+
+    @property
+    def told(self) -> str:
+        """The same with its message: on one line, at most 300 characters of it, as a log shows it."""
+        message = " ".join(self.message.split())
+        if len(message) > _TOLD:
+            message = f"{message[:_TOLD]}..."
+        error = f"{self.error}: {message}" if message else self.error
+        return error if self.cause is None else f"{error}, caused by {self.cause.error}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy, Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision
+from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker import attempt, journal
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.republish import publish_retry, republishable, unpublishable
@@ -137,7 +138,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
         countdown = attempt.as_celery_says(delay)
         return call.celery(countdown=countdown, eta=None, max_retries=run.history.attempt, headers=headers)
     try:
-        retry = _publish(run, call, header, delay)
+        retry = _publish(run, call, header, decision)
     except PublishError as lost:
         _refuse(task, request, call, unpublishable(lost))
     except Exception:  # noqa: BLE001 logged where it is handed on
@@ -153,7 +154,7 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
         cause = cause.__cause__ or cause.__context__
     bare = cause is None
     if cause is None:
-        cause = task.MaxRetriesExceededError(f"{task.name} asked for another attempt")
+        cause = Retry(f"{task.name} asked for another attempt")
     run = examine(task, request, cause)
     bounded = "max_attempts" in run.guard.policy_of(task).explicit
     wanted = replace(call.requested(run.now, bounded), bare=bare)
@@ -177,18 +178,21 @@ def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
     return retry
 
 
-def _publish(run: FailedRun, call: RetryCall, header: Header, delay: float) -> Retry:
+def _publish(run: FailedRun, call: RetryCall, header: Header, decision: Again) -> Retry:
+    delay = decision.delay.total_seconds()
     if not call.altered and republishable(run.request) is not None:
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
-        return Retry(exc=call.exc, when=delay)
+        return Retry(decision.reason, call.exc, when=delay)
     headers = {key: value for key, value in (run.request.headers or {}).items() if key not in BROKER_HEADERS}
     write_header(headers, header)
     try:
-        return call.celery(
+        retry = call.celery(
             countdown=delay or None, eta=None, max_retries=run.history.attempt, headers=headers, throw=False
         )
     except Reject as lost:  # Celery's way to say that its publish failed, which would delete the message
         raise PublishError("the task's queue", str(lost.reason)) from lost
+    retry.message = decision.reason  # what Celery's log says
+    return retry
 
 
 def _refuse(task: Any, request: Any, call: RetryCall, decision: DeadLetter) -> NoReturn:

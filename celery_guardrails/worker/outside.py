@@ -24,7 +24,7 @@ from celery_guardrails.worker.attempt import after_body_failed, attempt_failed, 
 from celery_guardrails.worker.effective import is_guarded
 from celery_guardrails.worker.manual import is_unpublished, retry_as_raised
 from celery_guardrails.worker.run import SEEN, STARTED, is_plain
-from celery_guardrails.worker.untold import in_a_line, log_untold
+from celery_guardrails.worker.untold import log_untold
 
 __all__ = ["OutsideInfo", "ended_as_decided", "quietly_reported"]
 
@@ -119,7 +119,7 @@ def _met(task: Any, request: Any, exc: BaseException) -> BaseException | None:
         if _is_of_before_start(task, exc):
             return attempt_failed(task, request, exc)
         outcome = attempt_unbegun(task, request, exc)
-        _unbegun.log(task, request, exc, outcome)
+        _unbegun.log(task, request, outcome)
         return outcome
     except Exception:
         logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
@@ -141,15 +141,15 @@ class _Unbegun:
     def __init__(self, pause: float = 60.0) -> None:
         self._pause, self._again_at = pause, 0.0
 
-    def log(self, task: Any, request: Any, exc: BaseException, outcome: BaseException) -> None:
+    def log(self, task: Any, request: Any, outcome: BaseException) -> None:
         """Log one that is tried again; of a dead letter the log speaks anyway."""
         if not isinstance(outcome, Retry):
             return
         level = logging.INFO
         if time.monotonic() >= self._again_at:
             level, self._again_at = logging.WARNING, time.monotonic() + self._pause
-        words = "%s[%s] could not begin: %s (%s); the next that cannot, within a minute, are logged as INFO"
-        logger.log(level, words, task.name, request.id, in_a_line(exc), outcome.message)
+        words = "%s[%s] could not begin: %s; the next that cannot, within a minute, are logged as INFO"
+        logger.log(level, words, task.name, request.id, outcome.message)
 
 
 _unbegun = _Unbegun()

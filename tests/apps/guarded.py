@@ -154,6 +154,20 @@ def handled(self: Any, key: str) -> str:
         return "handled it myself"
 
 
+@task(base=GuardedTask, name="guarded.telling", bind=True, policy=Policy(max_attempts=2, **QUICK))
+def telling(self: Any, key: str, way: str, text: str = "") -> None:
+    """Fails with this text: as an error, by `self.retry(exc=...)`, or by a bare `self.retry()`."""
+    if ran(key):
+        return
+    if way == "bare":
+        raise self.retry()
+    if way == "changed":
+        raise self.retry(exc=TimeoutError(text), kwargs={"key": key, "way": way})
+    if way == "exc":
+        raise self.retry(exc=TimeoutError(text))
+    raise TimeoutError(text)
+
+
 @task(base=GuardedTask, name="guarded.parked", policy=Policy(max_attempts=2, on_exhausted="park", **QUICK))
 def parked(key: str) -> str:
     ran(key)

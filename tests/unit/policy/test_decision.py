@@ -63,7 +63,7 @@ def test_the_last_attempt_is_dead():
 def test_a_retry_that_would_start_after_the_deadline_is_not_scheduled():
     policy = Policy(deadline="10m", backoff=Constant("1m"), jitter="none")
     on_time = decide(policy, TIMEOUT, FIRST, NOW + timedelta(minutes=9), rng())
-    assert on_time == Retry(timedelta(minutes=1), "attempt 2 of 5 in 1 min after TimeoutError (backoff)")
+    assert on_time == Retry(timedelta(minutes=1), "attempt 2 of 5 in 1 min after TimeoutError: late (backoff)")
     late = decide(policy, TIMEOUT, FIRST, NOW + timedelta(minutes=9, microseconds=1), rng())
     assert isinstance(late, DeadLetter)
     assert str(late.reason) == "deadline_exceeded"
@@ -106,6 +106,24 @@ def test_a_backoff_of_its_own_per_error():
     assert decide(policy, replace(TIMEOUT, mro=("a.B",)), FIRST, NOW, rng()).delay.seconds == 2
 
 
+def test_a_retry_says_its_error_in_one_bounded_line():
+    long = describe(TimeoutError("first line\n" + "x" * 5000), NOW)
+    reason = decide(Policy(jitter="none"), long, FIRST, NOW, rng()).reason
+    assert reason.startswith("attempt 2 of 5 in 5 s after TimeoutError: first line xxx")
+    assert reason.endswith("xxx... (backoff)")
+    assert len(reason) < 400
+    silent = describe(TimeoutError(), NOW)
+    assert decide(Policy(jitter="none"), silent, FIRST, NOW, rng()).reason.endswith("after TimeoutError (backoff)")
+
+
+def test_a_retry_that_names_no_error_says_none():
+    policy = Policy(jitter="none")
+    bare = decide(policy, BUG, FIRST, NOW, rng(), requested=Requested(bare=True))
+    assert bare.reason == "attempt 2 of 5 in 5 s, asked for by the task (backoff)"
+    delayed = decide(policy, BUG, FIRST, NOW, rng(), requested=Requested(timedelta(seconds=42), bare=True))
+    assert delayed.reason == "attempt 2 of 5 in 42 s (the task asked for this delay)"
+
+
 def test_decorrelated_jitter_goes_by_the_last_delay():
     policy = Policy(jitter="decorrelated", backoff=Exponential("5s", cap="5m"))
     history = History(2, NOW, (attempt(1, 60.0),))
@@ -124,7 +142,7 @@ def test_what_the_task_asks_for_skips_the_kind_of_error():
     asked = Requested(delay=timedelta(seconds=42))
     decision = decide(policy, replace(BUG, retry_after=60.0), FIRST, NOW, rng(), requested=asked)
     assert decision == Retry(
-        timedelta(seconds=42), "attempt 2 of 5 in 42 s after KeyError (the task asked for this delay)"
+        timedelta(seconds=42), "attempt 2 of 5 in 42 s after KeyError: 'x' (the task asked for this delay)"
     )
     assert decide(policy, BUG, FIRST, NOW, rng(), requested=Requested(timedelta(seconds=-1))).delay == timedelta(0)
 
@@ -212,7 +230,8 @@ def test_a_task_whose_worker_died_runs_again_until_max_crashes():
     first, second = crash(STEADY, 1), crash(STEADY, 2, history=History(2, NOW))
     assert first == Retry(
         timedelta(minutes=1),
-        "attempt 2 in 1 min after billiard.exceptions.WorkerLostError (backoff), worker loss 1 of 3",
+        "attempt 2 in 1 min after billiard.exceptions.WorkerLostError: Worker exited prematurely: "
+        "signal 9 (SIGKILL) Job: 1. (backoff), worker loss 1 of 3",
     )
     assert isinstance(second, Retry)
     assert crash(STEADY, 3, history=History(3, NOW)) == DeadLetter(
