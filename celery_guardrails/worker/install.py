@@ -37,6 +37,7 @@ from celery_guardrails.transport.waiting.protocol import Waiting
 from celery_guardrails.worker.duplicate import Seen, Succeeded
 from celery_guardrails.worker.effective import effective_policy, is_guarded, subject_of, task_faults
 from celery_guardrails.worker.own_option import cover, step_aside, uncover
+from celery_guardrails.worker.registry import guard_registered
 
 __all__ = ["BUILT_IN", "Guardrails"]
 
@@ -95,6 +96,7 @@ class Guardrails:
         app.steps["consumer"].add("celery_guardrails.worker.binding:BindingStep")  # by name: it needs this module
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
+        guard_registered(app, self._guard, _adopt)
         if app.finalized:
             self._finalized()
 
@@ -201,7 +203,6 @@ class Guardrails:
     def sweep(self) -> None:
         """Put the tasks whose names match a pattern under guard: those registered by now."""
         from celery_guardrails.worker.carrier import install_carriers  # it needs this module
-        from celery_guardrails.worker.task import adopt  # it needs this module to install itself
 
         install_carriers(self.app)
         patterns = dict.fromkeys(self.patterns)
@@ -209,7 +210,7 @@ class Guardrails:
             for name, task in list(self.app._tasks.items()):
                 matches = match_pattern(patterns, name)
                 if matches:
-                    adopt(task, matches[0][0])
+                    _adopt(task, matches[0][0])
 
     def faults(self) -> list[Fault]:
         """Every fault of the settings and of the tasks' policies."""
@@ -304,6 +305,12 @@ class Guardrails:
         for task in list(self.app._tasks.values()):
             if is_guarded(task):
                 self.take_charge(task)
+
+
+def _adopt(task: Any, pattern: str) -> None:
+    from celery_guardrails.worker.task import adopt  # it needs this module to install itself
+
+    adopt(task, pattern)
 
 
 def _process_started(sender: str | None = None, **_: Any) -> None:

@@ -92,7 +92,8 @@ def _plan(task: Any, options: Mapping[str, Any]) -> _Plan | None:
         return None
     guard = Guardrails.of(app)
     expires = options.get("expires", task.expires)
-    lifetime = expires is None or guard.policy_of(task).policy.on_expired == "drop"
+    policy = guard.policy_of(task).policy
+    lifetime = expires is None or policy.on_expired == "drop"
     waiting = guard.waiting
     eta = _eta(app, options.get("countdown"), options.get("eta")) if waiting.outside else None
     if eta is None or not _is_ours(app, options):
@@ -101,7 +102,7 @@ def _plan(task: Any, options: Mapping[str, Any]) -> _Plan | None:
     delay = float(countdown) if countdown else (eta - app.now()).total_seconds()
     # With quorum queues Celery would send it to the delay levels itself, unconfirmed, and forget where it was to go.
     hidden = detect_quorum_queues(app, "amqp")[0]
-    return _Plan(waiting, delay, eta.isoformat() if hidden else None, lifetime, once=not task.acks_late)
+    return _Plan(waiting, delay, eta.isoformat() if hidden else None, lifetime, once=policy.acks == "early")
 
 
 def _eta(app: Celery, countdown: Any, eta: Any) -> datetime | None:
