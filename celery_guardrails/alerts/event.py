@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.record import Letter, Named, values_of
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.store.record import Before
 
@@ -51,7 +51,7 @@ class AlertEvent:
     runbook: str | None = None
     queue: str = ""
     version: str | None = None
-    affected: Mapping[str, str] = field(default_factory=dict)
+    affected: Mapping[str, Named] = field(default_factory=dict)
     correlation: Mapping[str, str] = field(default_factory=dict)
     may_have_run: bool = False
     crashes: int = 0
@@ -78,7 +78,7 @@ class AlertEvent:
             queue=letter.queue,
             version=letter.version,
             affected=dict(letter.affected),
-            correlation=dict(letter.correlation),
+            correlation={name: ", ".join(values_of(value)) for name, value in letter.correlation.items()},
             may_have_run=letter.may_have_run,
             crashes=letter.crashes,
             unknown=letter.failure.category is Category.UNKNOWN and letter.failure.transient is None,

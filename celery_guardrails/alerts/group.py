@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from celery_guardrails.alerts.event import AlertEvent, LettersChanged, group_key
+from celery_guardrails.letters.record import Named, values_of
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.store.record import Before
 
@@ -227,19 +228,14 @@ def _worst(one: str, other: str) -> str:
     return max(one, other, key=lambda severity: _SEVERITIES.get(severity, _SEVERITIES["error"]))
 
 
-def _widen(affected: Mapping[str, Affected], new: Mapping[str, str]) -> dict[str, Affected]:
+def _widen(affected: Mapping[str, Affected], new: Mapping[str, Named]) -> dict[str, Affected]:
     widened = dict(affected)
-    for name, raw in new.items():
-        value = str(raw)[:_VALUE_LIMIT]
+    for name, named in new.items():
         if name not in widened and len(widened) >= _MOST_NAMES:
             continue
         known = widened.get(name, Affected())
-        if value in known.values:
-            continue
-        if len(known.values) < _MOST_VALUES:
-            widened[name] = Affected((*known.values, value), known.more)
-        else:
-            widened[name] = Affected(known.values, True)
+        values = tuple(dict.fromkeys((*known.values, *(value[:_VALUE_LIMIT] for value in values_of(named)))))
+        widened[name] = Affected(values[:_MOST_VALUES], known.more or len(values) > _MOST_VALUES)
     return widened
 
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celery_guardrails.letters.record import Preview
+from celery_guardrails.letters.record import Named, Preview
 from celery_guardrails.redaction import MASK, Redactor
 
 __all__ = ["OVERSIZED_LIMIT", "PREVIEW_LIMIT", "named_in_items", "named_values", "preview", "preview_items"]
@@ -77,13 +77,13 @@ def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: 
     return found
 
 
-def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], redactor: Redactor) -> dict[str, str]:
-    """The same of several items: their different values in a row, cut."""
+def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], redactor: Redactor) -> dict[str, Named]:
+    """The same of several items: one text where all agree, else the different values of the first 100 items."""
     found: dict[str, dict[str, None]] = {}
     for item in itertools.islice(items, _ITEMS_SHOWN):
         for name, value in named_values(wanted, item, redactor).items():
             found.setdefault(name, {})[value] = None
-    return {name: ", ".join(values)[:_VALUE_LIMIT] for name, values in found.items()}
+    return {name: next(iter(values)) if len(values) == 1 else tuple(values) for name, values in found.items()}
 
 
 def _masked(args: Sequence[Any], names: Sequence[str], redactor: Redactor) -> tuple[Any, ...]:

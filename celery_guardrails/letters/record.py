@@ -26,10 +26,15 @@ __all__ = [
     "FailedAttempt",
     "Letter",
     "LetterFailure",
+    "Named",
     "OriginalMessage",
     "Preview",
     "letter_id",
+    "values_of",
 ]
+
+Named = str | tuple[str, ...]
+"""The value of an argument that a policy names, as text: several where a message runs its task for many items."""
 
 SCHEMA_VERSION = 1
 SELF_TEST = "celery_guardrails.self_test"
@@ -116,9 +121,10 @@ class Letter(_Frozen):
     """Everything needed to run a task again byte for byte, and to understand why it died.
 
     `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter.
-    `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code. `crashes` counts the
-    workers that were lost with it. `may_have_run` says that the body may have done its work already; a letter of before
-    this field is judged by its reason and policy.
+    `correlation` and `affected` hold the arguments that the policy names, with several values where the message ran its
+    task for many items. `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
+    `crashes` counts the workers that were lost with it. `may_have_run` says that the body may have done its work
+    already; a letter of before this field is judged by its reason and policy.
     """
 
     v: int = SCHEMA_VERSION
@@ -142,8 +148,8 @@ class Letter(_Frozen):
     published_at: datetime | None = None
     first_failed_at: datetime
     died_at: datetime
-    correlation: dict[str, str] = Field(default_factory=dict)
-    affected: dict[str, str] = Field(default_factory=dict)
+    correlation: dict[str, Named] = Field(default_factory=dict)
+    affected: dict[str, Named] = Field(default_factory=dict)
     version: str | None = None
     owner: str | None = None
     runbook: str | None = None
@@ -172,6 +178,11 @@ class Letter(_Frozen):
     def origin_id(self) -> str:
         """The id under which the archive keeps this work: the first death's."""
         return self.dead_letter_id or self.id
+
+
+def values_of(named: Named) -> tuple[str, ...]:
+    """The values of one name, however many there are."""
+    return (named,) if isinstance(named, str) else named
 
 
 def letter_id(work: Work, attempt: int, generation: int, reason: Reason) -> str:

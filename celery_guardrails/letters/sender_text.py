@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery_guardrails.letters.record import Preview
+from celery_guardrails.letters.record import Named, Preview, values_of
 from celery_guardrails.redaction import MASK
 
 __all__ = ["SenderText"]
@@ -46,18 +46,18 @@ class SenderText:
                 changed["truncated"] = changed["truncated"] or len(shown) > limit
         return preview.model_copy(update=changed)
 
-    def seen(self, values: Mapping[str, str], by_keyword: Collection[str]) -> dict[str, str]:
+    def seen(self, values: Mapping[str, Named], by_keyword: Collection[str]) -> dict[str, Named]:
         """The values that a policy wants in clear; hidden where the sender's text does not hold them.
 
         Args:
-            values: by argument name, dotted for what is inside an argument; several of one name are joined by commas.
+            values: by argument name, dotted for what is inside an argument.
             by_keyword: the names of the arguments that were sent by keyword.
         """
-        shown = {}
+        shown: dict[str, Named] = {}
         for name, value in values.items():
             text = self.kwargs if name.partition(".")[0] in by_keyword else self.args
-            held = text is None or all(_find(part).search(text) for part in value.split(", "))
-            shown[name] = value if held else MASK
+            kept = dict.fromkeys(one if text is None or _find(one).search(text) else MASK for one in values_of(value))
+            shown[name] = next(iter(kept)) if len(kept) == 1 else tuple(kept)
         return shown
 
 

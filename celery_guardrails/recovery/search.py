@@ -6,14 +6,15 @@ Each function is one reading transaction on the archive. Owns no SQL and no stat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from celery_guardrails.errors import QueryError, nearest
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.filter import Query
-from celery_guardrails.store.record import ArchivedLetter, Death, Group, Keyset, LetterSummary, Page, Stats
+from celery_guardrails.store.record import ArchivedLetter, Death, Group, Keyset, LetterSummary, Page, Stats, Unreported
 
-__all__ = ["count", "deaths", "each", "get", "groups", "require_kept", "search", "stats"]
+__all__ = ["count", "deaths", "each", "get", "groups", "require_kept", "search", "stats", "unreported"]
 
 _ALL = Query()
 
@@ -98,6 +99,12 @@ def groups(store: Store, query: Query = _ALL, by: str = "fingerprint", limit: in
         raise QueryError(by, f"group by one of {', '.join(choices)}", nearest(by, choices))
     with store.read() as conn:
         return letters.groups(conn, query, by, limit)
+
+
+def unreported(store: Store, before: datetime) -> list[Unreported]:
+    """Work that was put back before this instant and of which no end is known, by task, the longest first."""
+    with store.read() as conn:
+        return letters.unreported(conn, before)
 
 
 def stats(store: Store, query: Query = _ALL) -> Stats:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.record import Letter, values_of
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 
@@ -77,8 +77,8 @@ def _insert(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> s
 def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
     rows = []
     for key, letter in letters.items():
-        named = {cut(name): cut(value) for name, value in {**letter.affected, **letter.correlation}.items()}
-        rows += [{"letter_id": key, "name": name, "value": value} for name, value in named.items()]
+        named = {cut(name): values_of(value) for name, value in {**letter.affected, **letter.correlation}.items()}
+        rows += [{"letter_id": key, "name": name, "value": cut(", ".join(value))} for name, value in named.items()]
     if rows:
         conn.execute(letter_argument.insert(), rows)
 

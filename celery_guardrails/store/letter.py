@@ -31,6 +31,7 @@ from celery_guardrails.store.record import (
     Page,
     State,
     Stats,
+    Unreported,
 )
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 from celery_guardrails.store.transition import confirm_recovered
@@ -50,6 +51,7 @@ __all__ = [
     "Query",
     "State",
     "Stats",
+    "Unreported",
     "archive",
     "before",
     "confirm_recovered",
@@ -60,6 +62,7 @@ __all__ = [
     "kept_names",
     "search",
     "stats",
+    "unreported",
 ]
 
 _ALL = Query()
@@ -215,6 +218,14 @@ def stats(conn: Connection, query: Query = _ALL) -> Stats:
     by_reason = _tally(conn, dead_letter.c.reason, wanted)
     oldest = select(func.min(dead_letter.c.died_at)).where(wanted, dead_letter.c.state == State.DEAD.value)
     return Stats(sum(by_state.values()), by_state, by_task, by_reason, conn.execute(oldest).scalar())
+
+
+def unreported(conn: Connection, before: datetime) -> list[Unreported]:
+    """What was put back before this instant and is neither recovered nor dead again, by task, the longest first."""
+    first = func.min(dead_letter.c.requeued_at).label("first")
+    waits = and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.requeued_at < before)
+    statement = select(dead_letter.c.task, func.count(), first).where(waits).group_by(dead_letter.c.task)
+    return [Unreported(row[0], row[1], row[2]) for row in conn.execute(statement.order_by(first, dead_letter.c.task))]
 
 
 def _tally(conn: Connection, column: ColumnElement[str], wanted: ColumnElement[bool]) -> dict[str, int]:

@@ -26,6 +26,7 @@ __all__ = [
     "Page",
     "State",
     "Stats",
+    "Unreported",
 ]
 
 
@@ -188,6 +189,15 @@ class Group:
     sample_id: str
     regressed: int
     states: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreported:
+    """Letters of one task that were put back and of which no end is known: how many, and the first one's requeue."""
+
+    task: str
+    count: int
+    requeued_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

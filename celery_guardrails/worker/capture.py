@@ -20,6 +20,7 @@ from celery_guardrails.letters.record import (
     FailedAttempt,
     Letter,
     LetterFailure,
+    Named,
     OriginalMessage,
     Preview,
     letter_id,
@@ -93,8 +94,8 @@ class _Shown:
 
     def __init__(self) -> None:
         self.preview = Preview()
-        self.correlation: dict[str, str] = {}
-        self.affected: dict[str, str] = {}
+        self.correlation: dict[str, Named] = {}
+        self.affected: dict[str, Named] = {}
 
 
 def _shown(run: FailedRun, payload: int) -> _Shown:

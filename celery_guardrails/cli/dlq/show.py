@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,13 +17,14 @@ from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
-from celery_guardrails.letters.record import FailedAttempt
+from celery_guardrails.letters.record import FailedAttempt, Named, values_of
 from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
 from celery_guardrails.store.audit import AuditEntry
 from celery_guardrails.store.filter import Query, Term
 from celery_guardrails.store.record import ArchivedLetter, Death, State
+from celery_guardrails.worker.effective import is_guarded
 
 __all__ = ["show"]
 
@@ -179,12 +180,30 @@ def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
     steps = {
         State.DEAD: dead,
         State.DISCARDED: (f'{project.typed(f"dlq restore {summary.id} --reason")} "..."',),
-        State.REQUEUED: ("It runs again; its worker reports when it has succeeded, and a guardian notes that.",),
+        State.REQUEUED: _requeued(project, found),
         State.RECOVERED: ("Nothing: it has succeeded.",),
     }
     _title(console, "Next")
     for step in steps[summary.state]:
         console.print(f"  {step}", soft_wrap=True)
+
+
+def _requeued(project: Project, found: ArchivedLetter) -> tuple[str, ...]:
+    """What work that was put back waits for, and why that may never come."""
+    summary = found.summary
+    since = ago(summary.requeued_at, clock.now())
+    if summary.requeue_published_at is None:
+        said = f"It was to be put back {since}; as far as is known the broker has not taken it: a guardian tries again."
+        return (said,)
+    task = project.guardrails.app.tasks.get(summary.task)
+    why = "It stays requeued where a worker runs it as a plain task: workers report only tasks under guard."
+    if task is not None and not is_guarded(task):
+        why = "Its task is a plain one in this application, and workers report only tasks under guard."
+    return (
+        f"It was put back {since}, and no worker has reported what became of it.",
+        "It waits in its queue, runs, or waits for its next attempt.",
+        why,
+    )
 
 
 def _title(console: Console, words: str) -> None:
@@ -205,8 +224,13 @@ def _lasted(start: datetime | None, end: datetime) -> str:
     return clock.shown(end - start)
 
 
-def _pairs(values: dict[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+def _pairs(named: Mapping[str, Named]) -> str:
+    return "; ".join(f"{name}={_some(values_of(value))}" for name, value in named.items())
+
+
+def _some(values: Sequence[str]) -> str:
+    more = len(values) - _LISTED
+    return ", ".join(values[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _as_json(found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> dict[str, Any]:

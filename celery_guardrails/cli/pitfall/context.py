@@ -266,6 +266,24 @@ class Context:
             connection.release()
         return {node: _pool(stats.get("pool", {}).get("implementation", "")) for node, stats in answers.items()}
 
+    @cached_property
+    def at_work(self) -> frozenset[str]:
+        """The ids of all tasks that the workers which answer hold: those that run, and those that wait there.
+
+        Raises:
+            BrokerAway: the broker does not answer.
+        """
+        if not self.pools:
+            return frozenset()
+        connection = self.broker.connection.clone()
+        try:
+            inspect = self.app.control.inspect([*self.pools], timeout=_WORKERS_TIMEOUT, connection=connection)
+            answers = [answer for ask in (inspect.active, inspect.reserved, inspect.scheduled) for answer in [ask()]]
+        finally:
+            connection.release()
+        told = [entry for answer in answers for entries in (answer or {}).values() for entry in entries]
+        return frozenset(str(entry.get("request", entry).get("id")) for entry in told)
+
     def close(self) -> None:
         """Close what was opened."""
         if isinstance(answered := self.__dict__.get("_opened"), Answered):

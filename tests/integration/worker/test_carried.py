@@ -33,7 +33,7 @@ def test_an_item_that_goes_on_failing_makes_one_letter_with_all_items(carried: G
     assert letter.preview.args == (
         "celery.starmap, 3 items: [('k', 1, '[redacted]'), ('k', 2, '[redacted]'), ('k', 3, '[redacted]')]"
     )
-    assert letter.affected == {"customer": "1, 2, 3"}
+    assert letter.affected == {"customer": ("1", "2", "3")}
     assert customers(carried, "k") == [1, 2] * 3
 
 

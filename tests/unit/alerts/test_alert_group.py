@@ -57,6 +57,17 @@ def test_affected_values_are_distinct_and_bounded():
     assert all(len(value) == 100 for who in many.affected.values() for value in who.values)
 
 
+def test_a_message_of_many_items_counts_each_of_its_values():
+    first = replace(EVENT, affected={"user": ("u1", "u2")})
+    group = count(first, replace(EVENT, affected={"user": ("u2", "u3")}), replace(EVENT, affected={"user": "u4"}))
+    assert group.affected["user"].values == ("u1", "u2", "u3", "u4")
+    assert not group.affected["user"].more
+    chunk = count(replace(EVENT, affected={"user": tuple(f"u{n}" for n in range(100))}))
+    assert len(chunk.affected["user"].values) == 20
+    assert chunk.affected["user"].more
+    assert AlertEvent.from_payload(first.as_payload()) == first
+
+
 def test_the_last_three_samples_are_kept():
     group = count(*(replace(EVENT, letter_id=f"l{n}", correlation={"order_id": str(n)}) for n in range(9)))
     assert [sample.letter_id for sample in group.samples] == ["l6", "l7", "l8"]

@@ -139,8 +139,12 @@ def test_show_follows_the_life_of_a_letter(shop: Shop) -> None:
     assert "ada@pc" in shown
     assert "spam" in shown
     transition.restore(store, letter.id, "ada@pc", "no spam", now)
-    transition.claim_requeue(store, letter.id, "ada@pc", "mended", now)
-    assert "its worker reports" in shop.run("dlq", "show", letter.id).stdout
+    claim = transition.claim_requeue(store, letter.id, "ada@pc", "mended", now)
+    assert "the broker has not taken it: a guardian tries again" in shop.run("dlq", "show", letter.id).stdout
+    transition.requeue_published(store, claim, now)
+    shown = shop.run("dlq", "show", letter.id).stdout
+    assert "It was put back 0 s ago, and no worker has reported what became of it" in shown
+    assert "where a worker runs it as a plain task" in shown
     shop.archive(dead(1, id="second", dead_letter_id=letter.id, generation=1))
     shown = shop.run("dlq", "show", letter.id).stdout
     assert "is dead again" in shown
@@ -150,6 +154,22 @@ def test_show_follows_the_life_of_a_letter(shop: Shop) -> None:
     assert [death["generation"] for death in record["deaths"]] == [0, 1]
     assert [entry["action"] for entry in record["audit"]] == ["discard", "restore", "requeue"]
     assert record["regressed"] is True
+
+
+def test_show_names_the_plain_task_that_reports_nothing(shop: Shop) -> None:
+    letter = dead(1, task="vendor.sync")
+    store = shop.archive(letter)
+    claim = transition.claim_requeue(store, letter.id, "ada@pc", "mended", clock.now())
+    transition.requeue_published(store, claim, clock.now())
+    assert "Its task is a plain one in this application" in shop.run("dlq", "show", letter.id).stdout
+
+
+def test_show_lists_the_values_of_many_items(shop: Shop) -> None:
+    letter = dead(1, affected={"customer": tuple(f"c{n}" for n in range(30)), "shop": "s"})
+    shop.archive(letter)
+    assert "customer=c0, c1, " in (shown := shop.run("dlq", "show", letter.id).stdout)
+    assert "c19 and 10 more; shop=s" in shown
+    assert shop.json("dlq", "show", letter.id)["affected"] == {"customer": [f"c{n}" for n in range(30)], "shop": "s"}
 
 
 def test_show_says_that_a_recovered_letter_needs_nothing(shop: Shop) -> None:

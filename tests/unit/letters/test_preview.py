@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_guardrails.letters.preview import named_values, preview
+from celery_guardrails.letters.preview import named_in_items, named_values, preview
 from celery_guardrails.redaction import MASK, Redactor
 
 SECRET = "s3cr3t-v4lue"
@@ -94,3 +94,12 @@ def test_named_values_look_into_mappings_and_stay_hidden_when_redacted() -> None
     assert named_values(wanted, arguments, Redactor(["email"])) == {
         "order.id": "5", "user.id": "7", "email": MASK, "order.card": MASK,
     }  # fmt: skip
+
+
+def test_values_of_many_items_are_several_and_bounded() -> None:
+    items = [{"user": f"u{n % 3}", "shop": "s", "password": n} for n in range(7)]
+    found = named_in_items(("user", "shop", "password", "none"), items, Redactor())
+    assert found == {"user": ("u0", "u1", "u2"), "shop": "s", "password": MASK}
+    many = named_in_items(("user",), ({"user": "x" * 500 + str(n)} for n in range(1000)), Redactor())
+    assert many == {"user": "x" * 200}
+    assert len(named_in_items(("user",), ({"user": str(n)} for n in range(1000)), Redactor())["user"]) == 100

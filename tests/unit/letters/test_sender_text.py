@@ -51,9 +51,17 @@ def test_no_secret_is_left_in_a_text_that_holds_it(secret: str, rest: str) -> No
 
 def test_a_value_that_the_sender_hid_is_hidden_everywhere() -> None:
     sender = SenderText(args="('ada', '****', 100)", kwargs="{'order': 7, 'note': '...'}")
-    values = {"user": "ada", "maiden": "Lovelace", "code": "10", "order": "7", "note": "n", "many": "ada, 100"}
+    values = {
+        "user": "ada",
+        "maiden": "Lovelace",
+        "code": "10",
+        "order": "7",
+        "note": "n",
+        "many": ("ada", "100", "Grace", "Hopper"),
+    }
     assert sender.seen(values, {"order", "note"}) == {
-        "user": "ada", "maiden": MASK, "code": MASK, "order": "7", "note": MASK, "many": "ada, 100",
+        "user": "ada", "maiden": MASK, "code": MASK, "order": "7", "note": MASK,
+        "many": ("ada", "100", MASK),
     }  # fmt: skip
     assert SenderText().seen(values, ()) == values
 
