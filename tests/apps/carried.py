@@ -1,37 +1,20 @@
 """Tasks that `map`, `starmap` and `chunks` run for many items. Each item's run is noted below `GUARDED_RUNS`."""
 
 import functools
-import json
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
-from celery import Celery
 from celery.exceptions import Reject
 
 from celery_guardrails import Constant, GuardedTask, Policy
-from tests.apps.ends import ran
+from tests.apps.ends import RUNS, ran
+from tests.apps.made import make
 
-PREFIX = os.environ.get("GUARDED_PREFIX", "guarded")
-RUNS = Path(os.environ.get("GUARDED_RUNS", "."))
 QUICK: dict[str, Any] = {"backoff": Constant("100ms"), "jitter": "none"}
 
-app = Celery("carried")
-app.conf.update(
-    broker_url=os.environ.get("BROKER_URL", "memory://"),
-    result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
-    task_default_queue=f"{PREFIX}.tasks",
-    broker_connection_retry_on_startup=True,
-    guardrails={
-        "dead_letter": {"queue": f"{PREFIX}.dead"},
-        "store": {"url": os.environ.get("GUARDED_STORE", "sqlite:///guarded.sqlite3")},
-        "guard": ["adopted.*"],
-        "policies": {"adopted.*": {"max_attempts": 2, **QUICK}},
-        **json.loads(os.environ.get("GUARDED_SETTINGS", "{}")),
-    },
-)
+app, heard = make("carried", guard=["adopted.*"], policies={"adopted.*": {"max_attempts": 2, **QUICK}})
 task: Any = functools.partial(app.task, shared=False)
 CHARGED = Policy(retry_on=(ConnectionError,), max_attempts=3, affected_by=("customer",), redact=("note",), **QUICK)
 
@@ -72,8 +55,3 @@ def fail(key: str) -> None:
 def plain(key: str) -> None:
     ran(key)
     raise ConnectionError("away")
-
-
-@task(base=GuardedTask, name="heard")
-def heard(key: str) -> None:
-    ran(key)

@@ -4,35 +4,24 @@
 """
 
 import functools
-import json
 import os
 import signal
 import time
 from typing import Any
 
-from celery import Celery, Task
+from celery import Task
 from celery.exceptions import Reject
 from celery.worker.request import Request
 
 from celery_guardrails import Constant, GuardedTask, GuardMixin, Policy
 from tests.apps.ends import ran
+from tests.apps.made import make
 
-PREFIX = os.environ.get("GUARDED_PREFIX", "guarded")
 KINDS = ("own", "dotted", "property", "mixin", "instance", "decorator", "adopted")
 
-app = Celery("requests")
-app.conf.update(
-    broker_url=os.environ.get("BROKER_URL", "memory://"),
-    result_backend=os.environ.get("RESULT_BACKEND", "cache+memory://"),
-    task_default_queue=f"{PREFIX}.tasks",
-    broker_connection_retry_on_startup=True,
-    guardrails={
-        "dead_letter": {"queue": f"{PREFIX}.dead"},
-        "guard": ["adopted.*"],
-        "policy": {"max_crashes": 1, "backoff": Constant("100ms"), "jitter": "none"},
-        **json.loads(os.environ.get("GUARDED_SETTINGS", "{}")),
-    },
-)
+QUICK: dict[str, Any] = {"max_crashes": 1, "backoff": Constant("100ms"), "jitter": "none"}
+
+app, heard = make("requests", guard=["adopted.*"], policy=QUICK)
 
 
 class OwnRequest(Request):  # type: ignore[misc]
@@ -127,8 +116,3 @@ RETRIED = Policy(retry_on=("billiard.exceptions.TimeLimitExceeded",), max_attemp
 def patient(key: str) -> None:
     if ran(key) == 0:
         time.sleep(60)
-
-
-@app.task(shared=False, base=GuardedTask, name="heard")
-def heard(key: str) -> None:
-    ran(key)
