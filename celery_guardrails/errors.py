@@ -120,12 +120,16 @@ class UnansweredError(PublishError):
 
 
 class SpoolError(GuardrailsError):
-    """The spool cannot be read or written, or is full, or its disk is. `.directory` is where it is."""
+    """The spool cannot be read or written, or others may write it, or it is full, or its disk is.
 
-    def __init__(self, directory: str, reason: str) -> None:
-        super().__init__(directory, reason)
+    `.directory` is where it is; `.fix` says what to do, where that is known.
+    """
+
+    def __init__(self, directory: str, reason: str, fix: str = "") -> None:
+        super().__init__(directory, reason, fix)
         self.directory = directory
         self.reason = reason
+        self.fix = fix
 
     def __str__(self) -> str:
         return f"the spool {self.directory}: {self.reason}"

@@ -43,6 +43,7 @@ __all__ = [
     "SlackSettings",
     "StoreSettings",
     "load_settings",
+    "sections",
 ]
 
 _SECRET_SECTIONS = frozenset({"slack", "store"})
@@ -128,7 +129,7 @@ class DeadLetterSettings(_Section):
 class StoreSettings(_Section):
     """Where the archive is: an SQLAlchemy URL. SQLite is for one machine with a disk that lasts."""
 
-    url: Annotated[str, Field(min_length=1)] = "sqlite:///guardrails.sqlite3"
+    url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
 
 
 class SlackSettings(_Section):
@@ -148,7 +149,7 @@ class SlackSettings(_Section):
     channel: str | None = None
     webhook_url: SecretStr | None = None
     base_url: str | None = None
-    proxy: str | None = None
+    proxy: str | None = Field(default=None, repr=False)
     timeout: DurationField = timedelta(seconds=10)
     fallback_channel: str | None = None
 
@@ -313,13 +314,20 @@ def _nearest_key(path: list[str]) -> str:
     return f"did you mean {near}?" if near else f"keys are {', '.join(siblings.values())}"
 
 
+def sections() -> dict[str, Mapping[str, Any]]:
+    """The fields of each section, by its key."""
+    # By its bases: on Python 3.10 `dict[str, int]` passes for a type, and issubclass then raises.
+    return {
+        name: cast("type[_Section]", info.annotation).model_fields
+        for name, info in Settings.model_fields.items()
+        if _Section in getattr(info.annotation, "__mro__", ())
+    }
+
+
 def _keys() -> list[str]:
     keys: list[str] = []
-    for name, info in Settings.model_fields.items():
-        keys.append(name)
-        # By its bases: on Python 3.10 `dict[str, int]` passes for a type, and issubclass then raises.
-        if _Section in getattr(info.annotation, "__mro__", ()):
-            keys += [f"{name}.{inner}" for inner in cast("type[_Section]", info.annotation).model_fields]
+    for name in Settings.model_fields:
+        keys += [name, *(f"{name}.{inner}" for inner in sections().get(name, ()))]
     return keys
 
 

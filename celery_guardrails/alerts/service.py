@@ -26,7 +26,7 @@ from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Sink
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import AlertSettings
-from celery_guardrails.store import alert, outbox
+from celery_guardrails.store import alert
 from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.alert_change import GroupChange, apply_changes
 from celery_guardrails.store.engine import Store
@@ -38,8 +38,6 @@ _logger = logging.getLogger(__name__)
 _BATCH = 1000
 _LIVE = (GroupState.PENDING.value, GroupState.OPEN.value, GroupState.QUIET.value)
 _RECOUNT = timedelta(seconds=5)
-_KEEP = timedelta(days=30)
-_PRUNE_EVERY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,6 @@ class AlertService:
             copy=LogSink() if settings.log_always and not isinstance(sink, LogSink) else None,
         )
         self._recounted_at: dict[str, datetime] = {}
-        self._prune_at: datetime | None = None
 
     def run_once(self, now: datetime, flush: bool = False) -> Report:
         """Count, decide, store, deliver.
@@ -124,7 +121,6 @@ class AlertService:
                 # Another guardian was quicker; it has counted these events, or the next run does.
                 break
             events, queued = events + sum(len(one.ref_ids) for one in loaded), queued + stored
-        self._prune(now)
         delivery = self.poster.deliver_once(now)
         dues = [delivery.next_due, *(next_due(group, self._rules) for group, _ in stepped)]
         return Report(events, queued, delivery, min((due for due in dues if due is not None), default=None))
@@ -185,14 +181,6 @@ class AlertService:
     def _recount_due(self, key: str, now: datetime) -> bool:
         counted = self._recounted_at.get(key)
         return counted is None or now >= counted + _RECOUNT
-
-    def _prune(self, now: datetime) -> None:
-        if self._prune_at is not None and now < self._prune_at:
-            return
-        self._prune_at = now + _PRUNE_EVERY
-        with self._store.begin() as conn:
-            alert.prune_events(conn, now - _KEEP)
-            outbox.prune_outbox(conn, now - _KEEP)
 
 
 def _sorted(

@@ -15,6 +15,7 @@ from celery.bin.worker import worker
 from celery.signals import celeryd_init
 
 from celery_guardrails.cli.group import LazyGroup
+from celery_guardrails.worker.report import hide_settings
 
 __all__ = ["guardian", "guardrails"]
 
@@ -110,3 +111,4 @@ def _install_by_settings(instance: Any = None, **_: Any) -> None:
 
 _extend_worker()
 _collect_faults()
+hide_settings()

@@ -16,6 +16,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from celery_guardrails import clock
+from celery_guardrails.access import exposure
 from celery_guardrails.alerts.lease import StoreLease
 from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.service import Report as AlertReport
@@ -28,7 +29,7 @@ from celery_guardrails.guardian.pruning import Pruning
 from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
-from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
 from celery_guardrails.transport.spool import Spool
@@ -89,6 +90,15 @@ class Assembly:
         if not self.settings.enabled:
             lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
         return lines
+
+    def cautions(self) -> list[str]:
+        """Who else may read an archive of SQLite, which is left as it is: what another version has made, say."""
+        path = sqlite_file(self.settings.store.url)
+        try:
+            found = [each for file in sqlite_files(path) for each in exposure(file)] if path else []
+        except OSError:  # removed meanwhile
+            return []
+        return [f"archive: {each}. Type: {each.fix}" for each in found]
 
 
 def alerts_go_to(settings: Settings) -> str:

@@ -106,6 +106,8 @@ def serve(project: Project, stop: threading.Event) -> None:
         with assembled(project, store) as assembly:
             for line in assembly.introduction():
                 logger.info(line)
+            for caution in assembly.cautions():
+                logger.warning(caution)
             logger.info("guardian started, process %d", os.getpid())
             assembly.guardian.run(stop)
     logger.info("guardian stopped")

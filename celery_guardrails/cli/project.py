@@ -5,7 +5,6 @@ Owns the way from a click context to those. It must not know any command.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import Settings
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.worker.typed import named_on_command_line
 
 if TYPE_CHECKING:
     from celery_guardrails.store.engine import Store
@@ -92,7 +92,6 @@ def project_of(ctx: click.Context) -> Project:
     given: Any = ctx.find_root().params.get("app", ctx.obj.app)
     if given is None:
         raise click.UsageError("Name the application: celery -A PROJ guardrails ...", ctx)
-    named = given if isinstance(given, str) else os.environ.get("CELERY_APP", "")
-    project = Project(ctx.obj.app, named or UNNAMED_APP)
+    project = Project(ctx.obj.app, named_on_command_line(ctx) or UNNAMED_APP)
     ctx.call_on_close(project.close)
     return project

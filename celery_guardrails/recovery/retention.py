@@ -14,12 +14,20 @@ from typing import Any
 from celery_guardrails.store import audit, lease, retention
 from celery_guardrails.store.engine import Store
 
-__all__ = ["PASS", "Pruned", "prune_pass"]
+__all__ = ["PASS", "Pruned", "kept", "prune_pass"]
 
 PASS = 0.5
 """Seconds that a pass may take before it ends with the batch in hand: so long the archive is locked on SQLite."""
-_BATCH = 100
-_GUARDIAN_GONE = timedelta(days=7)
+_FIRST_BATCH, _LARGEST_BATCH = 50, 500
+_QUICK, _SLOW = 0.05, 0.1
+"""Seconds: a batch that takes less is followed by one of twice as many rows, one that takes more by half as many."""
+_ALWAYS = {
+    retention.ALERT_EVENTS: timedelta(days=30),
+    retention.NOTIFICATIONS: timedelta(days=30),
+    retention.ALERT_GROUPS: timedelta(days=30),
+    retention.GUARDIANS: timedelta(days=7),
+}
+"""How long the archive keeps what it needs for itself, whatever the setting says."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,11 @@ class Pruned:
     def total(self) -> int:
         """How many rows of all kinds."""
         return sum(self.counts.values())
+
+
+def kept(keep: Mapping[str, timedelta | None]) -> dict[str, timedelta | None]:
+    """How long each kind of row is kept: as the setting `retention` says, and what the archive needs for itself."""
+    return {**keep, **_ALWAYS}
 
 
 def prune_pass(
@@ -63,21 +76,31 @@ def prune_pass(
     with store.begin() as conn:
         if held is not None and not lease.holds(conn, held):
             return Pruned()
-        lease.forget(conn, seen_before=now - _GUARDIAN_GONE)
-        pruned = _removed(conn, keep, now, lambda: timer() > end)
+        pruned = _removed(conn, kept(keep), now, end, timer)
         if pruned.counts:
             audit.append(conn, audit.AuditEntry(now, actor, "prune", "archive", "retention", None, pruned.counts))
     return pruned
 
 
-def _removed(conn: Any, keep: Mapping[str, timedelta | None], now: datetime, is_over: Callable[[], bool]) -> Pruned:
+def _removed(
+    conn: Any, keep: Mapping[str, timedelta | None], now: datetime, end: float, timer: Callable[[], float]
+) -> Pruned:
     counts: dict[str, int] = {}
+    size = _FIRST_BATCH
     for kind, age in keep.items():
-        removed = _BATCH
-        while age is not None and removed == _BATCH:
-            if is_over():
+        full = age is not None
+        while age is not None and full:
+            began = timer()
+            if began > end:
                 return Pruned(counts, more=True)
-            removed = retention.remove(conn, kind, now - age, _BATCH)
+            removed = retention.remove(conn, kind, now - age, size)
             if removed:
                 counts[kind] = counts.get(kind, 0) + removed
+            full, size = removed == size, _next_size(size, timer() - began)
     return Pruned(counts)
+
+
+def _next_size(size: int, seconds: float) -> int:
+    if seconds < _QUICK:
+        return min(2 * size, _LARGEST_BATCH)
+    return max(1, size // 2) if seconds > _SLOW else size

@@ -44,7 +44,6 @@ __all__ = [
     "letter_states",
     "load_groups",
     "mark_processed",
-    "prune_events",
     "record",
     "save_group",
     "save_posted",
@@ -157,15 +156,6 @@ def mark_processed(conn: Connection, ref_ids: Sequence[str], group_key: str) -> 
     """Say that a group has counted these events; returns how many nobody had counted before."""
     statement = update(alert_event).where(alert_event.c.ref_id.in_(ref_ids), alert_event.c.processed.is_(False))
     return conn.execute(statement.values(processed=True, group_key=group_key)).rowcount
-
-
-def prune_events(conn: Connection, before: datetime) -> int:
-    """Forget counted events that were recorded before this instant; returns how many.
-
-    A letter delivered again after that would be counted again, so keep them longer than the broker keeps a message.
-    """
-    old = and_(alert_event.c.processed.is_(True), alert_event.c.recorded_at < before)
-    return conn.execute(alert_event.delete().where(old)).rowcount
 
 
 def load_groups(

@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from alembic import command
 from alembic.config import Config
@@ -24,9 +26,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from celery_guardrails.access import make_file
 from celery_guardrails.errors import UNNAMED_APP, NoArchive, SchemaMismatch, StoreError
 
-__all__ = ["SchemaState", "Store", "open_store", "sqlite_file"]
+__all__ = ["SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
 
 VERSION_TABLE = "guardrails_schema"
 BUSY_TIMEOUT = 5.0
@@ -195,7 +198,12 @@ def sqlite_file(url: str) -> Path | None:
         parsed = make_url(url)
     except SQLAlchemyError:
         return None
-    return Path(parsed.database or ":memory:") if parsed.get_backend_name() == "sqlite" else None
+    return (_file_of(parsed) or Path(":memory:")) if parsed.get_backend_name() == "sqlite" else None
+
+
+def sqlite_files(path: Path) -> list[Path]:
+    """The files of an SQLite archive that are there: its own, and those that SQLite keeps beside it."""
+    return [each for suffix in ("", "-wal", "-shm", "-journal") if (each := Path(f"{path}{suffix}")).exists()]
 
 
 def _require_archive(store: Store) -> None:
@@ -216,15 +224,17 @@ def _sqlite(url: URL, create: bool, app: str) -> Store:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreError(_shown(url), f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is the oldest that works")
     args: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "check_same_thread": False}}
-    if url.database in (None, "", ":memory:"):
+    path = _file_of(url)
+    if path is None:
         args["poolclass"] = StaticPool
     else:
-        path = Path(str(url.database))
         if not path.parent.is_dir():
             raise StoreError(_shown(url), f"the folder {path.parent} does not exist")
         if not create and not path.exists():
             raise _no_archive(_shown(url), app)
     engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True, **args)
+    if path is not None:
+        event.listen(engine, "do_connect", partial(_make_private, path))
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return Store(engine, app)
@@ -240,6 +250,22 @@ def _postgresql(url: URL, app: str) -> Store:
     except ImportError:
         raise StoreError(_shown(url), "psycopg is missing: pip install 'celery-guardrails[postgres]'") from None
     return Store(engine, app)
+
+
+def _file_of(url: URL) -> Path | None:
+    """The file of an SQLite url, which may be a URI in SQLite's own form; `None`: it is in memory."""
+    name = url.database or ":memory:"
+    if name.startswith("file:") and "uri" in url.query:
+        name = ":memory:" if url.query.get("mode") == "memory" else unquote(name.removeprefix("file:"))
+    return None if name == ":memory:" else Path(name)
+
+
+def _make_private(path: Path, *_: Any) -> None:
+    """Before a connection: a file that is missing is made for its owner alone, as are those that SQLite puts beside it.
+
+    SQLite itself would make it as the umask says, and gives the others the mode of this one.
+    """
+    make_file(path)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -93,12 +93,9 @@ def heartbeat(conn: Connection, guardian_id: str, started_at: datetime, now: dat
     conn.execute(statement.on_conflict_do_update(index_elements=[guardian.c.id], set_={"seen_at": now}))
 
 
-def forget(conn: Connection, *, guardian_id: str | None = None, seen_before: datetime | None = None) -> None:
-    """Remove a guardian that stops, or those that have not been seen since an instant."""
-    if guardian_id is not None:
-        conn.execute(delete(guardian).where(guardian.c.id == guardian_id))
-    if seen_before is not None:
-        conn.execute(delete(guardian).where(guardian.c.seen_at < seen_before))
+def forget(conn: Connection, guardian_id: str) -> None:
+    """Remove a guardian that stops; those that are long gone are a matter of `retention.py`."""
+    conn.execute(delete(guardian).where(guardian.c.id == guardian_id))
 
 
 def guardians(conn: Connection, *, seen_since: datetime | None = None) -> list[GuardianSeen]:

@@ -35,7 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from celery_guardrails.store.lease import Lease, holds
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "prune_outbox", "statuses", "sweep"]
+__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "statuses", "sweep"]
 
 alert_outbox = Table(
     "guardrails_alert_outbox",
@@ -175,12 +175,6 @@ def statuses(conn: Connection) -> dict[str, int]:
     """How many notifications are in which status."""
     query = select(alert_outbox.c.status, func.count()).group_by(alert_outbox.c.status)
     return {row[0]: row[1] for row in conn.execute(query)}
-
-
-def prune_outbox(conn: Connection, before: datetime) -> int:
-    """Forget notifications that were sent or given up and are older than this instant; returns how many."""
-    old = and_(alert_outbox.c.status.in_(("sent", "failed")), alert_outbox.c.created_at < before)
-    return conn.execute(alert_outbox.delete().where(old)).rowcount
 
 
 def _row(row: RowMapping) -> OutboxRow:

@@ -1,77 +1,113 @@
 """What the archive has kept long enough: which rows are due, and their removal in small pieces.
 
-Owns every DELETE on `dead_letter` (its deaths and values go with it) and on `audit`. Work that was put back and has not
-come to an end (`requeued`) is never due. Alert events and the outbox are pruned where they are kept. It must not know
-who decides how long something is kept, nor when it is looked at.
+Owns every DELETE of what is over: of `dead_letter` (its deaths and values go with it), `audit`, the alerts' events,
+notifications and groups, and `guardian`. Work that was put back and has not come to an end (`requeued`) is never due,
+nor is what an alert has not said yet. It must not know who decides how long something is kept, nor when that is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, func, insert, select, true
 
+from celery_guardrails.store.alert import alert_event, alert_group
+from celery_guardrails.store.outbox import alert_outbox
 from celery_guardrails.store.record import State
-from celery_guardrails.store.table import audit, audit_cut, dead_letter
+from celery_guardrails.store.table import audit, audit_cut, dead_letter, guardian
 
-__all__ = ["AUDIT", "KINDS", "due", "remove"]
+__all__ = ["ALERT_EVENTS", "ALERT_GROUPS", "AUDIT", "GUARDIANS", "KINDS", "NOTIFICATIONS", "due", "remove"]
 
 AUDIT = "audit"
-KINDS = (State.DEAD.value, State.RECOVERED.value, State.DISCARDED.value, AUDIT)
+ALERT_EVENTS = "alert_events"
+NOTIFICATIONS = "notifications"
+ALERT_GROUPS = "alert_groups"
+GUARDIANS = "guardians"
+_OVER = ("idle", "resolved")
+_SAID = ("sent", "failed")
+_UNDECIDED = (State.DEAD.value, State.REQUEUED.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Rows of one kind: by which column each is named, since when it is over, and which of them may go at all."""
+
+    table: Table
+    key: Column[Any]
+    at: Column[datetime]
+    may_go: ColumnElement[bool]
+
+    def is_due(self, before: datetime) -> ColumnElement[bool]:
+        return and_(self.may_go, self.at < before)
+
+
+def _of_state(state: State, at: Column[datetime]) -> _Kind:
+    return _Kind(dead_letter, dead_letter.c.id, at, dead_letter.c.state == state.value)
+
+
+def _forgotten_groups() -> ColumnElement[bool]:
+    """Groups that are over, with nothing to say, and no letter that somebody has yet to decide on."""
+    said = select(alert_outbox.c.id).where(alert_outbox.c.group_key == alert_group.c.key)
+    undecided = select(dead_letter.c.id).where(
+        dead_letter.c.task == alert_group.c.task,
+        dead_letter.c.environment == alert_group.c.environment,
+        dead_letter.c.state.in_(_UNDECIDED),
+    )
+    return and_(alert_group.c.state.in_(_OVER), ~said.exists(), ~undecided.exists())
+
+
+_KINDS = {
+    State.DEAD.value: _of_state(State.DEAD, dead_letter.c.died_at),
+    State.RECOVERED.value: _of_state(State.RECOVERED, dead_letter.c.resolved_at),
+    State.DISCARDED.value: _of_state(State.DISCARDED, dead_letter.c.resolved_at),
+    AUDIT: _Kind(audit, audit.c.seq, audit.c.at, true()),
+    # a letter that its broker delivers once more after that would be counted again
+    ALERT_EVENTS: _Kind(
+        alert_event, alert_event.c.ref_id, alert_event.c.recorded_at, alert_event.c.processed.is_(True)
+    ),
+    NOTIFICATIONS: _Kind(alert_outbox, alert_outbox.c.id, alert_outbox.c.created_at, alert_outbox.c.status.in_(_SAID)),
+    ALERT_GROUPS: _Kind(alert_group, alert_group.c.key, alert_group.c.updated_at, _forgotten_groups()),
+    GUARDIANS: _Kind(guardian, guardian.c.id, guardian.c.seen_at, true()),
+}
+KINDS = tuple(_KINDS)
 """What is kept for a time of its own, in the order in which it is removed."""
 
 
 def due(conn: Connection, keep: Mapping[str, timedelta | None], now: datetime) -> dict[str, int]:
     """How many rows of each kind are due; kinds that are kept for ever are left out."""
     counts = {}
-    for kind in KINDS:
-        if (age := keep.get(kind)) is not None:
-            table = audit if kind == AUDIT else dead_letter
-            counts[kind] = conn.execute(
-                select(func.count()).select_from(table).where(_is_due(kind, now - age))
-            ).scalar_one()
+    for name, kind in _KINDS.items():
+        if (age := keep.get(name)) is not None:
+            query = select(func.count()).select_from(kind.table).where(kind.is_due(now - age))
+            counts[name] = conn.execute(query).scalar_one()
     return counts
 
 
-def remove(conn: Connection, kind: str, before: datetime, most: int) -> int:
+def remove(conn: Connection, name: str, before: datetime, most: int) -> int:
     """Remove what is of this kind since before an instant, the oldest first; returns how many.
 
     Args:
         conn: a transaction.
-        kind: `dead`, by the time of the latest death; `recovered` or `discarded`, by when it was so decided; `audit`.
+        name: one of `KINDS`. `dead` counts from the latest death; `recovered` and `discarded` from when it was so
+            decided; alert groups from their last change, guardians from their last sign of life.
         before: what is younger stays.
         most: at most so many.
     """
-    return _audit(conn, before, most) if kind == AUDIT else _letters(conn, kind, before, most)
-
-
-def _letters(conn: Connection, state: str, before: datetime, most: int) -> int:
-    at = dead_letter.c.died_at if state == State.DEAD.value else dead_letter.c.resolved_at
-    wanted = select(dead_letter.c.id).where(_is_due(state, before)).order_by(at).limit(most)
-    if conn.dialect.name == "postgresql":
-        wanted = wanted.with_for_update(skip_locked=True)  # somebody decides on it at this moment: the next pass
-    ids = list(conn.execute(wanted).scalars())
-    return conn.execute(delete(dead_letter).where(dead_letter.c.id.in_(ids))).rowcount if ids else 0
-
-
-def _audit(conn: Connection, before: datetime, most: int) -> int:
+    kind = _KINDS[name]
+    wanted = select(kind.key).where(kind.is_due(before)).order_by(kind.at).limit(most)
+    if conn.dialect.name == "postgresql" and kind.table is not audit:
+        wanted = wanted.with_for_update(skip_locked=True)  # somebody changes it at this moment: the next pass
+    keys = list(conn.execute(wanted).scalars())
+    if not keys:
+        return 0
+    if kind.table is not audit:
+        return conn.execute(delete(kind.table).where(kind.key.in_(keys))).rowcount
     # The database refuses every other removal: it looks whether an entry is older than what `audit_cut` says, and that
     # is empty but within this transaction.
-    seqs = list(
-        conn.execute(select(audit.c.seq).where(_is_due(AUDIT, before)).order_by(audit.c.seq).limit(most)).scalars()
-    )
-    if not seqs:
-        return 0
     conn.execute(insert(audit_cut).values(before=before))
-    removed = conn.execute(delete(audit).where(audit.c.seq.in_(seqs))).rowcount
+    removed = conn.execute(delete(audit).where(kind.key.in_(keys))).rowcount
     conn.execute(delete(audit_cut))
     return removed
-
-
-def _is_due(kind: str, before: datetime) -> ColumnElement[bool]:
-    if kind == AUDIT:
-        return audit.c.at < before
-    if kind == State.DEAD.value:
-        return and_(dead_letter.c.state == kind, dead_letter.c.died_at < before)
-    return and_(dead_letter.c.state == kind, dead_letter.c.resolved_at < before)

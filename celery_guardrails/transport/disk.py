@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["app_slug", "slug", "sync_directory", "words_of"]
+__all__ = ["app_slug", "slug", "sync_descriptor", "sync_directory", "words_of"]
 
 _NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """What a file system says that cannot sync a directory: some over the network, some in user space."""
@@ -34,12 +34,18 @@ def sync_directory(directory: Path) -> None:
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """The same of a directory that is open. Raises as `sync_directory`."""
+    try:
         os.fsync(descriptor)
     except OSError as exc:
         if exc.errno not in _NOT_SYNCED:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def words_of(exc: BaseException) -> str:

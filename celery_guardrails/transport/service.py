@@ -13,7 +13,7 @@ from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.waiting.protocol import Waiting
 
-__all__ = ["SPOOL_FIX", "Patience", "SpoolShipping", "WaitingRelease"]
+__all__ = ["SPOOL_FIX", "Patience", "SpoolShipping", "WaitingRelease", "fix_of"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -21,6 +21,13 @@ SPOOL_FIX = "Set dead_letter.spool_dir to a directory that this process may writ
 """What to do about a spool that cannot be used."""
 
 _AT_ONCE = timedelta(0)
+
+
+def fix_of(exc: BaseException) -> str:
+    """What to do about an error, as a sentence that follows it; empty where it is none of the spool's."""
+    if not isinstance(exc, SpoolError):
+        return ""
+    return f" Type: {exc.fix}" if exc.fix else f" {SPOOL_FIX}"
 
 
 class Patience:
@@ -83,8 +90,7 @@ class SpoolShipping:
             if self._patience.fail(now):
                 # a `SpoolError` says all there is to say
                 trace = not isinstance(exc, SpoolError)
-                fix = f" {SPOOL_FIX}" if isinstance(exc, SpoolError) else ""
-                logger.warning("%s; what is in it is shipped when that is mended.%s", exc, fix, exc_info=trace)
+                logger.warning("%s; what is in it is shipped when that is mended.%s", exc, fix_of(exc), exc_info=trace)
             return 0
         if shipped.count:
             logger.warning("%d shipped from the spool %s, %d left", shipped.count, spool.directory, shipped.left)

@@ -1,7 +1,9 @@
 """Publishing what the spool holds, once the broker is back.
 
 Owns the order (the oldest first), when to stop (at the first sign that the broker is away: no timeout for each file),
-and what to do with an entry that the broker refuses: it stays, with a warning, and blocks no other.
+and what to do with an entry that the broker refuses: it stays, with a warning, and blocks no other. An entry that must
+not be there twice (`once`) is published by one claim only. Where that claim cannot tell what became of it, because its
+confirmation got lost or its process died over it, nobody publishes it again: it is handed to `doubtful`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ __all__ = ["Shipped", "Shipper"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _FIRST_REST, _LONGEST_REST = 5.0, 60.0
+_UNTOLD = "whoever shipped it from the spool has not said whether the broker took it"
 
 Address = tuple[str, str]
 
@@ -60,15 +63,23 @@ class Shipper:
         publisher: publishes what is to run at once, and dead letters.
         waiting: takes the retries whose time has not come.
         queues: the queues to declare for an entry.
+        doubtful: takes an entry that must not be there twice and may be there, and why, at an instant; it raises where
+            it cannot.
     """
 
     def __init__(
-        self, spool: Spool, publisher: Publisher, waiting: Waiting, queues: Callable[[Spooled], Iterable[Queue]]
+        self,
+        spool: Spool,
+        publisher: Publisher,
+        waiting: Waiting,
+        queues: Callable[[Spooled], Iterable[Queue]],
+        doubtful: Callable[[Spooled, str, datetime], None],
     ) -> None:
         self.spool = spool
         self._publisher = publisher
         self._waiting = waiting
         self._queues = queues
+        self._doubtful = doubtful
         self._rests: dict[Address, _Rest] = {}
         self._addresses: dict[str, Address] = {}  # of entries that were refused
         # at which a pass stopped, the last one last: the others go first next time, and then these in turn
@@ -110,6 +121,8 @@ class Shipper:
 
     def _took(self, claim: Claim, now: datetime) -> bool:
         """Whether the broker took this entry; raises where it is not there to say so."""
+        if claim.in_doubt:
+            return self._doubted(claim, _UNTOLD, now)
         address = _address(claim.entry)
         if self._is_resting(address):
             self._addresses[claim.name] = address
@@ -118,6 +131,8 @@ class Shipper:
         try:
             self._publish(claim.entry, now)
         except Exception as exc:
+            if isinstance(exc, PublishError) and exc.unsure:
+                return self._doubted(claim, exc.reason, now)
             claim.release()
             if not _is_refusal(exc):
                 raise
@@ -127,6 +142,12 @@ class Shipper:
         claim.done()
         self._rests.pop(address, None)
         logger.info("%s is shipped from the spool", claim.entry.what)
+        return True
+
+    def _doubted(self, claim: Claim, why: str, now: datetime) -> bool:
+        """Hand on an entry that may be with the broker. Until somebody has it, its claim and the doubt stay."""
+        self._doubtful(claim.entry, why, now)
+        claim.done()
         return True
 
     def _publish(self, entry: Spooled, now: datetime) -> None:

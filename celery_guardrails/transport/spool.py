@@ -1,9 +1,11 @@
 """The spool: a directory that keeps what the broker does not take, until it does.
 
-Owns files, one an entry, named so that they sort by time: `TIME-PID-RANDOM.APP.json`. An entry is written as
-`...json.writing-PID@HOST`, fsynced and renamed; who ships one renames it to `...json.shipping-PID@HOST` first; one that
-cannot be read is set aside as `...json.unreadable`. Shipping an entry twice is harmless, because letters are recognised
-by their id and attempts by their number. What is in an entry is in `spooled.py`, who ships it in `shipping.py`.
+Owns files, one an entry, named so that they sort by time (`entry_name.py`). An entry is written as `.writing-PID@HOST`,
+fsynced and renamed; who ships one renames it to `.shipping-PID@HOST` first; one that cannot be read is set aside as
+`.unreadable`. Shipping an entry twice is harmless, because letters are recognised by their id and attempts by their
+number; one that must not be there twice (`once`) says by that name that it may be published already. Nothing is shipped
+that others may write (`access.py`), and no link is followed. What is in an entry is in `spooled.py`, who ships it in
+`shipping.py`.
 """
 
 from __future__ import annotations
@@ -11,29 +13,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import secrets
-import socket
+import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from celery_guardrails import clock
+from celery_guardrails.access import Distrust, make_directory
 from celery_guardrails.errors import SpoolError
-from celery_guardrails.transport.disk import app_slug, slug, sync_directory, words_of
+from celery_guardrails.transport.disk import sync_directory, words_of
+from celery_guardrails.transport.entry_name import UNREADABLE, Naming, is_leftover, put_at, shipping, writing
+from celery_guardrails.transport.folder import Folder, Untrusted, reject
 from celery_guardrails.transport.spooled import NewerEntry, Spooled, pack, unpack
 
 __all__ = ["Claim", "Spool", "SpoolStatus"]
 
 logger = logging.getLogger("celery_guardrails.transport")
-
-_CLAIM_AGE = 60.0
-"""Seconds after which a claim counts as abandoned whoever holds it: one publish takes a few."""
-_LEFTOVER_AGE = 60.0
-_ORPHAN_AGE = 3600.0
-_HELD = re.compile(r"(?P<entry>.+\.json)\.(?P<how>writing|shipping)-(?P<pid>\d+)@(?P<host>.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,13 @@ class Claim:
     Attributes:
         name: the entry's name.
         entry: what is to be published.
+        in_doubt: whether it must not be there twice, and whoever shipped it before has not said what became of it.
     """
 
-    def __init__(self, directory: Path, name: str, held: str, entry: Spooled) -> None:
+    def __init__(self, directory: Path, name: str, held: str, entry: Spooled, in_doubt: bool = False) -> None:
         self.name = name
         self.entry = entry
+        self.in_doubt = in_doubt
         self._directory = directory
         self._held = held
 
@@ -73,14 +73,18 @@ class Claim:
             SpoolError: it cannot be removed, and will be shipped again.
         """
         try:
-            (self._directory / self._held).unlink(missing_ok=True)
+            with Folder(self._directory) as folder:
+                folder.unlink(self._held, missing_ok=True)
+                if self.entry.envelope.once:
+                    folder.sync()
         except OSError as exc:
-            raise SpoolError(str(self._directory), words_of(exc)) from exc
+            raise reject(exc, self._directory) from exc
 
     def release(self) -> None:
         """Give the entry back, to be shipped later."""
-        with contextlib.suppress(OSError):  # then it is still claimed, and taken over when the claim is old
-            os.rename(self._directory / self._held, self._directory / self.name)
+        # where that fails it is still claimed, and taken over when the claim is old
+        with contextlib.suppress(OSError), Folder(self._directory) as folder:
+            folder.rename(self._held, self.name)
 
 
 class Spool:
@@ -97,7 +101,7 @@ class Spool:
     def __init__(self, directory: Path, limit: int, app: str = "") -> None:
         self.directory = Path(os.path.abspath(directory))
         self.limit = limit
-        self._ending = f".{app_slug(app)}.json"
+        self._naming = Naming(app)
         self._told: set[str] = set()
 
     def put(self, entry: Spooled) -> Path:
@@ -108,14 +112,16 @@ class Spool:
         """
         try:
             return self._write(pack(entry))
-        except (OSError, ValueError) as exc:
-            raise SpoolError(str(self.directory), words_of(exc)) from exc
+        except OSError as exc:
+            raise reject(exc, self.directory) from exc
+        except ValueError as exc:
+            raise SpoolError(str(self.directory), str(exc)) from exc
 
     def is_empty(self) -> bool:
         """Whether nothing of this application's is there to be shipped; cheap. One that cannot be read is not empty."""
         try:
             with os.scandir(self.directory) as found:
-                return not any(self._entry_of(item.name) for item in found)
+                return not any(self._naming.entry_of(item.name) for item in found)
         except FileNotFoundError:
             return True
         except OSError:
@@ -125,36 +131,39 @@ class Spool:
         """What could be claimed, the oldest first; leftovers of processes that died while writing are removed.
 
         Raises:
-            SpoolError: the directory cannot be read.
+            SpoolError: the directory cannot be read, or others may write it.
         """
-        self._tidy()
-        return [item.name for item in self._files() if self._is_free(item)]
+        with self._opened() as folder:
+            if folder is None:
+                return []
+            self._trust(folder)
+            self._tidy(folder)
+            return [name for name in folder.names() if self._naming.is_free(name, partial(_age, folder, name))]
 
     def claim(self, name: str) -> Claim | None:
         """Take one of `names` to ship it; `None` where somebody else has, or it cannot be read.
 
-        A file that is no entry is set aside under another name, one of a newer version or of another user is left
-        alone; each with a warning.
+        A file that is no entry is set aside under another name; one of a newer version, of another user, or that
+        others may write is left alone; each with a warning.
 
         Raises:
-            SpoolError: the directory cannot be written, so that what is shipped could not be removed.
+            SpoolError: the directory cannot be written, so that what is shipped could not be removed, or others may
+                write it.
         """
-        entry = self._entry_of(name)
+        entry = self._naming.entry_of(name)
         if entry is None:
             return None
-        held = f"{entry}.shipping-{_me()}"
-        try:
-            with contextlib.suppress(PermissionError):  # another user's: others may then take it over a little early
-                os.utime(self.directory / name)  # a claim's age counts from here
-            os.rename(self.directory / name, self.directory / held)
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            if isinstance(exc, PermissionError) and _may_write(self.directory):
-                self._tell(entry, f"is left in the spool: {words_of(exc)}, it is another user's")
+        with self._opened() as folder:
+            if folder is None:
                 return None
-            raise SpoolError(str(self.directory), words_of(exc)) from exc
-        return self._opened(entry, held)
+            self._trust(folder)
+            found = self._read(folder, name, entry)
+            if found is None or not self._take(folder, name, entry):
+                return None
+            once = found.envelope.once
+            if once:
+                folder.sync()  # from here on its name says that it may be published, whatever happens to the machine
+            return Claim(self.directory, entry, shipping(entry), found, once and name != entry)
 
     def entries(self) -> Iterator[tuple[Path, Spooled]]:
         """What waits, the oldest first, those that are being shipped included; what cannot be read is passed over.
@@ -162,11 +171,11 @@ class Spool:
         Raises:
             SpoolError: the directory cannot be read.
         """
-        for item in self._files():
-            if self._entry_of(item.name):
-                path = self.directory / item.name
-                with contextlib.suppress(OSError, ValueError, NewerEntry):
-                    yield path, unpack(path.read_bytes())
+        with self._opened() as folder:
+            for name in folder.names() if folder else ():
+                if folder and self._naming.entry_of(name):
+                    with contextlib.suppress(OSError, ValueError, NewerEntry):
+                        yield self.directory / name, unpack(folder.read(name))
 
     def status(self) -> SpoolStatus:
         """How the spool stands.
@@ -174,42 +183,116 @@ class Spool:
         Raises:
             SpoolError: the directory cannot be read.
         """
-        files = self._files()
-        entries = [item.name for item in files if self._entry_of(item.name)]
-        return SpoolStatus(
-            entries=len(entries),
-            bytes=sum(map(_size, files)),
-            limit=self.limit,
-            oldest_at=clock.from_epoch(int(entries[0].partition("-")[0]) / 1e9) if entries else None,
-            unreadable=sum(item.name.endswith(".unreadable") for item in files),
-            writable=self._is_writable(),
-        )
+        with self._opened() as folder:
+            names = folder.names() if folder else []
+            entries = [name for name in names if self._naming.entry_of(name)]
+            return SpoolStatus(
+                entries=len(entries),
+                bytes=sum(_size(folder, name) for name in names) if folder else 0,
+                limit=self.limit,
+                oldest_at=put_at(entries[0]) if entries else None,
+                unreadable=sum(name.endswith(UNREADABLE) for name in names),
+                writable=self._is_writable(),
+            )
+
+    def distrusts(self) -> list[Distrust]:
+        """Why something of it is not shipped: the directory alone, or else its entries, each.
+
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
+        found: list[Distrust] = []
+        with self._opened() as folder:
+            if folder is None:
+                return []
+            if why := folder.distrust():
+                return [why]
+            for name in filter(self._naming.entry_of, folder.names()):
+                try:
+                    os.close(folder.open_trusted(name))
+                except Untrusted as exc:
+                    found.append(exc.why)
+                except OSError:  # shipped meanwhile, or another user's
+                    continue
+        return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[Folder | None]:
+        """The directory; `None` where there is none yet."""
+        try:
+            folder = Folder(self.directory)
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as exc:
+            raise reject(exc, self.directory) from exc
+        with folder:
+            yield folder
+
+    def _trust(self, folder: Folder) -> None:
+        try:
+            folder.trusted()
+        except OSError as exc:
+            raise reject(exc, self.directory) from exc
+
+    def _read(self, folder: Folder, name: str, entry: str) -> Spooled | None:
+        """What an entry holds; where nothing may or can be taken from it, that is said."""
+        try:
+            return unpack(folder.read(name))
+        except FileNotFoundError:
+            return None
+        except Untrusted as exc:
+            self._tell(entry, f"is left in the spool: {exc.why.reason}. Type: {exc.why.fix}")
+        except (OSError, NewerEntry) as exc:
+            self._tell(entry, f"is left in the spool: {words_of(exc)}")
+        except ValueError as exc:
+            aside = entry + UNREADABLE
+            with contextlib.suppress(OSError):
+                folder.rename(name, aside)
+            self._tell(entry, f"cannot be read and is set aside as {aside}: {exc}")
+        return None
+
+    def _take(self, folder: Folder, name: str, entry: str) -> bool:
+        """Give an entry the name that says who ships it; whether nobody else was quicker."""
+        try:
+            with contextlib.suppress(PermissionError):  # another user's: others may then take it over a little early
+                os.utime(name, dir_fd=folder.descriptor, follow_symlinks=False)  # a claim's age counts from here
+            folder.rename(name, shipping(entry))
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            if isinstance(exc, PermissionError) and _may_write(self.directory):
+                self._tell(entry, f"is left in the spool: {words_of(exc)}, it is another user's")
+                return False
+            raise reject(exc, self.directory) from exc
+        return True
 
     def _write(self, data: bytes) -> Path:
-        self._make()
-        name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{self._ending}"
-        final, temporary = self.directory / name, self.directory / f"{name}.writing-{_me()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        for made in make_directory(self.directory):
+            sync_directory(made.parent)
+        name = self._naming.new()
+        temporary = writing(name)
+        with Folder(self.directory) as folder:
+            descriptor = folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
-                self._fill(descriptor, data)
-            finally:
-                os.close(descriptor)
-            os.rename(temporary, final)
-            sync_directory(self.directory)
-        except BaseException:
-            for path in (temporary, final):
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
-            raise
-        return final
+                try:
+                    self._fill(folder, descriptor, data)
+                finally:
+                    os.close(descriptor)
+                folder.rename(temporary, name)
+                folder.sync()
+            except BaseException:
+                for each in (temporary, name):
+                    with contextlib.suppress(OSError):
+                        folder.unlink(each)
+                raise
+        return self.directory / name
 
-    def _fill(self, descriptor: int, data: bytes) -> None:
-        os.fchmod(descriptor, 0o600)  # whatever the umask is
+    def _fill(self, folder: Folder, descriptor: int, data: bytes) -> None:
         os.ftruncate(descriptor, len(data))  # reserves: whoever counts from now on counts this
-        if self._taken() > self.limit:
-            self._tidy()
-            taken = self._taken()
+        if _taken(folder) > self.limit:
+            self._tidy(folder)
+            taken = _taken(folder)
             if taken > self.limit:
                 others = taken - len(data)
                 raise ValueError(f"it is full, {others:,} of {self.limit:,} bytes are taken and {len(data):,} wanted")
@@ -218,64 +301,11 @@ class Spool:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
 
-    def _make(self) -> None:
-        if self.directory.is_dir():
-            return
-        os.makedirs(self.directory, 0o700, exist_ok=True)
-        sync_directory(self.directory.parent)
-
-    def _files(self) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.directory) as found:
-                return sorted(found, key=lambda item: item.name)
-        except FileNotFoundError:
-            return []
-        except OSError as exc:
-            raise SpoolError(str(self.directory), words_of(exc)) from exc
-
-    def _taken(self) -> int:
-        with os.scandir(self.directory) as found:
-            return sum(map(_size, found))
-
-    def _tidy(self) -> None:
-        for item in self._files():
-            match = _HELD.fullmatch(item.name)
-            if match is None or match["how"] != "writing":
-                continue
-            age = _age(item)
-            if age > _ORPHAN_AGE or (age > _LEFTOVER_AGE and _is_dead(match["pid"], match["host"])):
+    def _tidy(self, folder: Folder) -> None:
+        for name in folder.names():
+            if is_leftover(name, partial(_age, folder, name)):
                 with contextlib.suppress(OSError):
-                    os.unlink(item.path)
-
-    def _entry_of(self, name: str) -> str | None:
-        """The entry that a file is or holds for shipping, if it is one of this application's."""
-        match = _HELD.fullmatch(name)
-        if match is not None:
-            name = match["entry"] if match["how"] == "shipping" else ""
-        return name if name.endswith(self._ending) and name[:20].isdigit() else None
-
-    def _is_free(self, item: os.DirEntry[str]) -> bool:
-        if self._entry_of(item.name) is None:
-            return False
-        match = _HELD.fullmatch(item.name)
-        return match is None or _is_dead(match["pid"], match["host"]) or _age(item) > _CLAIM_AGE
-
-    def _opened(self, entry: str, held: str) -> Claim | None:
-        path = self.directory / held
-        try:
-            return Claim(self.directory, entry, held, unpack(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (OSError, NewerEntry) as exc:
-            with contextlib.suppress(OSError):
-                os.rename(path, self.directory / entry)
-            self._tell(entry, f"is left in the spool: {words_of(exc)}")
-        except ValueError as exc:
-            aside = f"{entry}.unreadable"
-            with contextlib.suppress(OSError):
-                os.rename(path, self.directory / aside)
-            self._tell(entry, f"cannot be read and is set aside as {aside}: {exc}")
-        return None
+                    folder.unlink(name)
 
     def _tell(self, entry: str, problem: str) -> None:
         if entry not in self._told:
@@ -296,32 +326,15 @@ def _may_write(directory: Path) -> bool:
     return os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _me() -> str:
-    return f"{os.getpid()}@{slug(socket.gethostname())}"
+def _taken(folder: Folder) -> int:
+    return sum(_size(folder, name) for name in folder.names())
 
 
-def _size(item: os.DirEntry[str]) -> int:
-    try:
-        return 0 if item.is_dir(follow_symlinks=False) else item.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0  # shipped meanwhile
+def _size(folder: Folder, name: str) -> int:
+    found = folder.stat(name)
+    return 0 if found is None or stat.S_ISDIR(found.st_mode) else found.st_size  # `None`: shipped meanwhile
 
 
-def _age(item: os.DirEntry[str]) -> float:
-    try:
-        return time.time() - item.stat(follow_symlinks=False).st_mtime
-    except OSError:
-        return 0.0
-
-
-def _is_dead(pid: str, host: str) -> bool:
-    """Whether this process is known to have ended: one of another machine never is."""
-    if host != slug(socket.gethostname()):
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
+def _age(folder: Folder, name: str) -> float:
+    found = folder.stat(name)
+    return 0.0 if found is None else time.time() - found.st_mtime

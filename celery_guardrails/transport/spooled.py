@@ -1,7 +1,8 @@
 """One entry of the spool as data, and as bytes and back.
 
 Owns the form of a file: JSON with the schema version `v`, a `digest` of the rest (SHA-256), and `entry`: `what`, `at`,
-`due_at`, `declare`, `letter`, and `envelope` with the message's body in base64. What AMQP allows in headers and JSON
+`due_at`, `declare`, `letter`, and `envelope` with the message's body in base64 and whether it may be there only `once`
+(entries of before this field say nothing: they may be published again). What AMQP allows in headers and JSON
 does not know (bytes, instants, decimals) is written with a tag, and comes back as what it was.
 """
 
@@ -103,6 +104,7 @@ def _written(entry: Spooled) -> dict[str, Any]:
             "headers": tagged(envelope.headers),
             "properties": tagged(envelope.properties),
             "priority": envelope.priority,
+            "once": envelope.once,
         },
     }
 

@@ -27,17 +27,6 @@ __all__ = ["BindingNeed", "ExchangeNeed", "QueueNeed", "Rights", "Topology", "le
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeNeed:
-    """An exchange: `kind` is `direct`, `topic`, `fanout` or `headers`."""
-
-    name: str
-    kind: str
-    durable: bool
-    auto_delete: bool
-    arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class QueueNeed:
     """A queue with the arguments that it is declared with."""
 
@@ -45,6 +34,13 @@ class QueueNeed:
     durable: bool
     auto_delete: bool
     arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeNeed(QueueNeed):
+    """An exchange, which is declared with the same and a `kind`: `direct`, `topic`, `fanout` or `headers`."""
+
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +168,7 @@ class _Noted:
     ) -> None:
         arguments = _Frozen(options.get("arguments") or {})
         if not options.get("passive"):
-            self.exchanges.setdefault(exchange, ExchangeNeed(exchange, type, durable, auto_delete, arguments))
+            self.exchanges.setdefault(exchange, ExchangeNeed(exchange, durable, auto_delete, arguments, type))
 
     def queue_declare(self, queue: str, durable: bool = True, auto_delete: bool = False, **options: Any) -> None:
         arguments = _Frozen(options.get("arguments") or {})

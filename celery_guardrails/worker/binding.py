@@ -19,6 +19,7 @@ from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.waiting.level import are_there, lead
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.needed import needed_topology
+from celery_guardrails.worker.typed import typed_name
 
 __all__ = ["BindingStep"]
 
@@ -63,7 +64,7 @@ def _log_lacks(guard: Guardrails, connection: Connection) -> None:
     if lacking:
         logger.warning(
             "%s\nHave it declared (`celery -A %s guardrails topology` lists all), then: %s",
-            "\n".join(map(str, lacking)), guard.app.main or "PROJ",
+            "\n".join(map(str, lacking)), typed_name(guard.app),
             needed.rights.command(str(connection.virtual_host or "/"), str(connection.userid)),
         )  # fmt: skip
 

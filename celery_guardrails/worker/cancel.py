@@ -1,12 +1,14 @@
 """A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
 
 Owns that letter, with reason `cancelled`, and the order of the two steps. Doing it twice makes the same letter again,
-because its id follows from the work and the attempt that will not be.
+because its id follows from the work and the attempt that will not be. `unrun_letter` makes it, and that of an attempt
+which is given up for another reason (`unsure.py`).
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -36,9 +38,22 @@ from celery_guardrails.worker.effective import is_guarded, subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.sent_repr import sender_text
 
-__all__ = ["cancel", "cancelled_letter"]
+__all__ = ["Verdict", "cancel", "cancelled_letter", "unrun_letter"]
 
 logger = logging.getLogger("celery_guardrails.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why an attempt is given up before it began.
+
+    `message` is what its failure says where no attempt failed before; `in_doubt`: its message may be with the broker.
+    """
+
+    reason: Reason
+    explanation: str
+    message: str
+    in_doubt: bool = False
 
 
 def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime) -> Letter | None:
@@ -68,6 +83,12 @@ def cancelled_letter(
     guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime
 ) -> tuple[Letter, Policy]:
     """The dead letter of a task that was cancelled while it waited (what, by whom, why), and its policy."""
+    text = f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}"
+    return unrun_letter(guard, waiting, Verdict(Reason.CANCELLED, text, f"{actor}: {reason}"), now)
+
+
+def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now: datetime) -> tuple[Letter, Policy]:
+    """The dead letter of an attempt that is given up before it began, and the policy of its task."""
     envelope = waiting.envelope
     arguments = _arguments(guard, waiting)
     task = _task(guard, waiting.task, arguments)
@@ -75,7 +96,7 @@ def cancelled_letter(
     headers = envelope.headers
     header = read_header(headers)
     letter = Letter(
-        id=letter_id(_work(waiting, header), waiting.attempt, header.generation, Reason.CANCELLED),
+        id=letter_id(_work(waiting, header), waiting.attempt, header.generation, verdict.reason),
         dead_letter_id=header.dead_letter_id,
         generation=header.generation,
         task=waiting.task if task is None else subject_of(task).name,
@@ -83,9 +104,9 @@ def cancelled_letter(
         root_id=_text(headers.get("root_id")),
         parent_id=_text(headers.get("parent_id")),
         group_id=_text(headers.get("group")),
-        reason=Reason.CANCELLED,
-        explanation=f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}",
-        failure=_failure(header, actor, reason),
+        reason=verdict.reason,
+        explanation=verdict.explanation,
+        failure=_failure(header, verdict),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in header.attempts),
         environment=guard.settings.environment,
         queue=waiting.queue,
@@ -97,7 +118,7 @@ def cancelled_letter(
         died_at=now,
         **of_policy(policy),
         # what waits has not begun; an attempt before this one may have, of what is to run at most once
-        may_have_run=bool(header.attempts) and policy.acks == "early",
+        may_have_run=verdict.in_doubt or (bool(header.attempts) and policy.acks == "early"),
         preview=_preview(guard, task, arguments, policy, headers),
         message=_message(envelope),
     )
@@ -144,14 +165,14 @@ def _task(guard: Guardrails, name: str, arguments: tuple[Any, Any] | None) -> An
     return task if carrier is None else carrier
 
 
-def _failure(header: Header, actor: str, reason: str) -> LetterFailure:
-    """Why it waited at all: its last error, else that it was cancelled."""
+def _failure(header: Header, verdict: Verdict) -> LetterFailure:
+    """Why there was to be another attempt: the last error, else the verdict."""
+    kind, fingerprint = verdict.reason.value, f"v1:{verdict.reason.value}"
     if not header.attempts:
-        message = f"{actor}: {reason}"
-        return LetterFailure(type="cancelled", message=message, category=Category.UNKNOWN, fingerprint="v1:cancelled")
+        return LetterFailure(type=kind, message=verdict.message, category=Category.UNKNOWN, fingerprint=fingerprint)
     last = header.attempts[-1]
     return LetterFailure(
-        type=last.error, message=last.message, category=last.category, fingerprint=last.fingerprint or "v1:cancelled"
+        type=last.error, message=last.message, category=last.category, fingerprint=last.fingerprint or fingerprint
     )
 
 

@@ -38,6 +38,7 @@ from celery_guardrails.worker.duplicate import Seen, Succeeded
 from celery_guardrails.worker.effective import effective_policy, is_guarded, subject_of, task_faults
 from celery_guardrails.worker.own_option import cover, step_aside, uncover
 from celery_guardrails.worker.registry import guard_registered
+from celery_guardrails.worker.report import hide_settings
 
 __all__ = ["BUILT_IN", "Guardrails"]
 
@@ -50,6 +51,8 @@ _CAPTURED = 1000
 # On the application itself, so that the two are let go together.
 _INSTALLED = "_celery_guardrails"
 _lock = threading.RLock()
+
+hide_settings()  # here: an application may show its settings before any task of its is bound
 
 
 class Guardrails:

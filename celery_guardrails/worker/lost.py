@@ -76,7 +76,10 @@ class LostWork:
             if self._patience.fail(now):
                 # these say all there is to say
                 trace = not isinstance(exc, (SpoolError, PublishError))
-                logger.warning("what is in the journal stays there, and is tried again: %s", exc, exc_info=trace)
+                fix = f" Type: {exc.fix}" if isinstance(exc, SpoolError) and exc.fix else ""
+                logger.warning(
+                    "what is in the journal stays there, and is tried again: %s.%s", exc, fix, exc_info=trace
+                )
         else:
             self._patience.succeed()
         return made

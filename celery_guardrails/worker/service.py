@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -22,13 +23,14 @@ from celery_guardrails import clock
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Publisher
-from celery_guardrails.transport.service import SPOOL_FIX, SpoolShipping, WaitingRelease
+from celery_guardrails.transport.service import SPOOL_FIX, SpoolShipping, WaitingRelease, fix_of
 from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.lost import LostWork
+from celery_guardrails.worker.unsure import bury_unsure
 
 __all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread", "purge_waiting"]
 
@@ -55,7 +57,7 @@ class BrokerServices:
     def __init__(self, guard: Guardrails) -> None:
         self._publisher = Publisher(guard.app, _ANSWER)
         self._waiting = waiting_for(guard.app, self._publisher)
-        shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard))
+        shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard), partial(bury_unsure, guard))
         self.services: list[SpoolShipping | WaitingRelease | LostWork] = [SpoolShipping(shipper)]
         if self._waiting.released:
             self.services.append(WaitingRelease(self._waiting))
@@ -166,14 +168,25 @@ class HousekeepingThread(threading.Thread):
 
 
 def _see_spool(spool: Spool) -> None:
-    """Say at start that a spool cannot be written, and not only when the broker is away and it is wanted."""
-    with suppress(SpoolError):  # it cannot even be read, which shipping says, at once
-        if not spool.status().writable:
-            logger.warning(
-                "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, and "
-                "tasks that are acknowledged early do not begin. %s",
-                spool.directory, SPOOL_FIX,
-            )  # fmt: skip
+    """Say at start that a spool cannot be used, and not only when the broker is away and it is wanted."""
+    try:
+        distrusts = spool.distrusts()
+        writable = spool.status().writable
+    except SpoolError as exc:
+        if spool.is_empty():  # else shipping says it, at once
+            logger.warning("%s.%s", exc, fix_of(exc))
+        return
+    if not writable:
+        logger.warning(
+            "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, and "
+            "tasks that are acknowledged early do not begin. %s",
+            spool.directory, SPOOL_FIX,
+        )  # fmt: skip
+    if distrusts and spool.is_empty():
+        logger.warning(
+            "the spool %s: what a broker that is away does not take is kept there, and not shipped. Type: %s",
+            distrusts[0], distrusts[0].fix,
+        )  # fmt: skip
 
 
 def purge_waiting(guard: Guardrails) -> int:

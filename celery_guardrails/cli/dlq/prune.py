@@ -1,4 +1,4 @@
-"""`dlq prune`: removing at once what the setting `retention` says has been kept long enough."""
+"""`dlq prune`: removing at once what was kept long enough, as the setting `retention` says, and what goes with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celery_guardrails.cli.output import emit_json, is_attended, note, progress,
 from celery_guardrails.cli.output import printer as console_of
 from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.cli.project import project_of
-from celery_guardrails.recovery.retention import prune_pass
+from celery_guardrails.recovery.retention import kept, prune_pass
 from celery_guardrails.store import retention
 
 __all__ = ["prune"]
@@ -26,7 +26,8 @@ __all__ = ["prune"]
 def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_json: bool) -> None:
     """Remove for good what the setting `retention` says has been kept long enough. A guardian does it every hour."""
     project = project_of(ctx)
-    keep = project.guardrails.settings.retention
+    setting = project.guardrails.settings.retention
+    keep = kept(setting)
     now = clock.now()
     with project.archive.read() as conn:
         due = retention.due(conn, keep, now)
@@ -36,7 +37,7 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
             _ask(ctx, due)
         with progress("prune", sum(due.values())) as advance:
             while True:
-                pruned = prune_pass(project.archive, keep, by or whoever_runs_this(), now)
+                pruned = prune_pass(project.archive, setting, by or whoever_runs_this(), now)
                 for kind, count in pruned.counts.items():
                     removed[kind] += count
                 advance(pruned.total)

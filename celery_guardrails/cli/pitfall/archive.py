@@ -1,16 +1,18 @@
-"""The archive: whether it opens, whether its schema is this version's, and whether it is on a disk that lasts."""
+"""The archive: whether it opens, has this version's schema, is on a disk that lasts, and who else may read it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from celery_guardrails.access import exposure, writable_by
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.disk import mount_of, read_mounts
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
-from celery_guardrails.store.engine import SchemaState, sqlite_file
+from celery_guardrails.store.engine import SchemaState, sqlite_file, sqlite_files
 
-__all__ = ["machines", "opened", "place"]
+__all__ = ["access", "machines", "opened", "place"]
 
 _LASTING = "set store.url to a file on a disk that lasts, or to postgresql://..."
 
@@ -66,6 +68,21 @@ def place(context: Context) -> Iterator[Finding]:
         yield fault(f"{where}: SQLite's locks do not work there", "set store.url to postgresql://...")
     else:
         yield fine(f"{where}, a disk that lasts")
+
+
+def access(context: Context) -> Iterator[Finding]:
+    """Who else may read or write the file of an SQLite archive, the files beside it, and their directory."""
+    path = sqlite_file(context.settings.store.url)
+    if path is None or not path.is_file():
+        return
+    found = [each for file in sqlite_files(path) for each in exposure(file)]
+    for each in found:
+        yield warning(f"{each}; the arguments of dead letters are in it", each.fix)
+    directory = writable_by(Path(path.resolve().parent))
+    if directory is not None:
+        yield warning(f"{directory}: whoever does can put another file in the archive's place", directory.fix)
+    if not found and directory is None:
+        yield fine(f"{path.resolve()}: only its owner may read it")
 
 
 def machines(context: Context) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.cli.pitfall.spool import distrusted
 from celery_guardrails.cli.pitfall.task import named
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.journal.abandoned import JournalStatus
@@ -25,13 +26,14 @@ def entries(context: Context) -> Iterator[Finding]:
         )
     journals = context.guardrails.journals
     try:
-        status = journals.status()
+        distrusts, status = journals.distrusts(), journals.status()
     except SpoolError as exc:
         yield fault(
             f"{journals.directory} cannot be read: {exc.reason}; tasks that are acknowledged early do not begin",
-            "set dead_letter.spool_dir to a directory that workers may write to",
+            exc.fix or "set dead_letter.spool_dir to a directory that workers may write to",
         )
         return
+    yield from distrusted(distrusts, "no letters are made of what a dead worker left there")
     found = list(_left(str(journals.directory), status))
     yield from found
     if early and not found and context.settings.dead_letter.journal:

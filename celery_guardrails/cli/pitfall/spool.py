@@ -1,10 +1,11 @@
-"""The spool: whether it can be written, and what waits in it."""
+"""The spool: whether it can be written, whether anybody else can, and what waits in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from celery_guardrails.access import Distrust, movable_by
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import span
 from celery_guardrails.cli.pitfall.context import Context
@@ -13,19 +14,20 @@ from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.spool import SpoolStatus
 
-__all__ = ["directory"]
+__all__ = ["directory", "distrusted", "trusted"]
 
 _FULL = 0.8
+_SHOWN = 3
 _ELSEWHERE = "set dead_letter.spool_dir to a directory that workers may write to"
 
 
 def directory(context: Context) -> Iterator[Finding]:
     """The directory of this machine, as seen from this working directory: workers elsewhere have their own."""
-    whole = Path(context.settings.dead_letter.spool_dir).resolve()
+    whole = context.guardrails.spool.directory
     try:
         status = context.guardrails.spool.status()
     except SpoolError as exc:
-        yield fault(f"{whole} cannot be read: {exc.reason}", _ELSEWHERE)
+        yield fault(f"{whole} cannot be read: {exc.reason}", exc.fix or _ELSEWHERE)
         return
     if not status.writable:
         yield fault(
@@ -36,6 +38,27 @@ def directory(context: Context) -> Iterator[Finding]:
         ends = "a restart of the machine empties it" if mount.in_memory else "it ends with the container"
         yield warning(f"{whole} is on {mount.type}: {ends}", "set dead_letter.spool_dir to a disk that lasts")
     yield from _contents(context, whole, status)
+
+
+def trusted(context: Context) -> Iterator[Finding]:
+    """Who else may write the directory, what is in it, and the directories above."""
+    spool = context.guardrails.spool
+    try:
+        found = spool.distrusts()
+    except SpoolError:  # said by the check of the directory
+        return
+    yield from distrusted(found, "it is not shipped to the broker")
+    above = movable_by(spool.directory) if spool.directory.exists() else None
+    if above is not None:
+        yield warning(f"{above}: whoever does can take {spool.directory.name} away, and what waits in it", above.fix)
+
+
+def distrusted(found: list[Distrust], consequence: str) -> Iterator[Finding]:
+    """A fault for each of the first few, and one for how many more there are."""
+    for each in found[:_SHOWN]:
+        yield fault(f"{each}: {consequence}", each.fix)
+    if len(found) > _SHOWN:
+        yield fault(f"{len(found) - _SHOWN:,} more are not trusted", "mend these first, and look again")
 
 
 def _contents(context: Context, whole: Path, status: SpoolStatus) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Journals of workers that are dead: found, held by one process at a time, and emptied entry by entry.
 
 Owns how they are found, and removing them. What becomes of an entry is its caller's business. One that cannot be read
-is set aside beside them as `...unreadable`, and keeps nothing else from being read.
+is set aside beside them as `...unreadable`, and keeps nothing else from being read. Nothing is taken from what others
+may write, and no link is followed (`access.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from celery_guardrails.access import Distrust
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.disk import app_slug, words_of
+from celery_guardrails.transport.folder import Folder, Untrusted, reject
 from celery_guardrails.transport.journal.entry import State, Taken, unpack
 from celery_guardrails.transport.journal.journal import ENTRY, FOLDER, UNFINISHED
 from celery_guardrails.transport.journal.ownership import OWNER, Lock, Owner, is_silent
@@ -51,10 +54,11 @@ class Left:
         state: `WRITTEN`, where nobody knows whether its broker took the acknowledgement, or `ACKNOWLEDGED`.
     """
 
-    def __init__(self, path: Path, state: State, taken: Taken) -> None:
+    def __init__(self, folder: Folder, name: str, state: State, taken: Taken) -> None:
         self.state = state
         self.taken = taken
-        self._path = path
+        self._folder = folder
+        self._name = name
 
     def done(self) -> None:
         """Remove it: it is a letter, or still with its broker.
@@ -63,9 +67,9 @@ class Left:
             SpoolError: it cannot be removed, and comes again.
         """
         try:
-            self._path.unlink(missing_ok=True)
+            self._folder.unlink(self._name, missing_ok=True)
         except OSError as exc:
-            raise SpoolError(str(self._path.parent), words_of(exc)) from exc
+            raise reject(exc, self._folder.path) from exc
 
 
 class Abandoned:
@@ -75,44 +79,49 @@ class Abandoned:
         owner: whose it was.
     """
 
-    def __init__(self, directory: Path, owner: Owner, told: set[str]) -> None:
-        self.directory = directory
+    def __init__(self, folder: Folder, journals: Folder, owner: Owner, told: set[str]) -> None:
+        self.directory = folder.path
         self.owner = owner
+        self._folder = folder
+        self._journals = journals
         self._told = told
 
     def entries(self) -> Iterator[Left]:
         """What is in it, the oldest file first. What cannot be read is set aside, or left to a newer version."""
-        for path in _entries(self.directory):
+        for name in _entries(self._folder):
             try:
-                state, taken = unpack(path.read_bytes())
+                state, taken = unpack(self._folder.read(name))
+            except Untrusted as exc:
+                self._tell(name, f"is left where it is: {exc.why.reason}. Type: {exc.why.fix}")
             except (OSError, NewerEntry) as exc:
-                self._tell(path, f"is left where it is: {words_of(exc)}")
+                self._tell(name, f"is left where it is: {words_of(exc)}")
             except ValueError as exc:
-                self._set_aside(path, exc)
+                self._set_aside(name, exc)
             else:
                 if taken is not None:
-                    yield Left(path, state, taken)
+                    yield Left(self._folder, name, state, taken)
                 else:
                     with suppress(OSError):
-                        path.unlink()
+                        self._folder.unlink(name)
 
     def remove(self) -> None:
         """Remove the directory, if nothing is left in it; never raises."""
         with suppress(OSError):
-            if not _entries(self.directory):
-                (self.directory / OWNER).unlink(missing_ok=True)
-                self.directory.rmdir()
+            if not _entries(self._folder):
+                self._folder.unlink(OWNER, missing_ok=True)
+                os.rmdir(self.directory.name, dir_fd=self._journals.descriptor)
 
-    def _set_aside(self, path: Path, exc: ValueError) -> None:
-        aside = self.directory.parent / f"{self.directory.name}-{path.name}{_UNREADABLE}"
+    def _set_aside(self, name: str, exc: ValueError) -> None:
+        aside = f"{self.directory.name}-{name}{_UNREADABLE}"
         with suppress(OSError):
-            os.rename(path, aside)
-        words = f"cannot be read and is set aside as {aside.name}: {exc}; if its worker died while it wrote it, "
-        self._tell(path, f"{words}the message was not acknowledged and comes again")
+            self._folder.rename(name, aside, to=self._journals)
+        words = f"cannot be read and is set aside as {aside}: {exc}; if its worker died while it wrote it, "
+        self._tell(name, f"{words}the message was not acknowledged and comes again")
 
-    def _tell(self, path: Path, problem: str) -> None:
-        if str(path) not in self._told:
-            self._told.add(str(path))
+    def _tell(self, name: str, problem: str) -> None:
+        path = str(self.directory / name)
+        if path not in self._told:
+            self._told.add(path)
             logger.warning("%s %s", path, problem)
 
 
@@ -133,18 +142,19 @@ class Journals:
         """The journals of dead workers, each held until the next one is asked for; cheap where all workers live.
 
         Raises:
-            SpoolError: the directory cannot be read.
+            SpoolError: the directory cannot be read, or others may write it.
         """
-        for path in self._paths():
-            lock = self._lock(path)
-            if lock is None:
-                continue
-            try:
-                owner = Owner.read(lock.descriptor)
-                if self._is_dead(path, owner, lock):
-                    yield Abandoned(path, owner, self._told)
-            finally:
-                lock.release()
+        with self._opened() as journals:
+            if journals is None:
+                return
+            names = self._named(journals, self._ending)
+            if names and (why := self._distrust(journals)):
+                raise SpoolError(why.path, why.reason, why.fix)
+            for name in names:
+                with ExitStack() as held:
+                    found = self._held(journals, name, held)
+                    if found is not None:
+                        yield Abandoned(found[0], journals, found[1], self._told)
 
     def status(self) -> JournalStatus:
         """How they stand.
@@ -153,83 +163,153 @@ class Journals:
             SpoolError: the directory cannot be read.
         """
         alive, entries, held = 0, 0, []
-        for path in self._paths():
-            lock = self._lock(path, quiet=True)
-            if lock is not None and self._is_dead(path, Owner.read(lock.descriptor), lock):
-                entries += sum(map(_is_kept, _entries(path)))
-            elif _is_orphaned(owner := _owner_of(path)):
-                held.append(owner)
-            else:
-                alive += 1
-            if lock is not None:
-                lock.release()
-        return JournalStatus(alive, tuple(held), entries, len(self._named(_UNREADABLE)))
+        with self._opened() as journals:
+            if journals is None:
+                return JournalStatus(0, (), 0, 0)
+            for name in self._named(journals, self._ending):
+                with ExitStack() as stack, suppress(FileNotFoundError):
+                    folder, lock = _looked_at(journals.path / name, journals, stack)
+                    if lock is not None and _is_dead(journals, folder, lock):
+                        entries += sum(_is_kept(folder, entry) for entry in _entries(folder))
+                    elif _is_orphaned(owner := _owner_of(folder)):
+                        held.append(owner)
+                    else:
+                        alive += 1
+            unreadable = len(self._named(journals, _UNREADABLE))
+        return JournalStatus(alive, tuple(held), entries, unreadable)
 
-    def _paths(self) -> list[Path]:
-        self._tidy()
-        return self._named(self._ending)
+    def distrusts(self) -> list[Distrust]:
+        """Why nothing is taken from some of it: the directories, or else the journals and their files, each.
 
-    def _named(self, ending: str) -> list[Path]:
+        Raises:
+            SpoolError: the directory cannot be read.
+        """
+        found: list[Distrust] = []
+        with self._opened() as journals:
+            if journals is None:
+                return []
+            if why := self._distrust(journals):
+                return [why]
+            for name in self._named(journals, self._ending):
+                with ExitStack() as stack:
+                    try:
+                        folder = stack.enter_context(Folder(journals.path / name, journals).trusted())
+                        for file in (OWNER, *_entries(folder)):
+                            os.close(folder.open_trusted(file))
+                    except Untrusted as exc:
+                        found.append(exc.why)
+                    except OSError:  # removed meanwhile, or another user's
+                        continue
+        return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[Folder | None]:
+        """The directory of all journals; `None` where there is none yet."""
         try:
-            with os.scandir(self.directory) as found:
-                return sorted(Path(item.path) for item in found if item.name.endswith(ending))
+            with Folder(self.directory.parent) as spool:
+                journals = Folder(self.directory, spool)
         except FileNotFoundError:
-            return []
+            yield None
+            return
         except OSError as exc:
-            raise SpoolError(str(self.directory), words_of(exc)) from exc
+            raise reject(exc, self.directory) from exc
+        with journals:
+            self._tidy(journals)
+            yield journals
 
-    def _tidy(self) -> None:
-        """Remove the directories of workers that died while they made them."""
-        for path in self._named(UNFINISHED):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _ORPHAN_AGE:
-                    (path / OWNER).unlink(missing_ok=True)
-                    path.rmdir()
-
-    def _lock(self, path: Path, quiet: bool = False) -> Lock | None:
-        """The lock of a journal that nobody holds. A file `owner` that is missing is made: it is nobody's."""
+    def _distrust(self, journals: Folder) -> Distrust | None:
+        """Why nothing is taken from any journal: of the spool's directory, and of theirs in it."""
         try:
-            lock = Lock(os.open(path / OWNER, os.O_RDWR | os.O_CREAT, 0o600))
+            with Folder(self.directory.parent) as spool:
+                return spool.distrust() or journals.distrust()
+        except OSError as exc:
+            raise reject(exc, self.directory) from exc
+
+    def _held(self, journals: Folder, name: str, stack: ExitStack) -> tuple[Folder, Owner] | None:
+        """A dead worker's journal, which this process holds as long as the stack is open; `None`: it is none."""
+        try:
+            folder = stack.enter_context(Folder(journals.path / name, journals)).trusted()
+            lock = _lock(folder)
         except FileNotFoundError:
             return None  # somebody else has just removed it
         except OSError as exc:
-            if not quiet and path.name not in self._told:
-                self._told.add(path.name)
-                logger.warning("the journal %s cannot be looked at: %s", path, words_of(exc))
+            if name not in self._told:
+                self._told.add(name)
+                fix = f". Type: {exc.why.fix}" if isinstance(exc, Untrusted) else ""
+                logger.warning("the journal %s cannot be looked at: %s%s", journals.path / name, words_of(exc), fix)
             return None
-        if lock.take():
-            return lock
-        lock.leave()
-        return None
+        if lock is None:
+            return None
+        stack.callback(lock.release)
+        return (folder, Owner.read(lock.descriptor)) if _is_dead(journals, folder, lock) else None
 
-    def _is_dead(self, path: Path, owner: Owner, lock: Lock) -> bool:
-        """Whether the owner of a journal that nobody holds is dead: on another machine it must be silent, too."""
+    def _named(self, journals: Folder, ending: str) -> list[str]:
         try:
-            return path.exists() and (owner.is_of_this_machine or is_silent(self.directory, lock.descriptor))
-        except OSError:
-            return False
+            return [name for name in journals.names() if name.endswith(ending)]
+        except OSError as exc:
+            raise reject(exc, self.directory) from exc
+
+    def _tidy(self, journals: Folder) -> None:
+        """Remove the directories of workers that died while they made them."""
+        for name in self._named(journals, UNFINISHED):
+            found = journals.stat(name)
+            if found is not None and time.time() - found.st_mtime > _ORPHAN_AGE:
+                with suppress(OSError), Folder(journals.path / name, journals) as folder:
+                    folder.unlink(OWNER, missing_ok=True)
+                    os.rmdir(name, dir_fd=journals.descriptor)
 
 
-def _entries(directory: Path) -> list[Path]:
+def _looked_at(path: Path, journals: Folder, stack: ExitStack) -> tuple[Folder, Lock | None]:
+    """A journal's directory, and its lock where nobody has it and this process may look."""
+    folder, lock = stack.enter_context(Folder(path, journals)), None
+    with suppress(OSError):
+        lock = _lock(folder)
+    if lock is not None:
+        stack.callback(lock.release)
+    return folder, lock
+
+
+def _lock(folder: Folder) -> Lock | None:
+    """The lock of a journal that nobody holds. A file `owner` that is missing is made: it is nobody's.
+
+    Raises:
+        OSError: it cannot be opened, or others may write it.
+    """
+    lock = Lock(folder.open_trusted(OWNER, os.O_RDWR | os.O_CREAT))
+    if lock.take():
+        return lock
+    lock.leave()
+    return None
+
+
+def _is_dead(journals: Folder, folder: Folder, lock: Lock) -> bool:
+    """Whether the owner of a journal that nobody holds is dead: on another machine it must be silent, too."""
     try:
-        with os.scandir(directory) as found:
-            return sorted(Path(item.path) for item in found if item.name.endswith(ENTRY))
+        there = journals.stat(folder.path.name) is not None
+        return there and (Owner.read(lock.descriptor).is_of_this_machine or is_silent(journals, lock.descriptor))
+    except OSError:
+        return False
+
+
+def _entries(folder: Folder) -> list[str]:
+    try:
+        return [name for name in folder.names() if name.endswith(ENTRY)]
     except OSError:
         return []
 
 
-def _is_kept(path: Path) -> bool:
+def _is_kept(folder: Folder, name: str) -> bool:
     """Whether a file holds a message; of one that cannot be read nobody knows."""
     try:
-        with path.open("rb") as found:
+        with os.fdopen(folder.open(name, os.O_RDONLY), "rb") as found:
             return found.read(1) not in (b"", State.FREE.value)
     except OSError:
         return True
 
 
-def _owner_of(path: Path) -> Owner:
+def _owner_of(folder: Folder) -> Owner:
     try:
-        descriptor = os.open(path / OWNER, os.O_RDONLY)
+        descriptor = folder.open(OWNER, os.O_RDONLY)
     except OSError:
         return Owner()
     try:

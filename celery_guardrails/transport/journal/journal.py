@@ -2,9 +2,9 @@
 
     keep (whole message, fsynced) -> broker takes the acknowledgement -> the task runs -> done
 
-Owns those files and their directory. A file is used again for the next message: to write over a file costs one sync, a
-new one takes three. What is done is marked so without a sync: a power cut may bring it back, as one that may have run.
-How a dead worker's journal is found is in `abandoned.py`.
+Owns those files and their directory, which it holds open: nothing is written through a link. A file is used again for
+the next message: to write over a file costs one sync, a new one takes three. What is done is marked so without a sync:
+a power cut may bring it back, as one that may have run. How a dead worker's journal is found is in `abandoned.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from celery_guardrails.access import make_directory
 from celery_guardrails.errors import SpoolError
-from celery_guardrails.transport.disk import app_slug, sync_directory, words_of
+from celery_guardrails.transport.disk import app_slug, sync_directory
+from celery_guardrails.transport.folder import Folder, reject
 from celery_guardrails.transport.journal.entry import State, Taken, pack, unpack
 from celery_guardrails.transport.journal.ownership import OWNER, SIGN_OF_LIFE, Lock, Owner
 from celery_guardrails.transport.spooled import NewerEntry
@@ -34,6 +36,7 @@ UNFINISHED = ".new"
 
 _SPARE = 32
 """Files kept for the next messages."""
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _LARGE = 1 << 20
 """Bytes above which a file is cut when its message is done."""
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -83,7 +86,7 @@ class Journal:
         self.limit = limit
         self._ending = f".{app_slug(app)}"
         self._lock = threading.RLock()
-        self._held: tuple[Path, Lock] | None = None
+        self._held: tuple[Folder, Lock] | None = None
         self._spare: list[Slot] = []
         self._live: set[Slot] = set()
         self._taken = self._count = 0
@@ -109,7 +112,7 @@ class Journal:
             try:
                 self._held, self._pid = self._made(Owner.me(worker)), os.getpid()
             except OSError as exc:
-                raise SpoolError(str(self.directory), words_of(exc)) from exc
+                raise reject(exc, self.directory) from exc
             self._spare, self._live, self._taken = [], set(), 0
 
     def keep(self, entry: Taken) -> Slot:
@@ -126,7 +129,7 @@ class Journal:
                 slot, is_new = self._slot(len(data))
             self._write(slot, data, is_new)
         except OSError as exc:
-            raise SpoolError(str(self.directory), words_of(exc)) from exc
+            raise reject(exc, self.directory) from exc
         return slot
 
     def beat(self) -> None:
@@ -135,7 +138,7 @@ class Journal:
         if held is not None and self._pid == os.getpid() and time.monotonic() - self._beaten >= SIGN_OF_LIFE:
             self._beaten = time.monotonic()
             with suppress(OSError):
-                os.utime(held[0] / OWNER)
+                os.utime(held[1].descriptor)
 
     def mark_done(self, task_id: str, is_it: Callable[[Taken], bool]) -> None:
         """Mark a message as done from the process that ran its task, before its main process hears of it; never raises.
@@ -149,13 +152,10 @@ class Journal:
         """
         if self._held is None:
             return
-        for path in self._held[0].glob(f"*{ENTRY}"):
-            with suppress(OSError, ValueError, NewerEntry):
-                data = path.read_bytes()
-                taken = unpack(data)[1] if task_id.encode() in data else None
-                if taken is not None and is_it(taken):
-                    with path.open("r+b") as found:
-                        found.write(State.FREE.value)
+        folder = self._held[0]
+        with suppress(OSError):
+            for name in (name for name in folder.names() if name.endswith(ENTRY)):
+                if _freed(folder, name, task_id, is_it):
                     return
 
     def close(self) -> None:
@@ -164,30 +164,27 @@ class Journal:
             self._closing = True
             self._remove_if_done()
 
-    def _made(self, owner: Owner) -> tuple[Path, Lock]:
-        for folder in (self.directory.parent, self.directory):
-            if not folder.is_dir():
-                os.makedirs(folder, 0o700, exist_ok=True)
-                sync_directory(folder.parent)
+    def _made(self, owner: Owner) -> tuple[Folder, Lock]:
+        for made in make_directory(self.directory):
+            sync_directory(made.parent)
         name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{self._ending}"
-        unfinished, final = self.directory / f"{name}{UNFINISHED}", self.directory / name
-        os.mkdir(unfinished, 0o700)
-        lock = Lock(os.open(unfinished / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        try:
-            os.write(lock.descriptor, owner.written())
-            os.fsync(lock.descriptor)
-            lock.take()
-            os.rename(unfinished, final)
-            sync_directory(final)
-            sync_directory(self.directory)
-        except BaseException:
-            lock.release()
-            for folder in (unfinished, final):
-                with suppress(OSError):
-                    (folder / OWNER).unlink()
-                    folder.rmdir()
-            raise
-        return final, lock
+        with Folder(self.directory.parent) as spool, Folder(self.directory, spool) as journals:
+            folder, lock = journals.make(f"{name}{UNFINISHED}"), None
+            try:
+                lock = Lock(folder.open(OWNER, _NEW))
+                os.write(lock.descriptor, owner.written())
+                os.fsync(lock.descriptor)
+                lock.take()
+                journals.rename(folder.path.name, name)
+                folder.path = self.directory / name
+                folder.sync()
+                journals.sync()
+            except BaseException:
+                if lock is not None:
+                    lock.release()
+                _remove(folder)
+                raise
+        return folder, lock
 
     def _slot(self, size: int) -> tuple[Slot, bool]:
         """A file for so many bytes, and whether it is new; a spare one where there is."""
@@ -205,8 +202,11 @@ class Journal:
         assert self._held is not None
         self._count += 1
         name = f"{self._count:06d}{ENTRY}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        return Slot(self, name, os.open(self._held[0] / name, flags, 0o600))
+        try:
+            return Slot(self, name, self._held[0].open(name, _NEW))
+        except FileNotFoundError:  # somebody has removed the directory
+            self._held = None  # the next message makes another
+            raise
 
     def _write(self, slot: Slot, data: bytes, is_new: bool) -> None:
         try:
@@ -216,7 +216,7 @@ class Journal:
             if is_new:
                 assert self._held is not None
                 os.fsync(slot.descriptor)
-                sync_directory(self._held[0])
+                self._held[0].sync()
             else:
                 _sync_data(slot.descriptor)
             if not os.fstat(slot.descriptor).st_nlink:
@@ -245,9 +245,9 @@ class Journal:
             self._remove_if_done()
 
     def _drop(self, slot: Slot) -> None:
-        assert self._held is not None
         os.close(slot.descriptor)
-        (self._held[0] / slot.name).unlink(missing_ok=True)
+        if self._held is not None:
+            self._held[0].unlink(slot.name, missing_ok=True)
 
     def _remove_if_done(self) -> None:
         if not self._closing or self._live or self._held is None or self._pid != os.getpid():
@@ -257,7 +257,25 @@ class Journal:
             spare, self._spare = self._spare, []
             for slot in spare:
                 os.close(slot.descriptor)
-                (folder / slot.name).unlink(missing_ok=True)
-            (folder / OWNER).unlink(missing_ok=True)
-            folder.rmdir()
+                folder.unlink(slot.name, missing_ok=True)
+        _remove(folder)
         lock.leave()
+
+
+def _remove(folder: Folder) -> None:
+    """Remove a journal's directory if it holds nothing but its owner's name, and let go of it; never raises."""
+    with suppress(OSError):
+        folder.unlink(OWNER, missing_ok=True)
+        os.rmdir(folder.path)
+    folder.close()
+
+
+def _freed(folder: Folder, name: str, task_id: str, is_it: Callable[[Taken], bool]) -> bool:
+    """Whether a file held this message, which is marked as done."""
+    with suppress(OSError, ValueError, NewerEntry), os.fdopen(folder.open(name, os.O_RDWR), "r+b") as found:
+        data = found.read()
+        taken = unpack(data)[1] if task_id.encode() in data else None
+        if taken is not None and is_it(taken):
+            os.pwrite(found.fileno(), State.FREE.value, 0)
+            return True
+    return False

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from celery_guardrails.transport.folder import Folder
+
 __all__ = ["OWNER", "SIGN_OF_LIFE", "Lock", "Owner"]
 
 OWNER = "owner"
@@ -103,7 +105,7 @@ def machine() -> str:
         return socket.gethostname()
 
 
-def is_silent(directory: Path, descriptor: int) -> bool:
+def is_silent(directory: Folder, descriptor: int) -> bool:
     """Whether the owner has given no sign of life for a minute, by the clock of the file system.
 
     Args:
@@ -113,13 +115,13 @@ def is_silent(directory: Path, descriptor: int) -> bool:
     Raises:
         OSError: the directory cannot be written.
     """
-    probe = directory / f".now-{os.getpid()}-{secrets.token_hex(4)}"
-    made = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    probe = f".now-{os.getpid()}-{secrets.token_hex(4)}"
+    made = directory.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        os.utime(probe)  # by the server's clock, where it is another machine's
+        os.utime(made)  # by the server's clock, where it is another machine's
         now = os.fstat(made).st_mtime
     finally:
         os.close(made)
         with suppress(OSError):
-            probe.unlink()
+            directory.unlink(probe)
     return now - os.fstat(descriptor).st_mtime > _SILENCE

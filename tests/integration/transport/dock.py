@@ -47,14 +47,18 @@ class Dock:
         self.waiting = Remembering(line.publisher)
         self.shipper = self.another()
         self.declared: dict[str, Queue] = {QUEUE: DECLARED}
+        self.doubted: list[bytes] = []
 
     def another(self) -> Shipper:
         """Another shipper of the same spool."""
-        return Shipper(self.spool, self.line.publisher, self.waiting, self._queues)
+        return Shipper(self.spool, self.line.publisher, self.waiting, self._queues, self._doubt)
 
     def _queues(self, spooled: Spooled) -> list[Queue]:
         name = spooled.envelope.routing_key
         return [self.declared[name]] if name in self.declared else []
+
+    def _doubt(self, spooled: Spooled, why: str, now: datetime) -> None:
+        self.doubted.append(spooled.envelope.body)
 
     def fill(self, count: int, queue: str = QUEUE) -> set[bytes]:
         """Spool so many entries, and return their bodies."""

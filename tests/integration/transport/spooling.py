@@ -39,11 +39,15 @@ def put(folder: Path) -> None:
         print(path.name, flush=True)  # noqa: T201
 
 
+def _doubt(spooled: Spooled, why: str, now: datetime) -> None:
+    raise AssertionError(f"{spooled.what}: {why}")
+
+
 def ship(folder: Path, broker: str) -> None:
     """Ship until nothing is left."""
     app = Celery("spooling", broker=broker, set_as_current=False)
     publisher = Publisher(app, timedelta(seconds=20))
-    shipper = Shipper(Spool(folder, LIMIT), publisher, EtaWaiting(publisher), lambda _: [])
+    shipper = Shipper(Spool(folder, LIMIT), publisher, EtaWaiting(publisher), lambda _: [], _doubt)
     while shipped := shipper.ship(datetime.now(timezone.utc), most=7).count:
         print(shipped, flush=True)  # noqa: T201
     publisher.close()

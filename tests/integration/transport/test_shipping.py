@@ -174,7 +174,7 @@ def test_what_fails_in_no_known_way_goes_last_the_next_time(dock: Dock) -> None:
 
     dock.spool.put(entry(b"odd", QUEUE, NOW + timedelta(hours=1)))
     bodies = dock.fill(3)
-    shipper = Shipper(dock.spool, dock.line.publisher, Odd(dock.line.publisher), dock._queues)
+    shipper = Shipper(dock.spool, dock.line.publisher, Odd(dock.line.publisher), dock._queues, dock._doubt)
     assert shipper.ship(NOW) == Shipped(0, 4, away="RuntimeError: out of a library")
     assert shipper.ship(NOW) == Shipped(3, 1, away="RuntimeError: out of a library")
     assert set(dock.line.bodies(QUEUE)) == bodies
@@ -195,7 +195,7 @@ def test_suspects_take_turns(dock: Dock) -> None:
     waiting = Odd(dock.line.publisher)
     for body in (b"odd", b"good"):
         dock.spool.put(entry(body, QUEUE, NOW + timedelta(hours=1)))
-    shipper = Shipper(dock.spool, dock.line.publisher, waiting, dock._queues)
+    shipper = Shipper(dock.spool, dock.line.publisher, waiting, dock._queues, dock._doubt)
     waiting.away = True
     for _ in range(2):
         assert shipper.ship(NOW).count == 0

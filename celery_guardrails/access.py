@@ -1,0 +1,193 @@
+"""Who may read and write a file: ours are for their owner alone, and what others may write is not trusted.
+
+Owns how a private file or directory is made, and the rule by which one that is found is trusted:
+
+    it belongs to the user of this process, or to root; and nobody else may write it.
+
+A group may write where it is nobody's but the owner's: root's group, the user's own (it has the user's name, and no
+other member), or one that this machine has no name for and this process is in (Kubernetes' `fsGroup`). Where an access
+control list says who else may, the group counts as others. Whoever may write the directories above can take the whole
+directory away, but cannot put another in its place that is trusted. It must not know what is in a file.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["Distrust", "distrust", "exposure", "make_directory", "make_file", "movable_by", "user_name", "writable_by"]
+
+_FILE, _DIRECTORY = 0o600, 0o700
+_ROOT = 0
+_ACL = "system.posix_acl_access"
+
+
+@dataclass(frozen=True, slots=True)
+class Distrust:
+    """Why a file or a directory is not as it should be: words that follow its path, and the line to type."""
+
+    path: str
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
+
+
+def make_file(path: Path) -> bool:
+    """Make an empty file that only its owner may read, whatever the umask is; returns whether it was missing.
+
+    Never raises: whoever opens the file says what is wrong with it.
+    """
+    try:
+        place = os.path.realpath(path)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE)
+    except OSError:
+        return False
+    try:
+        os.fchmod(descriptor, _FILE)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def make_directory(path: Path) -> list[Path]:
+    """Make a directory, and those above it that are missing, for their owner alone, whatever the umask is.
+
+    Returns:
+        Those that were missing, the outermost first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing: list[Path] = []
+    while not os.path.lexists(path):
+        missing.insert(0, path)
+        path = path.parent
+    for each in missing:
+        with suppress(FileExistsError):  # another process was quicker
+            os.mkdir(each, _DIRECTORY)
+            descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchmod(descriptor, _DIRECTORY)
+            finally:
+                os.close(descriptor)
+    return missing
+
+
+def distrust(descriptor: int, path: str) -> Distrust | None:
+    """Why what is open is not trusted; `None`: it is.
+
+    Asked of what is open, and not of its name, which somebody may give to something else meanwhile.
+
+    Args:
+        descriptor: of a directory or a file.
+        path: how people find it.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
+        return Distrust(path, "is no regular file", f"rm {shlex.quote(path)}")
+    if found.st_uid not in (_ROOT, os.geteuid()):
+        me = user_name(os.geteuid())
+        words = f"belongs to {user_name(found.st_uid)}, and this process is {me}'s"
+        return Distrust(path, words, f"chown {me} {shlex.quote(path)}")
+    return _loose(found, descriptor, path)
+
+
+def exposure(path: Path) -> Iterator[Distrust]:
+    """What is wrong with who may read and write a private file, which is there: nothing is changed.
+
+    Root may look at a file that is another user's: it should be that of the directory's owner.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found, me = path.stat(), os.geteuid()
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        words = f"can be read by others than its owner (mode {mode:04o})"
+        yield Distrust(str(path), words, f"chmod {_FILE:o} {shlex.quote(str(path))}")
+    owner = path.resolve().parent.stat().st_uid if me == _ROOT else me
+    if found.st_uid not in (me, owner):
+        words = f"belongs to {user_name(found.st_uid)}, and not to {user_name(owner)}"
+        yield Distrust(str(path), words, f"chown {user_name(owner)} {shlex.quote(str(path))}")
+
+
+def movable_by(path: Path) -> Distrust | None:
+    """The directory above a path in which others may rename and remove it, the nearest one; `None`: there is none.
+
+    Directories with the sticky bit (`/tmp`) are none: what is in them is its owner's.
+    """
+    for above in path.absolute().parents:
+        with suppress(OSError):
+            if not above.stat().st_mode & stat.S_ISVTX and (found := writable_by(above)):
+                return found
+    return None
+
+
+def writable_by(path: Path) -> Distrust | None:
+    """Who may write a directory or a file beside its owner; `None`: nobody.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    return _loose(path.stat(), path, str(path))
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number where this machine has no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _loose(found: os.stat_result, place: int | Path, path: str) -> Distrust | None:
+    who, letters = "", ""
+    if found.st_mode & stat.S_IWGRP and (not _is_own_group(found.st_gid, os.geteuid()) or _has_acl(place)):
+        who, letters = f"the group {_group_name(found.st_gid)}", "g"
+    if found.st_mode & stat.S_IWOTH:
+        who, letters = "every user", f"{letters}o"
+    if not letters:
+        return None
+    words = f"can be written by {who} (mode {stat.S_IMODE(found.st_mode):04o})"
+    return Distrust(path, words, f"chmod {letters}-w {shlex.quote(path)}")
+
+
+def _has_acl(place: int | Path) -> bool:
+    """Whether an access control list says who may write: the group's bits are then its mask, for other users too."""
+    try:
+        return bool(os.getxattr(place, _ACL))
+    except (OSError, AttributeError):
+        return False
+
+
+@lru_cache(maxsize=64)
+def _is_own_group(gid: int, uid: int) -> bool:
+    """Whether nobody but root and this user, this process's, is in a group, as far as this machine knows."""
+    if gid == _ROOT:
+        return True
+    me = user_name(uid)
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return gid == os.getegid() or gid in os.getgroups()
+    return group.gr_name == me and set(group.gr_mem) <= {me, user_name(_ROOT)}
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
