@@ -83,7 +83,7 @@ def make_directory(path: Path) -> list[Path]:
     return missing
 
 
-def distrust(descriptor: int, path: str) -> Distrust | None:
+def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | None:
     """Why what is open is not trusted; `None`: it is.
 
     Asked of what is open, and not of its name, which somebody may give to something else meanwhile.
@@ -91,13 +91,14 @@ def distrust(descriptor: int, path: str) -> Distrust | None:
     Args:
         descriptor: of a directory or a file.
         path: how people find it.
+        folder: whether it should be a directory, and not a regular file.
 
     Raises:
         OSError: it cannot be looked at.
     """
     found = os.fstat(descriptor)
-    if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
-        return Distrust(path, "is no regular file", f"rm {shlex.quote(path)}")
+    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
+        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {shlex.quote(path)}")
     if found.st_uid not in (_ROOT, os.geteuid()):
         me = user_name(os.geteuid())
         words = f"belongs to {user_name(found.st_uid)}, and this process is {me}'s"

@@ -208,7 +208,7 @@ def _leave(assembly: Assembly, owner: str) -> None:
     try:
         assembly.poster.release(clock.now())
         with assembly.store.begin() as conn:
-            lease.forget(conn, guardian_id=owner)
+            lease.forget(conn, owner)
     except StoreError as exc:
         logger.warning("could not sign off, another guardian takes over when its lease is over: %s", exc)
     finally:

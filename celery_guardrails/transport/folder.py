@@ -71,7 +71,7 @@ class Folder:
         Raises:
             OSError: it cannot be looked at.
         """
-        return distrust(self.descriptor, str(self.path))
+        return distrust(self.descriptor, str(self.path), folder=True)
 
     def trusted(self) -> Folder:
         """This directory, if nobody else may write it.

@@ -77,9 +77,9 @@ def test_guardians_are_seen_and_forgotten(store: Store) -> None:
             ("one", NOW + 2 * SECOND, NOW), ("two", NOW + SECOND, NOW),
         ]  # fmt: skip
         assert [each.id for each in lease.guardians(conn, seen_since=NOW + 2 * SECOND)] == ["one"]
-        lease.forget(conn, seen_before=NOW + 2 * SECOND)
+        lease.forget(conn, "two")
         assert [each.id for each in lease.guardians(conn)] == ["one"]
-        lease.forget(conn, guardian_id="one")
+        lease.forget(conn, "one")
         assert lease.guardians(conn) == []
 
 

@@ -14,6 +14,8 @@ from celery_guardrails.guardian.pruning import Pruning
 from celery_guardrails.recovery import transition
 from celery_guardrails.recovery.retention import prune_pass
 from celery_guardrails.store import audit, lease, retention
+from celery_guardrails.store.alert import alert_event, alert_group
+from celery_guardrails.store.outbox import alert_outbox
 from celery_guardrails.store.table import audit as audit_table
 from celery_guardrails.store.table import audit_cut, dead_letter, death, guardian, letter_argument
 
@@ -105,9 +107,28 @@ def test_a_pass_is_bounded_and_says_that_there_is_more(mortuary):
     mortuary.archive(*[mortuary.letter(died_at=mortuary.now - 91 * DAY) for _ in range(250)])
     ticks = iter(range(100))
     first = prune_pass(mortuary.store, KEEP, "guardian", mortuary.now, seconds=1.5, timer=lambda: float(next(ticks)))
-    assert (first.total, first.more) == (100, True)
+    assert (first.total, first.more) == (50, True)
     rest = prune_pass(mortuary.store, KEEP, "guardian", mortuary.now)
-    assert (rest.total, rest.more) == (150, False)
+    assert (rest.total, rest.more) == (200, False)
+
+
+def test_slow_batches_get_smaller_and_quick_ones_larger(mortuary, monkeypatch):
+    """Large payloads take longer to remove: the lock must not last the longer for it."""
+    sizes, clock, took = [], [0.0], [0.3]
+
+    def remove(conn, kind, before, most):
+        sizes.append(most)
+        clock[0] += took[0]
+        return most
+
+    monkeypatch.setattr(retention, "remove", remove)
+    keep = {"dead": DAY}
+    prune_pass(mortuary.store, keep, "guardian", mortuary.now, seconds=1.0, timer=lambda: clock[0])
+    assert sizes == [50, 25, 12, 6]
+    sizes.clear()
+    took[0] = 0.01
+    prune_pass(mortuary.store, keep, "guardian", mortuary.now, seconds=0.06, timer=lambda: clock[0])
+    assert sizes[:5] == [50, 100, 200, 400, 500]
 
 
 def test_under_a_lease_that_was_taken_over_nothing_is_removed(mortuary):
@@ -136,9 +157,39 @@ def test_guardians_long_gone_are_forgotten(mortuary):
     with store.begin() as conn:
         lease.heartbeat(conn, "gone", now - 9 * DAY, now - 8 * DAY, "host", 1)
         lease.heartbeat(conn, "here", now - 9 * DAY, now, "host", 2)
-    prune_pass(store, KEEP, "guardian", now)
+    assert dict(prune_pass(store, KEEP, "guardian", now).counts) == {"guardians": 1}
     with store.read() as conn:
         assert list(conn.execute(select(guardian.c.id)).scalars()) == ["here"]
+        assert audit.entries(conn)[0].after == {"guardians": 1}
+
+
+def test_what_the_alerts_needed_goes_with_its_count_once_it_is_said(mortuary):
+    store, now = mortuary.store, mortuary.now
+    old, young = now - 31 * DAY, now - 29 * DAY
+    mortuary.bury(task="shop.undecided")
+    event = {"environment": "e", "task": "t", "at": old, "payload": {}}
+    note = {"period": 1, "kind": "post", "notice": "n", "broadcast": False, "facts": {}, "next_try_at": old,
+            "attempts": 0, "absent": 0, "fence": 0, "notes": {}}  # fmt: skip
+    group = {"environment": mortuary.letter().environment, "version": 1, "period": 1, "baseline": 0, "data": {}}
+    with store.begin() as conn:
+        for ref_id, at, processed in (("gone", old, True), ("young", young, True), ("uncounted", old, False)):
+            conn.execute(alert_event.insert().values(**event, ref_id=ref_id, recorded_at=at, processed=processed))
+        for key, at, status in (("gone", old, "sent"), ("gave up", old, "failed"), ("young", young, "sent"),
+                                ("unsaid", old, "pending")):  # fmt: skip
+            conn.execute(alert_outbox.insert().values(**note, group_key=key, created_at=at, status=status, ordinal=1))
+        for key, task, at, state in (
+            ("over", "shop.over", old, "resolved"), ("open", "shop.over", old, "open"),
+            ("just over", "shop.over", young, "resolved"), ("unsaid", "shop.over", old, "resolved"),
+            ("undecided", "shop.undecided", old, "resolved"),
+        ):  # fmt: skip
+            conn.execute(alert_group.insert().values(**group, key=key, task=task, updated_at=at, state=state))
+    pruned = prune_pass(store, KEEP, "guardian", now)
+    assert dict(pruned.counts) == {"alert_events": 1, "notifications": 2, "alert_groups": 1}
+    with store.read() as conn:
+        assert audit.entries(conn)[0].after == dict(pruned.counts)
+        assert set(conn.execute(select(alert_event.c.ref_id)).scalars()) >= {"young", "uncounted"}
+        assert set(conn.execute(select(alert_outbox.c.group_key)).scalars()) == {"young", "unsaid"}
+        assert set(conn.execute(select(alert_group.c.key)).scalars()) == {"open", "just over", "unsaid", "undecided"}
 
 
 def test_a_letter_that_is_being_decided_on_is_left_for_the_next_pass_or_refused(mortuary):
