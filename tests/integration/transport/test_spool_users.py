@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +15,15 @@ from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.service import SpoolShipping
 from celery_guardrails.transport.spool import Spool
+from tests.integration.acting import NOBODY, needs_root, public_folder
 from tests.integration.transport.dock import DECLARED, QUEUE, Dock
 from tests.integration.transport.spooling import LIMIT, entry
-
-SOMEBODY = 65534
-OPEN, STICKY = 0o777, 0o1777
 
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
     """This process without the rights of root."""
-    os.seteuid(SOMEBODY)
+    os.seteuid(NOBODY)
     try:
         yield
     finally:
@@ -37,41 +32,39 @@ def somebody_else() -> Iterator[None]:
 
 @pytest.fixture
 def shared() -> Iterator[Spool]:
-    """A spool below a directory that everybody may enter; pytest's own ones are private."""
-    if os.geteuid() != 0:
-        pytest.skip("this user cannot act as another one")
-    folder = Path(tempfile.mkdtemp(prefix="spool"))
-    folder.chmod(0o755)
-    spool = Spool(folder / "spool", LIMIT)
-    spool.directory.mkdir()
-    spool.directory.chmod(OPEN)
-    yield spool
-    shutil.rmtree(folder)
+    """A spool of that user's, to which root writes, too, below a directory that everybody may enter."""
+    needs_root()
+    with public_folder() as folder:
+        spool = Spool(folder / "spool", LIMIT)
+        spool.directory.mkdir(0o700)
+        os.chown(spool.directory, NOBODY, NOBODY)
+        yield spool
 
 
-@pytest.mark.parametrize("mode", [OPEN, STICKY], ids=["open", "sticky"])
 @pytest.mark.parametrize("readable", [True, False], ids=["readable", "private"])
-def test_an_entry_of_another_user_blocks_no_other(
-    shared: Spool, dock: Dock, mode: int, readable: bool, caplog: pytest.LogCaptureFixture
+def test_an_entry_of_root_blocks_no_other(
+    shared: Spool, dock: Dock, readable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    os.chown(shared.directory, 0, 0)
     foreign = shared.put(entry(b"of root"))
     foreign.chmod(stat.S_IRUSR | stat.S_IWUSR | (stat.S_IRGRP | stat.S_IROTH if readable else 0))
     dock.spool = shared
-    shared.directory.chmod(mode)
+    os.chown(shared.directory, NOBODY, NOBODY)
     dock.line.publisher.publish(Envelope(b"loads the client, which another user may not read", QUEUE), [DECLARED])
     shipper = dock.another()
     with somebody_else():
         shared.put(entry(b"mine"))
         shipped = [shipper.ship(datetime.now(timezone.utc)) for _ in range(2)]
-    ours_to_move = readable and mode == OPEN
     assert shipped[0].away is None
-    assert sum(each.count for each in shipped) == (2 if ours_to_move else 1)
-    assert foreign.exists() is not ours_to_move
-    assert caplog.text.count("is left in the spool") == (0 if ours_to_move else 1)
+    assert sum(each.count for each in shipped) == (2 if readable else 1)
+    assert foreign.exists() is not readable
+    assert caplog.text.count("is left in the spool") == (0 if readable else 1)
 
 
 def test_a_directory_that_may_not_be_written_is_an_error(shared: Spool) -> None:
     path = shared.put(entry(b"1"))
+    path.chmod(0o644)
+    os.chown(shared.directory, 0, 0)
     shared.directory.chmod(0o755)
     with somebody_else(), pytest.raises(SpoolError, match="Permission denied"):
         shared.claim(path.name)
@@ -84,7 +77,7 @@ def test_a_directory_that_may_not_be_read_is_reported(
     dock.spool = shared
     service = SpoolShipping(dock.another())
     assert shared.is_empty()
-    shared.directory.chmod(0o700)
+    os.chown(shared.directory, 0, 0)
     with somebody_else():
         assert not shared.is_empty()
         assert service.run_once(datetime.now(timezone.utc), flush=False) == 0
