@@ -77,4 +77,5 @@ def _fields(value: Any) -> Mapping[Any, Any] | None:
     """What a section consists of, a dict or one of our own; `None`: it is neither."""
     if isinstance(value, Mapping):
         return value
-    return {name: getattr(value, name) for name in type(value).model_fields} if hasattr(value, "model_fields") else None
+    named = getattr(type(value), "model_fields", None)
+    return None if named is None else {name: getattr(value, name) for name in named}
