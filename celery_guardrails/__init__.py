@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from celery_guardrails.log import install
+
 if TYPE_CHECKING:
     from celery_guardrails.errors import (
         ConfigurationError,
@@ -52,6 +54,9 @@ _HOMES = {
     "celery_guardrails.worker.install": ("Guardrails",),
     "celery_guardrails.worker.task": ("GuardMixin", "GuardedTask"),
 }
+
+
+install()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ It must not know how a message is sent. Every limit of Slack's is held here, and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,15 +16,16 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.group import AlertGroup, ErrorCount, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
-from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, shell_quote, since, when
+from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, since, when
+from celery_guardrails.command import celery_command, query_term
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
+from celery_guardrails.store.column import cut as stored
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
 _HEADER, _TEXT, _STORY, _FIELD, _COMMAND = 150, 300, 1_000, 250, 500
 _TOP = 5
-_PLAIN_VALUE = re.compile(r"[\w.:-]+")
 _SHOWN_VALUES = 5
 _REASONS = {
     "attempts_exhausted": "used up all attempts",
@@ -258,18 +258,23 @@ def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     """What to type: to look, then to put back what a query puts back; nothing where nothing is to be decided."""
     if not _needs_decision(group):
         return ()
-    base = f"celery -A {style.app} guardrails dlq"
-    error = f" {_term('fingerprint', group.fingerprint)}" if group.fingerprint else ""
-    letters = f"{_term('task', group.task)}{error}"
-    dead = shell_quote(f"{letters} state:dead")
-    show, look = f"{base} show {_sample(group)}", f"{base} list {dead}"
+    terms = [query_term("task", stored(group.task))]
+    terms += [query_term("fingerprint", stored(group.fingerprint))] if group.fingerprint else []
+    dead = " ".join([*terms, "state:dead"])
+
+    def typed(command: str, word: str, tail: str = "") -> str:
+        return celery_command(style.app, f"guardrails dlq {command}", word, tail=tail)
+
+    show, look, requeue = typed("show", _sample(group)), typed("list", dead), typed("requeue", dead, '--reason "..."')
     if not group.doubtful:
-        return (show, look, f'{base} requeue {dead} --reason "..."')
-    if group.doubtful < group.total:
+        found: tuple[str, ...] = (show, look, requeue)
+    elif group.doubtful < group.total:
         # by query it leaves out what may have run already
-        first = shell_quote(f"{letters} state:dead may_have_run:yes")
-        return (show, f"{base} list {first}", look, f'{base} requeue {dead} --reason "..."')
-    return (show, look)
+        found = (show, typed("list", f"{dead} may_have_run:yes"), look, requeue)
+    else:
+        found = (show, look)
+    # half a command is none: what a sink would cut is left out
+    return tuple(command for command in found if len(escape(command, _COMMAND)) < _COMMAND - 2)
 
 
 def _letters_title(group: AlertGroup) -> str:
@@ -279,13 +284,6 @@ def _letters_title(group: AlertGroup) -> str:
 
 def _sample(group: AlertGroup) -> str:
     return group.samples[-1].letter_id if group.samples else "ID"
-
-
-def _term(field: str, value: str) -> str:
-    if _PLAIN_VALUE.fullmatch(value):
-        return f"{field}:{value}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{field}:"{escaped}"'
 
 
 def _blocks(group: AlertGroup, parts: _Parts, style: Style, context: list[str]) -> tuple[dict[str, Any], ...]:

@@ -8,15 +8,12 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-__all__ = ["code", "count_of", "cut", "escape", "one_line", "shell_quote", "since", "when"]
+from celery_guardrails.printable import one_line
+
+__all__ = ["code", "count_of", "cut", "escape", "one_line", "since", "when"]
 
 _MENTION = re.compile(r"([@!])(?=channel|here|everyone|subteam|group)", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks, control characters and repeated blanks."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def cut(text: str, limit: int) -> str:
@@ -50,11 +47,6 @@ def code(text: str, limit: int = 200) -> str:
 def count_of(number: int, noun: str, plural: str | None = None) -> str:
     """`1 dead letter`, `1,204 dead letters`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def shell_quote(text: str) -> str:
-    """The text in double quotes, as a person would type it into a POSIX shell."""
-    return '"' + re.sub(r'([\\"$`!])', r"\\\1", one_line(text)) + '"'
 
 
 def when(instant: datetime | None) -> str:

@@ -14,13 +14,13 @@ from celery.bin.base import CeleryOption, handle_preload_options
 from celery.bin.worker import worker
 from celery.signals import celeryd_init
 
-from celery_guardrails.cli.group import LazyGroup
+from celery_guardrails.cli.group import CleanCommand, LazyGroup
 from celery_guardrails.worker.report import hide_settings
 
 __all__ = ["guardian", "guardrails"]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=CleanCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--once", is_flag=True, help="Archive and alert on what is waiting now, then exit.")
 @click.option("--check", is_flag=True, help="Only say whether some guardian is alive: exit code 0 if so, else 1.")
 @click.option("--json", "as_json", is_flag=True, help="With --once or --check: print the outcome as one JSON object.")

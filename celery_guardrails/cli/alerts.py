@@ -16,7 +16,7 @@ from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.assembly import alerts_go_to
 from celery_guardrails.cli.group import LazyGroup
-from celery_guardrails.cli.output import Column, ago, emit_json, json_option, note, printer, table
+from celery_guardrails.cli.output import Column, ago, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.project import project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import SinkError
@@ -71,7 +71,7 @@ def test(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         emit_json({"sink": sink.name, "sent": True, "channel": posted.channel, "problem": None})
     else:
-        click.echo(f"The test alert was sent to {alerts_go_to(settings)}.")
+        say(f"The test alert was sent to {alerts_go_to(settings)}.")
 
 
 def _list(found: list[tuple[GroupRow, AlertGroup]], now: datetime) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import click
 
 from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, table
+from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.pitfall.catalogue import CHECKS
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Level, found_by
@@ -126,4 +126,4 @@ def _praise(guardrails: Guardrails, warnings: int) -> None:
     plain = sum(not BUILT_IN.match(name) for name in guardrails.app.tasks) - guarded
     rest = f", {plain} not under guard" if plain else ""
     verdict = f"No faults, {count_of(warnings, 'warning')}" if warnings else "Settings and policies are right"
-    click.echo(f"{verdict}: {count_of(guarded, 'task')} under guard{rest}.")
+    say(f"{verdict}: {count_of(guarded, 'task')} under guard{rest}.")

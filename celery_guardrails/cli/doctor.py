@@ -20,7 +20,7 @@ from celery_guardrails.alerts.sinks.build import build_sink
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.text import count_of, one_line
 from celery_guardrails.cli.assembly import alerts_go_to
-from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, table
+from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.pitfall.catalogue import CHECKS
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Finding, Level, fault, fine, found_by
@@ -108,7 +108,7 @@ def _tested(context: Context, seconds: float, alert: bool, *, tell: bool) -> lis
 
     rows: list[Row] = []
     if tell:
-        click.echo("\nSelf-test")
+        say("\nSelf-test")
 
     def done(step: Step) -> None:
         rows.append(Row(f"self-test: {step.name}", step.finding, round(step.seconds, 3)))

@@ -18,6 +18,8 @@ from celery import Celery, bootsteps, platforms
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger, iter_open_logger_fds
 
+from celery_guardrails.command import celery_command
+
 __all__ = ["EmbeddedGuardian"]
 
 logger = get_logger("celery_guardrails.guardian")
@@ -52,7 +54,7 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         if worker.pool_cls.__module__.endswith(("gevent", "eventlet")):
             raise ImproperlyConfigured(
                 "--guardian does not work with the gevent and eventlet pools: run a guardian as its own process, "
-                f"celery -A {_project_name()} guardian"
+                f"{celery_command(_project_name(), 'guardian')}"
             )
         process = _Process(worker.app, _project_name())
         process.start()

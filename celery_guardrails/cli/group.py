@@ -5,13 +5,23 @@ Cheap to import. It must not know which commands there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
 import click
 
-__all__ = ["LazyGroup"]
+__all__ = ["CleanCommand", "LazyGroup"]
+
+
+class CleanCommand(click.Command):
+    """A command whose errors carry no text that could steer the terminal."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _clean_errors():
+            return super().invoke(ctx)
 
 
 class LazyGroup(click.Group):
@@ -55,9 +65,21 @@ class LazyGroup(click.Group):
         """Run the command; an error of ours ends it with its message and exit code 1, a wrong query with 2."""
         from celery_guardrails.errors import GuardrailsError, QueryError
 
-        try:
-            return super().invoke(ctx)
-        except QueryError as exc:
-            raise click.UsageError(str(exc)) from exc
-        except GuardrailsError as exc:
-            raise click.ClickException(str(exc)) from exc
+        with _clean_errors():
+            try:
+                return super().invoke(ctx)
+            except QueryError as exc:
+                raise click.UsageError(str(exc)) from exc
+            except GuardrailsError as exc:
+                raise click.ClickException(str(exc)) from exc
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    from celery_guardrails.printable import lines
+
+    try:
+        yield
+    except click.ClickException as exc:
+        exc.message = lines(exc.message)  # type: ignore[misc] # final for its users, not for its last way out
+        raise

@@ -20,9 +20,10 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.service import Report as AlertReport
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.assembly import Assembly, alerts_go_to, assembled, await_archive
-from celery_guardrails.cli.output import ago, emit_json, note, progress
+from celery_guardrails.cli.output import ago, emit_json, note, progress, say
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import unarchived
+from celery_guardrails.command import celery_command
 from celery_guardrails.errors import GuardrailsError, StoreError
 from celery_guardrails.guardian.guardian import OnceReport
 from celery_guardrails.store import lease
@@ -70,9 +71,9 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
         emit_json({"alive": [_seen_as_json(each) for each in alive], "last_seen_at": seen[0].seen_at if seen else None})
     elif alive:
         where = ", ".join(f"{each.host} (process {each.pid})" for each in alive)
-        click.echo(f"{count_of(len(alive), 'guardian')} alive{last}: {where}")
+        say(f"{count_of(len(alive), 'guardian')} alive{last}: {where}")
     else:
-        note(f"No guardian is alive{last}: celery -A {project.name} guardian")
+        note(f"No guardian is alive{last}: {celery_command(project.name, 'guardian')}")
     ctx.exit(0 if alive else 1)
 
 
@@ -138,7 +139,7 @@ def _once(project: Project, as_json: bool) -> None:
         if as_json:
             emit_json(_as_json(assembly, archived, alerts))
         else:
-            click.echo(_summary(assembly, archived, alerts))
+            say(_summary(assembly, archived, alerts))
 
 
 def _as_json(assembly: Assembly, archived: OnceReport, alerts: AlertReport) -> dict[str, Any]:

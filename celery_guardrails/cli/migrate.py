@@ -6,6 +6,7 @@ import logging
 
 import click
 
+from celery_guardrails.cli.output import say
 from celery_guardrails.cli.project import project_of
 
 __all__ = ["migrate"]
@@ -24,4 +25,4 @@ def migrate(ctx: click.Context) -> None:
         store.migrate()
     finally:
         store.close()
-    click.echo(f"The archive {store.url} is up to date.")
+    say(f"The archive {store.url} is up to date.")

@@ -21,7 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import cut, one_line
+from celery_guardrails.alerts.text import cut
+from celery_guardrails.printable import lines, one_line
 
 __all__ = [
     "Column",
@@ -33,6 +34,7 @@ __all__ = [
     "note",
     "printer",
     "progress",
+    "say",
     "short",
     "span",
     "stamp",
@@ -50,12 +52,28 @@ _WORTH_A_BAR = 20
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 
 
+class _Clean(Console):
+    """A console that prints no character which could steer the terminal, whatever it is given."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        super().print(*map(_printable, objects), **options)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return lines(value)
+    if isinstance(value, Text) and not value.plain.isprintable():
+        value.plain = lines(value.plain)  # as long as before, so that its styles stay where they are
+    return value
+
+
 def printer(file: IO[str] | None = None) -> Console:
     """A console for people: at most 100 columns on a terminal, unlimited and without colours when piped."""
     stream = file or sys.stdout
     context = click.get_current_context(silent=True)
     plain = bool(getattr(getattr(context, "obj", None), "no_color", False)) or None
-    console = Console(file=stream, no_color=plain, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = _Clean(file=stream, no_color=plain, highlight=False, markup=False, emoji=False, soft_wrap=False)
     console.width = min(console.width, WIDEST) if console.is_terminal else _PIPED
     return console
 
@@ -63,6 +81,11 @@ def printer(file: IO[str] | None = None) -> Console:
 def emit_json(value: Any) -> None:
     """Print one JSON value on stdout: instants as ISO 8601 in UTC."""
     click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def say(text: str) -> None:
+    """Text for people on stdout; it keeps its own line breaks."""
+    click.echo(lines(text))
 
 
 def is_attended() -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery import Celery
 
+from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import Settings
 from celery_guardrails.transport.publisher import Publisher
@@ -78,9 +79,15 @@ class Project:
             if hasattr(waiting, "close"):
                 waiting.close()
 
-    def typed(self, words: str) -> str:
-        """A command as a person types it: `typed("dlq show ID")` is `celery -A shop guardrails dlq show ID`."""
-        return f"celery -A {self.name} guardrails {words}"
+    def typed(self, command: str, *words: str, tail: str = "") -> str:
+        """A command as a person types it: `typed("dlq show", "4f1c")` is `celery -A shop guardrails dlq show 4f1c`.
+
+        Args:
+            command: our own words, which are not quoted.
+            words: arguments, each of which is quoted.
+            tail: what follows, our own words.
+        """
+        return celery_command(self.name, f"guardrails {command}", *words, tail=tail)
 
 
 def project_of(ctx: click.Context) -> Project:

@@ -16,7 +16,18 @@ import click
 from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.group import LazyGroup
-from celery_guardrails.cli.output import Column, clean, emit_json, json_option, note, printer, progress, span, table
+from celery_guardrails.cli.output import (
+    Column,
+    clean,
+    emit_json,
+    json_option,
+    note,
+    printer,
+    progress,
+    say,
+    span,
+    table,
+)
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import PublishError
@@ -99,7 +110,7 @@ def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json:
     if as_json:
         emit_json({"action": "run-now", "matched": len(meant), "moved": moved, "failed": outcome.failed})
     else:
-        click.echo(f"Put {count_of(moved, 'waiting task')} into {'its queue' if moved == 1 else 'their queues'}.")
+        say(f"Put {count_of(moved, 'waiting task')} into {'its queue' if moved == 1 else 'their queues'}.")
     if outcome.failed:
         ctx.exit(1)
 
@@ -131,7 +142,7 @@ def cancel(ctx: click.Context, ids: tuple[str, ...], reason: str, by: str | None
         emit_json({"action": "cancel", "done": outcome.done, "letters": letters, "failed": outcome.failed})
     else:
         where = f" See {'it' if done == 1 else 'them'}: {project.typed('dlq list reason:cancelled')}" if done else ""
-        click.echo(f"Cancelled {count_of(done, 'waiting task')}.{where}")
+        say(f"Cancelled {count_of(done, 'waiting task')}.{where}")
     if outcome.failed:
         ctx.exit(1)
 

@@ -5,7 +5,6 @@ Owns how it is shown. What is needed is found by one function a broker, in `_BRO
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from celery_guardrails.cli.output import emit_json, json_option, note, printer, table
+from celery_guardrails.cli.output import emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.transport.declared import declared_by_celery, undeclared_line
 from celery_guardrails.transport.redis.rights import needs
@@ -48,22 +47,22 @@ def _rabbitmq(project: Project, vhost: str, userid: str | None, definitions: boo
     lines = [undeclared_line(queue) for queue in declared_by_celery(project.app)]
     command = needed.rights.command(vhost, user)
     if definitions:
-        click.echo(json.dumps(needed.definitions(vhost), indent=2))
+        emit_json(needed.definitions(vhost))
     elif as_json:
         emit_json({**_as_json(needed, vhost, user, command), "task_queues": lines})
     else:
         _tell(needed, vhost)
-        click.echo("\nTo declare it all, as an administrator:")
-        click.echo(f"  {project.typed('topology')} --definitions >topology.json")
-        click.echo("  rabbitmqctl import_definitions topology.json")
-        click.echo(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
+        say("\nTo declare it all, as an administrator:")
+        say(f"  {project.typed('topology')} --definitions >topology.json")
+        say("  rabbitmqctl import_definitions topology.json")
+        say(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
         if lines:
-            click.echo("\nCelery declares these queues and their exchanges, too, and workers and producers end where")
-            click.echo("the user may not, although they exist. For such a user, write in the application's settings")
-            click.echo("(from kombu import Exchange, Queue):\n  task_queues=[")
+            say("\nCelery declares these queues and their exchanges, too, and workers and producers end where")
+            say("the user may not, although they exist. For such a user, write in the application's settings")
+            say("(from kombu import Exchange, Queue):\n  task_queues=[")
             for line in lines:
-                click.echo(f"      {line},")
-            click.echo("  ]")
+                say(f"      {line},")
+            say("  ]")
         note(f"What the application itself declares is listed, too. {_CELERY}")
 
 
@@ -83,8 +82,8 @@ def _redis(project: Project, vhost: str, user: str | None, definitions: bool, as
     if as_json:
         emit_json({"broker": "redis", "user": name, "rights": {**asdict(needed), "command": command}})
         return
-    click.echo("Redis: nothing has to be declared.")
-    click.echo(f"\nThe rights that the user {name} needs beside those that Celery itself needs:\n  {command}")
+    say("Redis: nothing has to be declared.")
+    say(f"\nThe rights that the user {name} needs beside those that Celery itself needs:\n  {command}")
 
 
 _BROKERS: Mapping[str, Callable[[Project, str, str | None, bool, bool], None]] = {"amqp": _rabbitmq, "redis": _redis}
@@ -110,9 +109,9 @@ def _tell(needed: Topology, vhost: str) -> None:
         ["Queue", "Arguments"],
         [(each.name, _words(each.arguments)) for each in needed.queues],
     )
-    click.echo()
+    say("")
     table(console, ["Exchange", "Type"], [(each.name, each.kind) for each in needed.exchanges])
-    click.echo()
+    say("")
     rows = [(each.source, f"{each.kind} {each.destination}", each.routing_key) for each in needed.bindings]
     table(console, ["From exchange", "To", "Routing key"], rows)
 

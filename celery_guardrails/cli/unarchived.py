@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import note
 from celery_guardrails.cli.project import Project
+from celery_guardrails.command import celery_command
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
 __all__ = ["tell_unarchived", "unarchived"]
@@ -33,4 +34,4 @@ def tell_unarchived(project: Project) -> None:
         note("The broker does not answer: whether dead letters wait in the queue is not known.")
     elif count:
         still = count_of(count, "dead letter still waits", "dead letters still wait")
-        note(f"{still} in the queue, not in the archive yet: run celery -A {project.name} guardian --once")
+        note(f"{still} in the queue, not in the archive yet: run {celery_command(project.name, 'guardian --once')}")

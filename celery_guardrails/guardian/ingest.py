@@ -6,7 +6,6 @@ and the alert engine hear of it together. It must not know how deliveries are re
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from celery_guardrails.alerts.event import AlertEvent
 from celery_guardrails.errors import StoreError
+from celery_guardrails.guardian.set_aside import SetAsideLog
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.letters.recovery import Recovery, decode_recovery
 from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
@@ -69,13 +70,6 @@ def _events(fresh: Sequence[Archived], stood: dict[str, Before]) -> list[AlertEv
     return events
 
 
-@dataclass(frozen=True)
-class _Recovery:
-    letter_id: str
-    generation: int
-    at: datetime
-
-
 class Ingest:
     """Archives batches of deliveries, idempotently.
 
@@ -89,6 +83,7 @@ class Ingest:
         self._store = store
         self._recovered = frozenset(recovered_queues)
         self._environment = environment
+        self._set_aside = SetAsideLog()
 
     def run_once(self, deliveries: Sequence[D], now: datetime) -> IngestReport[D]:
         """Archive a batch in one transaction.
@@ -98,7 +93,7 @@ class Ingest:
         Raises:
             StoreError: the archive cannot be written; nothing was archived and nothing may be acknowledged.
         """
-        readable: list[tuple[D, Archivable | _Recovery]] = []
+        readable: list[tuple[D, Archivable | Recovery]] = []
         held: list[D] = []
         for delivery in deliveries:
             try:
@@ -125,11 +120,11 @@ class Ingest:
         with self._store.begin() as conn:
             letters.archive(conn, [], datetime.min)
 
-    def _read(self, delivery: D, now: datetime) -> Archivable | _Recovery:
+    def _read(self, delivery: D, now: datetime) -> Archivable | Recovery:
         if delivery.queue in self._recovered:
             try:
-                return _read_recovery(delivery.body)
-            except (ValueError, KeyError, TypeError, RecursionError) as exc:
+                return decode_recovery(delivery.body)
+            except ValueError as exc:
                 return self._unreadable(delivery, f"not a recovery report: {exc}", now)
         try:
             return Archivable(decode(delivery.body), delivery.body)
@@ -149,7 +144,7 @@ class Ingest:
         return Archivable.of(made)
 
     def _archive(
-        self, readable: Sequence[tuple[D, Archivable | _Recovery]], held: list[D], now: datetime
+        self, readable: Sequence[tuple[D, Archivable | Recovery]], held: list[D], now: datetime
     ) -> IngestReport[D]:
         dead = [item for _, item in readable if isinstance(item, Archivable)]
         with self._store.begin() as conn:
@@ -157,16 +152,14 @@ class Ingest:
             results = letters.archive(conn, dead, now) if dead else []
             fresh = [r for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
             alert.record(conn, _events(fresh, stood))
-            recovered = sum(
-                letters.confirm_recovered(conn, item.letter_id, item.generation, item.at)
-                for _, item in readable
-                if isinstance(item, _Recovery)
-            )
+            reported = letters.recover(conn, [item for _, item in readable if isinstance(item, Recovery)], now)
+        self._set_aside.log([*(one.set_aside for one in results), *(one.set_aside for one in reported)])
+        recovered = sum(one.recovered for one in reported)
         settled = [delivery for delivery, _ in readable]
         return IngestReport(settled, list(held), len(fresh), recovered, len(readable) - len(fresh) - recovered)
 
     def _one_by_one(
-        self, readable: Sequence[tuple[D, Archivable | _Recovery]], held: list[D], now: datetime
+        self, readable: Sequence[tuple[D, Archivable | Recovery]], held: list[D], now: datetime
     ) -> IngestReport[D]:
         settled: list[D] = []
         held = list(held)
@@ -195,14 +188,3 @@ class Ingest:
         except StoreError:
             return False
         return True
-
-
-def _read_recovery(body: bytes) -> _Recovery:
-    raw = json.loads(body)
-    at = datetime.fromisoformat(raw["at"])
-    if at.tzinfo is None or not isinstance(raw["dead_letter_id"], str):
-        raise ValueError("wrong field types")
-    generation = raw["generation"]
-    if not isinstance(generation, int) or not 0 <= generation < 2**31:
-        raise ValueError("no generation")
-    return _Recovery(raw["dead_letter_id"], generation, at)

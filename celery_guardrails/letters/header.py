@@ -1,19 +1,20 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
 Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`,
-`generation` and `described`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled counts as
-absent. It must not know Celery.
+`generation`, `claim_token` and `described`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled
+counts as absent. It must not know Celery.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from celery_guardrails.clock import from_epoch
+from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.policy.failure import Attempt, Category
 
 __all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "write_header"]
@@ -34,10 +35,11 @@ class Header:
     `published_at` is the instant of the first publish, `None` where the publisher did not write one;
     `due_at` when its first attempt was due, where its sender gave it a `countdown` or an `eta`; `requeued_at` the last
     time somebody put the work back. The deadline counts from the latest of the three. `generation` says how often it
-    was put back, and `dead_letter_id` the letter it came from; `crashes` counts worker deaths. `work` names the
-    publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the task id,
-    so that other works may have the same one. `described` names the arguments, `args` or `kwargs`, of which the sender
-    gave a text of its own (`argsrepr`, `kwargsrepr`).
+    was put back, `dead_letter_id` the letter it came from, a UUID, and `claim_token` is the secret of that requeue,
+    which proves to the guardian that what is reported of the work comes from it; `crashes` counts worker deaths. `work`
+    names the publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the
+    task id, so that other works may have the same one. `described` names the arguments, `args` or `kwargs`, of which
+    the sender gave a text of its own (`argsrepr`, `kwargsrepr`).
     """
 
     published_at: datetime | None = None
@@ -50,6 +52,7 @@ class Header:
     id_given: bool = False
     due_at: datetime | None = None
     described: tuple[str, ...] = ()
+    claim_token: str | None = field(default=None, repr=False)
 
     @property
     def names_its_work(self) -> bool:
@@ -120,6 +123,8 @@ class Header:
         if self.dead_letter_id is not None:
             encoded["dead_letter_id"] = self.dead_letter_id
             encoded["generation"] = self.generation
+            if self.claim_token is not None:
+                encoded["claim_token"] = self.claim_token
         if self.requeued_at is not None:
             encoded["requeued_at"] = round(self.requeued_at.timestamp(), 3)
         return encoded
@@ -170,13 +175,15 @@ def _decode(raw: Any) -> Header:
     history = raw.get("history")
     attempts = [_decode_attempt(entry) for entry in history] if isinstance(history, (list, tuple)) else []
     letter = _text(raw.get("dead_letter_id"))
+    letter = letter if is_letter_id(letter) else ""
     return Header(
         published_at=_instant(raw.get("published_at")),
         requeued_at=_instant(raw.get("requeued_at")),
         attempts=tuple(attempt for attempt in attempts if attempt is not None),
         crashes=_count(raw.get("crashes")),
         dead_letter_id=letter or None,
-        generation=_count(raw.get("generation")),
+        generation=_count(raw.get("generation")) if letter else 0,
+        claim_token=(_text(raw.get("claim_token"))[:_LONGEST_NAME] or None) if letter else None,
         work=_text(raw.get("work"))[:_LONGEST_NAME] or None,
         id_given=raw.get("given") is True,
         due_at=_instant(raw.get("due_at")),

@@ -2,8 +2,8 @@
 
 Owns: id, task, task_id, root_id, parent_id, group_id, reason, failure, attempts, policy, environment, worker, queue,
 exchange, routing_key, priority, published_at, first_failed_at, died_at, correlation, affected, version, owner,
-runbook, severity, generation, dead_letter_id, may_have_run, crashes, preview, and message (the original bytes, headers
-and properties).
+runbook, severity, generation, dead_letter_id, claim_token, may_have_run, crashes, preview, and message (the original
+bytes, headers and properties).
 It must not know how a letter is published, stored or shown.
 """
 
@@ -120,7 +120,8 @@ class Preview(_Frozen):
 class Letter(_Frozen):
     """Everything needed to run a task again byte for byte, and to understand why it died.
 
-    `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter.
+    `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter, and
+    `claim_token` is then the secret of that requeue, which nobody is shown.
     `correlation` and `affected` hold the arguments that the policy names, with several values where the message ran its
     task for many items. `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
     `crashes` counts the workers that were lost with it. `may_have_run` says that the body may have done its work
@@ -156,6 +157,7 @@ class Letter(_Frozen):
     severity: str = "error"
     generation: int = 0
     dead_letter_id: str | None = None
+    claim_token: str | None = Field(default=None, repr=False)
     may_have_run: bool = False
     crashes: int = 0
     preview: Preview = Preview()

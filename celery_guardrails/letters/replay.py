@@ -6,7 +6,7 @@ travel again. Publishing it is the transport's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +49,7 @@ class ReplayMessage:
     properties: dict[str, Any] = field(default_factory=dict)
 
 
-def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) -> ReplayMessage:
+def replay(letter: Letter, generation: int, dead_letter_id: str, claim_token: str, now: datetime) -> ReplayMessage:
     """The message that puts this work back.
 
     Body and routing are the original's; attempts start again at 1 and the deadline at `now`; `expires` and `eta`
@@ -59,11 +59,13 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
         letter: the latest death of the work.
         generation: how many times the work has been put back, this time included.
         dead_letter_id: the id under which the archive keeps the work.
+        claim_token: the secret of this requeue, which what is reported of it must bring back.
         now: the instant of the requeue.
     """
     headers = _travelling(letter.message)
     headers.update(retries=0, eta=None, expires=None)
-    write_header(headers, _header(letter, read_header(headers), generation, dead_letter_id, now))
+    header = _header(letter, read_header(headers), dead_letter_id, now)
+    write_header(headers, replace(header, generation=generation, claim_token=claim_token))
     original = letter.message.properties
     return ReplayMessage(
         dead_letter_id=dead_letter_id,
@@ -80,13 +82,12 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, now: datetime) 
     )
 
 
-def _header(letter: Letter, before: Header, generation: int, dead_letter_id: str, now: datetime) -> Header:
+def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) -> Header:
     return Header(
         published_at=before.published_at or letter.published_at,
         requeued_at=now,
         attempts=tuple(attempt.entry() for attempt in letter.attempts),
         dead_letter_id=dead_letter_id,
-        generation=generation,
         # where the message does not say which publish it was, the letter stands for it from here on
         work=before.work or dead_letter_id,
         id_given=before.id_given or before.work is None,

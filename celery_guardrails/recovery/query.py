@@ -1,7 +1,8 @@
 """The query language: `task:billing.* error:Timeout* since:2h text:"api key" !state:discarded arg.order_id:4711`.
 
 Owns the syntax: `field:value` terms that must all hold, `!` before a term turns it round, `*` stands for anything
-except in a quoted value. It must not know how a query is answered; it parses to plain data.
+except in a quoted value, in which a backslash escapes what follows and `\\u20ac` is a character by its number. It must
+not know how a query is answered; it parses to plain data.
 
 `arg.NAME` looks at the arguments that the policy keeps in clear (`correlate` and `affected_by`), not at the preview:
 a preview is redacted and cut text in which a value cannot be told from a part of another.
@@ -10,6 +11,7 @@ a preview is redacted and cut text in which a value cannot be told from a part o
 from __future__ import annotations
 
 import re
+import sys
 from datetime import datetime, timezone
 
 from celery_guardrails.clock import parse_duration
@@ -29,7 +31,7 @@ _TERM = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WORD = re.compile(r"\S+")
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _CHOICES = {
     "state": [state.value for state in State],
     "reason": [reason.value for reason in Reason],
@@ -64,7 +66,7 @@ def parse_query(text: str, now: datetime) -> Query:
 def _term(found: re.Match[str], now: datetime) -> Term:
     field, whole, negated = found["field"], found[0], bool(found["negated"])
     quoted = found["quoted"] is not None
-    value = _ESCAPED.sub(r"\1", found["quoted"]) if quoted else found["plain"]
+    value = _ESCAPED.sub(_unescaped, found["quoted"]) if quoted else found["plain"]
     if field not in FIELDS and not _is_argument(field):
         close = nearest(field.lower(), [*FIELDS, ARGUMENT_PREFIX])
         raise QueryError(whole, f"there is no field {field!r}, only {', '.join(FIELDS)} and arg.NAME", close)
@@ -77,6 +79,14 @@ def _term(found: re.Match[str], now: datetime) -> Term:
         choices = _CHOICES[field]
         raise QueryError(whole, f"{field} is one of {', '.join(choices)}", nearest(value.lower(), choices))
     return Term(field, value, glob, negated)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """The character that an escape stands for: one by its number in Unicode, else the character itself."""
+    number = found[1] or found[2]
+    if number is None:
+        return found[3]
+    return chr(int(number, 16)) if int(number, 16) <= sys.maxunicode else found[0]
 
 
 def _is_argument(field: str) -> bool:

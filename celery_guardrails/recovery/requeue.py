@@ -124,7 +124,7 @@ def _finish(store: Store, publisher: RequeuePublisher, claim: Claim, now: dateti
 def _publish(publisher: RequeuePublisher, claim: Claim, now: datetime) -> str | None:
     """Publish a claim; what went wrong, or `None`."""
     try:
-        publisher.publish(replay(claim.letter, claim.generation, claim.id, now))
+        publisher.publish(replay(claim.letter, claim.generation, claim.id, claim.token, now))
     except Exception as exc:  # noqa: BLE001 whatever it is, a claim that nobody publishes must not stay one
         return str(exc) if isinstance(exc, PublishError) else f"{type(exc).__name__}: {exc}"
     return None

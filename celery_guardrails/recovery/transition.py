@@ -6,14 +6,17 @@ not know how a message is published.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from celery_guardrails.errors import InvalidTransition, ReasonRequired
+from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.store import audit, transition
+from celery_guardrails.store import claim as claims
 from celery_guardrails.store import letter as letters
+from celery_guardrails.store.audit import GUARDIAN
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.record import LetterSummary, State
 
@@ -30,16 +33,13 @@ __all__ = [
     "unpublished_claims",
 ]
 
-GUARDIAN = "guardian"
-"""The actor of what nobody in person did."""
-
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right, and the duty, to publish one dead letter again.
 
     `generation` counts this requeue already. `actor` is who publishes: who claimed it, or `GUARDIAN` once it is taken
-    over; `reason` stays that of who claimed it.
+    over; `reason` stays that of who claimed it. `token` is the secret that the message carries.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Claim:
     actor: str
     reason: str
     letter: Letter
+    token: str = field(repr=False)
 
 
 def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> Claim:
@@ -70,9 +71,14 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
         whole, letter = found.summary.id, found.letter
         if not (letter.queue or letter.exchange or letter.routing_key):
             raise InvalidTransition(whole, "it holds no task message, so there is nothing to run: discard it")
+        if not is_letter_id(whole):
+            raise InvalidTransition(
+                whole, "its id is none of guardrails', so that no worker reports its end: discard it"
+            )
         if not transition.claim(conn, whole, actor, reason, now):
             raise _refused(letters.get(conn, whole).summary, "requeued")
-        claim = Claim(whole, found.summary.generation + 1, actor, reason, letter)
+        generation = found.summary.generation + 1
+        claim = Claim(whole, generation, actor, reason, letter, claims.add(conn, whole, generation))
         after = {"state": State.REQUEUED.value, "generation": claim.generation}
         audit.append(conn, _entry("requeue", found.summary, actor, reason, after, now))
     return claim
@@ -82,6 +88,7 @@ def requeue_published(store: Store, claim: Claim, now: datetime) -> None:
     """Note that the broker took the message of a claim; the work may have succeeded by now, which is left alone."""
     with store.begin() as conn:
         transition.mark_published(conn, claim.id, claim.generation, now)
+        claims.forget(conn, [claim.id])
 
 
 def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
@@ -90,6 +97,7 @@ def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
     entry = audit.AuditEntry(now, claim.actor, "requeue", claim.id, claim.reason, state, state, "finished")
     with store.begin() as conn:
         transition.mark_published(conn, claim.id, claim.generation, now)
+        claims.forget(conn, [claim.id])
         audit.append(conn, entry)
 
 
@@ -103,6 +111,7 @@ def requeue_failed(store: Store, claim: Claim, error: str, now: datetime) -> boo
         before = letters.get(conn, claim.id).summary
         if not transition.mark_failed(conn, claim.id, claim.generation):
             return False
+        claims.forget(conn, [claim.id])  # but its digest: the message may have got through all the same
         after = {"state": State.DEAD.value, "generation": claim.generation - 1, "error": error}
         audit.append(conn, _entry("requeue", before, claim.actor, claim.reason, after, now, outcome="failed"))
     return True
@@ -155,7 +164,8 @@ def take_over(store: Store, letter_id: str, older_than: datetime, now: datetime)
             return None
         found = letters.get(conn, letter_id)
         row = found.summary
-        return Claim(row.id, row.generation, GUARDIAN, row.requeue_reason or "", found.letter)
+        token = claims.take(conn, row.id, row.generation)
+        return Claim(row.id, row.generation, GUARDIAN, row.requeue_reason or "", found.letter, token)
 
 
 def _given(reason: str, action: str) -> str:

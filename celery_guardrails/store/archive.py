@@ -6,7 +6,6 @@ comes too late. It must not know where the letters come from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -15,17 +14,16 @@ from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails.letters.record import Letter, values_of
+from celery_guardrails.store import audit
+from celery_guardrails.store import claim as claims
+from celery_guardrails.store.column import LARGEST, cut, key_of
+from celery_guardrails.store.place import Placed, note_set_aside, place
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 
-__all__ = ["LARGEST", "archive", "cut", "key_of"]
+__all__ = ["archive"]
 
-# A PostgreSQL index entry holds at most 2,704 bytes, a character takes up to 4
-_INDEXED = 400
-_ID = 100
 _MESSAGE = 500
-LARGEST = 2**31 - 1
-"""The largest generation or number of attempts that the tables hold; what claims to be more counts as this."""
 
 
 def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> list[Archived]:
@@ -41,9 +39,10 @@ def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> l
     """
     if not letters:
         return []
+    placed = place(conn, letters)
     first: dict[str, Archivable] = {}
-    for item in letters:
-        first.setdefault(key_of(item.letter.id), item)
+    for one in placed:
+        first.setdefault(key_of(one.item.letter.id), one.item)
     latest: dict[str, Letter] = {}
     for item in sorted(first.values(), key=lambda item: item.letter.generation):
         latest[key_of(item.letter.origin_id)] = item.letter
@@ -52,20 +51,18 @@ def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> l
     _insert_arguments(conn, {key: latest[key] for key in sorted(made)})
     standing = _standing(conn, latest.keys() - made)
     fresh = _insert(conn, death, [_death(key, first[key]) for key in sorted(first)])
-    outcomes = _settle(conn, [first[key].letter for key in fresh], made, standing)
-    results = []
-    for item in letters:
-        key = key_of(item.letter.id)
-        # the second of two equal ones in a batch finds nothing left: it is the duplicate
-        outcome = outcomes.pop(key, Outcome.DUPLICATE)
-        results.append(Archived(key_of(item.letter.origin_id), key, outcome, item.letter))
+    outcomes = _settle(conn, [first[key].letter for key in fresh], made, standing, now)
+    results = [_result(one, outcomes) for one in placed]
+    note_set_aside(conn, [one.set_aside for one in results if one.set_aside and one.outcome is Outcome.NEW], now)
     return results
 
 
-def key_of(identity: str) -> str:
-    """The id under which the archive keeps it: itself, or a digest where it is no id of ours but too long for one."""
-    clean = _clean(identity)
-    return clean if len(clean) <= _ID else hashlib.sha256(clean.encode()).hexdigest()
+def _result(one: Placed, outcomes: dict[str, Outcome]) -> Archived:
+    letter = one.item.letter
+    key = key_of(letter.id)
+    # the second of two equal ones in a batch finds nothing left: it is the duplicate
+    outcome = outcomes.pop(key, Outcome.DUPLICATE)
+    return Archived(key_of(letter.origin_id), key, outcome, letter, one.set_aside)
 
 
 def _insert(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -93,9 +90,14 @@ def _standing(conn: Connection, keys: Collection[str]) -> dict[str, tuple[str, i
 
 
 def _settle(
-    conn: Connection, fresh: Iterable[Letter], made: Collection[str], standing: dict[str, tuple[str, int]]
+    conn: Connection,
+    fresh: Iterable[Letter],
+    made: Collection[str],
+    standing: dict[str, tuple[str, int]],
+    now: datetime,
 ) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
+    trail: list[audit.AuditEntry] = []
     changes: dict[str, dict[str, Any]] = {}
     state = dict(standing)
     unseen = set(made)
@@ -115,10 +117,20 @@ def _settle(
         outcomes[own] = Outcome.STALE if kept else Outcome.REGRESSED
         state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation)
         changes[key] = _change(key, letter, state[key][0])
+        trail.append(_entry(key, letter, (at_state, at_generation), state[key], now))
     ordered = [changes[key] for key in sorted(changes)]
     _apply(conn, [{**change, "resolved_at": None} for change in ordered if change["state"] == State.DEAD])
     _apply(conn, [change for change in ordered if change["state"] == State.DISCARDED])
+    claims.forget(conn, changes)
+    audit.append_all(conn, trail)
     return outcomes
+
+
+def _entry(
+    key: str, letter: Letter, before: tuple[str, int], after: tuple[str, int], now: datetime
+) -> audit.AuditEntry:
+    was, stands = ({"state": state, "generation": generation} for state, generation in (before, after))
+    return audit.AuditEntry(now, audit.GUARDIAN, "die", key, letter.reason.value, was, stands)
 
 
 def _apply(conn: Connection, changes: Sequence[dict[str, Any]]) -> None:
@@ -182,18 +194,6 @@ def _death(key: str, item: Archivable) -> dict[str, Any]:
         "reason": item.letter.reason.value,
         "payload": item.payload,
     }
-
-
-def _clean(value: str) -> str:
-    # PostgreSQL refuses NUL, and both refuse half a surrogate pair: one such letter must not block its batch
-    if value.isascii():
-        return value.replace("\0", "\ufffd")
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def cut(value: str, limit: int = _INDEXED) -> str:
-    """Text as the archive's columns hold it."""
-    return _clean(value[:limit])
 
 
 def _cut_or_none(value: str | None) -> str | None:

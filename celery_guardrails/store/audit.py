@@ -7,25 +7,32 @@ refuses to change or delete a row. It must not know what the actions do.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from celery_guardrails.store.table import audit
 
-__all__ = ["AuditEntry", "append", "entries"]
+__all__ = ["GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
+
+GUARDIAN = "guardian"
+"""The actor of what nobody in person did."""
+REFUSED = "refused"
+"""The outcome of a report that is not believed."""
+_MOST_REFUSED = 10
+"""Refused entries that are kept of each target: whoever sends reports without an end must not bury the trail."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One thing that somebody did.
 
-    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done`, `failed`, or
-    `finished` where a guardian ended what somebody else had begun; `operation_id` links the entries of one operation,
-    `None` where there is only this one; `seq` is 0 until stored.
+    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done`, `failed`, `finished`
+    where a guardian ended what somebody else had begun, or `refused` where it did not believe a report; `operation_id`
+    links the entries of one operation, `None` where there is only this one; `seq` is 0 until stored.
     """
 
     at: datetime
@@ -42,19 +49,28 @@ class AuditEntry:
 
 def append(conn: Connection, entry: AuditEntry) -> None:
     """Add an entry, in the transaction of what it tells of."""
-    conn.execute(
-        audit.insert().values(
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            target=entry.target,
-            reason=entry.reason,
-            before=_text(entry.before),
-            after=_text(entry.after),
-            outcome=entry.outcome,
-            operation_id=entry.operation_id,
-        )
-    )
+    append_all(conn, [entry])
+
+
+def append_all(conn: Connection, found: Sequence[AuditEntry]) -> None:
+    """Add entries, in their order, in the transaction of what they tell of."""
+    if found:
+        conn.execute(audit.insert(), [_row(entry) for entry in found])
+
+
+def append_refused(conn: Connection, found: Sequence[AuditEntry]) -> None:
+    """Add entries of what was refused; of each target at most 10 are kept."""
+    if not found:
+        return
+    targets = sorted({entry.target for entry in found})
+    counted = select(audit.c.target, func.count()).where(audit.c.target.in_(targets), audit.c.outcome == REFUSED)
+    kept = {row[0]: int(row[1]) for row in conn.execute(counted.group_by(audit.c.target))}
+    wanted = []
+    for entry in found:
+        kept[entry.target] = kept.get(entry.target, 0) + 1
+        if kept[entry.target] <= _MOST_REFUSED:
+            wanted.append(entry)
+    append_all(conn, wanted)
 
 
 def entries(
@@ -83,6 +99,20 @@ def entries(
         statement = statement.where(audit.c.seq < before_seq)
     rows = conn.execute(statement.order_by(audit.c.seq.desc()).limit(limit)).mappings()
     return [AuditEntry(**{**row, "before": _data(row["before"]), "after": _data(row["after"])}) for row in rows]
+
+
+def _row(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "at": entry.at,
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "reason": entry.reason,
+        "before": _text(entry.before),
+        "after": _text(entry.after),
+        "outcome": entry.outcome,
+        "operation_id": entry.operation_id,
+    }
 
 
 def _text(data: Mapping[str, Any] | None) -> str | None:

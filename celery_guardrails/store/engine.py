@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.pool import StaticPool
 
 from celery_guardrails.access import make_file
+from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP, NoArchive, SchemaMismatch, StoreError
 
 __all__ = ["SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
@@ -101,8 +102,8 @@ class Store:
         with self.read() as conn:
             state = self.state(conn)
             if state is SchemaState.OLDER and self.engine.dialect.name != "sqlite" and _holds_data(conn):
-                command = f"celery -A {self.app} guardrails migrate"
-                raise SchemaMismatch(self.url, f"the schema is older than this version, run: {command}")
+                run = celery_command(self.app, "guardrails migrate")
+                raise SchemaMismatch(self.url, f"the schema is older than this version, run: {run}")
         return state
 
     def migrate(self) -> None:
@@ -217,7 +218,7 @@ def _require_archive(store: Store) -> None:
 
 
 def _no_archive(url: str, app: str) -> NoArchive:
-    return NoArchive(url, f"no archive yet: start a guardian (celery -A {app} guardian)")
+    return NoArchive(url, f"no archive yet: start a guardian ({celery_command(app, 'guardian')})")
 
 
 def _sqlite(url: URL, create: bool, app: str) -> Store:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
 
+from celery_guardrails.store.column import clean
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter, letter_argument
 
@@ -127,9 +128,8 @@ def _column(field: str, value: str, glob: bool, dialect: str) -> ColumnElement[b
 
 
 def _pieces(value: str, glob: bool) -> list[str]:
-    # PostgreSQL refuses NUL in text; the archive holds the replacement character in its place
-    clean = value.replace("\0", "\ufffd")
-    return clean.split("*") if glob else [clean]
+    text = clean(value)
+    return text.split("*") if glob else [text]
 
 
 def _matches(column: ColumnElement[str], pieces: list[str], dialect: str) -> ColumnElement[bool]:
@@ -143,6 +143,5 @@ def _matches(column: ColumnElement[str], pieces: list[str], dialect: str) -> Col
 
 
 def _contains(value: str) -> ColumnElement[bool]:
-    clean = value.replace("\0", "\ufffd")
     columns = (dead_letter.c.message, dead_letter.c.task, dead_letter.c.error)
-    return or_(*(column.icontains(clean, autoescape=True) for column in columns))
+    return or_(*(column.icontains(clean(value), autoescape=True) for column in columns))

@@ -1,6 +1,6 @@
 """Reading dead letters: one, its history, a page, how many, what they have in common.
 
-Also the front door of the archive: `archive` and `confirm_recovered` are here under the names that their callers use.
+Also the front door of the archive: `archive` and `recover` are here under the names that their callers use.
 It must not know who reads, nor the syntax of a query.
 """
 
@@ -16,7 +16,8 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, 
 from celery_guardrails.errors import DeadLetterAmbiguous, DeadLetterNotFound
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.store.archive import archive, cut, key_of
+from celery_guardrails.store.archive import archive
+from celery_guardrails.store.column import cut, key_of
 from celery_guardrails.store.filter import Query, condition
 from celery_guardrails.store.record import (
     Archivable,
@@ -33,8 +34,8 @@ from celery_guardrails.store.record import (
     Stats,
     Unreported,
 )
+from celery_guardrails.store.report import recover
 from celery_guardrails.store.table import dead_letter, death, letter_argument
-from celery_guardrails.store.transition import confirm_recovered
 
 __all__ = [
     "GROUPINGS",
@@ -54,12 +55,12 @@ __all__ = [
     "Unreported",
     "archive",
     "before",
-    "confirm_recovered",
     "count",
     "deaths",
     "get",
     "groups",
     "kept_names",
+    "recover",
     "search",
     "stats",
     "unreported",

@@ -24,6 +24,7 @@ __all__ = [
     "LetterSummary",
     "Outcome",
     "Page",
+    "SetAside",
     "State",
     "Stats",
     "Unreported",
@@ -83,12 +84,30 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """One death after archiving. `id` is the dead letter's, `death_id` this death's."""
+    """One death after archiving. `id` is the dead letter's, `death_id` this death's.
+
+    `letter` is as it is archived. `set_aside` says that it claimed to be a further death of another letter, and is not
+    believed: it is a letter of its own.
+    """
 
     id: str
     death_id: str
     outcome: Outcome
     letter: Letter
+    set_aside: SetAside | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A report that is not believed: `claimed_id` is the letter that it names, `doubt` says why.
+
+    `kept_as` is the id of the letter of its own that a further death is kept as; `None`: a recovery, which changes
+    nothing.
+    """
+
+    claimed_id: str
+    doubt: str
+    kept_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

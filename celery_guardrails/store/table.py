@@ -1,8 +1,9 @@
 """The archive's tables, without those of the alerts.
 
 `dead_letter` is one row for each piece of dead work; `death` one for each time it died, with the whole letter as it
-was published; `letter_argument` the values kept in clear, for `arg.NAME`; `audit` who did what, `audit_cut` how old an
-entry is that may leave it; `lease` and `guardian` which guardian does what. In the database every name begins with
+was published; `claim` one for each time it was put back; `letter_argument` the values kept in clear, for `arg.NAME`;
+`audit` who did what, `audit_cut` how old an entry is that may leave it; `lease` and `guardian` which guardian does
+what. In the database every name begins with
 `guardrails_`, because the application may keep the archive among tables of its own. Knows no query.
 """
 
@@ -13,7 +14,7 @@ from sqlalchemy.sql import expression
 
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["audit", "audit_cut", "dead_letter", "death", "guardian", "lease", "letter_argument"]
+__all__ = ["audit", "audit_cut", "claim", "dead_letter", "death", "guardian", "lease", "letter_argument"]
 
 dead_letter = Table(
     "guardrails_dead_letter",
@@ -80,6 +81,15 @@ death = Table(
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # the letter's JSON as published
     Index("ix_guardrails_death_letter_id", "letter_id", "generation"),
+)
+
+claim = Table(
+    "guardrails_claim",
+    metadata,
+    Column("letter_id", Text, ForeignKey("guardrails_dead_letter.id", ondelete="CASCADE"), primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("digest", Text, primary_key=True),  # of its token; "" where it has none
+    Column("token", Text),  # until the message that carries it is known to be published
 )
 
 letter_argument = Table(

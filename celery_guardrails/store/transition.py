@@ -1,6 +1,7 @@
 """Moving one dead letter from state to state, each as one conditional UPDATE, so that there is a single winner.
 
-Owns which state may follow which. Who asked and why goes into the audit trail by the caller, in the same transaction.
+Owns which state may follow which. Who asked and why goes into the audit trail by the caller, in the same transaction,
+and who may ask is the caller's to see to.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, literal_column, or_, select, update
 
-from celery_guardrails.store.archive import LARGEST, key_of
+from celery_guardrails.store.column import LARGEST, key_of
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter
 

@@ -5,9 +5,7 @@ Owns queue names, declarations and the two messages. Reading them is in `consume
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from celery import Celery
@@ -16,6 +14,7 @@ from kombu import Queue
 from celery_guardrails.errors import PublishError, RequeueFailed
 from celery_guardrails.letters.codec import encode
 from celery_guardrails.letters.record import SCHEMA_VERSION, Letter
+from celery_guardrails.letters.recovery import Recovery, encode_recovery
 from celery_guardrails.letters.replay import ReplayMessage
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.routing import address
@@ -66,20 +65,19 @@ class DeadLetterSender:
         envelope = Envelope(encode(letter), name, content_type=_JSON, content_encoding=_UTF8, headers=headers)
         return envelope, [self._declared_queue(name)]
 
-    def report_recovered(self, dead_letter_id: str, generation: int, at: datetime) -> None:
+    def report_recovered(self, recovery: Recovery) -> None:
         """Say that requeued work has succeeded.
 
         Raises:
             PublishError: the broker did not confirm it in time.
         """
-        envelope, declare = self.recovery(dead_letter_id, generation, at)
+        envelope, declare = self.recovery(recovery)
         self._publisher.publish(envelope, declare)
 
-    def recovery(self, dead_letter_id: str, generation: int, at: datetime) -> tuple[Envelope, list[Queue]]:
+    def recovery(self, recovery: Recovery) -> tuple[Envelope, list[Queue]]:
         """The message that says that requeued work has succeeded, and the queue to declare for it."""
         name = recovered_queue(self._queue)
-        body = {"v": SCHEMA_VERSION, "dead_letter_id": dead_letter_id, "generation": generation, "at": at.isoformat()}
-        envelope = Envelope(json.dumps(body).encode(), name, content_type=_JSON, content_encoding=_UTF8)
+        envelope = Envelope(encode_recovery(recovery), name, content_type=_JSON, content_encoding=_UTF8)
         return envelope, [self._declared_queue(name)]
 
     def _declared_queue(self, name: str) -> Queue:

@@ -15,6 +15,7 @@ from kombu import Queue
 
 from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.right import is_without_right
@@ -83,17 +84,17 @@ class Dispatch:
             what = f"dead letter of {letter.task}[{letter.task_id}]"
             self._keep(Spooled(envelope, (), None, what, now, letter=True), _lost(exc, envelope))
 
-    def report_recovered(self, dead_letter_id: str, generation: int, now: datetime) -> None:
+    def report_recovered(self, recovery: Recovery, now: datetime) -> None:
         """Say that requeued work has succeeded.
 
         Raises:
             PublishError: neither the broker nor the spool took it.
         """
-        envelope, declare = self._dead_letters.recovery(dead_letter_id, generation, now)
+        envelope, declare = self._dead_letters.recovery(recovery)
         try:
             self._publisher.publish(envelope, declare)
         except Exception as exc:  # noqa: BLE001 whatever it is, the report is kept
-            what = f"the recovery of dead letter {dead_letter_id}"
+            what = f"the recovery of dead letter {recovery.dead_letter_id}"
             self._keep(Spooled(envelope, (), None, what, now, letter=True), _lost(exc, envelope))
 
     def _keep(self, entry: Spooled, lost: PublishError) -> None:
@@ -108,4 +109,6 @@ def _lost(exc: Exception, envelope: Envelope) -> PublishError:
     """Why a message is not with the broker; an error of another kind, out of a library say, is no reason to lose it."""
     if isinstance(exc, PublishError):
         return exc
-    return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}")
+    # what cannot be written as it is cannot be written later: it is for people to see
+    odd = isinstance(exc, UnicodeError)
+    return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}", refused=odd)

@@ -185,4 +185,6 @@ def _address(entry: Spooled) -> Address:
 
 def _is_refusal(exc: Exception) -> bool:
     """Whether the broker is there, and takes other messages: a queue that is full says so of its own messages only."""
+    if isinstance(exc, UnicodeError):  # the entry is odd, and the broker is well
+        return True
     return isinstance(exc, PublishError) and (exc.refused or isinstance(exc.__cause__, MessageNacked))

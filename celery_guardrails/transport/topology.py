@@ -18,6 +18,7 @@ from kombu import Exchange, Queue
 from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
 from kombu.transport.pyamqp import Channel as AMQPChannel
 
+from celery_guardrails.command import shell_quote
 from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.transport.routing import DELAY_EXCHANGE
 from celery_guardrails.transport.started import mark_prefix
@@ -65,7 +66,7 @@ class Rights:
     def command(self, vhost: str, user: str) -> str:
         """The line for a shell that gives them. It takes the place of all rights that the user has there."""
         words = (vhost, user, self.configure, self.write, self.read)
-        vhost, user, configure, write, read = (_quoted(word) for word in words)
+        vhost, user, configure, write, read = (shell_quote(word) for word in words)
         return f"rabbitmqctl set_permissions -p {vhost} {user} {configure} {write} {read}"
 
 
@@ -214,9 +215,3 @@ def _rights(app: Celery, letters: Sequence[str], marks: str, work: Iterable[str]
 
 def _pattern(alternatives: Iterable[str]) -> str:
     return f"^({'|'.join(dict.fromkeys(alternatives))})$"
-
-
-def _quoted(word: str) -> str:
-    """A word for a shell, in the double quotes of RabbitMQ's own documentation."""
-    escaped = re.sub(r'(["`]|\$(?!$))', r"\\\1", word)
-    return escaped if re.fullmatch(r"[\w./@%+-]+", escaped) else f'"{escaped}"'

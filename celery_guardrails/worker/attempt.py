@@ -22,6 +22,7 @@ from celery_guardrails import clock
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
 from celery_guardrails.policy.decision import Retry as Again
@@ -30,7 +31,7 @@ from celery_guardrails.worker import journal, sentry
 from celery_guardrails.worker.abort import harmless, is_terminating
 from celery_guardrails.worker.brief import brief_letter, bury_brief
 from celery_guardrails.worker.capture import capture
-from celery_guardrails.worker.effective import retries_automatically
+from celery_guardrails.worker.effective import retries_automatically, subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.notice import log_death
 from celery_guardrails.worker.original import original_of
@@ -104,14 +105,18 @@ def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseExcept
 
 
 def attempt_recovered(task: Any, request: Any) -> None:
-    """Say that requeued work has succeeded, or has ended as its task meant it to; never raises."""
+    """Say that requeued work has succeeded, or has ended as its task meant it to; never raises.
+
+    Under the kill switch, too: that it is heard of is a promise to whoever put it back.
+    """
     try:
-        header = read_header(request.__dict__)
-        if header.dead_letter_id is None or is_plain(task) or request.is_eager:
+        now = clock.now()
+        recovery = Recovery.of(read_header(request.__dict__), subject_of(task).name, now)
+        if recovery is None or request.is_eager:
             return
         if request.__dict__.get(SEEN) is Retry:  # `retry(throw=False)`: it goes on
             return
-        Guardrails.of(task.app).dispatch.report_recovered(header.dead_letter_id, header.generation, clock.now())
+        Guardrails.of(task.app).dispatch.report_recovered(recovery, now)
     except Exception:
         logger.warning("could not report that %s[%s] has recovered", task.name, request.id, exc_info=True)
 

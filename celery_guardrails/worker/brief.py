@@ -49,6 +49,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     return Letter(
         id=letter_id(work, int(request.retries or 0) + 1, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
+        claim_token=header.claim_token,
         generation=header.generation,
         task=subject_of(task).name,
         task_id=request.id,

@@ -98,6 +98,7 @@ def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now:
     letter = Letter(
         id=letter_id(_work(waiting, header), waiting.attempt, header.generation, verdict.reason),
         dead_letter_id=header.dead_letter_id,
+        claim_token=header.claim_token,
         generation=header.generation,
         task=waiting.task if task is None else subject_of(task).name,
         task_id=waiting.task_id,

@@ -54,6 +54,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
     return Letter(
         id=letter_id(run.work, run.number, header.generation, decision.reason),
         dead_letter_id=header.dead_letter_id,
+        claim_token=header.claim_token,
         generation=header.generation,
         task=subject_of(run.task).name,
         task_id=request.id,

@@ -69,8 +69,12 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
             exc=call.exc, throw=call.throw, eta=call.eta, countdown=call.countdown, max_retries=call.max_retries
         )
         return outer
-    if request.called_directly or is_plain(task):
+    if request.called_directly:
         return call.celery()
+    if is_plain(task):
+        published = call.celery()
+        request.__dict__[SEEN] = Retry
+        return published
     if request.is_eager or request.__dict__.get(SEEN) is not Retry:
         # a soft time limit is for the body, and must not have it published and spooled, or twice
         retry = undisturbed(lambda: _retried(task, request, call))

@@ -21,7 +21,7 @@ from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
-from celery_guardrails.worker import ending, journal, suspect
+from celery_guardrails.worker import ending, journal, suspect, unguarded
 from celery_guardrails.worker.ended import Ended
 from celery_guardrails.worker.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.run import is_plain
@@ -119,6 +119,7 @@ class GuardedRequest(_CelerysPart):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Called by Celery for every outcome of the pool that is not a success."""
         celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok)
+        unguarded.failed(self, exc_info)
         try:
             ending.failed(self, exc_info, return_ok, celery)
         finally:
@@ -136,6 +137,7 @@ class GuardedRequest(_CelerysPart):
         if soft:
             celery()
         else:
+            unguarded.timed_out(self, timeout)
             ending.timed_out(self, timeout, celery)
             journal.end(self, heard=False)
 
@@ -178,12 +180,15 @@ class GuardedRequest(_CelerysPart):
             logger.warning("%s[%s] runs to its end: this pool cannot cancel it", self.name, self.id)
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
+        unguarded.cancelled(self)
         ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
         journal.end(self, heard=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
-        if expired and not self.was_revoked:
+        is_expired = expired and not self.was_revoked
+        unguarded.revoked(self, is_expired)
+        if is_expired:
             ending.expired(self, celery)
         else:
             ending.revoked(self, celery)

@@ -247,6 +247,7 @@ def _from_header(header: Header) -> dict[str, Any]:
         "published_at": header.published_at,
         "generation": header.generation,
         "dead_letter_id": header.dead_letter_id,
+        "claim_token": header.claim_token,
     }
 
 

@@ -335,3 +335,9 @@ app.register_task(VendorTask())
 def outside(key: str) -> None:
     ran(key)
     raise ConnectionError("down")
+
+
+@task(base=GuardedTask, name="guarded.hostile", policy=Policy(affected_by=("text",), correlate=("text",), **QUICK))
+def hostile(text: str) -> None:
+    """Fails with an error whose type and message somebody else has chosen."""
+    raise type(text, (Exception,), {"__module__": "evil"})(text)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from celery_guardrails.alerts.sinks.sink import Message, Posted
 from celery_guardrails.errors import Trouble, Undelivered
+from celery_guardrails.log import Lines
 
 __all__ = ["LOGGER_NAME", "LogSink"]
 
@@ -29,7 +30,7 @@ class LogSink:
 
     def post(self, message: Message, *, channel: str | None = None) -> Posted:
         """Log the alert in one record."""
-        self._logger.warning("%s", message.plain)
+        self._logger.warning("%s", Lines(message.plain))
         return Posted(ts=message.post_uid, channel=self.name)
 
     def edit(self, posted: Posted, message: Message) -> None:

@@ -24,6 +24,7 @@ from celery_guardrails.cli.canary.worker import CanaryWorker
 from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine
+from celery_guardrails.command import celery_command
 from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.policy import schedule
 from celery_guardrails.recovery import requeue as requeueing
@@ -148,7 +149,7 @@ class Course:
     def _start(self, folder: Path) -> str:
         self._worker = CanaryWorker(self._project.name, self._queue, folder)
         self._journal = Journal(self._worker.journal_path)
-        try_it = f"start a worker by hand and see what it says: celery -A {self._project.name} worker"
+        try_it = f"start a worker by hand and see what it says: {celery_command(self._project.name, 'worker')}"
         self._await(lambda: self._journal.find("ready"), "the worker did not come up", try_it)
         return "a worker of this application takes from it"
 

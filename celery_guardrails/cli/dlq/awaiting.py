@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from celery_guardrails import clock
 from celery_guardrails.cli.output import note, progress
 from celery_guardrails.cli.project import Project
+from celery_guardrails.command import celery_command
 from celery_guardrails.recovery import search
 from celery_guardrails.store import lease
 from celery_guardrails.store.filter import Query
@@ -52,7 +53,7 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
     """
     with project.archive.read() as conn:
         if not lease.guardians(conn, seen_since=clock.now() - lease.ALIVE):
-            note(f"No guardian runs, and recoveries are confirmed by one: celery -A {project.name} guardian")
+            note(f"No guardian runs, and recoveries are confirmed by one: {celery_command(project.name, 'guardian')}")
     until = time.monotonic() + seconds
     left, counts = list(ids), dict.fromkeys(State, 0)
     with progress("waiting for recovery", len(left)) as advance:

@@ -13,15 +13,16 @@ from typing import Any
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of, shell_quote
+from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
-from celery_guardrails.cli.dlq.doubt import INCLUDE, LeftOut, in_doubt, left_out, question
-from celery_guardrails.cli.output import emit_json, is_attended, note, progress
+from celery_guardrails.cli.dlq.doubt import INCLUDE, SWITCHED_OFF, LeftOut, in_doubt, left_out, question
+from celery_guardrails.cli.output import emit_json, is_attended, note, progress, say
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
+from celery_guardrails.printable import one_line
 from celery_guardrails.recovery import requeue as requeueing
 from celery_guardrails.recovery import search, transition
 from celery_guardrails.store.filter import Query
@@ -80,8 +81,8 @@ _OPTIONS = (
     click.option(
         "--yes",
         is_flag=True,
-        help="Do not ask before acting on what a QUERY means, or before a requeue by ID of work that may have run "
-        "already; without a terminal it is required there.",
+        help="Do not ask before acting on what a QUERY means, or before a requeue of work that may have run already "
+        "or under the kill switch (enabled: False); without a terminal it is required there.",
     ),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
     click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
@@ -157,7 +158,7 @@ def _change(
         if given["as_json"]:
             emit_json({"action": verb.name, "dry_run": True, "matched": meant.matched, **meant.left_as_json()})
         else:
-            click.echo(f"Would {verb.name} {count_of(meant.matched, 'dead letter')}. Nothing was changed.")
+            say(f"Would {verb.name} {count_of(meant.matched, 'dead letter')}. Nothing was changed.")
         return
     if not given["yes"]:
         _consent(ctx, project, verb, meant, given)
@@ -166,7 +167,7 @@ def _change(
     if given["as_json"]:
         emit_json(_as_json(verb, meant, outcome, awaited))
     else:
-        click.echo(_summary(project, verb, meant, outcome, awaited))
+        say(_summary(project, verb, meant, outcome, awaited))
     if outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
         ctx.exit(1)
 
@@ -175,22 +176,25 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
     """Ask where somebody must be asked; whoever does not say yes ends it, with nothing changed."""
     if meant.left_out is not None:
         if meant.matched:
-            click.confirm(f"{verb.name.capitalize()} {count_of(meant.matched, 'dead letter')}?", abort=True, err=True)
+            off = f"{SWITCHED_OFF} " if verb.name == "requeue" and not project.settings.enabled else ""
+            what = f"{verb.name.capitalize()} {count_of(meant.matched, 'dead letter')}?"
+            click.confirm(f"{off}{what}", abort=True, err=True)
         return
-    doubtful = in_doubt(project, given["which"]) if verb.name == "requeue" else []
-    if not doubtful:
+    if verb.name != "requeue":
+        return
+    doubtful = in_doubt(project, given["which"])
+    off = "" if project.settings.enabled else SWITCHED_OFF
+    why = " ".join(text for text in (question(doubtful) if doubtful else "", off) if text)
+    if not why:
         return
     if not is_attended():
-        look = project.typed(f"dlq show {doubtful[0].id}")
-        raise click.UsageError(
-            f"{question(doubtful)} Look first: {look}. Where it is to run all the same, write --yes, too.", ctx
-        )
-    click.confirm(f"{question(doubtful)} Requeue all the same?", abort=True, err=True)
+        look = f" Look first: {project.typed('dlq show', doubtful[0].id)}." if doubtful else ""
+        raise click.UsageError(f"{why}{look} Where it is to run all the same, write --yes, too.", ctx)
+    click.confirm(one_line(f"{why} Requeue all the same?"), abort=True, err=True)
 
 
 def _unattended(project: Project, verb: _Verb, given: dict[str, Any]) -> str:
-    words = " ".join(shell_quote(word) for word in given["which"])
-    again = project.typed(f"dlq {verb.name} {words} --reason {shell_quote(given['reason'])} --yes")
+    again = project.typed(f"dlq {verb.name}", *given["which"], "--reason", given["reason"], "--yes")
     return f"There is no terminal to ask at, so a change by QUERY wants --yes (--dry-run counts first): {again}"
 
 
@@ -264,12 +268,12 @@ def _summary(project: Project, verb: _Verb, meant: _Meant, outcome: _Outcome, aw
 
 def _where_to_look(project: Project, meant: _Meant, outcome: _Outcome) -> str:
     if len(outcome.done) == 1:
-        return f"What became of it: {project.typed(f'dlq show {outcome.done[0]}')}"
+        return f"What became of it: {project.typed('dlq show', outcome.done[0])}"
     if not meant.terms:
         return f"What became of each: {project.typed('dlq show')} ID"
     # they are no longer dead, so a query that says so would not find them
     words = " ".join(word for word in " ".join(meant.terms).split(" ") if word != "state:dead")
-    return f"What became of them: {project.typed(f'dlq list {shell_quote(words)}' if words else 'dlq list')}"
+    return f"What became of them: {project.typed('dlq list', *([words] if words else []))}"
 
 
 def _as_json(verb: _Verb, meant: _Meant, outcome: _Outcome, awaited: Awaited | None) -> dict[str, Any]:

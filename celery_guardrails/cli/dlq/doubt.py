@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery_guardrails.alerts.text import shell_quote
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import DeadLetterError
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
@@ -17,9 +16,15 @@ from celery_guardrails.recovery import search
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import LetterSummary, State
 
-__all__ = ["INCLUDE", "LeftOut", "in_doubt", "left_out", "question"]
+__all__ = ["INCLUDE", "SWITCHED_OFF", "LeftOut", "in_doubt", "left_out", "question"]
 
 INCLUDE = "--include-may-have-run"
+SWITCHED_OFF = (
+    "Guardrails is switched off (enabled: False): what is put back runs once, as a plain Celery task. Its letter hears "
+    "how it ends, but for a map or chunks, a task that no worker knows and a worker that is killed: then it stays "
+    "requeued."
+)
+"""What a requeue under the kill switch asks."""
 _NAMED, _LISTED = 3, 100
 
 
@@ -35,10 +40,10 @@ class LeftOut:
         """How many, which, and what to type to see them all; `terms` are those of the query."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
         named = ", ".join(self.ids[:_NAMED]) + (", ..." if self.count > _NAMED else "")
-        query = shell_quote(" ".join([*terms, "may_have_run:yes"]))
+        look = project.typed("dlq list", " ".join([*terms, "may_have_run:yes"]))
         return (
             f"Left out: {self.count:,} that {MAY_HAVE_RUN} ({reasons}): {named}. Look at each first: "
-            f"{project.typed(f'dlq list {query}')}, then `dlq show ID`; {INCLUDE} puts them back unseen"
+            f"{look}, then `dlq show ID`; {INCLUDE} puts them back unseen"
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from celery_guardrails.cli.dlq.reading import show_letters, state_text
 from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, stamp, table
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
+from celery_guardrails.command import query_term
 from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
 from celery_guardrails.letters.record import FailedAttempt, Named, values_of
 from celery_guardrails.policy.decision import shown_reason
+from celery_guardrails.printable import same_length
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
 from celery_guardrails.store.audit import AuditEntry
@@ -30,6 +32,7 @@ __all__ = ["show"]
 
 _ENTRIES = 50
 _LISTED = 20
+_REASON = '--reason "..."'
 
 
 @click.command()
@@ -60,7 +63,9 @@ def _choices(project: Project, task_id: str) -> None:
     page = search.search(project.archive, Query((Term("task_id", task_id),)), _LISTED)
     show_letters(page.letters, clock.now())
     if page.next:
-        note(f"The newest {_LISTED} are shown; all of them: {project.typed(f'dlq list task_id:{task_id}')}")
+        note(
+            f"The newest {_LISTED} are shown; all of them: {project.typed('dlq list', query_term('task_id', task_id))}"
+        )
 
 
 def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry], deaths: Sequence[Death]) -> None:
@@ -76,7 +81,7 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
     if summary.may_have_run:
         console.print(Text(f"It {MAY_HAVE_RUN}: {why_may_have_run(summary.reason)}.", "yellow"))
     console.print()
-    console.print(Text.assemble((f"{letter.failure.type}: ", "bold"), clean(letter.failure.message)))
+    console.print(Text.assemble((f"{clean(letter.failure.type)}: ", "bold"), clean(letter.failure.message)))
     console.print()
     _facts(console, found, now)
     _attempts(console, letter.attempts)
@@ -167,8 +172,8 @@ def _trail(console: Console, entries: Sequence[AuditEntry], now: datetime) -> No
 def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
     summary = found.summary
     dead: tuple[str, ...] = (
-        f'{project.typed(f"dlq requeue {summary.id} --reason")} "..."',
-        f'{project.typed(f"dlq discard {summary.id} --reason")} "..."',
+        project.typed("dlq requeue", summary.id, tail=_REASON),
+        project.typed("dlq discard", summary.id, tail=_REASON),
     )
     if summary.may_have_run:
         # nothing to copy that would run it again: whoever reads this has not looked yet
@@ -179,7 +184,7 @@ def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
         )
     steps = {
         State.DEAD: dead,
-        State.DISCARDED: (f'{project.typed(f"dlq restore {summary.id} --reason")} "..."',),
+        State.DISCARDED: (project.typed("dlq restore", summary.id, tail=_REASON),),
         State.REQUEUED: _requeued(project, found),
         State.RECOVERED: ("Nothing: it has succeeded.",),
     }
@@ -211,7 +216,7 @@ def _title(console: Console, words: str) -> None:
 
 
 def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in line)
+    return same_length(line)
 
 
 def _when(instant: datetime | None, now: datetime) -> str:

@@ -9,6 +9,7 @@ from celery_guardrails.access import exposure, writable_by
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.disk import mount_of, read_mounts
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.command import celery_command
 from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
 from celery_guardrails.store.engine import SchemaState, sqlite_file, sqlite_files
 
@@ -43,7 +44,8 @@ def _wrong(context: Context, error: StoreError) -> Finding:
         return fault(words, fix)
     if isinstance(error, NoArchive):
         return warning(
-            f"{error.url}: there is no archive yet", f"run: celery -A {context.project.name} guardian, which makes it"
+            f"{error.url}: there is no archive yet",
+            f"run: {celery_command(context.project.name, 'guardian')}, which makes it",
         )
     return fault(words, "correct store.url, start the database, or see who may write there")
 

@@ -15,6 +15,7 @@ from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import span
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.command import celery_command
 from celery_guardrails.letters.codec import NewerSchema, decode
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.declare import declare
@@ -66,7 +67,7 @@ def _waiting(context: Context, name: str, count: int) -> Finding:
         alive = False
     if alive:
         return fine(words)
-    return warning(words, f"start one: celery -A {context.project.name} guardian")
+    return warning(words, f"start one: {celery_command(context.project.name, 'guardian')}")
 
 
 def _oldest(context: Context, name: str) -> datetime | None:

@@ -8,6 +8,7 @@ from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import ago
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context, StoreAway
 from celery_guardrails.cli.pitfall.finding import Finding, fault, fine, warning
+from celery_guardrails.command import celery_command
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
 __all__ = ["heartbeat"]
@@ -29,7 +30,7 @@ def heartbeat(context: Context) -> Iterator[Finding]:
         if last
         else "no guardian is alive"
     )
-    fix = f"run one beside the workers: celery -A {context.project.name} guardian"
+    fix = f"run one beside the workers: {celery_command(context.project.name, 'guardian')}"
     if _letters_wait(context):
         yield fault(f"{words}, and dead letters wait for it", fix)
     else:

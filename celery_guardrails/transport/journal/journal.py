@@ -10,6 +10,7 @@ a power cut may bring it back, as one that may have run. How a dead worker's jou
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import threading
@@ -274,7 +275,7 @@ def _freed(folder: Folder, name: str, task_id: str, is_it: Callable[[Taken], boo
     """Whether a file held this message, which is marked as done."""
     with suppress(OSError, ValueError, NewerEntry), os.fdopen(folder.open(name, os.O_RDWR), "r+b") as found:
         data = found.read()
-        taken = unpack(data)[1] if task_id.encode() in data else None
+        taken = unpack(data)[1] if json.dumps(task_id).encode() in data else None
         if taken is not None and is_it(taken):
             os.pwrite(found.fileno(), State.FREE.value, 0)
             return True

@@ -98,7 +98,7 @@ class RedisWaiting:
             entries = _entries_of(channel, envelope)
             pairs: list[str] = []
             for number, entry in enumerate(entries):
-                pairs += [f"{token}{number or ''}.{envelope.headers.get('id') or ''}", entry.kept()]
+                pairs += [_named(f"{token}{number or ''}", envelope), entry.kept()]
             if envelope.once:
                 client.ping()  # a connection that broke meanwhile must be found out before
             sent = True
@@ -221,6 +221,12 @@ def _release(channel: Any, client: Any, most: int) -> int:
         if len(found) // 2 < batch:
             break
     return moved
+
+
+def _named(token: str, envelope: Envelope) -> str:
+    """The name of an entry; half a surrogate pair, which JSON takes in an id and UTF-8 does not, is escaped."""
+    task_id = str(envelope.headers.get("id") or "")
+    return f"{token}.{task_id.encode('utf-8', 'backslashreplace').decode()}"
 
 
 def _move(channel: Any, client: Any, due: Sequence[tuple[bytes, bytes]]) -> int:

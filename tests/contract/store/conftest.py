@@ -13,6 +13,7 @@ import pytest
 from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.store import claim as claims
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.record import Archivable, Archived
@@ -67,6 +68,13 @@ class Mortuary:
             "message": OriginalMessage.model_construct(body=b"[[1], {}, {}]", headers={"id": "1"}, properties={}),
         }
         return Letter(**values | fields)
+
+    def further(self, first: Letter, generation: int, **fields: Any) -> Letter:
+        """A further death of an archived one's work, with the claim of that generation."""
+        with self.store.begin() as conn:
+            token = claims.add(conn, first.id, generation)
+        put_back = {"dead_letter_id": first.id, "generation": generation, "claim_token": token}
+        return self.letter(**{"task": first.task} | put_back | fields)
 
     def archive(self, *found: Letter) -> list[Archived]:
         """Archive a batch."""

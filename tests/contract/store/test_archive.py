@@ -78,10 +78,10 @@ def test_requeued_work_that_dies_again_has_regressed(mortuary: Mortuary, recover
     requeue(mortuary, first.id)
     if recovered:
         with mortuary.store.begin() as conn:
-            assert letters.confirm_recovered(conn, first.id, 1, NOW)
+            assert transition.confirm_recovered(conn, first.id, 1, NOW)
     failure = LetterFailure(type="KeyError", message="x", category=Category.BUG, fingerprint="v1:other")
-    again = mortuary.letter(
-        task_id=first.task_id, dead_letter_id=first.id, generation=1, failure=failure,
+    again = mortuary.further(
+        first, 1, task_id=first.task_id, failure=failure,
         reason=Reason.PERMANENT_ERROR, died_at=NOW + timedelta(hours=1),
     )  # fmt: skip
     (result,) = mortuary.archive(again)
@@ -97,21 +97,10 @@ def test_requeued_work_that_dies_again_has_regressed(mortuary: Mortuary, recover
         ]  # fmt: skip
 
 
-def test_a_further_death_whose_first_is_elsewhere_is_kept_under_its_id(mortuary: Mortuary) -> None:
-    again = mortuary.letter(dead_letter_id="the-first", generation=2)
-    (result,) = mortuary.archive(again)
-    assert (result.id, result.outcome) == ("the-first", Outcome.NEW)
-    row = summary(mortuary, "the-first")
-    assert (row.generation, row.regressed, row.death_id) == (2, True, again.id)
-    late = mortuary.letter(id="the-first")
-    assert outcomes(mortuary, late) == [Outcome.STALE]
-    assert summary(mortuary, "the-first").generation == 2
-
-
 def test_an_older_generation_that_comes_late_is_only_history(mortuary: Mortuary) -> None:
     first = mortuary.bury()
-    second = mortuary.letter(dead_letter_id=first.id, generation=1)
-    third = mortuary.letter(dead_letter_id=first.id, generation=2)
+    second = mortuary.further(first, 1)
+    third = mortuary.further(first, 2)
     assert outcomes(mortuary, third) == [Outcome.REGRESSED]
     assert outcomes(mortuary, second) == [Outcome.STALE]
     assert outcomes(mortuary, second) == [Outcome.DUPLICATE]
@@ -123,7 +112,7 @@ def test_an_older_generation_that_comes_late_is_only_history(mortuary: Mortuary)
 def test_a_second_death_of_the_same_generation_is_only_history(mortuary: Mortuary) -> None:
     first = mortuary.bury()
     requeue(mortuary, first.id)
-    copies = [mortuary.letter(dead_letter_id=first.id, generation=1) for _ in range(2)]
+    copies = [mortuary.further(first, 1) for _ in range(2)]
     assert sorted(outcomes(mortuary, *copies)) == [Outcome.REGRESSED, Outcome.STALE]
 
 
@@ -131,15 +120,15 @@ def test_a_death_does_not_undo_a_discard_but_its_generation_is_not_given_again(m
     first = mortuary.bury()
     with mortuary.store.begin() as conn:
         assert transition.discard(conn, first.id, NOW)
-    assert outcomes(mortuary, mortuary.letter(dead_letter_id=first.id, generation=1)) == [Outcome.STALE]
+    assert outcomes(mortuary, mortuary.further(first, 1)) == [Outcome.STALE]
     row = summary(mortuary, first.id)
     assert (row.state, row.generation, row.resolved_at) == (State.DISCARDED, 1, NOW)
 
 
 def test_every_order_of_arrival_ends_alike(mortuary: Mortuary) -> None:
     for order in itertools.permutations(range(3)):
-        origin = mortuary.letter()
-        deaths = [origin, *(mortuary.letter(dead_letter_id=origin.id, generation=n) for n in (1, 2))]
+        origin = mortuary.bury()
+        deaths = [origin, *(mortuary.further(origin, n) for n in (1, 2))]
         for index in order:
             mortuary.archive(deaths[index])
         row = summary(mortuary, origin.id)
@@ -147,11 +136,11 @@ def test_every_order_of_arrival_ends_alike(mortuary: Mortuary) -> None:
 
 
 def test_three_generations_in_one_batch(mortuary: Mortuary) -> None:
-    origin = mortuary.letter()
-    deaths = [origin, *(mortuary.letter(dead_letter_id=origin.id, generation=n) for n in (1, 2))]
+    origin = mortuary.bury()
+    deaths = [origin, *(mortuary.further(origin, n) for n in (1, 2))]
     shuffled = random.Random(7).sample(deaths, 3)
     results = {result.death_id: result.outcome for result in mortuary.archive(*shuffled)}
-    assert [results[death.id] for death in deaths] == [Outcome.NEW, Outcome.REGRESSED, Outcome.REGRESSED]
+    assert [results[death.id] for death in deaths] == [Outcome.DUPLICATE, Outcome.REGRESSED, Outcome.REGRESSED]
     assert summary(mortuary, origin.id).death_id == deaths[2].id
 
 
@@ -161,12 +150,13 @@ def test_odd_text_is_kept_and_blocks_no_batch(mortuary: Mortuary) -> None:
     )
     endless = mortuary.letter(id="i" * 5000, owner="ünïcode \U0001f600")
     late = mortuary.letter(died_at=datetime(2026, 1, 1), generation=10**12, dead_letter_id="z" * 300)
-    assert outcomes(mortuary, odd, endless, late) == [Outcome.NEW] * 3
+    results = mortuary.archive(odd, endless, late)
+    assert [result.outcome for result in results] == [Outcome.NEW] * 3
     assert outcomes(mortuary, odd, endless, late) == [Outcome.DUPLICATE] * 3
     row = summary(mortuary, odd.id)
     assert (row.task, len(row.message), len(row.queue)) == ("nul\ufffd in it", 500, 400)
-    assert summary(mortuary, "i" * 5000).owner == "ünïcode \U0001f600"
-    assert summary(mortuary, "z" * 300).died_at.tzinfo is not None
+    assert summary(mortuary, results[1].id).owner == "ünïcode \U0001f600"
+    assert summary(mortuary, results[2].id).died_at.tzinfo is not None
 
 
 def test_half_a_surrogate_pair_blocks_no_batch(mortuary: Mortuary) -> None:
@@ -188,7 +178,7 @@ def test_a_recovery_counts_once_and_only_for_its_generation(mortuary: Mortuary) 
 
     def confirm(generation: int, letter_id: str = letter.id) -> bool:
         with mortuary.store.begin() as conn:
-            return letters.confirm_recovered(conn, letter_id, generation, NOW)
+            return transition.confirm_recovered(conn, letter_id, generation, NOW)
 
     assert not confirm(0), "it is dead, and nobody has put it back"
     assert not confirm(2), "it has not been put back twice"
@@ -209,24 +199,21 @@ def test_work_whose_claim_was_given_back_may_have_run_all_the_same(mortuary: Mor
         with mortuary.store.begin() as conn:
             assert transition.mark_failed(conn, letter.id, generation)
             for stale in {0, generation - 1, generation + 1}:
-                assert not letters.confirm_recovered(conn, letter.id, stale, NOW)
-            assert letters.confirm_recovered(conn, letter.id, generation, NOW)
-            assert not letters.confirm_recovered(conn, letter.id, generation, NOW)
-            assert not letters.confirm_recovered(conn, letter.id, generation + 1, NOW), "it is not dead"
+                assert not transition.confirm_recovered(conn, letter.id, stale, NOW)
+            assert transition.confirm_recovered(conn, letter.id, generation, NOW)
+            assert not transition.confirm_recovered(conn, letter.id, generation, NOW)
+            assert not transition.confirm_recovered(conn, letter.id, generation + 1, NOW), "it is not dead"
         row = summary(mortuary, letter.id)
         assert (row.state, row.generation, row.resolved_at) == (State.RECOVERED, generation, NOW)
         # a copy of it dies after all: what comes next is the next generation
-        assert outcomes(mortuary, mortuary.letter(dead_letter_id=letter.id, generation=generation)) == [
-            Outcome.REGRESSED
-        ]
+        assert outcomes(mortuary, mortuary.further(letter, generation)) == [Outcome.REGRESSED]
 
 
 @pytest.mark.parametrize("generation", [-(10**30), -1, 0, 2**31, 10**30])
 def test_a_report_of_an_impossible_generation_changes_nothing(mortuary: Mortuary, generation: int) -> None:
     letter = mortuary.bury(generation=10**12)
     with mortuary.store.begin() as conn:
-        assert not letters.confirm_recovered(conn, letter.id, generation, NOW)
-        assert not letters.confirm_recovered(conn, letter.id, 1, NOW)
+        assert not transition.confirm_recovered(conn, letter.id, generation, NOW)
     assert summary(mortuary, letter.id).state is State.DEAD
 
 
@@ -236,11 +223,11 @@ def test_a_report_does_not_undo_a_later_death_nor_a_decision(mortuary: Mortuary)
         requeue(mortuary, letter.id)
         with mortuary.store.begin() as conn:
             assert transition.mark_failed(conn, letter.id, 1)
-    mortuary.bury(dead_letter_id=died.id, generation=1)
+    mortuary.archive(mortuary.further(died, 1))
     with mortuary.store.begin() as conn:
         assert transition.discard(conn, discarded.id, NOW)
         for letter in (died, discarded):
-            assert not letters.confirm_recovered(conn, letter.id, 1, NOW)
+            assert not transition.confirm_recovered(conn, letter.id, 1, NOW)
     assert (summary(mortuary, died.id).state, summary(mortuary, died.id).generation) == (State.DEAD, 1)
     assert summary(mortuary, discarded.id).state is State.DISCARDED
 

@@ -73,7 +73,7 @@ def test_a_requeue_and_a_discard_do_not_both_happen(url: str, mortuary: Mortuary
 
 def test_the_same_batch_is_archived_once(url: str, mortuary: Mortuary) -> None:
     known = mortuary.bury()
-    known_again = mortuary.letter(dead_letter_id=known.id, generation=1)
+    known_again = mortuary.further(known, 1)
     batch = [Archivable.of(letter) for letter in (known_again, *(mortuary.letter() for _ in range(30)))]
 
     def archive(store: Store, number: int) -> list[Outcome]:
@@ -90,10 +90,7 @@ def test_the_same_batch_is_archived_once(url: str, mortuary: Mortuary) -> None:
 def test_different_deaths_of_the_same_works_do_not_block_each_other_for_ever(url: str, mortuary: Mortuary) -> None:
     works = [mortuary.letter() for _ in range(10)]
     mortuary.archive(*works)
-    batches = [
-        [Archivable.of(mortuary.letter(dead_letter_id=work.id, generation=number + 1)) for work in works]
-        for number in range(WORKERS)
-    ]
+    batches = [[Archivable.of(mortuary.further(work, number + 1)) for work in works] for number in range(WORKERS)]
 
     def archive(store: Store, number: int) -> None:
         with store.begin() as conn:

@@ -106,6 +106,7 @@ def _make_older(store: Store) -> None:
         if store.engine.dialect.name == "postgresql":
             conn.execute(text("DROP FUNCTION guardrails_audit_refuse_delete CASCADE"))
         conn.execute(text("DROP TABLE guardrails_audit_cut"))
+        conn.execute(text("DROP TABLE guardrails_claim"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0002'"))
 
 

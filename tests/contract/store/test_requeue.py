@@ -20,7 +20,7 @@ from celery_guardrails.recovery import search as reading
 from celery_guardrails.recovery import transition
 from celery_guardrails.recovery.requeue import Finished, finish_requeues, requeue
 from celery_guardrails.store import audit
-from celery_guardrails.store import letter as letters
+from celery_guardrails.store import transition as moves
 from celery_guardrails.store.record import LetterSummary, State
 from tests.contract.store.conftest import NOW, Mortuary
 
@@ -78,7 +78,7 @@ def test_what_is_not_dead_is_not_requeued_and_says_who_did(mortuary: Mortuary) -
     with pytest.raises(InvalidTransition, match=r"ann has requeued it at 2026-11-22 12:00:00 UTC \(repaired\)"):
         requeue(mortuary.store, outbound, letter.id, "bob", "again", NOW)
     with mortuary.store.begin() as conn:
-        letters.confirm_recovered(conn, letter.id, 1, LATER)
+        moves.confirm_recovered(conn, letter.id, 1, LATER)
     with pytest.raises(InvalidTransition, match="it recovered at 2026-11-22 12:05:00 UTC, requeued by ann"):
         requeue(mortuary.store, outbound, letter.id, "bob", "again", NOW)
     assert len(outbound.published) == len(trail(mortuary, letter.id)) == 1
@@ -126,7 +126,7 @@ def test_a_worker_that_reports_before_the_broker_confirms_is_believed(mortuary: 
 
     def run_and_lose_the_confirmation(message: ReplayMessage) -> None:
         with mortuary.store.begin() as conn:
-            letters.confirm_recovered(conn, message.dead_letter_id, 1, NOW)
+            moves.confirm_recovered(conn, message.dead_letter_id, 1, NOW)
         raise PublishError("mail", "connection lost")
 
     requeue(mortuary.store, Outbound(run_and_lose_the_confirmation), letter.id, "ann", "repaired", NOW)
@@ -138,7 +138,7 @@ def test_a_worker_that_reports_after_the_claim_was_given_back_is_believed(mortua
     with pytest.raises(RequeueFailed, match="it is dead again"):
         requeue(mortuary.store, Outbound(refuse), letter.id, "ann", "repaired", NOW)
     with mortuary.store.begin() as conn:
-        assert letters.confirm_recovered(conn, letter.id, 1, LATER)
+        assert moves.confirm_recovered(conn, letter.id, 1, LATER)
     now = row(mortuary, letter.id)
     assert (now.state, now.generation, now.resolved_at) == (State.RECOVERED, 1, LATER)
     with pytest.raises(InvalidTransition, match=r"it recovered at 2026-11-22 12:05:00 UTC$"):
@@ -151,7 +151,7 @@ def test_a_worker_that_is_faster_than_the_note_is_believed(mortuary: Mortuary) -
 
     def run_at_once(message: ReplayMessage) -> None:
         with mortuary.store.begin() as conn:
-            letters.confirm_recovered(conn, message.dead_letter_id, 1, NOW)
+            moves.confirm_recovered(conn, message.dead_letter_id, 1, NOW)
 
     requeue(mortuary.store, Outbound(run_at_once), letter.id, "ann", "repaired", LATER)
     now = row(mortuary, letter.id)
@@ -175,7 +175,7 @@ def test_an_abandoned_claim_is_published_once_after_the_grace(mortuary: Mortuary
     assert finished.before == finished.after == {"state": "requeued", "generation": 1}
     assert (claimed.actor, claimed.outcome) == ("ann", "done")
     with mortuary.store.begin() as conn:
-        letters.confirm_recovered(conn, letter.id, 1, LATER)
+        moves.confirm_recovered(conn, letter.id, 1, LATER)
     assert len(trail(mortuary, letter.id)) == 2, "a recovery is nobody's action"
 
 
@@ -186,7 +186,7 @@ def test_an_abandoned_claim_whose_work_reports_meanwhile_is_finished(mortuary: M
 
     def run_at_once(message: ReplayMessage) -> None:
         with mortuary.store.begin() as conn:
-            letters.confirm_recovered(conn, message.dead_letter_id, 1, LATER)
+            moves.confirm_recovered(conn, message.dead_letter_id, 1, LATER)
         if refused:
             refuse(message)
 
@@ -259,7 +259,8 @@ def test_discard_and_restore(mortuary: Mortuary) -> None:
 def test_a_second_requeue_after_a_regression_has_the_next_generation(mortuary: Mortuary) -> None:
     letter, outbound = mortuary.bury(), Outbound()
     requeue(mortuary.store, outbound, letter.id, "ann", "repaired", NOW)
-    again = mortuary.bury(dead_letter_id=letter.id, generation=1, task_id=letter.task_id)
+    again = mortuary.further(letter, 1, task_id=letter.task_id)
+    mortuary.archive(again)
     assert requeue(mortuary.store, outbound, letter.id, "ann", "really repaired", LATER).generation == 2
     assert outbound.published[-1].headers["guardrails"]["dead_letter_id"] == letter.id
     assert row(mortuary, letter.id).death_id == again.id

@@ -29,11 +29,12 @@ QUEUE = "test.dead"
 NOW = datetime.now(timezone.utc)
 
 
-def letter(number: int, generation: int = 0, origin: str | None = None) -> Letter:
+def letter(number: int, generation: int = 0, origin: str | None = None, token: str | None = None) -> Letter:
     task_id = f"task-{number}"
     return Letter(
         id=letter_id(Work(task_id, "", "", ""), 1, generation, Reason.PERMANENT_ERROR),
         dead_letter_id=origin,
+        claim_token=token,
         generation=generation,
         task="shop.mail",
         task_id=task_id,

@@ -10,6 +10,7 @@ import pytest
 
 from celery_guardrails.errors import StoreError
 from celery_guardrails.letters.codec import encode
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.recovery import search
 from celery_guardrails.recovery.transition import claim_requeue, requeue_published
 from celery_guardrails.store.engine import open_store
@@ -100,9 +101,10 @@ def test_a_recovery_is_confirmed_once(bench: Bench) -> None:
     dead = letter(1)
     bench.sender.send(dead)
     bench.guardian().run_once()
-    requeue_published(bench.store, claim_requeue(bench.store, dead.id, "ada", "fixed", NOW), NOW)
+    claim = claim_requeue(bench.store, dead.id, "ada", "fixed", NOW)
+    requeue_published(bench.store, claim, NOW)
     for _ in range(2):
-        bench.sender.report_recovered(dead.id, 1, NOW)
+        bench.sender.report_recovered(Recovery(dead.id, 1, NOW, dead.task, claim.token))
     bench.raw(b"{}", recovered_queue(QUEUE))
     report = bench.guardian().run_once()
     assert (report.recovered, report.known) == (1, 1)
@@ -114,8 +116,9 @@ def test_a_second_death_belongs_to_the_first_letter(bench: Bench) -> None:
     first = letter(1)
     bench.sender.send(first)
     bench.guardian().run_once()
-    requeue_published(bench.store, claim_requeue(bench.store, first.id, "ada", "fixed", NOW), NOW)
-    bench.sender.send(letter(1, generation=1, origin=first.id))
+    claim = claim_requeue(bench.store, first.id, "ada", "fixed", NOW)
+    requeue_published(bench.store, claim, NOW)
+    bench.sender.send(letter(1, generation=1, origin=first.id, token=claim.token))
     bench.guardian().run_once()
     found = search.get(bench.store, first.id)
     assert (found.summary.state.value, found.summary.generation, found.summary.regressed) == ("dead", 1, True)

@@ -11,6 +11,7 @@ from kombu import Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage, letter_id
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
@@ -57,7 +58,7 @@ def test_what_the_broker_takes_is_not_spooled(dock: Dock) -> None:
     way_out.dispatch.run(Envelope(b"later", QUEUE), [DECLARED], 5, NOW, "attempt 3")
     way_out.dispatch.bury(letter(), None, NOW)
     way_out.dispatch.bury(letter(), "t.own", NOW)
-    way_out.dispatch.report_recovered("l1", 2, NOW)
+    way_out.dispatch.report_recovered(Recovery("l1", 2, NOW, "shop.mail", "t0ken"), NOW)
     assert len(dock.line.bodies("t.dead.recovered")) == 1
     assert dock.line.bodies(QUEUE) == [b"again", b"later"]
     assert len(dock.line.bodies("t.dead")) == len(dock.line.bodies("t.own")) == 1
@@ -73,7 +74,7 @@ def test_what_the_broker_does_not_take_is_spooled_with_all_that_it_needs(
     way_out.dispatch.run(Envelope(b"again", "k", exchange="x", headers={"a": b"1"}), [exchange], 0, NOW, "attempt 2")
     way_out.dispatch.run(Envelope(b"later", QUEUE), [], 30, NOW, "attempt 3")
     way_out.dispatch.bury(letter(), "t.own", NOW)
-    way_out.dispatch.report_recovered("l1", 2, NOW)
+    way_out.dispatch.report_recovered(Recovery("l1", 2, NOW, "shop.mail", "t0ken"), NOW)
     (_, again), (_, later), (_, dead), (_, recovered) = way_out.spool.entries()
     assert (again.envelope.body, again.envelope.headers, again.declare, again.due_at) == (
         b"again", {"a": b"1"}, ("q",), None,

@@ -71,7 +71,9 @@ class Courier:
         (self.folder / "repaired").touch()
         publisher = Publisher(app or self.app)
         try:
-            Replayer(app or self.app, publisher).publish(replay(letter, 1, letter.id, datetime.now(timezone.utc)))
+            Replayer(app or self.app, publisher).publish(
+                replay(letter, 1, letter.id, "t0ken", datetime.now(timezone.utc))
+            )
         finally:
             publisher.close()
 

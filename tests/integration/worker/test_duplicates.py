@@ -54,7 +54,7 @@ def test_requeued_work_that_was_put_back_twice_runs_once(losing):
     now = datetime.now(timezone.utc)
     queue = losing.app.amqp.queues[f"{losing.prefix}.tasks"]
     for generation in (1, 1, 2):
-        header = Header(now, now, dead_letter_id="d-1", generation=generation)
+        header = Header(now, now, dead_letter_id="d1d1d1d1-0000-4000-8000-000000000001", generation=generation)
         publisher.publish(message(losing, "t-2", f"life-{generation}", header), [queue])
     losing.finish()
     assert len(losing.runs("life-1")) == 1

@@ -71,7 +71,7 @@ def test_an_unknown_task_runs_once_it_is_deployed(guarded: Guarded) -> None:
     guarded.worker()
     publisher = Publisher(guarded.app)
     try:
-        Replayer(guarded.app, publisher).publish(replay(letter, 1, letter.id, clock.now()))
+        Replayer(guarded.app, publisher).publish(replay(letter, 1, letter.id, "t0ken", clock.now()))
         assert len(guarded.wait_for_runs("late", 1)) == 1
     finally:
         publisher.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from datetime import timedelta
 from typing import Any
@@ -16,10 +17,14 @@ from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.errors import StoreError
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.recovery import transition
+from celery_guardrails.store import claim as claims
 from celery_guardrails.store import lease
 from celery_guardrails.store import letter as letters
+from celery_guardrails.store import transition as moves
 from tests.unit.cli.conftest import Shop, lines
 from tests.unit.cli.deaths import dead
+
+REASON = "it's over"
 
 
 def in_queue(shop: Shop, queue: str = "shop.tasks") -> list[dict[str, Any]]:
@@ -212,9 +217,9 @@ def test_without_a_terminal_a_query_wants_yes(shop: Shop, verb: str, answer: str
     found = [dead(1), dead(2)]
     store = shop.archive(*found)
     transition.discard(store, found[1].id, "ada", "spam", clock.now())
-    result = shop.run("dlq", verb, "task:shop.*", "--reason", "it's over", stdin=answer)
+    result = shop.run("dlq", verb, "task:shop.*", "--reason", REASON, stdin=answer)
     assert (result.exit_code, result.stdout) == (2, "")
-    again = f"""celery -A PROJ guardrails dlq {verb} "task:shop.*" --reason "it's over" --yes"""
+    again = f"celery -A PROJ guardrails dlq {verb} {shlex.quote('task:shop.*')} --reason {shlex.quote(REASON)} --yes"
     assert again in result.stderr
     assert shop.json("dlq", "stats")["by_state"] == {"dead": 1, "discarded": 1}
     assert in_queue(shop) == []
@@ -258,7 +263,7 @@ def test_a_query_leaves_out_what_may_have_run_counted_and_named(shop: Shop) -> N
     (_, said) = lines(result.stderr)
     assert said.startswith("Left out: 3 that may have run already (1 attempts_exhausted, 1 result_unstorable, 1 worker")
     assert all(letter.id in said for letter in found[1:])
-    assert 'celery -A PROJ guardrails dlq list "task:shop.mail may_have_run:yes"' in said
+    assert "celery -A PROJ guardrails dlq list 'task:shop.mail may_have_run:yes'" in said
     assert len(shop.json("dlq", "list", "task:shop.mail may_have_run:yes")) == 3
     outcome = shop.json("dlq", "requeue", "task:shop.mail", "--reason", "x", "--yes")
     assert (outcome["matched"], outcome["done"]) == (1, [found[0].id])
@@ -306,8 +311,9 @@ def test_wait_reports_what_recovered_and_what_died_again(shop: Shop) -> None:
         while not all(headers_seen()):
             threading.Event().wait(0.02)
         with store.begin() as conn:
-            letters.confirm_recovered(conn, found[0].id, 1, clock.now())
-        shop.archive(dead(2, id="again", dead_letter_id=found[1].id, generation=1))
+            moves.confirm_recovered(conn, found[0].id, 1, clock.now())
+            token = claims.add(conn, found[1].id, 1)
+        shop.archive(dead(2, id="again", dead_letter_id=found[1].id, generation=1, claim_token=token))
 
     def headers_seen() -> list[bool]:
         with store.read() as conn:

@@ -11,7 +11,7 @@ def test_many_that_are_put_back_are_found_again_with_the_command_shown(shop: Sho
     found = [dead(number) for number in range(4)]
     shop.archive(*found)
     query = shop.run("dlq", "requeue", "task:shop.mail state:dead arg.order_id:*", "--reason", "x", "--yes")
-    shown = 'celery -A PROJ guardrails dlq list "task:shop.mail arg.order_id:*"'
+    shown = "celery -A PROJ guardrails dlq list 'task:shop.mail arg.order_id:*'"
     assert query.stdout == f"Requeued 4 dead letters. What became of them: {shown}\n"
     assert len(shop.json("dlq", "list", "task:shop.mail arg.order_id:*")) == 4
 

@@ -20,6 +20,8 @@ from celery_guardrails.cli.assembly import alerts_go_to, assembled, await_archiv
 from celery_guardrails.cli.guardian import serve, stopped_by_signals
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.letters.recovery import Recovery
+from celery_guardrails.recovery import transition
 from celery_guardrails.settings import load_settings
 from celery_guardrails.store import lease
 from celery_guardrails.testing.slack import Mode, SlackStandIn
@@ -60,9 +62,10 @@ def test_once_archives_what_waits_in_every_queue_and_says_so_in_one_line(shop: S
 def test_once_tells_what_it_knew_and_what_recovered(shop: Shop) -> None:
     letter = dead(1)
     shop.archive(letter)
-    shop.run("dlq", "requeue", letter.id, "--reason", "mended")
+    claim = transition.claim_requeue(shop.store, letter.id, "ada", "mended", clock.now())
     publisher = Publisher(shop.app)
-    DeadLetterSender(publisher, "shop.dead").report_recovered(letter.id, 1, clock.now())
+    recovery = Recovery(letter.id, 1, clock.now(), letter.task, claim.token)
+    DeadLetterSender(publisher, "shop.dead").report_recovered(recovery)
     publisher.close()
     send(shop, 1)
     outcome = shop.json("guardian", "--once")

@@ -145,14 +145,14 @@ def test_show_follows_the_life_of_a_letter(shop: Shop) -> None:
     shown = shop.run("dlq", "show", letter.id).stdout
     assert "It was put back 0 s ago, and no worker has reported what became of it" in shown
     assert "where a worker runs it as a plain task" in shown
-    shop.archive(dead(1, id="second", dead_letter_id=letter.id, generation=1))
+    shop.archive(dead(1, id="second", dead_letter_id=letter.id, generation=1, claim_token=claim.token))
     shown = shop.run("dlq", "show", letter.id).stdout
     assert "is dead again" in shown
     assert "Deaths" in shown
     assert "Put back      1 time" in shown
     record = shop.json("dlq", "show", letter.id)
     assert [death["generation"] for death in record["deaths"]] == [0, 1]
-    assert [entry["action"] for entry in record["audit"]] == ["discard", "restore", "requeue"]
+    assert [entry["action"] for entry in record["audit"]] == ["discard", "restore", "requeue", "die"]
     assert record["regressed"] is True
 
 
@@ -177,7 +177,7 @@ def test_show_says_that_a_recovered_letter_needs_nothing(shop: Shop) -> None:
     store = shop.archive(letter)
     claim = transition.claim_requeue(store, letter.id, "ada", "mended", clock.now())
     with store.begin() as conn:
-        from celery_guardrails.store.letter import confirm_recovered
+        from celery_guardrails.store.transition import confirm_recovered
 
         confirm_recovered(conn, claim.id, claim.generation, clock.now())
     assert "Nothing: it has succeeded" in shop.run("dlq", "show", letter.id).stdout

@@ -149,7 +149,7 @@ def test_cancel_makes_a_dead_letter_that_tells_who_and_why(shop: Shop, kept: InM
     assert letter.preview.args == "(7,)"
     assert "hunter2" not in letter.preview.kwargs
     assert letter.message.body == FIRST.envelope.body
-    again = replay(letter, 1, letter.origin_id, clock.now())
+    again = replay(letter, 1, letter.origin_id, "t0ken", clock.now())
     assert (again.body, again.queue, again.headers["eta"]) == (FIRST.envelope.body, "shop.tasks", None)
 
 

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_guardrails.letters.claim import draw_token
 from celery_guardrails.letters.header import HEADER, MAX_BYTES, Header, read_header, write_header
 from celery_guardrails.policy.failure import Attempt, Category
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+
+
+LETTER = "1eee1eee-0000-4000-8000-000000000000"
 
 
 def attempt(number: int, message: str = "boom", error: str = "TimeoutError", generation: int = 0) -> Attempt:
@@ -29,7 +33,7 @@ def attempt(number: int, message: str = "boom", error: str = "TimeoutError", gen
 
 
 def test_round_trip_keeps_everything() -> None:
-    header = Header(T0, T0 + timedelta(hours=1), (attempt(1), attempt(2)), 3, "letter-1", 2)
+    header = Header(T0, T0 + timedelta(hours=1), (attempt(1), attempt(2)), 3, LETTER, 2, claim_token="s3cret")
     headers: dict[str, object] = {}
     write_header(headers, header)
     assert read_header(headers) == header
@@ -50,9 +54,10 @@ def test_of_many_attempts_the_first_two_and_the_last_eight_stay() -> None:
     )
 )
 def test_never_over_four_kibibytes(attempts: list[Attempt]) -> None:
-    encoded = Header(T0, T0, tuple(attempts), 2, "x" * 36, 1).encode()
+    encoded = Header(T0, T0, tuple(attempts), 2, LETTER, 1, claim_token=draw_token()).encode()
     assert len(json.dumps(encoded)) <= MAX_BYTES
-    assert read_header({HEADER: encoded}).dead_letter_id == "x" * 36
+    found = read_header({HEADER: encoded})
+    assert (found.dead_letter_id, found.claim_token) == (LETTER, encoded["claim_token"])
 
 
 def test_sentrys_nested_headers_are_written_and_read_too() -> None:
@@ -75,7 +80,18 @@ JUNK = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.sampled_from(
-    ["v", "published_at", "requeued_at", "history", "crashes", "dead_letter_id", "generation", "n", "ended_at"]
+    [
+        "v",
+        "published_at",
+        "requeued_at",
+        "history",
+        "crashes",
+        "dead_letter_id",
+        "generation",
+        "claim_token",
+        "n",
+        "ended_at",
+    ]
 )
 
 

@@ -9,6 +9,8 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+L0, L1 = (f"{number}0000000-0000-4000-8000-000000000000" for number in range(2))
+TOKEN = "s3cret"
 BODY = b'[[1], {"a": 2}, {"callbacks": null}]'
 
 
@@ -41,7 +43,7 @@ def dead() -> Letter:
 
 
 def test_a_replay_is_the_original_with_its_counters_reset() -> None:
-    message = replay(dead(), 1, "l1", T0 + timedelta(days=1))
+    message = replay(dead(), 1, L1, TOKEN, T0 + timedelta(days=1))
     assert message.body == BODY
     assert (message.queue, message.routing_key, message.priority) == ("mail", "mail", 3)
     assert message.properties == {"correlation_id": "t1", "reply_to": "r"}
@@ -51,8 +53,8 @@ def test_a_replay_is_the_original_with_its_counters_reset() -> None:
 
 
 def test_a_replay_carries_its_letter_its_generation_and_its_history() -> None:
-    header = read_header(replay(dead(), 2, "l0", T0 + timedelta(days=1)).headers)
-    assert (header.dead_letter_id, header.generation) == ("l0", 2)
+    header = read_header(replay(dead(), 2, L0, TOKEN, T0 + timedelta(days=1)).headers)
+    assert (header.dead_letter_id, header.generation, header.claim_token) == (L0, 2, TOKEN)
     assert header.published_at == T0
     assert header.deadline_starts_at == T0 + timedelta(days=1)
     assert [(a.number, a.delay) for a in header.attempts] == [(1, 2.0)]
@@ -61,14 +63,14 @@ def test_a_replay_carries_its_letter_its_generation_and_its_history() -> None:
 def test_a_replay_hides_what_its_sender_hid() -> None:
     hidden = dead()
     write_header(hidden.message.headers, Header(T0, described=("args",)))
-    assert read_header(replay(hidden, 1, "l1", T0).headers).described == ("args",)
+    assert read_header(replay(hidden, 1, L1, TOKEN, T0).headers).described == ("args",)
 
 
 def test_a_replay_is_the_same_work_which_an_older_message_does_not_name() -> None:
-    header = read_header(replay(dead(), 1, "l1", T0).headers)
-    assert (header.work, header.id_given) == ("l1", True)
+    header = read_header(replay(dead(), 1, L1, TOKEN, T0).headers)
+    assert (header.work, header.id_given) == (L1, True)
     named = dead()
     for given in (False, True):
         write_header(named.message.headers, Header(T0, work="abc", id_given=given))
-        header = read_header(replay(named, 1, "l1", T0).headers)
+        header = read_header(replay(named, 1, L1, TOKEN, T0).headers)
         assert (header.work, header.id_given) == ("abc", given)

@@ -21,6 +21,8 @@ from celery_guardrails.worker.duplicate import Copy
 from celery_guardrails.worker.settle import End
 from tests.unit.worker.traced import Gate, received
 
+LETTER = "d1d1d1d1-0000-4000-8000-000000000001"
+
 
 def info(exc: BaseException) -> ExceptionInfo:
     try:
@@ -55,12 +57,19 @@ def test_what_is_revoked_is_acknowledged_whatever_the_backend_says(
 
 def test_what_had_been_put_back_and_is_revoked_is_dead_again(app: Celery, gate: Gate, failing: Any) -> None:
     """Its letter waits for the end of this work: without one it would stay `requeued` for ever."""
-    request = received(failing, headers={HEADER: Header(dead_letter_id="d-1", generation=2, work="abc").encode()})
+    request = received(
+        failing,
+        headers={HEADER: Header(dead_letter_id=LETTER, generation=2, work="abc").encode()},
+    )
     state.revoked.add(request.id)
     assert request.revoked()
     assert request.acknowledged
     (letter,) = gate.letters
-    assert (letter.origin_id, letter.generation, letter.reason) == ("d-1", 2, Reason.CANCELLED)
+    assert (letter.origin_id, letter.generation, letter.reason) == (
+        LETTER,
+        2,
+        Reason.CANCELLED,
+    )
     assert letter.attempts == ()
     assert request.revoked()
     assert len(gate.letters) == 1

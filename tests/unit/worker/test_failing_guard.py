@@ -18,6 +18,8 @@ from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.trace import GuardInfo
 from tests.unit.worker.traced import Gate, trace
 
+LETTER = "d1d1d1d1-0000-4000-8000-000000000001"
+
 
 def broken(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("ours")
@@ -146,7 +148,7 @@ def test_a_success_that_was_requeued_is_reported(app: Celery, gate: Gate, quick:
     def fine() -> str:
         return "fine"
 
-    mark = {"guardrails": {"v": 1, "dead_letter_id": "d-1", "generation": 2}}
+    mark = {"guardrails": {"v": 1, "dead_letter_id": LETTER, "generation": 2}}
     assert trace(fine, headers=mark).retval == "fine"
     assert [envelope.routing_key for envelope in gate.sent] == ["unit.dead.recovered"]
     gate.closed.add("unit.dead.recovered")
@@ -166,7 +168,13 @@ def test_a_requeued_success_inside_a_call_of_ones_own_is_reported(app: Celery, g
     def fine() -> str:
         return "fine"
 
-    assert trace(fine, headers={"guardrails": {"v": 1, "dead_letter_id": "d-1", "generation": 2}}).retval == "fine"
+    assert (
+        trace(
+            fine,
+            headers={"guardrails": {"v": 1, "dead_letter_id": LETTER, "generation": 2}},
+        ).retval
+        == "fine"
+    )
     assert [envelope.routing_key for envelope in gate.sent] == ["unit.dead.recovered"]
 
 

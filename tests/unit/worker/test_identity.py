@@ -19,6 +19,8 @@ from celery_guardrails.worker.run import examine
 from celery_guardrails.worker.work import work_of
 from tests.unit.worker.traced import Gate, trace
 
+LETTER = "d1d1d1d1-0000-4000-8000-000000000001"
+
 
 def published(app: Celery) -> Any:
     """The header of the message that has just been published."""
@@ -132,7 +134,7 @@ def recovered(gate: Gate) -> list[tuple[str, int]]:
 
 
 def _requeued(generation: int = 1) -> dict[str, Any]:
-    return {HEADER: Header(dead_letter_id="d-1", generation=generation, work="abc").encode()}
+    return {HEADER: Header(dead_letter_id=LETTER, generation=generation, work="abc").encode()}
 
 
 @pytest.mark.parametrize("kind", ["replace", "ignore", "expected"])
@@ -149,7 +151,7 @@ def test_requeued_work_that_ends_as_its_task_meant_it_to_has_recovered(
         raise Ignore() if kind == "ignore" else KeyError("expected")
 
     trace(ending, headers=_requeued())
-    assert recovered(gate) == [("d-1", 1)]
+    assert recovered(gate) == [(LETTER, 1)]
     if kind == "replace":
         header = published(app)
         assert header["work"] != "abc"

@@ -48,7 +48,7 @@ def test_the_dead_letter_can_run_the_task_again(app: Celery, gate: Gate, failing
     trace(failing, headers={"retries": 1})
     (letter,) = gate.letters
     assert (letter.queue, letter.priority, letter.worker) == ("unit.tasks", 4, "w@here")
-    again = replay(letter, 1, letter.id, letter.died_at)
+    again = replay(letter, 1, letter.id, "t0ken", letter.died_at)
     assert again.body == b"[[], {}, {}]"
     assert (again.headers["retries"], again.headers["id"]) == (0, letter.task_id)
 

@@ -121,7 +121,7 @@ def test_what_nobody_could_decompress_is_replayed_compressed(new_app: NewApp) ->
     headers = {"task": "shop.gone", "id": "t1", "compression": "klingon"}
     found = decode(encode(letter(new_app(), message(b"zzz", headers=headers), Reason.UNDECODABLE)))
     assert found.message.compressed
-    assert replay(found, 1, found.id, found.died_at).headers["compression"] == "klingon"
+    assert replay(found, 1, found.id, "t0ken", found.died_at).headers["compression"] == "klingon"
 
 
 @given(

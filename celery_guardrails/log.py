@@ -1,0 +1,88 @@
+"""The loggers of guardrails, whose records carry no text that could steer a terminal or forge a line.
+
+Owns one filter on each of them: what a record is made of is cleaned just before it goes out, so that no call has to
+think of it. It must not know what is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from celery_guardrails.printable import lines, one_line, text_of
+
+__all__ = ["LOGGERS", "Lines", "install"]
+
+LOGGERS = tuple(
+    f"celery_guardrails.{name}"
+    for name in (
+        "alerts", "alerts.outbox", "alerts.service", "alerts.sinks.slack.sdk", "guardian", "policy.backoff",
+        "policy.matching", "transport", "worker",
+    )
+)  # fmt: skip
+"""Every logger that modules here write to."""
+
+_HARMLESS = (int, float, type(None))
+_formatter = logging.Formatter()
+
+
+class Lines(str):
+    """A text of several lines, each of which is clean already, that keeps its line breaks in the log."""
+
+    __slots__ = ()
+
+
+class _Clean:
+    """A value of a record that is no text: what it is shown as is cleaned when it is shown."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return one_line(text_of(self._value))
+
+    def __repr__(self) -> str:
+        try:
+            return one_line(repr(self._value))
+        except Exception:  # noqa: BLE001 somebody else's __repr__
+            return object.__repr__(self)
+
+
+class _Cleaning(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Clean the record's values, and its traceback; drops none."""
+        if isinstance(record.args, Mapping):
+            record.args = {name: _cleaned(value) for name, value in record.args.items()}
+        elif record.args:
+            record.args = tuple(_cleaned(value) for value in record.args)
+        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None and not record.exc_text:
+            record.exc_text = _traceback(record.exc_info)
+        return True
+
+
+def install() -> None:
+    """Put the filter on every logger of ours, once."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        if not any(isinstance(found, _Cleaning) for found in logger.filters):
+            logger.addFilter(_Cleaning())
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, Lines):
+        return lines(value)
+    if isinstance(value, str):
+        return one_line(text_of(value))
+    return value if isinstance(value, _HARMLESS) else _Clean(value)
+
+
+def _traceback(exc_info: Any) -> str:
+    """The traceback, each line of it indented: no line of somebody else's message passes for a record of its own."""
+    try:
+        text = _formatter.formatException(exc_info)
+    except Exception:  # noqa: BLE001 an exception whose text cannot be had
+        text = f"{exc_info[0].__name__}, whose traceback cannot be shown"
+    return "\n".join(f"  {line}" for line in lines(text).split("\n"))

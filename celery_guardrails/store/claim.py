@@ -1,0 +1,105 @@
+"""Claims: who may report the end of work that was put back, and whether a report is such a one.
+
+    requeue ──> add ──> token in the message ──> published: forget the token, keep its digest ──> report: `judge`
+
+Owns the rows of `claim` and what is wrong with a report (`Doubt`). It must not know how a report changes a letter, nor
+how a message is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from sqlalchemy import Connection, select, update
+
+from celery_guardrails.letters.claim import digest_of, draw_token, fits
+from celery_guardrails.store.table import claim, dead_letter
+
+__all__ = ["Claimed", "Doubt", "add", "claimed", "forget", "judge", "take"]
+
+
+class Doubt(str, Enum):
+    """Why a report is not believed, in words: a clause about it."""
+
+    UNKNOWN = "this archive has no such letter"
+    NEVER_CLAIMED = "nobody has put the letter back so often"
+    OTHER_TASK = "it is of another task"
+    NO_TOKEN = "it brings no claim token"
+    WRONG_TOKEN = "it brings another claim token"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A letter with its claims, as far as a report is judged by them: `digests` by generation."""
+
+    task: str
+    digests: Mapping[int, Sequence[str]]
+
+
+def add(conn: Connection, letter_id: str, generation: int) -> str:
+    """Draw the token of a claim, in the transaction that makes it, and keep it until it is published."""
+    token = draw_token()
+    conn.execute(
+        claim.insert().values(letter_id=letter_id, generation=generation, digest=digest_of(token), token=token)
+    )
+    return token
+
+
+def take(conn: Connection, letter_id: str, generation: int) -> str:
+    """The token of a claim that nobody has published; a new one where it was claimed before there were tokens."""
+    mine = (claim.c.letter_id == letter_id, claim.c.generation == generation, claim.c.token.is_not(None))
+    found: str | None = conn.execute(select(claim.c.token).where(*mine).limit(1)).scalar()
+    return found or add(conn, letter_id, generation)
+
+
+def forget(conn: Connection, letter_ids: Collection[str]) -> None:
+    """Keep no token of these letters any more: their messages are published, or never will be."""
+    if not letter_ids:
+        return
+    unneeded = (claim.c.letter_id.in_(sorted(letter_ids)), claim.c.token.is_not(None))
+    conn.execute(update(claim).where(*unneeded).values(token=None))
+
+
+def claimed(conn: Connection, letter_ids: Collection[str]) -> dict[str, Claimed]:
+    """Those of these letters that the archive has, with their claims."""
+    if not letter_ids:
+        return {}
+    wanted = sorted(letter_ids)
+    tasks = conn.execute(select(dead_letter.c.id, dead_letter.c.task).where(dead_letter.c.id.in_(wanted)))
+    digests: dict[str, dict[int, list[str]]] = {}
+    columns = (claim.c.letter_id, claim.c.generation, claim.c.digest)
+    for row in conn.execute(select(*columns).where(claim.c.letter_id.in_(wanted))):
+        digests.setdefault(row.letter_id, {}).setdefault(row.generation, []).append(row.digest)
+    return {row.id: Claimed(row.task, digests.get(row.id, {})) for row in tasks}
+
+
+def judge(found: Claimed | None, task: str | None, generation: int, token: str | None) -> Doubt | None:
+    """What is wrong with the report of an end; `None`: it is believed.
+
+    Args:
+        found: the letter that it names; `None`: there is none.
+        task: which task it is of, as the archive writes it; `None` where it does not say, as older workers do not.
+        generation: which requeue it is of.
+        token: the claim token that it brings.
+    """
+    if found is None:
+        return Doubt.UNKNOWN
+    digests = found.digests.get(generation, ())
+    if not digests:
+        return Doubt.NEVER_CLAIMED
+    if task is not None and not _agree(found.task, task):
+        return Doubt.OTHER_TASK
+    fitting = [fits(token, digest) for digest in digests]  # all of them, so that the time tells nothing
+    if any(fitting):
+        return None
+    return Doubt.NO_TOKEN if token is None else Doubt.WRONG_TOKEN
+
+
+def _agree(one: str, other: str) -> bool:
+    """Whether two names can be the same task's: a `map`, or a message that nobody could read, names none of its own."""
+    return one == other or any(name.startswith(("celery.", "(")) for name in (one, other))

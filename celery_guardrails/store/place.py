@@ -1,0 +1,89 @@
+"""Which letter a death belongs to: its own, or the one that was put back, where it proves that.
+
+Owns what is believed of the ids in a death, and what becomes of a death that is not believed: a letter of its own,
+under an id that follows from its bytes. It must not know what a death changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.identity import is_letter_id, own_id
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.store import audit
+from celery_guardrails.store import claim as claims
+from celery_guardrails.store.column import cut, key_of
+from celery_guardrails.store.record import Archivable, SetAside
+
+__all__ = ["Placed", "note_set_aside", "place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A death as it is archived: with ids that are believed. `set_aside` says that it had claimed another letter."""
+
+    item: Archivable
+    set_aside: SetAside | None = None
+
+
+def place(conn: Connection, found: Sequence[Archivable]) -> list[Placed]:
+    """Each death with the ids under which the archive keeps it, in their order.
+
+    Args:
+        conn: a transaction.
+        found: deaths as they came.
+    """
+    named = {key_of(item.letter.dead_letter_id) for item in found if item.letter.dead_letter_id is not None}
+    known = claims.claimed(conn, named)
+    return [_placed(item, known) for item in found]
+
+
+def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -> None:
+    """Leave an audit entry with the letter that a report named, and one with the letter of its own that it became."""
+    entries = []
+    for one in found:
+        if one.kept_as is None:
+            entries.append(_entry("recover", one.claimed_id, f"a recovery was reported: {one.doubt}", now))
+            continue
+        entries.append(_entry("die", one.claimed_id, f"{one.doubt}: kept as a letter of its own, {one.kept_as}", now))
+        entries.append(
+            _entry("die", one.kept_as, f"it claims to be a further death of {one.claimed_id}: {one.doubt}", now)
+        )
+    audit.append_refused(conn, entries)
+
+
+def _placed(item: Archivable, known: dict[str, claims.Claimed]) -> Placed:
+    letter = item.letter
+    if letter.dead_letter_id is None:
+        if is_letter_id(letter.id):
+            return Placed(item) if not letter.generation else Placed(_as(item, letter.id))
+        return Placed(_as(item, own_id(item.payload)))
+    claimed_id = key_of(letter.dead_letter_id)
+    doubt = claims.judge(known.get(claimed_id), cut(letter.task), letter.generation, _token_of(letter))
+    if doubt is None:
+        if is_letter_id(letter.id):
+            return Placed(item)
+        changed = letter.model_copy(update={"id": own_id(item.payload)})
+        return Placed(replace(item, letter=changed))
+    own = own_id(item.payload, "set aside")
+    return Placed(_as(item, own), SetAside(claimed_id, str(doubt), own))
+
+
+def _as(item: Archivable, letter_id: str) -> Archivable:
+    """The death as the first one of a letter with this id."""
+    first = {"id": letter_id, "dead_letter_id": None, "generation": 0, "claim_token": None}
+    return Archivable.of(item.letter.model_copy(update=first))
+
+
+def _token_of(letter: Letter) -> str | None:
+    """The claim token that a death brings; older workers do not copy it out of the message's header."""
+    return letter.claim_token or read_header(letter.message.headers).claim_token
+
+
+def _entry(action: str, target: str, reason: str, now: datetime) -> audit.AuditEntry:
+    return audit.AuditEntry(now, audit.GUARDIAN, action, target, reason, outcome=audit.REFUSED)
