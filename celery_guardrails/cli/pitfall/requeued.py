@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from celery_guardrails.alerts.text import count_of, shell_quote
+from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import ago
 from celery_guardrails.cli.pitfall.context import Context, StoreAway
 from celery_guardrails.cli.pitfall.finding import Finding, warning
+from celery_guardrails.command import query_term
 from celery_guardrails.errors import StoreError
 from celery_guardrails.recovery import search
 from celery_guardrails.store.record import Unreported
@@ -40,8 +41,8 @@ def _finding(context: Context, late: Unreported, *, plain: bool) -> Finding:
         f"{late.task}: no worker has reported what became of {count_of(late.count, 'letter')} put back, the first "
         f"{ago(late.requeued_at, context.now)}"
     )
-    query = shell_quote(f"task:{late.task} state:requeued")
-    look = f"which they are: {context.project.typed(f'dlq list {query}')}"
+    query = f"{query_term('task', late.task)} state:requeued"
+    look = f"which they are: {context.project.typed('dlq list', query)}"
     if plain:
         return warning(
             f"{words}; it is a plain task here, and workers report only tasks under guard",
