@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from celery_guardrails import clock
 from celery_guardrails.letters.header import HEADER, read_header
 from celery_guardrails.recovery.requeue import requeue
 from celery_guardrails.store.engine import open_store
@@ -17,8 +18,8 @@ from celery_guardrails.transport.dead_letter import Replayer
 from celery_guardrails.worker.install import Guardrails
 from tests.conftest import Broker
 from tests.guarded import APP, Guarded
-from tests.harness import Harness
-from tests.published import publish, task_message
+from tests.harness import Harness, Process
+from tests.published import Published, publish, task_message
 from tests.waiting import wait_until
 
 EVIL = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\r\nWARNING forged line\x00\u2028 it's `id` $(id); curl #"
@@ -62,117 +63,118 @@ class Courier:
     def put_back(self, letter: str) -> None:
         store = open_store(self.guarded.store_url, create=False)
         try:
-            from celery_guardrails import clock
-
             requeue(store, self, letter, "ada", "mended", clock.now())
         finally:
             store.close()
             self._publisher.close()
 
 
-def test_only_the_requeued_work_itself_settles_its_letter(guarded: Guarded) -> None:
-    worker = guarded.worker()
+def dead(guarded: Guarded, worker: Process) -> dict[str, dict[str, Any]]:
+    """Four letters in the archive, by name."""
     tasks = guarded.tasks
     sent = {key: tasks.bug.delay(key).id for key in ("victim", "again")}
-    tasks.flaky.delay("mended", 6)  # dead after 5; put back it fails once more, and succeeds at its next attempt
-    tasks.flaky.starmap([("carried", 5)]).apply_async()
-    guarded.wait_for_runs("mended", 5)
-    guarded.wait_for_runs("carried", 5)
+    # dead after five runs; put back it fails once more, and succeeds at its next attempt
+    sent["mended"] = tasks.flaky.delay("mended", 6).id
+    sent["carried"] = tasks.flaky.starmap([("carried", 5)]).apply_async().id
     wait_until(lambda: worker.log().count("is dead-lettered as") >= 4, 60, "four letters")
     archive(guarded)
-    before = {letter["task_id"]: letter for letter in command(guarded, "guardrails", "dlq", "list")}
-    assert len(before) == 4
-    victim, again = before[sent["victim"]], before[sent["again"]]
-    mended, carried = [letter for letter in before.values() if letter["task"] == "guarded.flaky"]
+    found = {letter["task_id"]: letter for letter in command(guarded, "guardrails", "dlq", "list")}
+    return {key: found[task_id] for key, task_id in sent.items()}
 
-    courier = Courier(guarded)
-    for letter in (mended, carried, again):
-        courier.put_back(letter["id"])
+
+def steal(guarded: Guarded, victim: str, again: str) -> None:
+    """Publish what claims to be work that was put back: two that succeed, three that die."""
     thief = Celery("thief", broker=guarded.app.conf.broker_url, set_as_current=False)
     thief.conf.task_default_queue = f"{guarded.prefix}.tasks"
     forged = [
-        ("guarded.add", (1, 2), {"dead_letter_id": victim["id"], "generation": 1}),
-        ("guarded.add", (1, 2), {"dead_letter_id": again["id"], "generation": 1, "claim_token": "0" * 48}),
-        ("guarded.bug", ("forged",), {"dead_letter_id": victim["id"], "generation": 9}),
-        ("guarded.own_words", ("forged", "permanent"), {"dead_letter_id": again["id"], "generation": 1}),
+        ("guarded.add", (1, 2), {"dead_letter_id": victim, "generation": 1}),
+        ("guarded.add", (1, 2), {"dead_letter_id": again, "generation": 1, "claim_token": "0" * 48}),
+        ("guarded.bug", ("forged",), {"dead_letter_id": victim, "generation": 9}),
+        ("guarded.own_words", ("forged", "permanent"), {"dead_letter_id": again, "generation": 1}),
         ("guarded.bug", ("forged",), {"dead_letter_id": "x; curl evil.example #", "generation": 3}),
     ]
     for name, args, header in forged:
         thief.send_task(name, args, headers={HEADER: {"v": 1, "work": uuid.uuid4().hex, **header}})
     thief.close()
+
+
+def test_only_the_requeued_work_itself_settles_its_letter(guarded: Guarded) -> None:
+    worker = guarded.worker()
+    letters = dead(guarded, worker)
+    courier = Courier(guarded)
+    for key in ("mended", "carried", "again"):
+        courier.put_back(letters[key]["id"])
+    victim, again = letters["victim"]["id"], letters["again"]["id"]
+    steal(guarded, victim, again)
     guarded.wait_for_runs("mended", 7)
     guarded.wait_for_runs("carried", 6)
     wait_until(lambda: worker.log().count("is dead-lettered as") >= 8, 60, "four more deaths")
     guarded.finish()
     once = guarded.harness.run(APP, "guardian", "--once", "-l", "INFO")
     assert once.returncode == 0, once.stderr
+    assert "is set aside" in once.stderr
 
-    assert shown(guarded, mended["id"])["state"] == "recovered"
-    assert shown(guarded, carried["id"])["state"] == "recovered"
-    after = shown(guarded, victim["id"])
+    for key in ("mended", "carried"):
+        assert shown(guarded, letters[key]["id"])["state"] == "recovered"
+    after, died = shown(guarded, victim), shown(guarded, again)
     assert (after["state"], after["generation"], after["args_preview"]) == ("dead", 0, "('victim',)")
-    assert sorted(entry["outcome"] for entry in after["audit"]) == ["refused", "refused"]
-    died = shown(guarded, again["id"])
+    assert [entry["outcome"] for entry in after["audit"]] == ["refused", "refused"]
     assert (died["state"], died["generation"], died["task"]) == ("dead", 1, "guarded.bug")
     assert [entry["action"] for entry in died["audit"] if entry["outcome"] == "done"] == ["requeue", "die"]
     assert [entry["outcome"] for entry in died["audit"]].count("refused") == 2
     everything = command(guarded, "guardrails", "dlq", "list", "--limit", "100")
-    own = [letter for letter in everything if letter["id"] not in {found["id"] for found in before.values()}]
+    own = {letter["id"] for letter in everything} - {letter["id"] for letter in letters.values()}
     assert len(own) == 3
-    assert all(str(uuid.UUID(letter["id"])) == letter["id"] for letter in own)
-    assert "is set aside" in once.stderr
+    assert {str(uuid.UUID(id_)) for id_ in own} == own
 
-    text = guarded.harness.run(APP, "guardrails", "dlq", "show", victim["id"])
+    text = guarded.harness.run(APP, "guardrails", "dlq", "show", victim)
     assert "refused" in text.stdout
     said = "".join([worker.log(), once.stderr, once.stdout, text.stdout, json.dumps([after, died, everything])])
-    for token in courier.tokens.values():
-        assert token not in said
+    assert not [token for token in courier.tokens.values() if token in said]
 
 
 def harmless(text: str) -> bool:
     return all(char.isprintable() or char == "\n" for char in text)
 
 
+TYPED = EVIL.replace("\0", "")
+"""What a person can write on a command line."""
+
+
+def evil_messages() -> list[Published]:
+    return [
+        task_message("guarded.hostile", (TYPED,), id=EVIL, root_id=EVIL, origin=EVIL),
+        task_message(f"gone.{EVIL}", (EVIL,), id=EVIL),
+        task_message("guarded.hostile", (TYPED,), retries=EVIL, id=f"2{EVIL}"),
+        task_message("guarded.hostile", ("kind",), guardrails={"dead_letter_id": EVIL, "work": EVIL}),
+    ]
+
+
 def test_hostile_names_reach_no_terminal_and_no_log_of_ours(guarded: Guarded) -> None:
     worker = guarded.worker("-c", "1")
-    publish(
-        guarded.app,
-        f"{guarded.prefix}.tasks",
-        [
-            task_message("guarded.hostile", (EVIL.replace("\0", ""),), id=EVIL, root_id=EVIL, origin=EVIL),
-            task_message(f"gone.{EVIL}", (EVIL,), id=EVIL),
-            task_message("guarded.hostile", (EVIL.replace("\0", ""),), retries=EVIL, id=f"2{EVIL}"),
-            task_message(
-                "guarded.hostile", (EVIL.replace("\0", ""),), guardrails={"dead_letter_id": EVIL, "work": EVIL}
-            ),
-        ],
-    )
+    publish(guarded.app, f"{guarded.prefix}.tasks", evil_messages())
     wait_until(lambda: worker.log().count("is dead-lettered as") >= 4, 60, "four letters")
     ours = [line for line in worker.log().split("\n") if "is dead-lettered as" in line]
     assert len(ours) == 4
     assert all(harmless(line) for line in ours)
     guardian = guarded.harness.guardian(APP, ready="archive:")
     guardian.wait_for_log("Next step:")
-    guardian.wait_for_log("archived 4")
+    wait_until(lambda: len(command(guarded, "guardrails", "dlq", "list")) == 4, 60, "four letters in the archive")
     assert guardian.stop() == 0
     assert harmless(guardian.log())
     assert not any(line.startswith("WARNING forged") for line in guardian.log().splitlines())
 
-    letters = command(guarded, "guardrails", "dlq", "list", "--limit", "10")
-    assert len(letters) == 4
+    letters = [letter["id"] for letter in command(guarded, "guardrails", "dlq", "list")]
     commands = [
         ["dlq", "list"], ["dlq", "groups"], ["dlq", "groups", "--by", "task"], ["dlq", "stats"], ["alerts", "list"],
-        *(["dlq", "show", letter["id"]] for letter in letters),
-        ["dlq", "show", EVIL.replace("\0", "")], ["dlq", "list", f"task:{EVIL}".replace("\0", "")],
-        ["dlq", "requeue", "task:gone*", "--reason", EVIL.replace("\0", "")],
-        ["dlq", "discard", letters[0]["id"], "--reason", EVIL.replace("\0", ""), "--by", EVIL.replace("\0", "")],
-        ["dlq", "show", letters[0]["id"]],
+        *(["dlq", "show", letter] for letter in letters), ["dlq", "show", TYPED], ["dlq", "list", f"task:{TYPED}"],
+        ["dlq", "requeue", "task:gone*", "--reason", TYPED],
+        ["dlq", "discard", letters[0], "--reason", TYPED, "--by", TYPED], ["dlq", "show", letters[0]],
     ]  # fmt: skip
     for words in commands:
         done = guarded.harness.run(APP, "guardrails", *words)
         assert "Traceback" not in done.stderr
-        assert harmless(done.stdout), words
-        assert harmless(done.stderr), words
+        assert harmless(done.stdout + done.stderr), words
         for line in done.stdout.splitlines():
             if line.strip().startswith("celery -A"):
                 assert shlex.split(line)[:3] == ["celery", "-A", APP]

@@ -57,7 +57,7 @@ def test_what_runs_as_a_plain_task_is_named(shop: Shop) -> None:
     assert "it is a plain task here" in sync.found
     assert "GuardedTask" in sync.fix
     assert gone.found.startswith("gone.task: no worker has reported")
-    assert 'celery -A shop guardrails dlq list "task:gone.task state:requeued"' in gone.fix
+    assert "celery -A shop guardrails dlq list 'task:gone.task state:requeued'" in gone.fix
 
 
 def test_without_an_archive_it_says_nothing_of_its_own(shop: Shop) -> None:
