@@ -15,13 +15,14 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from celery_guardrails.command import shell_quote
 
 __all__ = ["Distrust", "distrust", "exposure", "make_directory", "make_file", "movable_by", "user_name", "writable_by"]
 
@@ -98,11 +99,11 @@ def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | 
     """
     found = os.fstat(descriptor)
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {shlex.quote(path)}")
+        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {shell_quote(path)}")
     if found.st_uid not in (_ROOT, os.geteuid()):
         me = user_name(os.geteuid())
         words = f"belongs to {user_name(found.st_uid)}, and this process is {me}'s"
-        return Distrust(path, words, f"chown {me} {shlex.quote(path)}")
+        return Distrust(path, words, f"chown {me} {shell_quote(path)}")
     return _loose(found, descriptor, path)
 
 
@@ -118,11 +119,11 @@ def exposure(path: Path) -> Iterator[Distrust]:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         words = f"can be read by others than its owner (mode {mode:04o})"
-        yield Distrust(str(path), words, f"chmod {_FILE:o} {shlex.quote(str(path))}")
+        yield Distrust(str(path), words, f"chmod {_FILE:o} {shell_quote(str(path))}")
     owner = path.resolve().parent.stat().st_uid if me == _ROOT else me
     if found.st_uid not in (me, owner):
         words = f"belongs to {user_name(found.st_uid)}, and not to {user_name(owner)}"
-        yield Distrust(str(path), words, f"chown {user_name(owner)} {shlex.quote(str(path))}")
+        yield Distrust(str(path), words, f"chown {user_name(owner)} {shell_quote(str(path))}")
 
 
 def movable_by(path: Path) -> Distrust | None:
@@ -163,7 +164,7 @@ def _loose(found: os.stat_result, place: int | Path, path: str) -> Distrust | No
     if not letters:
         return None
     words = f"can be written by {who} (mode {stat.S_IMODE(found.st_mode):04o})"
-    return Distrust(path, words, f"chmod {letters}-w {shlex.quote(path)}")
+    return Distrust(path, words, f"chmod {letters}-w {shell_quote(path)}")
 
 
 def _has_acl(place: int | Path) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from pathlib import Path
 from types import TracebackType
 
 from celery_guardrails.access import Distrust, distrust
+from celery_guardrails.command import shell_quote
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.transport.disk import sync_descriptor, words_of
 
@@ -117,7 +117,7 @@ class Folder:
             descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=self.descriptor)
         except OSError as exc:
             if exc.errno in _LINK:
-                raise Untrusted(_link(self.path / name, f"rm {shlex.quote(str(self.path / name))}")) from exc
+                raise Untrusted(_link(self.path / name, f"rm {shell_quote(str(self.path / name))}")) from exc
             raise
         if flags & os.O_EXCL:
             os.fchmod(descriptor, 0o600)

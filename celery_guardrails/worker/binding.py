@@ -14,7 +14,6 @@ from typing import Any
 from celery import bootsteps
 from kombu import Connection, Queue
 
-from celery_guardrails.command import shell_quote
 from celery_guardrails.log import Lines
 from celery_guardrails.printable import one_line
 from celery_guardrails.transport.lack import lacks
@@ -67,7 +66,7 @@ def _log_lacks(guard: Guardrails, connection: Connection) -> None:
     if lacking:
         logger.warning(
             "%s\nHave it declared (`celery -A %s guardrails topology` lists all), then: %s",
-            Lines("\n".join(one_line(str(lack)) for lack in lacking)), shell_quote(typed_name(guard.app)),
+            Lines("\n".join(one_line(str(lack)) for lack in lacking)), typed_name(guard.app),
             needed.rights.command(str(connection.virtual_host or "/"), str(connection.userid)),
         )  # fmt: skip
 

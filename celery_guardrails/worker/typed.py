@@ -6,20 +6,20 @@ Owns where that is looked up: what this process was started with, then the envir
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import suppress
 from typing import Any
 
 import click
 
+from celery_guardrails.command import shell_quote
 from celery_guardrails.errors import UNNAMED_APP
 
 __all__ = ["named_on_command_line", "typed_name"]
 
 
 def named_on_command_line(context: click.Context | None = None) -> str | None:
-    """What to write after `celery -A`, as it was typed or as `CELERY_APP` says; `None`: nothing says so.
+    """What to write after `celery -A`, quoted, as it was typed or as `CELERY_APP` says; `None`: nothing says so.
 
     A `--workdir` goes with it: without that the name leads nowhere.
 
@@ -29,17 +29,17 @@ def named_on_command_line(context: click.Context | None = None) -> str | None:
     context = context or click.get_current_context(silent=True)
     given: dict[str, Any] = context.find_root().params if context is not None else {}
     named = given.get("app") if isinstance(given.get("app"), str) else os.environ.get("CELERY_APP")
-    return f"{named}{_workdir()}" if named else None
+    return f"{shell_quote(named)}{_workdir()}" if named else None
 
 
 def _workdir() -> str:
     """The option as it has to be typed from elsewhere: Celery has gone to that directory, and forgets the option."""
     if any(word == "--workdir" or word.startswith("--workdir=") for word in sys.argv[1:]):
         with suppress(OSError):  # somebody has removed the directory
-            return f" --workdir {shlex.quote(os.getcwd())}"
+            return f" --workdir {shell_quote(os.getcwd())}"
     return ""
 
 
 def typed_name(app: Any) -> str:
     """What to write after `celery -A` for an application; its own name where nobody typed any."""
-    return named_on_command_line() or app.main or UNNAMED_APP
+    return named_on_command_line() or shell_quote(app.main or UNNAMED_APP)

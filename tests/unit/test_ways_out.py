@@ -55,7 +55,7 @@ def test_every_logger_of_ours_is_known_and_cleans() -> None:
 
 def test_commands_are_put_together_by_the_function_that_quotes() -> None:
     """`celery -A {app}` in an f-string is a command whose words nobody has quoted."""
-    put_together = re.compile(r"celery -A \{|shlex|shell_quote\(\s*f")
+    put_together = re.compile(r"celery -A \{|shlex\.quote|shlex\.join|shell_quote\(\s*f")
     past = [
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -5,6 +5,7 @@ Owns the steps, what each waits for, and what to look at when one fails. It must
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -147,7 +148,7 @@ class Course:
         return f"a queue for it alone: {self._queue}"
 
     def _start(self, folder: Path) -> str:
-        self._worker = CanaryWorker(self._project.name, self._queue, folder)
+        self._worker = CanaryWorker(shlex.split(self._project.name)[0], self._queue, folder)
         self._journal = Journal(self._worker.journal_path)
         try_it = f"start a worker by hand and see what it says: {celery_command(self._project.name, 'worker')}"
         self._await(lambda: self._journal.find("ready"), "the worker did not come up", try_it)
