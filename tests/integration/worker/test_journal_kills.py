@@ -81,9 +81,9 @@ def test_the_same_in_other_pools(rabbitmq_broker: Broker, losing_on_rabbitmq: Gu
     settled(losing, "doubt")
 
 
-@pytest.mark.parametrize("pool", ["prefork"])
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_whatever_runs_when_workers_are_killed_is_done_or_a_letter(losing: Guarded, pool: str) -> None:
-    rng, keys = random.Random(3), [f"work-{number}" for number in range(120)]
+    rng, keys = random.Random(3), [f"work-{number}" for number in range(240)]
     ids = {losing.tasks.slow_early.delay(key, rng.uniform(0, 0.2)).id: key for key in keys}
     for _ in range(4):
         enough = min(begun(losing, keys) + 4, len(keys))  # a quick machine may have done them all by now
