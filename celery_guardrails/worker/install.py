@@ -69,6 +69,7 @@ class Guardrails:
         captured: in eager mode, the dead letters of this process: the last 1,000.
         unkept: letters that neither broker nor spool took, each with its entry in the journal and its queue.
         postponing: the consumer's step that keeps what must not begin; `None` outside of a worker.
+        turns: the consumer's step by which early work waits for a free thread; `None` outside of a worker.
         carriers: `map`, `starmap` and `chunks` as they run for each inner task (`carrier.py`).
     """
 
@@ -77,6 +78,7 @@ class Guardrails:
         self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
         self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
         self.postponing: Any = None
+        self.turns: Any = None
         self._guard = tuple(guard)
         self._settings: Settings | None = None
         self._policies: dict[str, Effective] = {}
@@ -96,6 +98,7 @@ class Guardrails:
         app.steps["consumer"].add("celery_guardrails.worker.intake:Intake")  # by name: it needs this module
         app.steps["consumer"].add("celery_guardrails.worker.redis:RedisStep")
         app.steps["consumer"].add("celery_guardrails.worker.postpone:Postponing")
+        app.steps["consumer"].add("celery_guardrails.worker.turn:Turns")
         app.steps["consumer"].add("celery_guardrails.worker.binding:BindingStep")  # by name: it needs this module
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)

@@ -13,6 +13,7 @@ run, and died.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -83,13 +84,9 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
         job = request.execute_using_pool(pool, **options)
         before_writing(pool, job, request, begin)
         return job
-    if not request.revoked() and not begin():
-        state.task_ready(request)
-        raise TaskRevokedError(request.id)
-    job = request.execute_using_pool(pool, **options)
-    if isinstance(getattr(job, "f", None), Future):
-        job.f.add_done_callback(partial(unbegun, request))
-    return job
+    hand_over = partial(_acknowledge_and_hand_over, request, pool, begin, options)
+    turns = Guardrails.of(request.task.app).turns
+    return hand_over() if turns is None else turns.take(hand_over)
 
 
 def retried(request: Any) -> None:
@@ -118,6 +115,18 @@ def _execute_marked(request: Any, pool: Any, **options: Any) -> Any:
     else:
         request.begin()  # a pool that says of nothing when it begins, before it has
     return request.execute_using_pool(pool, **options)
+
+
+def _acknowledge_and_hand_over(request: Any, pool: Any, begin: Callable[[], bool], options: Any) -> Future[Any] | None:
+    """For the pools that take work at once; returns the job where it is a thread's."""
+    if not request.revoked() and not begin():
+        state.task_ready(request)
+        raise TaskRevokedError(request.id)
+    job = getattr(request.execute_using_pool(pool, **options), "f", None)
+    if not isinstance(job, Future):
+        return None
+    job.add_done_callback(partial(unbegun, request))
+    return job
 
 
 def _acknowledge(request: Any) -> bool:

@@ -69,6 +69,31 @@ def test_what_a_killed_worker_ran_is_a_letter_of_the_next(losing: Guarded, pool:
     wait_until_nothing_is_kept(losing)
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_a_killed_worker_had_acknowledged_no_more_than_it_can_run(losing: Guarded, pool: str) -> None:
+    """What waits for a free child or thread is with the broker, and runs elsewhere."""
+    keys = [f"key-{number}" for number in range(40)]
+    worker = losing.worker("-c", "2", pool=pool)
+    for key in keys:
+        losing.tasks.until_go.delay(key)
+    wait_until(lambda: sum(bool(losing.runs(key)) for key in keys) == 2, 30, "two to run")
+    one_ahead = 1 if pool == "gevent" else 0  # its main greenlet waits with the third in hand
+    allowed = 3 if one_ahead else 8
+    wait_until(lambda: worker.log().count("received") >= allowed, 30, "the worker to have all that it may")
+    for _ in range(0 if one_ahead else 3):
+        losing.app.control.ping(timeout=1)
+    assert 2 <= len(kept(losing)) <= 2 + one_ahead
+    kill(worker)
+    (losing.runs_folder / "go").touch()
+    losing.worker("-c", "2", pool=pool)
+    lost = losing.letters(2)
+    wait_until(lambda: sum(bool(losing.runs(key)) for key in keys) >= 40 - one_ahead, 60, "the others to run")
+    losing.no_more_letters(len(lost))
+    assert {letter.reason.value for letter in lost} == {"worker_lost"}
+    assert max(len(losing.runs(key)) for key in keys) == 1
+    wait_until_nothing_is_kept(losing)
+
+
 def test_a_guardian_finds_it_when_no_worker_comes(losing: Guarded) -> None:
     worker = losing.worker("-c", "1")
     task = losing.tasks.until_go.delay("killed")
