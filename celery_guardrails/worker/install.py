@@ -91,15 +91,10 @@ class Guardrails:
                 self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
                 self.captured, self._publisher = earlier.captured, earlier._publisher
             setattr(app, _INSTALLED, self)
-        app.steps["worker"].add(GuardStep)
-        app.steps["worker"].add("celery_guardrails.worker.service:Housekeeping")  # by name: it needs this module
-        app.steps["consumer"].add(TraceStep)
-        app.steps["consumer"].add("celery_guardrails.worker.pool:PoolStep")
-        app.steps["consumer"].add("celery_guardrails.worker.intake:Intake")  # by name: it needs this module
-        app.steps["consumer"].add("celery_guardrails.worker.redis:RedisStep")
-        app.steps["consumer"].add("celery_guardrails.worker.postpone:Postponing")
-        app.steps["consumer"].add("celery_guardrails.worker.turn:Turns")
-        app.steps["consumer"].add("celery_guardrails.worker.binding:BindingStep")  # by name: it needs this module
+        app.steps["worker"].update((GuardStep, "celery_guardrails.worker.service:Housekeeping"))
+        app.steps["consumer"].update((TraceStep, "celery_guardrails.worker.binding:BindingStep"))
+        for step in ("pool:PoolStep", "intake:Intake", "redis:RedisStep", "postpone:Postponing", "turn:Turns"):
+            app.steps["consumer"].add(f"celery_guardrails.worker.{step}")  # by name: it needs this module
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
         guard_registered(app, self._guard, _adopt)
