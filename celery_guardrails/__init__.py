@@ -1,7 +1,8 @@
 """Retries by policy, a dead-letter queue that loses nothing, alerts people do not mute, for Celery.
 
-The public names, nothing else. They are imported when they are first used: Celery imports this package for every
-command of every application, which should not cost one that has nothing to do with it.
+The public names, and that our loggers hide secrets from the first line on. The names are imported when they are first
+used: Celery imports this package for every command of every application, which should not cost one that has nothing to
+do with it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ _HOMES = {
     "celery_guardrails.worker.install": ("Guardrails",),
     "celery_guardrails.worker.task": ("GuardMixin", "GuardedTask"),
 }
-
 
 install()
 

@@ -1,7 +1,8 @@
-"""The loggers of guardrails, whose records carry no text that could steer a terminal or forge a line.
+"""The loggers of guardrails, whose records carry no text that could steer a terminal or forge a line, and no secret.
 
-Owns one filter on each of them: what a record is made of is cleaned just before it goes out, so that no call has to
-think of it. It must not know what is logged.
+Owns one filter on each of them: what a record is made of is cleaned, and what it says is redacted, just before it goes
+out, so that no call has to think of it. It must not know what is logged. What Celery, kombu or a library logs is theirs.
+Cheap to import: what hides secrets is imported with the first record.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LOGGERS = tuple(
 """Every logger that modules here write to."""
 
 _HARMLESS = (int, float, type(None))
+_UNREADABLE = "a line of the log that could not be written"
 _formatter = logging.Formatter()
 
 
@@ -53,14 +55,29 @@ class _Clean:
 
 class _Cleaning(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Clean the record's values, and its traceback; drops none."""
+        """Clean the record's values, and its traceback, and hide secrets in both; drops none, and never raises."""
         if isinstance(record.args, Mapping):
             record.args = {name: _cleaned(value) for name, value in record.args.items()}
         elif record.args:
             record.args = tuple(_cleaned(value) for value in record.args)
         if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None and not record.exc_text:
             record.exc_text = _traceback(record.exc_info)
+        _hide(record)
         return True
+
+
+def _hide(record: logging.LogRecord) -> None:
+    """Hide what is secret in the record, before any handler has it: a line of ours must not end what logs it."""
+    from celery_guardrails.redaction import shown
+
+    try:
+        record.msg = shown(record.getMessage())
+        record.exc_text = shown(record.exc_text) if record.exc_text else None
+    except Exception as exc:  # noqa: BLE001 a call with too few values, say
+        template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        record.msg, record.exc_text = f"{_UNREADABLE} ({type(exc).__name__}): {template}", None
+    # whoever formats the exception again would show all of it
+    record.args, record.exc_info = (), None
 
 
 def install() -> None:

@@ -5,7 +5,7 @@ Owns the keys and their defaults. It must not know Celery: whoever reads the con
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -16,8 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainValidator,
-    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -31,9 +29,18 @@ from celery_guardrails.policy.field import (
     OptionalDurationField,
     choice,
     problem,
-    read_names,
 )
 from celery_guardrails.policy.policy import Policy
+from celery_guardrails.redaction.name import is_denied
+from celery_guardrails.setting_field import (
+    DatabaseUrl,
+    GroupByField,
+    PatternsField,
+    ProxyUrl,
+    SecretUrl,
+    ServiceUrl,
+    Token,
+)
 
 __all__ = [
     "ENVIRONMENT_VARIABLES",
@@ -48,7 +55,6 @@ __all__ = [
 
 _SECRET_SECTIONS = frozenset({"slack", "store"})
 _PUBLIC_KEYS = frozenset({"slack.base_url", "slack.channel", "slack.fallback_channel", "slack.timeout"})
-_SECRET_WORDS = ("token", "secret", "password", "webhook", "dsn", "api_key")
 _RETENTION: dict[str, timedelta | None] = {
     "dead": timedelta(days=90),
     "recovered": timedelta(days=14),
@@ -73,23 +79,6 @@ ENVIRONMENT_VARIABLES: Mapping[str, str] = {
 
 def _with_defaults(given: dict[str, timedelta | None]) -> dict[str, timedelta | None]:
     return {**_RETENTION, **given}
-
-
-def _read_group_by(value: Any) -> tuple[str, ...]:
-    names = read_names(value)
-    if set(names) not in ({"task"}, {"task", "error"}):
-        raise problem(value, 'is not ("task",) or ("task", "error")')
-    return names
-
-
-def _read_patterns(value: Any) -> tuple[str, ...]:
-    patterns = read_names(value)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as exc:
-            raise problem(pattern, f"is no regular expression: {exc}") from exc
-    return patterns
 
 
 class _Section(BaseModel):
@@ -129,7 +118,7 @@ class DeadLetterSettings(_Section):
 class StoreSettings(_Section):
     """Where the archive is: an SQLAlchemy URL. SQLite is for one machine with a disk that lasts."""
 
-    url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
+    url: Annotated[DatabaseUrl, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
 
 
 class SlackSettings(_Section):
@@ -145,11 +134,11 @@ class SlackSettings(_Section):
         fallback_channel: where an alert goes when the channel is gone. Default none.
     """
 
-    token: SecretStr | None = None
+    token: Token = None
     channel: str | None = None
-    webhook_url: SecretStr | None = None
-    base_url: str | None = None
-    proxy: str | None = Field(default=None, repr=False)
+    webhook_url: SecretUrl = None
+    base_url: ServiceUrl = None
+    proxy: Annotated[ProxyUrl, Field(repr=False)] = None
     timeout: DurationField = timedelta(seconds=10)
     fallback_channel: str | None = None
 
@@ -175,7 +164,7 @@ class AlertSettings(_Section):
         log_always: write alerts to the log too when Slack is set. Default false.
     """
 
-    group_by: Annotated[tuple[str, ...], PlainValidator(_read_group_by)] = ("task",)
+    group_by: GroupByField = ("task",)
     group_wait: DurationField = timedelta(seconds=30)
     group_wait_urgent: DurationField = timedelta(seconds=5)
     edit_interval: DurationField = timedelta(seconds=60)
@@ -214,7 +203,7 @@ class Settings(_Section):
         default_factory=lambda: dict(_RETENTION)
     )
     redact: NamesField = ()
-    redact_patterns: Annotated[tuple[str, ...], PlainValidator(_read_patterns)] = ()
+    redact_patterns: PatternsField = ()
     guard: NamesField = ()
     enabled: bool = True
 
@@ -227,11 +216,11 @@ def load_settings(raw: Mapping[str, Any] | None, environ: Mapping[str, str]) -> 
         environ: the process's environment, of which `ENVIRONMENT_VARIABLES` are read.
 
     Raises:
-        ConfigurationError: with every fault found; each names the dotted key, the value (never a secret's), the
-            problem and the nearest right spelling.
+        ConfigurationError: with every fault found; each names the dotted key, the value (never a secret's, an unknown
+            key's or one of the environment), the problem and the nearest right spelling.
     """
     if raw is not None and not isinstance(raw, Mapping):
-        raise ConfigurationError([Fault("guardrails", _shown("guardrails", raw), "is not a dict")])
+        raise ConfigurationError([Fault("guardrails", faults.HIDDEN, f"is a {type(raw).__name__}, not a dict")])
     data, overridden = _overlaid(raw or {}, environ)
     found = _read_policies(data)
     try:
@@ -291,15 +280,17 @@ def _fault(entry: ErrorDetails, overridden: Mapping[str, str]) -> Fault:
     context = entry.get("ctx", {})
     path = [str(part) for part in entry["loc"] if part != "[key]"] + ([context["at"]] if context.get("at") else [])
     key = ".".join(path)
-    text, hint = entry["msg"][:1].lower() + entry["msg"][1:], context.get("hint") or None
-    if entry["type"] == "extra_forbidden":
-        text, hint = "unknown key", _nearest_key(path)
-    if key in overridden:
-        hint = f"set by {overridden[key]}"
+    text, hint = faults.shown_text(entry["msg"][:1].lower() + entry["msg"][1:]), context.get("hint") or None
     value = _shown(key, entry["input"])
-    if entry["type"] == "guardrails" and value != "***":
+    if key in overridden:
+        # what is in the environment is a secret more often than not, and may be another variable's
+        hint, value = f"set by {overridden[key]}", faults.HIDDEN
+    if entry["type"] == "extra_forbidden":
+        # whatever it is, a secret that was meant for another key is not shown under this one
+        text, hint, value = "unknown key", _nearest_key(path), faults.HIDDEN
+    elif entry["type"] == "guardrails" and value != faults.HIDDEN:
         value = context["value"]
-    return Fault(key, value, text, suggestion=hint)
+    return Fault(faults.shown_text(key), value, text, suggestion=hint)
 
 
 def _nearest_key(path: list[str]) -> str:
@@ -332,12 +323,11 @@ def _keys() -> list[str]:
 
 
 def _shown(key: str, value: object) -> str:
-    """The value as a fault shows it. Secrets are hidden, and so is what was probably meant to be one."""
+    """The value of a known key as a fault shows it, without what is secret in it."""
     section, _, name = key.rpartition(".")
-    meant = nearest(key, _keys()) or key
-    hidden = (section or key) in _SECRET_SECTIONS and meant not in _PUBLIC_KEYS
-    if hidden or any(word in name.lower() for word in _SECRET_WORDS):
-        return "***"
+    hidden = (section or key) in _SECRET_SECTIONS and key not in _PUBLIC_KEYS
+    if hidden or is_denied(name):
+        return faults.HIDDEN
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{faults.shown(inner)}: …" for inner in value) + "}"
+        return "{" + ", ".join(f"{faults.shown(inner)}: …" for inner in itertools.islice(value, 20)) + "}"
     return faults.shown(value)

@@ -20,6 +20,7 @@ from celery_guardrails.cli.output import Column, ago, emit_json, json_option, no
 from celery_guardrails.cli.project import project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import SinkError
+from celery_guardrails.redaction.process import shown
 from celery_guardrails.store import alert
 from celery_guardrails.store.alert import GroupRow
 
@@ -65,9 +66,11 @@ def test(ctx: click.Context, as_json: bool) -> None:
         posted = sink.post(Message(text=words, plain=words))
     except SinkError as exc:
         if as_json:
-            emit_json({"sink": sink.name, "sent": False, "problem": exc.reason})
+            emit_json({"sink": sink.name, "sent": False, "problem": shown(exc.reason)})
             ctx.exit(1)
-        raise click.ClickException(f"The test alert did not arrive at {alerts_go_to(settings)}: {exc.reason}") from exc
+        raise click.ClickException(
+            f"The test alert did not arrive at {alerts_go_to(settings)}: {shown(exc.reason)}"
+        ) from exc
     if as_json:
         emit_json({"sink": sink.name, "sent": True, "channel": posted.channel, "problem": None})
     else:

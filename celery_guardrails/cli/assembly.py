@@ -27,6 +27,7 @@ from celery_guardrails.guardian.guardian import Guardian, OnceReport
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.guardian.pruning import Pruning
 from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
+from celery_guardrails.letters.redaction import LetterRedaction
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files
@@ -200,7 +201,8 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     ]
     if not once:
         services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
-    guardian = Guardian(consumer, Ingest(store, recovered, settings.environment), services)
+    redaction = LetterRedaction(settings.redact, settings.redact_patterns)
+    guardian = Guardian(consumer, Ingest(store, recovered, settings.environment, redaction), services)
     return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
 
 

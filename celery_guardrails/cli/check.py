@@ -20,6 +20,7 @@ from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import faults as declarations
 from celery_guardrails.policy.merge import match_pattern
+from celery_guardrails.redaction.process import shown
 from celery_guardrails.settings import Settings
 from celery_guardrails.worker.argument_name import misnamed
 from celery_guardrails.worker.effective import contradictions, is_guarded, task_faults
@@ -42,7 +43,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     if not found:
         remarks = [*_remarks(project.guardrails), *_pitfalls(project)]
         for remark in remarks:
-            note(f"Warning: {remark}")
+            note(f"Warning: {shown(remark)}")
         if not as_json:
             _praise(project.guardrails, len(remarks))
     if found:

@@ -27,6 +27,7 @@ from celery_guardrails.cli.pitfall.finding import Finding, Level, fault, fine, f
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.clock import parse_duration, shown
 from celery_guardrails.errors import ConfigurationError, SinkError
+from celery_guardrails.transport.address import address_faults
 
 __all__ = ["doctor"]
 
@@ -92,6 +93,8 @@ def _looked_at(project: Project) -> Iterator[tuple[Context | None, list[Row]]]:
     """What every check found; no context where the settings are too wrong to look at anything."""
     try:
         context = Context(project)
+        if unreadable := address_faults(project.app):
+            raise ConfigurationError(unreadable)
     except ConfigurationError as exc:
         see = f"see: {project.typed('check')}"
         yield None, [Row("settings", fault(str(found), see)) for found in exc.faults]

@@ -77,9 +77,10 @@ class LazyGroup(click.Group):
 @contextmanager
 def _clean_errors() -> Iterator[None]:
     from celery_guardrails.printable import lines
+    from celery_guardrails.redaction import shown
 
     try:
         yield
     except click.ClickException as exc:
-        exc.message = lines(exc.message)  # type: ignore[misc] # final for its users, not for its last way out
+        exc.message = lines(shown(exc.message))  # type: ignore[misc] # final for its users, not for its last way out
         raise

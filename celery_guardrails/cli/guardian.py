@@ -26,6 +26,7 @@ from celery_guardrails.cli.unarchived import unarchived
 from celery_guardrails.command import celery_command
 from celery_guardrails.errors import GuardrailsError, StoreError
 from celery_guardrails.guardian.guardian import OnceReport
+from celery_guardrails.redaction.process import shown
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.store.lease import GuardianSeen
@@ -48,13 +49,13 @@ def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | No
                 serve(project, stop)
     except ConsumerRefused as exc:
         advice = f"`{project.typed('topology')}` lists what has to be there, and the rights"
-        raise click.ClickException(f"the broker refuses this guardian: {exc}; {advice}") from exc
+        raise _refused(f"the broker refuses this guardian: {exc}; {advice}") from exc
     except ConsumerLost as exc:
-        raise click.ClickException(f"the broker cannot be reached: {exc}") from exc
+        raise _refused(f"the broker cannot be reached: {exc}") from exc
     except StoreError as exc:
-        raise click.ClickException(f"{exc}; dead letters stay in their queue") from exc
+        raise _refused(f"{exc}; dead letters stay in their queue") from exc
     except GuardrailsError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise _refused(str(exc)) from exc
 
 
 def probe(ctx: click.Context, *, as_json: bool) -> None:
@@ -63,7 +64,7 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
     try:
         seen = _guardians(project)
     except GuardrailsError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise _refused(str(exc)) from exc
     now = clock.now()
     alive = [each for each in seen if each.seen_at >= now - lease.ALIVE]
     last = f", the last was seen {ago(seen[0].seen_at, now)}" if seen else ""
@@ -75,6 +76,10 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
     else:
         note(f"No guardian is alive{last}: {celery_command(project.name, 'guardian')}")
     ctx.exit(0 if alive else 1)
+
+
+def _refused(words: str) -> click.ClickException:
+    return click.ClickException(shown(words))
 
 
 def _guardians(project: Project) -> list[GuardianSeen]:

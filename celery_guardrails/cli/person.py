@@ -7,6 +7,8 @@ import socket
 
 import click
 
+from celery_guardrails.redaction.process import shown
+
 __all__ = ["given_reason", "whoever_runs_this"]
 
 
@@ -20,7 +22,7 @@ def whoever_runs_this() -> str:
 
 
 def given_reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """The callback of a required `--reason`: stripped, and never blank."""
+    """The callback of a required `--reason`: stripped, never blank, and without secrets, because many will read it."""
     if not value.strip():
         raise click.BadParameter("must not be blank: it goes into the audit trail.")
-    return value.strip()
+    return shown(value.strip())

@@ -15,7 +15,9 @@ from celery_guardrails.clock import shown
 from celery_guardrails.errors import nearest
 from celery_guardrails.policy.declaration import declared
 from celery_guardrails.policy.merge import Effective
+from celery_guardrails.policy.policy import Policy
 from celery_guardrails.policy.schedule import MOST_ROWS, PlannedAttempt, schedule
+from celery_guardrails.redaction.process import shown_data
 from celery_guardrails.worker.effective import under_guard_by
 from celery_guardrails.worker.install import BUILT_IN
 
@@ -47,14 +49,14 @@ def _list(project: Project, tasks: dict[str, Task], as_json: bool) -> None:
     if as_json:
         emit_json(
             [
-                {"task": name, "guarded_by": under_guard_by(task), "policy": declared(effective[name])}
+                {"task": name, "guarded_by": under_guard_by(task), "policy": _declared(effective[name])}
                 for name, task in tasks.items()
             ]
         )
         return
     rows = []
     for name, task in tasks.items():
-        shown = declared(effective[name])
+        shown = _declared(effective[name])
         attempts, deadline = _value("max_attempts", shown), _value("deadline", shown)
         rows.append((name, attempts, deadline, _value("backoff", shown), shown["owner"] or "", under_guard_by(task)))
     if rows:
@@ -64,9 +66,15 @@ def _list(project: Project, tasks: dict[str, Task], as_json: bool) -> None:
     note(f"{len(tasks)} under guard, {plain} not. One of them in full: {project.typed('policy TASK')}")
 
 
+def _declared(policy: Policy) -> dict[str, Any]:
+    """The policy's fields as they may be shown: a runbook's address may have a password in it."""
+    fields: dict[str, Any] = shown_data(declared(policy))
+    return fields
+
+
 def _show(project: Project, task: Task, as_json: bool) -> None:
     effective: Effective = project.guardrails.policy_of(task)
-    shown, planned = declared(effective.policy), schedule(effective.policy)
+    shown, planned = _declared(effective.policy), schedule(effective.policy)
     if as_json:
         emit_json(
             {

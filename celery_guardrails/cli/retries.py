@@ -33,6 +33,7 @@ from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy import Attempt, match_pattern
+from celery_guardrails.redaction.process import shown
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 
 __all__ = ["retries"]
@@ -245,7 +246,7 @@ def _why(waiting: WaitingTask) -> str:
     last = _last(waiting)
     if last is None:
         return "countdown or eta" if waiting.attempt == 1 else ""
-    return f"{last.error.rpartition('.')[2]}: {clean(last.message)}"
+    return f"{last.error.rpartition('.')[2]}: {clean(shown(last.message))}"
 
 
 def _as_json(waiting: WaitingTask, now: datetime) -> dict[str, Any]:
@@ -258,5 +259,7 @@ def _as_json(waiting: WaitingTask, now: datetime) -> dict[str, Any]:
         "attempt": waiting.attempt,
         "due_at": waiting.due_at,
         "due_in": max(0.0, round((waiting.due_at - now).total_seconds(), 3)),
-        "last_error": None if last is None else {"type": last.error, "message": last.message, "at": last.ended_at},
+        "last_error": None
+        if last is None
+        else {"type": last.error, "message": shown(last.message), "at": last.ended_at},
     }

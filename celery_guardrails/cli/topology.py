@@ -14,6 +14,8 @@ from rich.text import Text
 
 from celery_guardrails.cli.output import emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.errors import ConfigurationError
+from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.declared import declared_by_celery, undeclared_line
 from celery_guardrails.transport.redis.rights import needs
 from celery_guardrails.transport.topology import Topology
@@ -33,6 +35,8 @@ def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
     not. --definitions prints them in the form that can be imported. For Redis: the user's rights. Connects to nothing.
     """
     project = project_of(ctx)
+    if unreadable := broker_fault(project.app):
+        raise ConfigurationError([unreadable])
     with project.app.connection_for_write() as connection:
         kind = str(connection.transport.driver_type)
         vhost, user = str(connection.virtual_host or "/"), connection.userid

@@ -28,11 +28,20 @@ LONGEST_TRACEBACK = 32 * 1024
 T = TypeVar("T")
 
 _HEAD = 8 * 1024
+_LOOKED_AT = 32 * 1024
+"""Characters of a message, and of each end of a traceback, in which secrets are looked for."""
 _CUT = "\n  [... cut ...]\n"
 _FRAMEWORKS = ("celery_guardrails", "celery", "billiard")
 
 
-def describe(exc: BaseException, now: datetime, *, override: str | None = None, with_traceback: bool = True) -> Failure:
+def describe(
+    exc: BaseException,
+    now: datetime,
+    *,
+    override: str | None = None,
+    with_traceback: bool = True,
+    hide: Callable[[str], str] | None = None,
+) -> Failure:
     """What an attempt's exception is, as data.
 
     Args:
@@ -40,10 +49,11 @@ def describe(exc: BaseException, now: datetime, *, override: str | None = None, 
         now: this instant, from which a server's `Retry-After` date counts.
         override: the fingerprint's text where the caller knows better than the stack.
         with_traceback: `False` leaves the text out; `traceback_text` makes it later, when it is needed after all.
+        hide: hides what is secret in a text, before it is cut: half a secret looks like none. `None`: nothing.
     """
     cls = type(exc)
     error = _or(lambda: dotted_name(cls), "unknown")
-    message = _message(exc)
+    message = _message(exc, hide)
     unknown: tuple[Verdict, BaseException | None] = (UNKNOWN, None)
     verdict, inner = _or(lambda: explained(exc), unknown)
     named_by = inner or exc
@@ -53,7 +63,7 @@ def describe(exc: BaseException, now: datetime, *, override: str | None = None, 
         category=verdict.category,
         transient=verdict.transient,
         fingerprint=_or(lambda: fingerprint(exc, override), fingerprint_of(error, message)),
-        traceback=traceback_text(exc) if with_traceback else "",
+        traceback=traceback_text(exc, hide) if with_traceback else "",
         retry_after=_or(lambda: retry_after(exc, now) or retry_after(named_by, now), None),
         mro=_or(lambda: mro_names(cls), (error,)),
         exception=exc,
@@ -65,27 +75,43 @@ def _cause(exc: BaseException) -> Cause:
     return Cause(dotted_name(type(exc)), mro_names(type(exc)), exc)
 
 
-def describe_type(exc: BaseException) -> tuple[str, str]:
-    """The dotted name of an exception's type and its message, bounded; never raises."""
-    return _or(lambda: dotted_name(type(exc)), "unknown"), _message(exc)
+def describe_type(exc: BaseException, hide: Callable[[str], str] | None = None) -> tuple[str, str]:
+    """The dotted name of an exception's type and its message, bounded; `hide` as for `describe`; never raises."""
+    return _or(lambda: dotted_name(type(exc)), "unknown"), _message(exc, hide)
 
 
-def traceback_text(exc: BaseException) -> str:
+def traceback_text(exc: BaseException, hide: Callable[[str], str] | None = None) -> str:
     """The traceback as Python prints it, without the frames of Celery and of ours above the task's own code.
 
     At most 32 KiB; of a longer one the first 8 KiB and the end are kept. Never raises.
+
+    Args:
+        exc: the exception.
+        hide: as for `describe`.
     """
 
     def formatted() -> str:
         return "".join(traceback.format_exception(type(exc), exc, _below_frameworks(exc.__traceback__)))
 
     fallback = f"{_or(lambda: dotted_name(type(exc)), 'unknown')}: {_message(exc)}"
-    return _cut(_clean(_or(formatted, fallback)))
+    text = _clean(_or(formatted, fallback))
+    return _cut(text if hide is None else _hidden(text, hide))
 
 
-def _message(exc: BaseException) -> str:
+def _message(exc: BaseException, hide: Callable[[str], str] | None = None) -> str:
     text = _or(lambda: str(exc), f"<{type(exc).__name__} whose message cannot be shown>")
+    if hide is not None:
+        text = hide(_clean(text[:_LOOKED_AT]))
     return _clean(text[: LONGEST_MESSAGE + 1])[:LONGEST_MESSAGE]
+
+
+def _hidden(text: str, hide: Callable[[str], str]) -> str:
+    """The text without secrets; what is cut away later is not looked at, except beside the cut."""
+    if len(text) <= 2 * _LOOKED_AT:
+        return hide(text)
+    first, last = text[:_LOOKED_AT], text[-_LOOKED_AT:]
+    # at a line's end: what is cut in two is not recognised
+    return hide(first[: first.rfind("\n") + 1]) + _CUT + hide(last[last.find("\n") + 1 :])
 
 
 def _below_frameworks(frames: TracebackType | None) -> TracebackType | None:

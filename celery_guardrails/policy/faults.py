@@ -5,6 +5,7 @@ Owns the switch between the two. It must not know what a right value is: fields 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,13 +13,18 @@ from dataclasses import replace
 
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import origin
+from celery_guardrails.redaction import Redactor
 
-__all__ = ["collected", "collecting", "is_collecting", "report", "shown", "start", "stop"]
+__all__ = ["HIDDEN", "collected", "collecting", "is_collecting", "report", "shown", "shown_text", "start", "stop"]
 
 collected: list[Fault] = []
 """The faults reported since `start()`, oldest first."""
 
+HIDDEN = "***"
+"""In place of a value that is never shown: nobody knows what was meant to be under an unknown key."""
+
 _LONGEST_VALUE = 120
+_REDACTOR = Redactor()
 _always = False
 _sink: ContextVar[list[Fault] | None] = ContextVar("celery_guardrails_faults", default=None)
 
@@ -67,9 +73,15 @@ def report(faults: Sequence[Fault]) -> None:
 
 
 def shown(value: object) -> str:
-    """The value as a fault shows it: its `repr`, cut at 120 characters; never raises."""
+    """The value as a fault shows it: its `repr` without secrets, cut at 120 characters; never raises."""
     try:
-        text = repr(value)
+        # what is code says more by its own repr
+        text = repr(value if isinstance(value, type) or inspect.isroutine(value) else _REDACTOR.mask(value))
     except Exception:  # noqa: BLE001  a user's __repr__ must not hide the fault
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def shown_text(text: str) -> str:
+    """Words of a fault that may quote a value, without secrets."""
+    return _REDACTOR.text(text)

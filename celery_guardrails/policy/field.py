@@ -58,7 +58,8 @@ _CATEGORIES = frozenset(category.value for category in Category)
 def problem(value: object, text: str, hint: str | None = None, at: str = "") -> PydanticCustomError:
     """A wrong value, in the shape from which a `Fault` is made; `at` names the field where a whole model is wrong."""
     # The text goes in as context: braces in a message template would be read as place-holders.
-    context = {"problem": text, "value": faults.shown(value), "hint": hint or "", "at": at}
+    words = {"problem": faults.shown_text(text), "hint": faults.shown_text(hint or "")}
+    context = {**words, "value": faults.shown(value), "at": at}
     return PydanticCustomError("guardrails", "{problem}", context)
 
 

@@ -61,7 +61,9 @@ class Policy(BaseModel):
             and the nearest right spelling. While faults are collected, wrong fields are left at their default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     retry_on: field.OptionalMatchersField = None
     give_up_on: field.MatchersField = ()
@@ -145,7 +147,7 @@ def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
         if entry["type"] == "extra_forbidden":
             near = nearest(name, model.model_fields)
             hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"
-            fault = Fault(name, faults.shown(entry["input"]), "unknown field", suggestion=hint)
+            fault = Fault(faults.shown_text(name), faults.HIDDEN, "unknown field", suggestion=hint)
         elif entry["type"] == "guardrails":
             fault = Fault(name, context["value"], context["problem"], suggestion=context["hint"] or None)
         else:

@@ -31,6 +31,9 @@ _NUMBER = re.compile(
     r"|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[ .-]\d)"
 )
 _ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+_PORT = re.compile(
+    r"(could not be cast to integer value as )(?:'[^']*'|\"[^\"]*\")"
+)  # urllib of a password with a slash
 _BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,60})-----")
 
 # How long an IBAN is in each country (the registry of ISO 13616).
@@ -55,6 +58,8 @@ def hide_patterns(text: str, mask: str) -> str:
     text = _KNOWN.sub(mask, text)
     if "hooks.slack.com" in text:
         text = _HOOK.sub(lambda found: found[1] + mask, text)
+    if "integer value as" in text:
+        text = _PORT.sub(lambda found: found[1] + mask, text)
     text = _SCHEME.sub(lambda found: f"{found[1]}{found[2]}{mask}" if _is_random(found[3]) else found[0], text)
     text = _where(_NUMBER, _is_card, text, mask)
     return _where(_ACCOUNT, _is_iban, text, mask)
@@ -82,7 +87,7 @@ def _is_random(text: str) -> bool:
     if len(text) >= 24:
         return True
     body = text.rstrip(".=")
-    return len(body) < len(text.rstrip(".")) or any(char.isdigit() or char in "+/_~" for char in body) or (
+    return len(body) < len(text.rstrip(".")) or any(char.isdigit() or char in "+/~" for char in body) or (
         not body.islower() and not body.isupper() and not body[1:].islower()
     )  # fmt: skip
 

@@ -63,6 +63,23 @@ class Redactor:
             return masked
         return hide_in_text(cut, self.hides, MASK, self._patterns) + ("..." if len(cut) < len(text) else "")
 
+    def texts(self, data: Any, depth: int = _MAX_DEPTH) -> Any:
+        """A copy of JSON-like data with each text in it as `text` shows it; the names in it are ours, and stay.
+
+        Args:
+            data: dicts, lists, tuples and texts; everything else stays as it is.
+            depth: how many containers within one another are looked into; what is deeper is left out.
+        """
+        if isinstance(data, str):
+            return self.text(data)
+        if not isinstance(data, (dict, list, tuple)):
+            return data
+        if depth <= 0:
+            return "..."
+        if isinstance(data, dict):
+            return {key: self.texts(item, depth - 1) for key, item in data.items()}
+        return [self.texts(item, depth - 1) for item in data]
+
     def mask(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Any:
         """A copy with every secret replaced; long containers and deep nesting are cut with a remark.
 
@@ -100,8 +117,11 @@ class Redactor:
         return masked if isinstance(masked, str) else repr(masked)
 
     def _masked(self, value: Any, depth: int) -> Any:
-        if value is None or isinstance(value, (bool, float)):
+        if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, float):
+            # a card's number that went through a spreadsheet
+            return self._number(value) if 10**11 <= abs(value) < 10**20 and value.is_integer() else value
         if isinstance(value, Enum):
             return _Remark(f"{type(value).__name__}.{value.name}")
         if isinstance(value, int):
@@ -123,8 +143,8 @@ class Redactor:
         parts = _parts(value)
         return _Remark(f"<{type(value).__name__}>") if parts is None else self._object(value, parts, depth)
 
-    def _number(self, value: int) -> Any:
-        digits = str(value) if value.bit_length() < 256 else ""
+    def _number(self, value: int | float) -> Any:
+        digits = str(int(value)) if abs(value) < 10**80 else ""
         return value if digits and self.text(digits) == digits else (MASK if digits else _Remark("<a long number>"))
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
@@ -148,9 +168,9 @@ class Redactor:
 
     def _key(self, key: Any) -> Any:
         """A key as it is shown: what can be a secret's name stays, what looks like a secret does not."""
-        if key is None or isinstance(key, (bool, float)):
+        if key is None or isinstance(key, bool):
             return key
-        shown = self._masked(key, 1) if isinstance(key, (str, bytes, int, Enum, *_PLAIN)) else None
+        shown = self._masked(key, 1) if isinstance(key, (str, bytes, int, float, Enum, *_PLAIN)) else None
         return _Remark(f"<{type(key).__name__}>") if shown is None else shown
 
     def _sequence(self, value: Any, depth: int) -> Any:

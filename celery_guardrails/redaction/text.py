@@ -62,6 +62,8 @@ def _without_user(url: str, mask: str) -> str:
     if scheme is None or end < scheme.end():
         return url
     user = url[scheme.end() : end]
+    if not user.partition(":")[2].strip("*") and ":" in user:
+        return url  # somebody has hidden it already
     secret = ":" in user or "%3a" in user.lower() or (len(user) >= 16 and any(char.isdigit() for char in user))
     return f"{url[: scheme.end()]}{mask}{url[end:]}" if secret else url
 
@@ -75,7 +77,8 @@ def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[s
         if not hides(found[group]):
             continue
         end = _end_of_value(text, start, pattern is _COLON, found[group])
-        if end > start and not text.startswith(mask, start):
+        hidden = text.startswith(mask, start) or not text[start:end].strip("*'\"")
+        if end > start and not hidden:
             kept += [text[position:start], mask]
             position = end
         start = max(start, end)

@@ -29,6 +29,9 @@ from sqlalchemy.pool import StaticPool
 from celery_guardrails.access import make_file
 from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP, NoArchive, SchemaMismatch, StoreError
+from celery_guardrails.redaction import is_denied
+from celery_guardrails.redaction.address import ENCODE, database_problem, shown_address
+from celery_guardrails.redaction.process import shown
 
 __all__ = ["SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
 
@@ -177,10 +180,11 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
         NoArchive: with `create=False`, there is no archive yet.
         StoreError: the url is none, its driver is not installed, or the file's folder is missing.
     """
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError:
-        raise StoreError("?", "the url is none: write sqlite:///file.db or postgresql://user@host/name") from None
+    if problem := database_problem(url):
+        raise StoreError(shown_address(url), f"the url {problem}; {ENCODE}")
+    parsed = _parsed(url)
+    if parsed is None:
+        raise StoreError("?", "the url is none: write sqlite:///file.db or postgresql://user@host/name")
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         store = _sqlite(parsed, create, app)
@@ -195,11 +199,18 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
 
 def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite archive, `:memory:` for one in memory; `None` for another database or a wrong url."""
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError:
+    parsed = _parsed(url)
+    if parsed is None or parsed.get_backend_name() != "sqlite":
         return None
-    return (_file_of(parsed) or Path(":memory:")) if parsed.get_backend_name() == "sqlite" else None
+    return _file_of(parsed) or Path(":memory:")
+
+
+def _parsed(url: str) -> URL | None:
+    """The url taken apart; `None` where it is none. What SQLAlchemy says of one may quote its password."""
+    try:
+        return make_url(url)
+    except (SQLAlchemyError, ValueError):
+        return None
 
 
 def sqlite_files(path: Path) -> list[Path]:
@@ -326,11 +337,11 @@ def _is_away(exc: SQLAlchemyError) -> bool:
 
 
 def _shown(url: URL) -> str:
-    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
+    hidden = {key: "***" for key in url.query if is_denied(key) or "pass" in key.lower()}
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _reason(exc: SQLAlchemyError) -> str:
     cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
     # libpq asks its reader whether the server runs, which says nothing more
-    return _QUESTION.sub("", " ".join(str(cause).split())) or type(cause).__name__
+    return shown(_QUESTION.sub("", " ".join(str(cause).split()))) or type(cause).__name__

@@ -15,6 +15,7 @@ from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.properties import read_whatever_comes
 
 __all__ = ["connection_errors", "opened"]
@@ -37,9 +38,9 @@ def opened(
         prepare: called with the connection before it knows its transport.
 
     Raises:
-        kombu.exceptions.OperationalError: no address answers.
+        kombu.exceptions.OperationalError: no address answers, or one cannot be read.
     """
-    connection: Connection = app.connection_for_write(url, connect_timeout=timeout, heartbeat=0)
+    connection: Connection = _readable(app, url).connection_for_write(url, connect_timeout=timeout, heartbeat=0)
     try:
         if prepare is not None:
             prepare(connection)
@@ -60,6 +61,12 @@ def opened(
         connection.release()
         raise
     return connection
+
+
+def _readable(app: Celery, url: str | None) -> Celery:
+    if unreadable := broker_fault(app, url):
+        raise OperationalError(f"{unreadable.setting} {unreadable.problem}; {unreadable.suggestion}")
+    return app
 
 
 def connection_errors(connection: Connection | None) -> tuple[type[BaseException], ...]:

@@ -24,7 +24,9 @@ from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, Policy, match_pattern
 from celery_guardrails.redaction import Redactor
+from celery_guardrails.redaction.process import hide_also, shown
 from celery_guardrails.settings import Settings, load_settings
+from celery_guardrails.transport.address import address_faults
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.journal.abandoned import Journals
@@ -118,6 +120,7 @@ class Guardrails:
         """
         if self._settings is None:
             self._settings = load_settings(self.app.conf.get("guardrails"), os.environ)
+            hide_also(self._settings.redact, self._settings.redact_patterns)
         return self._settings
 
     def redactor(self, policy: Policy | None = None) -> Redactor:
@@ -219,7 +222,7 @@ class Guardrails:
             settings = self.settings
         except ConfigurationError as exc:
             return list(exc.faults)
-        found: list[Fault] = []
+        found = address_faults(self.app)
         if self.app.conf.task_protocol != 2:
             problem = "guarded tasks keep their history in message headers, which protocol 1 does not have"
             found.append(Fault("task_protocol", str(self.app.conf.task_protocol), problem, None, "write 2"))
@@ -332,7 +335,7 @@ class GuardStep(bootsteps.Step):  # type: ignore[misc]
         try:
             Guardrails.of(worker.app).prepare()
         except ConfigurationError as exc:
-            raise click.ClickException(f"celery-guardrails is not configured right.\n{exc}") from exc
+            raise click.ClickException(f"celery-guardrails is not configured right.\n{shown(str(exc))}") from exc
 
 
 class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -51,13 +51,13 @@ def test_every_fault_is_listed_at_once():
 @pytest.mark.parametrize(
     ("raw", "key", "value", "hint"),
     [
-        ({"slack": {"chanel": "#alerts"}}, "slack.chanel", "'#alerts'", "did you mean channel?"),
-        ({"channel": "#alerts"}, "channel", "'#alerts'", "did you mean slack.channel?"),
-        ({"dead_leter": {"queue": "x"}}, "dead_leter", "{'queue': …}", "did you mean dead_letter?"),
+        ({"slack": {"chanel": "#alerts"}}, "slack.chanel", "***", "did you mean channel?"),
+        ({"channel": "#alerts"}, "channel", "***", "did you mean slack.channel?"),
+        ({"dead_leter": {"queue": "x"}}, "dead_leter", "***", "did you mean dead_letter?"),
         (
             {"policies": {"billing.*": {"max_atempts": 3}}},
             "policies.billing.*.max_atempts",
-            "3",
+            "***",
             "did you mean max_attempts?",
         ),
         ({"retention": {"ded": "5d"}}, "retention.ded", "'ded'", "did you mean 'dead'?"),
@@ -86,6 +86,33 @@ def test_a_fault_names_key_value_and_the_nearest_right_spelling(raw, key, value,
         {"store": {"uri": "postgresql://me:xoxb-secret@db/x"}},
         {"store": "postgresql://me:xoxb-secret@db/x"},
         {"slack": {"proxy": {"url": "http://me:xoxb-secret@proxy"}}},
+        {"store_url": "postgresql://me:xoxb-secret@db/x"},
+        {"database_url": "xoxb-secret"},
+        {"slack_hook": "https://hooks.slack.com/services/T/B/xoxb-secret"},
+        {"alerts": {"hook": "xoxb-secret"}},
+        {"dead_letter": {"brokr": "amqp://u:xoxb-secret@h", "queue_arguments": "amqp://u:xoxb-secret@h"}},
+        {"policy": {"runbok": "xoxb-secret"}},
+        {"policies": {"a.*": {"slack_hook": "xoxb-secret"}}},
+        {"policies": {"a.*": "amqp://u:xoxb-secret@h"}},
+        {"policy": "amqp://u:xoxb-secret@h"},
+        {"policy": {"owner": {"password": "xoxb-secret"}}},
+        {"policy": {"backoff": {"password": "xoxb-secret"}, "max_attempts": "token=xoxb-secret"}},
+        {"environment": {"password": "xoxb-secret"}},
+        {"alerts": {"cooldown": "amqp://u:xoxb-secret@h", "group_by": "password=xoxb-secret"}},
+        {"redact": "amqp://u:xoxb-secret@h"},
+        {"amqp://u:xoxb-secret@h": 1},
+        {"retention": {"amqp://u:xoxb-secret@h": "5d"}},
+        {"store": {"url": "postgresql://u:xoxb@secret:xoxb-secret@h/d"}},
+        {"store": {"url": "postgresql://u:xoxb-secret@h:port/d"}},
+        {"slack": {"webhook_url": "hooks.example/xoxb-secret"}},
+        {"slack": {"webhook_url": "https://hooks.example/xoxb-secret and more"}},
+        {"slack": {"webhook_url": "https://hooks.example/\nxoxb-secret"}},
+        {"slack": {"token": "xoxb-secret\n", "channel": "#a"}},
+        {"slack": {"token": "", "channel": "#a"}},
+        {"slack": {"base_url": "ftp://u:xoxb-secret@slack.example"}},
+        {"slack": {"proxy": "http://me:xoxb-secret@proxy\n"}},
+        "xoxb-secret",
+        ["xoxb-secret"],
     ],
     ids=str,
 )
@@ -95,6 +122,26 @@ def test_a_secret_never_shows_in_a_fault(raw):
     assert "xoxb-secret" not in str(caught.value)
     assert "xoxb-secret" not in repr(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("variable", sorted(ENVIRONMENT_VARIABLES))
+def test_a_wrong_value_of_the_environment_never_shows(variable):
+    environ = {variable: "hunter2 \x00", "GUARDRAILS_SLACK_WEBHOOK_URL": "hunter2"}
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, environ)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(caught.value)
+
+
+def test_the_error_of_a_webhook_says_what_is_wrong_with_it():
+    fault = faults({"slack": {"webhook_url": "hooks.slack.com/services/x"}})["slack.webhook_url"]
+    assert (fault.value, fault.problem) == ("***", "does not begin with https:// or http://")
+    assert (
+        "blank"
+        in faults({"slack": {"webhook_url": "https://hooks.slack.com/services/x y"}})["slack.webhook_url"].problem
+    )
+    assert "line break" in faults({"slack": {"token": "xoxb-1\n", "channel": "#a"}})["slack.token"].problem
+    assert "percent-encode" in faults({"store": {"url": "postgresql://u:p@ss@h/d"}})["store.url"].suggestion
 
 
 def test_secrets_do_not_show_in_the_settings_either():

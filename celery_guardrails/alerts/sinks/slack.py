@@ -25,6 +25,7 @@ from urllib3.util.retry import Retry
 from celery_guardrails.alerts.sinks.sink import Message, Posted
 from celery_guardrails.alerts.text import cut, escape
 from celery_guardrails.errors import Trouble, Undelivered
+from celery_guardrails.redaction.process import shown
 
 __all__ = ["SlackSink", "SlackWebhookSink"]
 
@@ -242,10 +243,16 @@ def _guard(send: Callable[[], Any]) -> Any:
         raise _from_status(error.code, str(error.reason), error.headers) from error
     except URLError as error:
         raise _from_network(error.reason) from error
+    except http.client.InvalidURL as error:
+        # it quotes the address, and a webhook's is a secret
+        raise Undelivered(Trouble.REFUSED, f"the address is none: {type(error).__name__}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _from_network(error) from error
-    except (SlackClientError, json.JSONDecodeError, ValueError) as error:
-        raise Undelivered(Trouble.UNCERTAIN, f"unexpected answer: {cut(str(error), 80)!r}") from error
+    except (SlackClientError, json.JSONDecodeError) as error:
+        raise Undelivered(Trouble.UNCERTAIN, f"unexpected answer: {cut(shown(str(error)), 80)!r}") from error
+    except ValueError as error:
+        # of an address or a header that is none, which it quotes: nothing was sent
+        raise Undelivered(Trouble.REFUSED, f"the address or the token is none: {type(error).__name__}") from None
 
 
 def _from_answer(error: SlackApiError) -> Undelivered:
@@ -265,7 +272,7 @@ def _from_answer(error: SlackApiError) -> Undelivered:
 
 
 def _from_status(status: int, reason: str, headers: Mapping[str, str] | Any) -> Undelivered:
-    words = cut(reason.strip(), 80) if reason and not reason.lstrip().startswith("<") else ""
+    words = cut(shown(reason.strip()), 80) if reason and not reason.lstrip().startswith("<") else ""
     words = words or f"HTTP {status}"
     if status == 429:
         return Undelivered(Trouble.RATE_LIMITED, words, _retry_after(headers))
@@ -280,7 +287,7 @@ def _from_status(status: int, reason: str, headers: Mapping[str, str] | Any) -> 
 def _from_network(reason: object) -> Undelivered:
     # Without a connection nothing was taken. Anything later may have been.
     never = isinstance(reason, (ConnectionRefusedError, socket.gaierror))
-    words = cut(str(reason), 80) or type(reason).__name__
+    words = cut(shown(str(reason)), 80) or type(reason).__name__
     return Undelivered(Trouble.UNAVAILABLE if never else Trouble.UNCERTAIN, words)
 
 

@@ -22,7 +22,8 @@ def answers(context: Context) -> Iterator[Finding]:
     try:
         backend = context.app.backend
     except Exception as exc:  # noqa: BLE001 an unknown scheme, a missing driver
-        yield fault(f"{context.conf.result_backend}: {exc}", fix)
+        kind = str(context.conf.result_backend).partition("://")[0]
+        yield fault(f"the result backend {kind}:// cannot be used: {type(exc).__name__}: {exc}", fix)
         return
     if isinstance(backend, DisabledBackend):
         yield fine("no result backend is set: results are not kept")

@@ -2,7 +2,8 @@
 
     Check(name, run, offline)      run(context) -> findings; none: it does not apply here
 
-Owns the shape, and that a check which fails itself ends neither the others nor the command.
+Owns the shape, that nothing which a server says brings a secret into it, and that a check which fails itself ends
+neither the others nor the command.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from celery_guardrails.cli.pitfall.context import BrokerAway, Context, StoreAway
+from celery_guardrails.redaction.process import shown
 from celery_guardrails.transport.right import refusal
 
 __all__ = ["Check", "Finding", "Level", "fault", "fine", "found_by", "warning"]
@@ -52,17 +54,17 @@ class Check:
 
 def fine(found: str) -> Finding:
     """It is as it should be."""
-    return Finding(Level.OK, found)
+    return Finding(Level.OK, shown(found))
 
 
 def warning(found: str, fix: str) -> Finding:
     """It works, until something happens."""
-    return Finding(Level.WARNING, found, fix)
+    return Finding(Level.WARNING, shown(found), shown(fix))
 
 
 def fault(found: str, fix: str) -> Finding:
     """It loses work, or does not work."""
-    return Finding(Level.FAULT, found, fix)
+    return Finding(Level.FAULT, shown(found), shown(fix))
 
 
 def found_by(check: Check, context: Context) -> list[Finding]:

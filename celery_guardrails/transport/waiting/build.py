@@ -6,6 +6,7 @@ import logging
 
 from celery import Celery
 
+from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.waiting.amqp import NativeDelay
 from celery_guardrails.transport.waiting.eta import EtaWaiting
@@ -19,6 +20,9 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 def waiting_for(app: Celery, publisher: Publisher) -> Waiting:
     """The best way of waiting that this application's broker offers. Connects to nothing, and never raises."""
+    if unreadable := broker_fault(app):
+        logger.warning("%s %s: retries wait in workers", unreadable.setting, unreadable.problem)
+        return EtaWaiting(publisher)
     try:
         with app.connection_for_write() as connection:
             kind = connection.get_transport_cls().driver_type

@@ -84,7 +84,9 @@ def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> Non
         "https://medium.com/@ada/post", "https://shop.example:8080/a?page=2", "amqp://rabbit:5672//",
         "postgresql://guardrails@db/shop", "ada@example.com", "+49 151 12345678", "2026-11-29 12:00:01.123456",
         "1764417600000", "16-digit id 1234567890123456", "KeyError: 'name'", "tests/unit/test_text.py:17",
-        "token", "password", "the password is wrong", "3 of 4 tokens", "GET /orders/4711 -> 503",
+        "redis://:**@cache/0", "postgresql://shop:***@db/shop", "{'user': 'ada', 'pin': '****'}", "pin=''",
+        "Slack does not take the token: invalid_auth", "token", "password",
+        "the password is wrong", "3 of 4 tokens", "GET /orders/4711 -> 503",
     ],
 )  # fmt: skip
 def test_ordinary_text_stays(text: str) -> None:

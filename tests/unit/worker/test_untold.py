@@ -31,7 +31,7 @@ def test_an_error_is_said_in_a_line_with_what_caused_it() -> None:
 def test_only_somebodys_code_gets_a_traceback(exc: Exception, full: bool, caplog: Any) -> None:
     log_untold("the end", "shop.mail", "t-1", exc)
     (record,) = caplog.records
-    assert bool(record.exc_info) is full
+    assert bool(record.exc_text) is full
     assert "the end of shop.mail[t-1] could not be told to everybody" in record.message
 
 

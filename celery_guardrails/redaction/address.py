@@ -1,0 +1,92 @@
+"""Addresses with a user and a password in them: whether they can be read as they are meant, and how they are shown.
+
+A password that holds `@`, `/`, `:` or `[` and is not percent-encoded is cut in two by whoever reads the address: one
+part of it becomes a host or a port, which every error names. Owns finding such an address before anybody reads it. Each
+reader has rules of its own: kombu's are those of `http` URLs, SQLAlchemy's are in `database_problem`.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+__all__ = ["ENCODE", "broker_problem", "database_problem", "service_problem", "shown_address"]
+
+ENCODE = "percent-encode what is special in the user and the password: %40 for @, %2F for /, %3A for :, %5B for ["
+"""What to write in place of an address that cannot be read."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40})://")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK = re.compile(r"\s")
+_UNREADABLE = "cannot be read: its user or password holds a character that is special in a URL"
+
+
+def shown_address(address: str) -> str:
+    """An address that cannot be read as people may see it: its scheme, because nobody knows where its password ends."""
+    scheme = _SCHEME.match(address)
+    return f"{scheme[1]}://***" if scheme else "***"
+
+
+def broker_problem(address: str) -> str | None:
+    """What keeps kombu from reading a broker's or a result backend's address as it is meant; `None`: nothing.
+
+    Args:
+        address: one URL, or several with `;` between them.
+    """
+    parts = address.split(";")
+    for part in parts:
+        scheme = _SCHEME.match(part)
+        if scheme is None:
+            if len(parts) > 1 and "@" in part:
+                return _UNREADABLE
+            continue
+        if problem := _network_problem(part[scheme.end() :]):
+            return problem
+    return None
+
+
+def database_problem(address: str) -> str | None:
+    """What keeps SQLAlchemy from reading a database's address as it is meant; `None`: nothing."""
+    if _CONTROL.search(address):
+        return "has a line break or another control character in it"
+    scheme = _SCHEME.match(address)
+    if scheme is None or scheme[1].partition("+")[0] == "sqlite":
+        return None  # no user and no password; that it has no scheme is said by whoever opens it
+    rest = address[scheme.end() :]
+    if rest.rfind("@") < rest.find("?"):  # else the question mark is the password's
+        rest = rest.partition("?")[0]
+    host = re.split(r"[/?]", rest.rpartition("@")[2])[0]
+    return _UNREADABLE if rest.count("@") > 1 or _BLANK.search(rest) or _bad_port(host) else None
+
+
+def service_problem(address: str) -> str | None:
+    """What is wrong with the address of a web service, such as a webhook; `None`: nothing."""
+    if _BLANK.search(address) or _CONTROL.search(address):
+        return "has a blank or a line break in it"
+    scheme = _SCHEME.match(address)
+    if scheme is None or scheme[1].lower() not in ("http", "https"):
+        return "does not begin with https:// or http://"
+    if problem := _network_problem(address[scheme.end() :]):
+        return problem
+    return None if urlsplit(address).hostname else "names no host"
+
+
+def _network_problem(rest: str) -> str | None:
+    if _CONTROL.search(rest):
+        return "has a line break or another control character in it"
+    try:
+        read = urlsplit(f"http://{rest}")
+        _ = read.port
+    except ValueError:  # its message quotes what it has taken for a port
+        return _UNREADABLE
+    authority = re.split(r"[/?#]", rest)[0]
+    beyond = rest[len(authority) :].partition("?")[0]
+    return _UNREADABLE if ":" in authority and "@" not in authority and "@" in beyond else None
+
+
+def _bad_port(host: str) -> bool:
+    _, bracket, port = host.rpartition("]")
+    if bool(bracket) != ("[" in host):
+        return True
+    _, colon, port = (port if bracket else host).rpartition(":")
+    return bool(colon) and bool(port) and not port.isdigit()

@@ -1,0 +1,75 @@
+"""How each setting is read that is more than a text or a number: to what the rest relies on, or a problem in words.
+
+Owns the types of those fields of `settings.py`, as `policy/field.py` does for a policy's. What may be a secret, or have
+one in it, is never quoted by a problem.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, PlainValidator, SecretStr
+
+from celery_guardrails.policy.field import problem, read_names
+from celery_guardrails.redaction.address import ENCODE, database_problem, service_problem
+
+__all__ = ["DatabaseUrl", "GroupByField", "PatternsField", "ProxyUrl", "SecretUrl", "ServiceUrl", "Token"]
+
+
+def _read_group_by(value: Any) -> tuple[str, ...]:
+    names = read_names(value)
+    if set(names) not in ({"task"}, {"task", "error"}):
+        raise problem(value, 'is not ("task",) or ("task", "error")')
+    return names
+
+
+def _read_patterns(value: Any) -> tuple[str, ...]:
+    patterns = read_names(value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise problem(pattern, f"is no regular expression: {exc}") from exc
+    return patterns
+
+
+def _read_database(value: str) -> str:
+    if found := database_problem(value):
+        raise problem(value, found, ENCODE)
+    return value
+
+
+def _read_service(value: Any) -> Any:
+    """The address of a web service, which is never shown: a webhook's is a secret as a whole."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str) and (found := service_problem(text)):
+        raise problem(value, found, "write https://...")
+    return value
+
+
+def _read_optional_service(value: str | None) -> str | None:
+    return _read_service(value) if value else value
+
+
+def _read_proxy(value: str | None) -> str | None:
+    if value and not all("!" <= char <= "~" for char in value):
+        raise problem(value, "has a blank, a line break or another character that no URL has")
+    return value
+
+
+def _read_token(value: SecretStr | None) -> SecretStr | None:
+    text = value.get_secret_value() if value is not None else "-"
+    if not text or not all("!" <= char <= "~" for char in text):
+        # a client would say so in an error that quotes it
+        raise problem(value, "is empty, or has a blank, a line break or another character that no token has")
+    return value
+
+
+GroupByField = Annotated[tuple[str, ...], PlainValidator(_read_group_by)]
+PatternsField = Annotated[tuple[str, ...], PlainValidator(_read_patterns)]
+DatabaseUrl = Annotated[str, AfterValidator(_read_database)]
+SecretUrl = Annotated[SecretStr | None, AfterValidator(_read_service)]
+ServiceUrl = Annotated[str | None, AfterValidator(_read_optional_service)]
+ProxyUrl = Annotated[str | None, AfterValidator(_read_proxy)]
+Token = Annotated[SecretStr | None, AfterValidator(_read_token)]
