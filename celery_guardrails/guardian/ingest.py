@@ -18,6 +18,7 @@ from celery_guardrails.guardian.set_aside import SetAsideLog
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
 from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.letters.recovery import Recovery, decode_recovery
+from celery_guardrails.letters.redaction import LetterRedaction
 from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
@@ -77,13 +78,22 @@ class Ingest:
         store: the archive, ready.
         recovered_queues: the queues on which recoveries are reported.
         environment: what unreadable messages are filed under.
+        redaction: hides secrets in what people see of letters: an older worker may not have. `None`: by what
+            secrets look like, and the usual names.
     """
 
-    def __init__(self, store: Store, recovered_queues: Sequence[str], environment: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recovered_queues: Sequence[str],
+        environment: str,
+        redaction: LetterRedaction | None = None,
+    ) -> None:
         self._store = store
         self._recovered = frozenset(recovered_queues)
         self._environment = environment
         self._set_aside = SetAsideLog()
+        self._redacted = redaction or LetterRedaction()
 
     def run_once(self, deliveries: Sequence[D], now: datetime) -> IngestReport[D]:
         """Archive a batch in one transaction.
@@ -127,7 +137,7 @@ class Ingest:
             except ValueError as exc:
                 return self._unreadable(delivery, f"not a recovery report: {exc}", now)
         try:
-            return Archivable(decode(delivery.body), delivery.body)
+            return Archivable(*self._redacted(decode(delivery.body), delivery.body))
         except ValueError as exc:
             return self._unreadable(delivery, str(exc), now)
 

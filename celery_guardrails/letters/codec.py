@@ -29,7 +29,6 @@ from celery_guardrails.policy.failure import Category
 __all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
 
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
-_PREVIEW = 1000
 # Without one of these, JSON in bytes holds no surrogate: an escape, its form in UTF-8, another encoding.
 _DOUBTFUL = (b"\\u", b"\xed", b"\0")
 
@@ -89,12 +88,12 @@ def unreadable(
     content_type: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> Letter:
-    """A letter for a message in the dead-letter queue that is none, so that a person can see it.
+    """A letter for a message in the dead-letter queue that is none, so that a person can see that there is one.
 
+    Its bytes are kept, and not shown: nobody knows what in them is secret.
     Its id follows from the bytes: the same message seen twice is the same letter.
     """
     digest = hashlib.sha256(body).hexdigest()
-    shown = body[:_PREVIEW].decode("utf-8", "replace")
     return Letter(
         id=str(uuid5(_UNREADABLE, digest)),
         task="(undecodable)",
@@ -108,7 +107,7 @@ def unreadable(
         queue="",
         first_failed_at=now,
         died_at=now,
-        preview=Preview(args=shown, truncated=len(body) > _PREVIEW),
+        preview=Preview(args=f"({len(body)} bytes that were not read)"),
         message=OriginalMessage.model_construct(
             body=body, content_type=content_type, content_encoding=None, headers=json_safe(headers or {}), properties={}
         ),

@@ -13,7 +13,17 @@ from typing import Any
 from celery_guardrails.letters.record import Named, Preview
 from celery_guardrails.redaction import MASK, Redactor
 
-__all__ = ["OVERSIZED_LIMIT", "PREVIEW_LIMIT", "named_in_items", "named_values", "preview", "preview_items"]
+__all__ = [
+    "OVERSIZED_LIMIT",
+    "PREVIEW_LIMIT",
+    "named_in_items",
+    "named_values",
+    "preview",
+    "preview_items",
+    "preview_unknown",
+    "unknown_args",
+    "unknown_kwargs",
+]
 
 PREVIEW_LIMIT = 4000
 """Characters of a preview, each of args and kwargs."""
@@ -21,6 +31,7 @@ OVERSIZED_LIMIT = 500
 """The same for a payload over `dead_letter.max_payload`."""
 _VALUE_LIMIT = 200
 _ITEMS_SHOWN = 100
+_NAME_LIMIT = 80
 
 
 def preview(
@@ -56,6 +67,35 @@ def preview_items(
     some = f"the first {_ITEMS_SHOWN} of " if len(items) > _ITEMS_SHOWN else ""
     text = f"{way}, {some}{len(items):,} item{'s' if len(items) != 1 else ''}: {shown}"
     return Preview(args=text, truncated=cut or bool(some))
+
+
+def preview_unknown(args: Any, kwargs: Any, redactor: Redactor) -> Preview:
+    """The arguments of a task that nobody here knows: how many there are, and the keywords' names, but no values.
+
+    A value is hidden by its parameter's name, which is not known.
+
+    Args:
+        args: what came as positional arguments, whatever it is.
+        kwargs: what came as keyword arguments, whatever it is.
+        redactor: what to hide; a name may look like a secret, too.
+    """
+    return Preview(args=unknown_args(args), kwargs=unknown_kwargs(kwargs, redactor))
+
+
+def unknown_args(args: Any) -> str:
+    """How many positional arguments there are, without their values."""
+    if not isinstance(args, (list, tuple)):
+        return f"(a {type(args).__name__} in place of arguments)"
+    return f"({len(args)} not shown)" if args else "()"
+
+
+def unknown_kwargs(kwargs: Any, redactor: Redactor) -> str:
+    """Which keyword arguments there are, without their values."""
+    if not isinstance(kwargs, Mapping):
+        return f"(a {type(kwargs).__name__} in place of keyword arguments)"
+    names = [redactor.plain(name)[:_NAME_LIMIT] for name in itertools.islice(kwargs, _ITEMS_SHOWN)]
+    more = f", and {len(kwargs) - _ITEMS_SHOWN} more" if len(kwargs) > _ITEMS_SHOWN else ""
+    return f"({', '.join(names)}{more}: not shown)" if names else "{}"
 
 
 def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: Redactor) -> dict[str, str]:

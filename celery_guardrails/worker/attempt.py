@@ -93,7 +93,7 @@ def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseExcept
     """Act on what failed after the body had succeeded: its result or its callbacks. Never runs the body again."""
     request.__dict__[SEEN] = type(exc)
     text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
-    decision = DeadLetter(Reason.RESULT_UNSTORABLE, text[:500])
+    decision = DeadLetter(Reason.RESULT_UNSTORABLE, text)
 
     def bury() -> BaseException:
         try:
@@ -152,7 +152,7 @@ def _met(task: Any, request: Any, exc: BaseException, began: bool = True) -> Bas
         else:
             outcome = _act(examine(task, request, exc), exc)
     except Exception as ours:  # noqa: BLE001 logged there
-        decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}"[:500])
+        decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}")
         outcome = _bury_briefly(task, request, exc, decision, ours)
     request.__dict__[SEEN] = type(outcome)
     return outcome if request.is_eager else harmless(outcome)
@@ -215,7 +215,7 @@ def headers_with(request: Any, header: Header) -> dict[str, Any]:
 
 
 def _traceback(run: FailedRun, exc: BaseException) -> str:
-    return run.guard.redactor(run.policy).text(traceback_text(exc))
+    return traceback_text(exc, run.guard.redactor(run.policy).text)
 
 
 def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:
@@ -231,7 +231,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
         journal.mark_done(run.task, run.request)
     log_death(letter)
-    _harmlessly(lambda: sentry.annotate(letter, run.policy), run.task)
+    _harmlessly(lambda: sentry.annotate(letter, run.policy, run.guard.redactor(run.policy)), run.task)
     if run.policy.on_exhausted != "park":
         return exc
     _harmlessly(lambda: sentry.report(exc), run.task)

@@ -18,6 +18,7 @@ from celery_guardrails.policy.decision import DeadLetter
 from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.redaction import Redactor
+from celery_guardrails.worker.capture import LONGEST_EXPLANATION
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.original import Original, kept
@@ -42,8 +43,8 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     """
     header, now = read_header(request.__dict__), clock.now()
     work = work_of(request.__dict__, header)
-    error, message = describe_type(exc)
     redactor = _redactor(task)
+    error, message = describe_type(exc, redactor.text)
     delivery: Mapping[str, Any] = request.delivery_info or {}
     routing_key = str(delivery.get("routing_key") or "")
     return Letter(
@@ -54,10 +55,8 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         task=subject_of(task).name,
         task_id=request.id,
         reason=decision.reason,
-        explanation=redactor.text(decision.explanation),
-        failure=LetterFailure(
-            type=error, message=redactor.text(message), category=Category.UNKNOWN, fingerprint=_FINGERPRINT
-        ),
+        explanation=redactor.text(decision.explanation)[:LONGEST_EXPLANATION],
+        failure=LetterFailure(type=error, message=message, category=Category.UNKNOWN, fingerprint=_FINGERPRINT),
         worker=str(request.hostname or ""),
         queue=str(delivery.get("queue") or routing_key),
         exchange=str(delivery.get("exchange") or ""),

@@ -25,6 +25,7 @@ from celery_guardrails.letters.record import (
     Preview,
     letter_id,
 )
+from celery_guardrails.letters.redaction import redacted
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
@@ -123,7 +124,7 @@ def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now:
         preview=_preview(guard, task, arguments, policy, headers),
         message=_message(envelope),
     )
-    return letter, policy
+    return redacted(letter, guard.redactor(policy)), policy
 
 
 def _work(waiting: WaitingTask, header: Header) -> Work:
@@ -194,7 +195,7 @@ def _preview(
 ) -> Preview:
     if arguments is None:
         return Preview()
-    sender = sender_text(guard.app, headers, *arguments)
+    sender = sender_text(guard.app, headers, *arguments, known=task is not None)
     return preview_of(task, *arguments, guard.redactor(policy), sender=sender)
 
 

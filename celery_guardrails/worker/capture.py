@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from kombu.serialization import dumps
 
-from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, named_in_items, preview, preview_items
+from celery_guardrails.letters.preview import (
+    OVERSIZED_LIMIT,
+    PREVIEW_LIMIT,
+    named_in_items,
+    preview,
+    preview_items,
+    preview_unknown,
+    unknown_args,
+    unknown_kwargs,
+)
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.record import (
     FailedAttempt,
@@ -38,9 +47,13 @@ from celery_guardrails.worker.original import kept, original_of
 from celery_guardrails.worker.run import FailedRun
 from celery_guardrails.worker.sent_repr import sender_text
 
-__all__ = ["capture", "of_policy", "parameter_names", "preview_of"]
+__all__ = ["LONGEST_EXPLANATION", "capture", "of_policy", "parameter_names", "preview_of"]
 
 logger = logging.getLogger("celery_guardrails.worker")
+
+
+LONGEST_EXPLANATION = 500
+"""Characters of an explanation; it is cut after it is redacted, because half a secret looks like none."""
 
 
 def capture(run: FailedRun, decision: DeadLetter) -> Letter:
@@ -62,7 +75,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         parent_id=request.parent_id,
         group_id=request.group,
         reason=decision.reason,
-        explanation=run.guard.redactor(policy).text(decision.explanation),
+        explanation=run.guard.redactor(policy).text(decision.explanation)[:LONGEST_EXPLANATION],
         failure=_failure(run),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
         environment=run.guard.settings.environment,
@@ -122,17 +135,21 @@ def preview_of(
     """The arguments of a message, or its items where it runs the task for each of them, as people may see them.
 
     Args:
-        task: the task; a carrier (`carrier.py`) for a `map` or `starmap`; `None`: not known here.
-        args: the message's.
-        kwargs: the message's.
+        task: the task; a carrier (`carrier.py`) for a `map` or `starmap`; `None`: not known here, so that no value is
+            shown.
+        args: the message's; what is no list or tuple is not shown.
+        kwargs: the message's; what is no mapping is not shown.
         redactor: what to hide.
         limit: characters kept of each.
         sender: what the sender shows of them itself, which then stands in place of ours.
     """
+    if task is None:
+        made = preview_unknown(args, kwargs, redactor)
+        return _as_sent(sender, made, [*redactor.hidden(args), *redactor.hidden(kwargs)], redactor, limit)
     names, subject = parameter_names(subject_of(task)), subject_of(task)
     if subject is task:
-        items = [args]
-        made = preview(args, kwargs, names, redactor, limit)
+        items: list[Sequence[Any]] = [args] if isinstance(args, (list, tuple)) else []
+        made = _preview(args, kwargs, names, redactor, limit)
     else:
         items = carried_items(task.name, args, kwargs)
         made = preview_items(task.name, items, names, redactor, limit)
@@ -142,7 +159,27 @@ def preview_of(
     for item in items:
         for name, value in zip_longest(names[: len(item)], item):
             secrets += redactor.hidden(value, name)
-    return sender.over(made, secrets, limit)
+    return _as_sent(sender, made, secrets, redactor, limit)
+
+
+def _as_sent(sender: SenderText | None, made: Preview, secrets: list[Any], redactor: Redactor, limit: int) -> Preview:
+    """Our preview, or the sender's own texts in its place: without what is secret by its name, or by its looks."""
+    if sender is None:
+        return made
+    texts = {which: text for which in ("args", "kwargs") if (text := getattr(sender, which)) is not None}
+    return SenderText(**{which: redactor.text(text) for which, text in texts.items()}).over(made, secrets, limit)
+
+
+def _preview(args: Any, kwargs: Any, names: list[str], redactor: Redactor, limit: int) -> Preview:
+    """The preview of a known task's arguments, of which one or the other may be none at all."""
+    is_list, is_mapping = isinstance(args, (list, tuple)), isinstance(kwargs, Mapping)
+    shown = preview(args if is_list else (), kwargs if is_mapping else {}, names, redactor, limit)
+    if is_list and is_mapping:
+        return shown
+    wrong = {} if is_list else {"args": unknown_args(args)}
+    if not is_mapping:
+        wrong["kwargs"] = unknown_kwargs(kwargs, redactor)
+    return shown.model_copy(update=wrong)
 
 
 def _named(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:

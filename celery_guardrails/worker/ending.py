@@ -183,7 +183,7 @@ def unbegun(request: Any, future: Future[Any]) -> None:
             publish_again(run.guard, run.task, run.request, run.now)
         except PublishError as lost:
             text = f"{exc}, and its message, acknowledged early, could not be put back: {lost}"
-            decision = DeadLetter(Reason.CANCELLED, text[:500], in_doubt=not lost.refused)
+            decision = DeadLetter(Reason.CANCELLED, text, in_doubt=not lost.refused)
             return settled(request, run, decision, tell, ran=False)
         logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
         return partial(state.task_ready, request)
@@ -247,7 +247,7 @@ def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable
         logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
         try:
             if brief is not None:
-                tell = brief(f"guardrails failed on its end: {ours!r}"[:500])
+                tell = brief(f"guardrails failed on its end: {ours!r}")
         except Exception:
             logger.warning("%s[%s] is lost to the dead-letter queue", request.name, request.id, exc_info=True)
             journal.strand(request)
@@ -288,7 +288,7 @@ def _given_back(request: Any, why: PublishError, usual: Tell) -> Tell:
     exc = WorkerLostError(why.reason)
     text = f"{why.reason}, and its message had been acknowledged early"
     run = _run_of(request, exc)
-    return settled(request, run, DeadLetter(Reason.CANCELLED, text[:500]), partial(tell_of_failure, request, exc))
+    return settled(request, run, DeadLetter(Reason.CANCELLED, text), partial(tell_of_failure, request, exc))
 
 
 def _limited(request: Any, exc: Exception, tell: Tell | None) -> Tell:
@@ -335,7 +335,7 @@ def _crashed(request: Any, exc: BaseException, crashes: int, celery: Callable[[A
 
 def _unseen(request: Any, exc: BaseException, usual: Tell) -> Tell:
     text = f"its outcome could not be handed to the worker, whether the body succeeded is not known: {exc}"
-    return settled(request, _run_of(request, exc), DeadLetter(Reason.RESULT_UNSTORABLE, text[:500]), usual)
+    return settled(request, _run_of(request, exc), DeadLetter(Reason.RESULT_UNSTORABLE, text), usual)
 
 
 def _run_of(request: Any, exc: BaseException) -> FailedRun:

@@ -86,7 +86,7 @@ def unpublishable(lost: PublishError, text: str | None = None) -> DeadLetter:
         lost: why.
         text: the explanation; `None`: what `lost` says.
     """
-    return DeadLetter(Reason.RETRY_UNPUBLISHABLE, (text or str(lost))[:500], in_doubt=not lost.refused)
+    return DeadLetter(Reason.RETRY_UNPUBLISHABLE, text or str(lost), in_doubt=not lost.refused)
 
 
 def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tuple[Envelope, list[Queue]]:

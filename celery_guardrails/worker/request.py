@@ -19,6 +19,7 @@ from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker import ending, journal, suspect, unguarded
@@ -68,7 +69,7 @@ class GuardedRequest(_CelerysPart):
     """Which messages this process has done with."""
     ended: End | None = None
     """What main has made of an end that it saw itself."""
-    buried: tuple[Letter, Policy] | None = None
+    buried: tuple[Letter, Policy, Redactor] | None = None
     """Its letter, with the policy that was in force, until Celery has told of its end."""
     begin: Callable[[], bool] | None = None
     """Sets the mark that says that this suspect runs."""

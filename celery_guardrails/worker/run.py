@@ -94,8 +94,7 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
         # From here on the header says which work it is, whatever becomes of its arguments.
         header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
-    failure = describe(exc, now, with_traceback=False)
-    failure = replace(failure, message=guard.redactor(policy).text(failure.message))
+    failure = describe(exc, now, with_traceback=False, hide=guard.redactor(policy).text)
     return FailedRun(task, request, guard, policy, failure, header, work, started_at, now)
 
 

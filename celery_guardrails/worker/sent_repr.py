@@ -30,7 +30,7 @@ def described_by(options: Mapping[str, Any]) -> list[str]:
     return [which for which, option in _NAMES.items() if options.get(option) is not None]
 
 
-def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any) -> SenderText:
+def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any, *, known: bool = True) -> SenderText:
     """What the sender of a message shows of its arguments itself.
 
     Args:
@@ -38,11 +38,13 @@ def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any)
         headers: the message's, or a request's attributes, which hold them.
         args: positional arguments, decoded.
         kwargs: keyword arguments, decoded.
+        known: whether its task is known here. Else only a text counts that its caller is known to have written: another
+            program's, which Celery would have written otherwise, may show all of them.
     """
     described = read_header(headers).described
     own = {which: which in described for which in _NAMES}
     texts = {which: headers.get(option) for which, option in _NAMES.items()}
-    if headers.get("task") not in CARRIERS:  # whose arguments are another task's, and shown by item
+    if known and headers.get("task") not in CARRIERS:  # whose arguments are another task's, and shown by item
         own["args"] = own["args"] or _is_own(app, texts["args"], tuple(args), "argsrepr_maxsize")
         own["kwargs"] = own["kwargs"] or _is_own(app, texts["kwargs"], dict(kwargs), "kwargsrepr_maxsize")
     return SenderText(**{which: _text(texts[which]) for which in _NAMES if own[which]})

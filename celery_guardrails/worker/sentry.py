@@ -1,7 +1,8 @@
 """What Sentry is told: our facts on the event that its own integration sends, and one trace for all attempts.
 
 Owns nothing but that. It does nothing where the application has not initialised Sentry with its Celery integration,
-sends no event of its own except for parked work, which Sentry cannot see, and is silent on retries. Never raises.
+sends no event of its own except for parked work, which Sentry cannot see, and is silent on retries. The event of a dead
+letter has no more secrets than the letter shows (`sentry_event.py`). Never raises.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy
+from celery_guardrails.redaction import Redactor
+from celery_guardrails.worker.sentry_event import hiding
 
 __all__ = ["annotate", "report", "telling", "trace_on"]
 
@@ -24,8 +27,14 @@ logger = logging.getLogger("celery_guardrails.worker")
 _TRACE, _BAGGAGE, _ENQUEUED = "sentry-trace", "baggage", "sentry-task-enqueued-time"
 
 
-def annotate(letter: Letter, policy: Policy) -> None:
-    """Put what we know on the scope of the running task, before its exception leaves it."""
+def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
+    """Put what we know on the scope of the running task, before its exception leaves it, and hide what is secret there.
+
+    Args:
+        letter: the dead letter.
+        policy: the policy in force.
+        redactor: what to hide.
+    """
     sdk = _sdk()
     if sdk is None:
         return
@@ -52,6 +61,7 @@ def annotate(letter: Letter, policy: Policy) -> None:
         },
     )
     scope.fingerprint = [letter.task, letter.failure.fingerprint]
+    scope.add_event_processor(hiding(redactor, letter.preview))
 
 
 def report(exc: BaseException) -> None:
@@ -62,7 +72,7 @@ def report(exc: BaseException) -> None:
 
 
 @contextmanager
-def telling(buried: tuple[Letter, Policy] | None) -> Iterator[None]:
+def telling(buried: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
     """What is told of this letter's end in a process that runs many tasks has our facts, and nothing else has them.
 
     Celery tells of hard time limits and lost workers in the main process, where no task has a scope.
@@ -71,7 +81,8 @@ def telling(buried: tuple[Letter, Policy] | None) -> Iterator[None]:
         try:
             sdk = _sdk()
             if sdk is not None and buried is not None:
-                stack.enter_context(sdk.isolation_scope())
+                # what was logged before is other tasks', with bodies of messages that nobody could read among it
+                stack.enter_context(sdk.isolation_scope()).clear_breadcrumbs()
                 annotate(*buried)
         except Exception:
             logger.warning("Sentry is not told about the dead letter of an end", exc_info=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -19,17 +19,22 @@ from celery.exceptions import InvalidTaskError
 from celery_guardrails import clock
 from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.header import Header, read_header
-from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, preview
+from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, unknown_args
 from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, Preview
+from celery_guardrails.letters.redaction import redacted
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import Work
-from celery_guardrails.policy import describe
+from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
+from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
-from celery_guardrails.worker.carried import arguments_of, carried_name
+from celery_guardrails.worker.capture import preview_of
+from celery_guardrails.worker.carried import CARRIERS, arguments_of, carried_name
+from celery_guardrails.worker.carrier import carrier_in
+from celery_guardrails.worker.effective import is_guarded, subject_of
 from celery_guardrails.worker.install import Guardrails
 from celery_guardrails.worker.sent_repr import sender_text
 
@@ -46,6 +51,7 @@ _LONGEST_NAME = 255
 _PASSING = frozenset({*BROKER_HEADERS, "redelivered"})
 _HEADERS = "application_headers"  # AMQP's properties hold the headers once more
 _PRIORITY = range(256)
+_RELATED = {"root_id": "root_id", "parent_id": "parent_id", "group_id": "group"}
 
 
 def letter_of(
@@ -133,35 +139,31 @@ def _letter(
     queue = _queue(guard, exchange, routing_key, consumed)
     task_id = _task_id(message, fields)
     work = Work.of(
-        header,
-        task_id=task_id,
-        task=_text(fields.get("task")),
-        queue=queue,
-        body=original.body,
-        properties=original.properties,
-        arrival=None,
-    )
+        header, task_id=task_id, task=_text(fields.get("task")), queue=queue, body=original.body,
+        properties=original.properties, arrival=None,
+    )  # fmt: skip
     letter = _brief(guard, original, reason, exc, worker, _identity(original, work), now)
     priority = original.properties.get("priority")
     name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or _text(fields.get("task"))
     attempts = tuple(FailedAttempt.of(attempt) for attempt in header.attempts)
+    task = _known(guard, reason, fields)
+    policy = guard.policy_of(task).policy if task is not None and is_guarded(subject_of(task)) else None
+    redactor = guard.redactor(policy)
     changes: dict[str, Any] = {
         "task": name or UNNAMED,
         "task_id": task_id,
-        "root_id": _text(fields.get("root_id")) or None,
-        "parent_id": _text(fields.get("parent_id")) or None,
-        "group_id": _text(fields.get("group")) or None,
+        **{name: _text(fields.get(key)) or None for name, key in _RELATED.items()},
         "attempts": attempts,
         "queue": queue,
         "exchange": exchange,
         "routing_key": routing_key,
         "priority": priority if isinstance(priority, int) and priority in _PRIORITY else None,
         "first_failed_at": attempts[0].ended_at if attempts else now,
-        "preview": _preview(guard, fields, original),
+        "preview": _preview(guard, task, redactor, fields, original),
         **_from_header(header),
-        **_from_policy(guard, name),
+        **_from_policy(policy),
     }
-    return Letter(**{**{name: getattr(letter, name) for name in Letter.model_fields}, **changes})
+    return redacted(Letter(**{**{name: getattr(letter, name) for name in Letter.model_fields}, **changes}), redactor)
 
 
 def _brief(
@@ -169,12 +171,15 @@ def _brief(
     now: datetime,
 ) -> Letter:  # fmt: skip
     """The letter without what a message may say of itself."""
-    failure = describe(exc, now, with_traceback=False)
+    hide = guard.redactor().text
+    failure = describe(exc, now, with_traceback=False, hide=hide)
     unknown = reason is Reason.UNKNOWN_TASK
-    problem = failure.message if isinstance(exc, InvalidTaskError) else f"{type(exc).__name__}: {failure.message}"
+    # what a reader says in further lines quotes what it could not read
+    said = failure.message.partition("\n")[0]
+    problem = said if isinstance(exc, InvalidTaskError) else f"{type(exc).__name__}: {said}"
     if unknown:
         problem = "this worker has no task of that name"
-    problem = guard.redactor().text(problem)
+    problem = hide(problem)
     return Letter(
         id=str(uuid5(_UNREAD, f"{identity}/{reason.value}")),
         task=UNNAMED,
@@ -251,11 +256,16 @@ def _from_header(header: Header) -> dict[str, Any]:
     }
 
 
-def _from_policy(guard: Guardrails, task: Any) -> dict[str, Any]:
-    found = guard.app.tasks.get(task) if isinstance(task, str) else None
-    if found is None or not hasattr(found, "_guardrails_guarded"):
+def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
+    """The task that a message is for, or the carrier of one; `None` where this worker does not know it."""
+    name = fields.get("task")
+    task = guard.app.tasks.get(name) if isinstance(name, str) and reason is not Reason.UNKNOWN_TASK else None
+    return task if name not in CARRIERS else carrier_in(task, fields.get("payload"))
+
+
+def _from_policy(policy: Policy | None) -> dict[str, Any]:
+    if policy is None:
         return {}
-    policy = guard.policy_of(found).policy
     return {
         "version": policy.version,
         "owner": policy.owner,
@@ -264,26 +274,35 @@ def _from_policy(guard: Guardrails, task: Any) -> dict[str, Any]:
     }
 
 
-def _preview(guard: Guardrails, fields: Mapping[str, Any], original: OriginalMessage) -> Preview:
-    """The arguments, if they can be read. Raw bytes are never shown: nobody knows what in them is secret."""
+def _preview(
+    guard: Guardrails, task: Any, redactor: Redactor, fields: Mapping[str, Any], original: OriginalMessage
+) -> Preview:
+    """The arguments, if they can be read, by the names of the task's parameters; without a task no values at all.
+
+    Raw bytes are never shown: nobody knows what in them is secret.
+    """
     payload = fields.get("payload")
     unread = Preview(args=f"({len(original.body)} bytes that were not read)")
     if payload is None:
         return unread
-    redactor = guard.redactor()
     limit = OVERSIZED_LIMIT if len(original.body) > guard.settings.dead_letter.max_payload else PREVIEW_LIMIT
     try:
+        if isinstance(payload, (str, bytes, Mapping)):
+            raise TypeError(f"a {type(payload).__name__} is no list of arguments")
         args, kwargs, *_ = payload
-        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
-            args, kwargs = [payload], {}
     except (TypeError, ValueError):
-        args, kwargs = [payload], {}
+        return Preview(args=unknown_args(payload) if not isinstance(payload, (list, tuple)) else _no_arguments(payload))
     try:
-        sender = sender_text(guard.app, original.headers, args, kwargs)
-        secrets = [*redactor.hidden(args), *redactor.hidden(kwargs)]
-        return sender.over(preview(args, kwargs, (), redactor, limit), secrets, limit)
+        sender = None
+        if isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
+            sender = sender_text(guard.app, original.headers, args, kwargs, known=task is not None)
+        return preview_of(task, args, kwargs, redactor, limit, sender)
     except Exception:  # noqa: BLE001 it only explains
         return unread
+
+
+def _no_arguments(payload: Collection[Any]) -> str:
+    return f"(a list of {len(payload)} in place of arguments)"
 
 
 def _named(value: Any) -> str | None:

@@ -66,7 +66,7 @@ def test_an_unknown_task_runs_once_it_is_deployed(guarded: Guarded) -> None:
     guarded.tasks.heard.apply_async(kwargs={"key": "late"})
     letter = guarded.letter()
     assert (letter.reason, letter.task) == (Reason.UNKNOWN_TASK, "guarded.heard")
-    assert "late" in letter.preview.kwargs
+    assert letter.preview.kwargs == "(key: not shown)"
     old.stop()
     guarded.worker()
     publisher = Publisher(guarded.app)

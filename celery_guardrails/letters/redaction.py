@@ -1,0 +1,93 @@
+"""What people see of a letter, redacted: for letters that were made from what somebody else has written.
+
+Owns which parts of a letter people see. A worker redacts what it shows of a failure with its own settings and policy;
+this is for the rest: what a message's header says of earlier attempts, and letters of older workers, which a guardian
+redacts once more before anybody sees them. The message that is replayed stays whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.redaction import MASK, Redactor
+
+__all__ = ["LetterRedaction", "redacted"]
+
+_LINES = ("explanation", "owner", "runbook", "version", "environment", "worker")
+
+
+def redacted(letter: Letter, redactor: Redactor) -> Letter:
+    """The letter with every secret in what people see of it replaced; itself where there is none.
+
+    Args:
+        letter: the letter.
+        redactor: what to hide.
+    """
+    hide = redactor.text
+    changes: dict[str, Any] = {name: _some(hide, getattr(letter, name)) for name in _LINES}
+    failure, preview = letter.failure, letter.preview
+    changes["failure"] = failure.model_copy(
+        update={"message": hide(failure.message), "traceback": hide(failure.traceback)}
+    )
+    changes["preview"] = preview.model_copy(update={"args": hide(preview.args), "kwargs": hide(preview.kwargs)})
+    changes["attempts"] = tuple(one.model_copy(update={"message": hide(one.message)}) for one in letter.attempts)
+    changes["policy"] = redactor.texts(letter.policy)
+    changes["affected"], changes["correlation"] = (
+        _named(redactor, letter.affected),
+        _named(redactor, letter.correlation),
+    )
+    changed = {name: value for name, value in changes.items() if value != getattr(letter, name)}
+    return letter.model_copy(update=changed) if changed else letter
+
+
+class LetterRedaction:
+    """Redacts letters as they come out of the dead-letter queue, by the settings and by the policy that each brings.
+
+    Args:
+        names: further names to hide, of the settings.
+        patterns: further patterns, of the settings.
+    """
+
+    def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        self._names = tuple(names)
+        self._patterns = tuple(patterns)
+        self._usual = Redactor(self._names, self._patterns)
+
+    def __call__(self, letter: Letter, body: bytes) -> tuple[Letter, bytes]:
+        """The letter and its JSON without secrets; both as they are where there is none.
+
+        Args:
+            letter: what was read.
+            body: the JSON that it was read from. What this version does not know of it stays.
+        """
+        shown = redacted(letter, self._redactor(letter))
+        if shown is letter:
+            return letter, body
+        raw = json.loads(body)
+        for name in type(letter).model_fields:
+            value = getattr(shown, name)
+            if value is not getattr(letter, name):
+                new = shown.model_dump(mode="json", include={name})[name]
+                old = raw.get(name)
+                raw[name] = {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+        return shown, json.dumps(raw).encode()
+
+    def _redactor(self, letter: Letter) -> Redactor:
+        own = letter.policy.get("redact")
+        names = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
+        return Redactor((*self._names, *names), self._patterns) if names else self._usual
+
+
+def _some(hide: Callable[[str], str], text: str | None) -> str | None:
+    return hide(text) if text else text
+
+
+def _named(redactor: Redactor, values: Mapping[str, str]) -> dict[str, str]:
+    """Values that a policy wanted in clear: what a name on the way promises to be secret is hidden, too."""
+    return {
+        name: MASK if any(redactor.hides(part) for part in name.split(".")) else redactor.text(value)
+        for name, value in values.items()
+    }

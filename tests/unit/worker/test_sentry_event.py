@@ -1,0 +1,50 @@
+"""An event of a dead letter as Sentry gets it: the parts that hold what a task was given or said, without secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery_guardrails.letters.record import Preview
+from celery_guardrails.redaction import MASK, Redactor
+from celery_guardrails.worker.sentry_event import hiding
+
+SECRET = "hunter2xyz"
+SAID = f"password={SECRET}"
+
+
+def processed(**event: Any) -> Any:
+    return hiding(Redactor(["maiden"]), Preview(args="(1,)", kwargs="{}"))(event, {})
+
+
+def test_no_part_of_an_event_holds_a_secret() -> None:
+    frame = {"function": "pay", "vars": {"password": f"'{SECRET}'", "maiden": SECRET, "user": f"Login({SAID})", "n": 3},
+             "context_line": f"pay('{SAID}')", "pre_context": [SAID], "lineno": 3}  # fmt: skip
+    above = {"module": "celery.app.trace", "vars": {"args": [f"'{SECRET}'"]}}
+    trace = {"frames": [above, frame]}
+    event = processed(
+        exception={"values": [{"type": "ValueError", "value": SAID, "stacktrace": trace}, {"type": "X"}]},
+        message=SAID,
+        logentry={"message": "it said %s", "params": [SAID], "formatted": f"it said {SAID}"},
+        extra={"celery-job": {"args": [SECRET], "kwargs": {"x": SECRET}}, "token": SECRET},
+        tags={"guardrails.task": "shop.pay", "said": SAID},
+        contexts={"trace": {"trace_id": "a1"}, "guardrails": {"runbook": f"https://u:{SECRET}@wiki"}},
+        breadcrumbs={"values": [{"message": SAID, "data": {"url": f"redis://:{SECRET}@h", "token": SECRET}}]},
+        level="error",
+    )
+    assert SECRET not in repr(event)
+    assert event["exception"]["values"][0]["value"] == f"password={MASK}"
+    assert event["exception"]["values"][0]["stacktrace"]["frames"][1]["vars"]["n"] == 3
+    assert event["extra"]["celery-job"] == {"args": "(1,)", "kwargs": "{}"}
+    assert event["contexts"]["trace"] == {"trace_id": "a1"}
+    assert (event["tags"]["guardrails.task"], event["level"]) == ("shop.pay", "error")
+
+
+def test_what_sentry_has_hidden_itself_stays() -> None:
+    job = {"task_name": "shop.pay", "args": "[Filtered]", "kwargs": "[Filtered]"}
+    assert processed(extra={"celery-job": dict(job)})["extra"]["celery-job"] == job
+
+
+def test_a_part_of_an_unknown_shape_is_left_out_and_the_event_is_sent() -> None:
+    event = processed(exception=[SECRET], message="fine")
+    assert event == {"message": "fine"}
+    assert processed(extra=None, tags=None, exception={"values": None}, breadcrumbs=[{"message": SAID}])
