@@ -1,7 +1,7 @@
 """The loggers of guardrails, whose records carry no text that could steer a terminal or forge a line, and no secret.
 
-Owns one filter on each of them: what a record is made of is cleaned, and what it says is redacted, just before it goes
-out, so that no call has to think of it. It must not know what is logged. What Celery, kombu or a library logs is theirs.
+Owns one filter on each of them: what a record is made of is cleaned, and what it says is redacted, just before it
+goes out, so that no call has to think of it. It must not know what is logged; what Celery or a library logs is theirs.
 Cheap to import: what hides secrets is imported with the first record.
 """
 

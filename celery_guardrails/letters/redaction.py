@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.record import Letter, Named
 from celery_guardrails.redaction import MASK, Redactor
 
 __all__ = ["LetterRedaction", "redacted"]
@@ -85,9 +85,12 @@ def _some(hide: Callable[[str], str], text: str | None) -> str | None:
     return hide(text) if text else text
 
 
-def _named(redactor: Redactor, values: Mapping[str, str]) -> dict[str, str]:
+def _named(redactor: Redactor, values: Mapping[str, Named]) -> dict[str, Named]:
     """Values that a policy wanted in clear: what a name on the way promises to be secret is hidden, too."""
-    return {
-        name: MASK if any(redactor.hides(part) for part in name.split(".")) else redactor.text(value)
-        for name, value in values.items()
-    }
+    found: dict[str, Named] = {}
+    for name, value in values.items():
+        if any(redactor.hides(part) for part in name.split(".")):
+            found[name] = MASK
+        else:
+            found[name] = redactor.text(value) if isinstance(value, str) else tuple(map(redactor.text, value))
+    return found

@@ -23,8 +23,7 @@ from celery.signals import worker_process_init
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, Policy, match_pattern
-from celery_guardrails.redaction import Redactor
-from celery_guardrails.redaction.process import hide_also, shown
+from celery_guardrails.redaction import Redactor, hide_also, shown
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.address import address_faults
 from celery_guardrails.transport.dead_letter import DeadLetterSender

@@ -24,7 +24,11 @@ def old(**changes: Any) -> Letter:
             "explanation": SHOWN,
             "failure": made.failure.model_copy(update={"message": SHOWN, "traceback": f"x\nValueError: {SHOWN}"}),
             "attempts": (attempt,),
-            "affected": {"customer": f"{{'id': 7, 'password': '{SECRET}'}}", "secret.value": SECRET},
+            "affected": {
+                "customer": f"{{'id': 7, 'password': '{SECRET}'}}",
+                "secret.value": SECRET,
+                "ids": ("7", SHOWN),
+            },
             "correlation": {"url": f"amqp://u:{SECRET}@h"},
             "preview": Preview(args=f"({{'token': '{SECRET}'}},)", kwargs=f"{{'pin': '{SECRET}'}}"),
             "policy": {"redact": ["maiden_name"], "runbook": f"https://u:{SECRET}@wiki/x"},
@@ -44,7 +48,11 @@ def test_every_text_that_people_see_is_redacted_and_the_payload_is_whole() -> No
     assert decode(kept) == shown
     assert kept.decode().count(SECRET) == 0  # the payload's bytes are base64
     assert shown.failure.message == f"password={MASK}"
-    assert shown.affected == {"customer": f"{{'id': 7, 'password': {MASK}}}", "secret.value": MASK}
+    assert shown.affected == {
+        "customer": f"{{'id': 7, 'password': {MASK}}}",
+        "secret.value": MASK,
+        "ids": ("7", f"password={MASK}"),
+    }
 
 
 def test_a_letter_without_secrets_stays_as_it_was_published() -> None:
