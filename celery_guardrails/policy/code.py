@@ -1,4 +1,4 @@
-"""What numbers and words mean that servers answer with: HTTP, SMTP, gRPC, SQL, MongoDB, errno, AWS and Slack codes.
+"""What numbers and words mean that servers answer with: HTTP, SMTP, gRPC, SQL, MongoDB, Redis, errno, AWS, Slack codes.
 
 Pure tables and functions from a code to a verdict, `None` where a code says nothing. It must not look at exceptions.
 """
@@ -11,7 +11,18 @@ from collections.abc import Mapping
 from celery_guardrails.policy.catalogue import Verdict
 from celery_guardrails.policy.failure import Category
 
-__all__ = ["of_aws", "of_errno", "of_grpc", "of_http", "of_mongo", "of_mysql", "of_slack", "of_smtp", "of_sqlstate"]
+__all__ = [
+    "of_aws",
+    "of_errno",
+    "of_grpc",
+    "of_http",
+    "of_mongo",
+    "of_mysql",
+    "of_redis",
+    "of_slack",
+    "of_smtp",
+    "of_sqlstate",
+]
 
 _RATE_LIMIT = Verdict(Category.RATE_LIMIT, True)
 _SERVER_ERROR = Verdict(Category.SERVER_ERROR, True)
@@ -107,6 +118,14 @@ _MYSQL_CODES: tuple[tuple[Verdict, str], ...] = (
 _MYSQL = {int(number): verdict for verdict, numbers in _MYSQL_CODES for number in numbers.split()}
 _MYSQL_CLIENT = range(2000, 3000)
 """What the client says: the server is not there, or went away."""
+
+_REDIS = {
+    "OOM": _RESOURCE,  # a class of its own from redis-py 5
+    "NOREPLICAS": _SERVER_ERROR,
+    "MISCONF": _SERVER_ERROR,
+    "BUSY": _SERVER_ERROR,
+}
+"""By the words with which Redis begins an answer, where redis-py has no class for them."""
 
 _MONGO_CODES: tuple[tuple[Verdict, str], ...] = (
     # not reachable, not the primary any more, shutting down, stepping down
@@ -246,6 +265,11 @@ def of_errno(number: int) -> Verdict | None:
 def of_aws(code: str) -> Verdict | None:
     """An AWS error code; most say no more than the HTTP status beside them."""
     return _RATE_LIMIT if code in _AWS_THROTTLED else _AWS.get(code)
+
+
+def of_redis(text: str) -> Verdict | None:
+    """By the first word of an answer of Redis."""
+    return _REDIS.get(text.partition(" ")[0])
 
 
 def of_slack(error: str) -> Verdict | None:

@@ -165,6 +165,10 @@ def _too_many_responses(exc: Any, depth: int) -> Verdict | None:
     return code.of_http(int(found[1])) if found else None
 
 
+def _redis(exc: Any, depth: int) -> Verdict | None:
+    return code.of_redis(str(exc))
+
+
 def _tls(exc: Any, depth: int) -> Verdict | None:
     text = str(exc)
     if "CERTIFICATE_VERIFY_FAILED" in text:
@@ -261,5 +265,6 @@ _INSPECTORS: Mapping[str, _Inspector] = {
     "urllib.error.URLError": _wrapped,
     "urllib3.exceptions.MaxRetryError": _wrapped,
     "urllib3.exceptions.ResponseError": _too_many_responses,
+    "redis.exceptions.ResponseError": _redis,
     "urllib3.exceptions.SSLError": _tls,
 }

@@ -203,6 +203,9 @@ def certificate():
         (redis.ReadOnlyError(), ("connection", True)),
         (redis.DataError(), ("validation", False)),
         (redis.ResponseError(), ("unknown", None)),
+        (redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'."), ("resource", True)),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas to write."), ("server_error", True)),
+        (redis.ResponseError("BUSYGROUP Consumer Group name already exists"), ("unknown", None)),
         # Celery and its transports
         (celery.exceptions.SoftTimeLimitExceeded(), ("timeout", True)),
         (billiard.exceptions.WorkerLostError(), ("worker_lost", True)),
@@ -264,6 +267,10 @@ ELSEWHERE = {"MySQLdb", "aiohttp", "asyncpg", "django", "elastic_transport", "el
 """Libraries that need not be installed here; their names were looked up in their releases of 2026."""
 
 
+NEWER = {"redis.exceptions.OutOfMemoryError"}
+"""Classes that the oldest versions that `setup.cfg` allows do not have."""
+
+
 @pytest.mark.parametrize("path", sorted(CATALOGUE))
 def test_every_listed_name_is_how_a_real_class_knows_itself(path):
     module, _, name = path.rpartition(".")
@@ -271,6 +278,8 @@ def test_every_listed_name_is_how_a_real_class_knows_itself(path):
     if module.partition(".")[0] in ELSEWHERE:
         pytest.importorskip(module)
     found = getattr(importlib.import_module(module), name, None)
+    if found is None and path in NEWER:
+        pytest.skip(f"{path} came with a later version than the one here")
     if found is None:
         pytest.fail(f"{path} does not exist")
     aliases = {"ftplib", "pickle"}

@@ -10,8 +10,16 @@ from redis import exceptions
 
 from celery_guardrails.transport.redis.trouble import Trouble, passing
 
+TOO_FULL = "command not allowed when used memory > 'maxmemory'."
+FULL: Exception = (
+    exceptions.OutOfMemoryError(TOO_FULL)
+    if hasattr(exceptions, "OutOfMemoryError")
+    else exceptions.ResponseError(f"OOM {TOO_FULL}")  # redis-py before 5
+)
+
 ANSWERS = [
-    (exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "OOM"),
+    (FULL, "OOM"),
+    (exceptions.ResponseError(f"OOM {TOO_FULL}"), "OOM"),
     (exceptions.ReadOnlyError("You can't write against a read only replica."), "READONLY"),
     (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "LOADING"),
     (exceptions.TryAgainError("Multiple keys request during rehashing of slot"), "TRYAGAIN"),
@@ -44,10 +52,9 @@ def test_a_refusal_is_known_by_its_code(error: Exception, code: str | None) -> N
 
 def test_trouble_is_said_once_and_its_end_when_nothing_is_refused_any_more(caplog: pytest.LogCaptureFixture) -> None:
     trouble = Trouble("this worker")
-    full = exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
     with caplog.at_level(logging.WARNING):
-        assert trouble.note("take", full) == "OOM"
-        assert trouble.note("lease", full) == "OOM"
+        assert trouble.note("take", FULL) == "OOM"
+        assert trouble.note("lease", FULL) == "OOM"
         assert trouble.note("take", ValueError("x")) is None
         trouble.over("other")
         trouble.over("take")
