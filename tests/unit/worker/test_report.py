@@ -72,7 +72,6 @@ def test_celery_shows_it_and_the_application_reads_what_it_wrote() -> None:
     assert "#a" in report
     assert "hush" not in report
     assert "hush" not in str(app.conf.table(with_defaults=True))
-    assert "hush" not in str(app.conf.copy().table())
     assert app.conf.table(False, censored=False)["guardrails"] == app.conf.guardrails == RAW
     assert pickle.loads(pickle.dumps(app.conf.changes))["guardrails"]["store"] == RAW["store"]
     good = {key: RAW[key] for key in ("environment", "store", "slack", "guard")}
