@@ -102,11 +102,23 @@ def _collect_faults() -> None:
 
 @celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _install_by_settings(instance: Any = None, **_: Any) -> None:
-    """A worker whose settings name guardrails has it, even when no code of the application does."""
-    if instance is not None and instance.app.conf.get("guardrails") is not None:
+    """A worker whose settings name guardrails has it, even when no code of the application does.
+
+    Where a worker has it, it ends here if an address cannot be read as it is meant: Celery reads the broker's next,
+    and would end with a traceback that quotes a part of the password.
+    """
+    if instance is None:
+        return
+    app = instance.app
+    if app.conf.get("guardrails") is not None:
         from celery_guardrails.worker.install import Guardrails
 
-        Guardrails.of(instance.app)
+        Guardrails.of(app)
+    if "_celery_guardrails" in vars(app):
+        from celery_guardrails.transport.address import address_faults
+
+        if found := address_faults(app):
+            raise SystemExit("\n".join(["Error: celery-guardrails is not configured right.", *map(str, found)]))
 
 
 _extend_worker()

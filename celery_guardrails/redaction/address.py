@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["ENCODE", "broker_problem", "database_problem", "service_problem", "shown_address"]
 
-ENCODE = "percent-encode what is special in the user and the password: %40 for @, %2F for /, %3A for :, %5B for ["
+ENCODE = "percent-encode what is special in them: write %40 for @, %2F for /, %3A for a colon, %5B for ["
 """What to write in place of an address that cannot be read."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40})://")

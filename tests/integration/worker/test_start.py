@@ -29,6 +29,27 @@ def test_a_wrong_setting_stops_the_worker(
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("variable", "url", "said"),
+    [
+        ("BROKER_URL", "amqp://u:hunter2/p@127.0.0.1//", "broker_url = amqp://***: cannot be read"),
+        ("RESULT_BACKEND", "redis://:hunter2/p@127.0.0.1/0", "result_backend = redis://***: cannot be read"),
+        ("GUARDED_STORE", "postgresql://u:p@ss:hunter2@127.0.0.1/d", "store.url = ***: cannot be read"),
+    ],
+)
+def test_a_worker_ends_before_an_address_is_read_that_would_show_its_password(
+    redis_broker: Broker, make_guarded: Callable[..., Guarded], variable: str, url: str, said: str
+) -> None:
+    guarded = make_guarded(redis_broker)
+    worker = guarded.harness.worker(APP, wait=False, env={variable: url})
+    assert worker.wait(60) == 1
+    log = " ".join(worker.log().split())
+    assert said in log
+    assert "%40 for @" in log
+    assert "hunter2" not in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("place", ["/dev/null/spool", "/proc/spool"])  # no directory, and one that takes nothing
 def test_a_spool_that_cannot_be_written_is_said_once_at_start(
     redis_broker: Broker, make_guarded: Callable[..., Guarded], place: str
