@@ -13,13 +13,16 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy.decision import Reason
+from celery_guardrails.recovery.transition import claim_requeue
 from celery_guardrails.store import alert, outbox, table
 from celery_guardrails.store import letter as reading
 from celery_guardrails.store.engine import SchemaState, Store, open_store
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.metadata import metadata
-from tests.contract.store.conftest import Mortuary
+from celery_guardrails.store.record import Outcome
+from tests.contract.store.conftest import NOW, Mortuary
 
 
 def test_a_reader_does_not_make_the_archive(url: str) -> None:
@@ -144,6 +147,20 @@ def test_what_is_archived_already_is_judged_by_the_migration(mortuary: Mortuary)
     with mortuary.store.read() as conn:
         assert sorted(row.id for row in reading.search(conn, query).letters) == sorted(doubtful)
         assert reading.count(conn, Query().with_term("may_have_run", "no")) == 3
+
+
+def test_what_is_put_back_already_is_believed_without_a_token_after_the_migration(mortuary: Mortuary) -> None:
+    put_back, twice, fresh = mortuary.bury(), mortuary.bury(), mortuary.bury()
+    mortuary.archive(mortuary.further(twice, 1))
+    for letter in (put_back, twice):
+        claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
+    _make_older(mortuary.store)
+    mortuary.store.migrate()
+    reports = [Recovery(put_back.id, 1, NOW), Recovery(twice.id, 2, NOW), Recovery(fresh.id, 1, NOW)]
+    with mortuary.store.begin() as conn:
+        assert [found.recovered for found in reading.recover(conn, reports, NOW)] == [True, True, False]
+    late = mortuary.letter(dead_letter_id=twice.id, generation=1)
+    assert [found.outcome for found in mortuary.archive(late)] == [Outcome.STALE]
 
 
 def test_several_processes_migrate_at_once(url: str) -> None:
