@@ -181,7 +181,8 @@ def _brief(
         problem = "this worker has no task of that name"
     problem = hide(problem)
     return Letter(
-        id=str(uuid5(_UNREAD, f"{identity}/{reason.value}")),
+        # a tag may hold half a surrogate pair, which the name of a UUID must not
+        id=str(uuid5(_UNREAD, f"{identity}/{reason.value}".encode("utf-8", "backslashreplace").decode())),
         task=UNNAMED,
         task_id="",
         reason=reason,

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from celery_guardrails.errors import InvalidTransition
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.recovery import Recovery
@@ -305,6 +306,17 @@ def test_an_id_that_is_none_is_replaced_by_one_that_follows_from_the_bytes(mortu
     assert (first.outcome, str(UUID(first.id))) == (Outcome.NEW, first.id)
     assert archive().outcome is Outcome.DUPLICATE
     assert reading.get(mortuary.store, first.id).letter.id == first.id
+
+
+def test_an_odd_id_that_an_older_version_archived_is_not_put_back(
+    mortuary: Mortuary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older_version:
+        older_version.setattr("celery_guardrails.store.place.is_letter_id", lambda text: True)
+        letter = mortuary.bury(id="x; curl evil #")
+    with pytest.raises(InvalidTransition, match="discard it"):
+        requeue(mortuary.store, Outbound(), letter.id, "ann", "mended", NOW)
+    assert transition.discard(mortuary.store, letter.id, "ann", "odd", NOW).state is State.DISCARDED
 
 
 def test_a_generation_without_a_letter_is_none(mortuary: Mortuary) -> None:

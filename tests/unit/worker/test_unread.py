@@ -223,7 +223,7 @@ def test_an_item_that_is_no_message_is_kept_whole_and_cannot_be_requeued(
         return True
 
     monkeypatch.setattr(unread, "bury", taken)
-    for tag in ("a", "a", "b"):
+    for tag in ("a", "a", "b", "half \ud800"):
         assert bury_raw(guard, b"\xff\0", "shop", tag)
     assert (sent[0].message.body, sent[0].queue, sent[0].reason) == (b"\xff\0", "", Reason.UNDECODABLE)
     assert sent[0].id == sent[1].id != sent[2].id
