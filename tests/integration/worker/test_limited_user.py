@@ -157,7 +157,7 @@ def test_without_the_levels_a_retry_waits_in_the_worker_and_is_said_to(make: Cal
     app.declare(levels=False)
     worker = app.worker()
     worker.wait_for_log("RabbitMQ's delay levels do not exist, so retries and countdowns wait in the memory of workers")
-    assert f'rabbitmqctl set_permissions -p {app.limited.vhost} {app.limited.user} "^(limited' in worker.log()
+    assert f"rabbitmqctl set_permissions -p {app.limited.vhost} {app.limited.user} '^(limited" in worker.log()
     begun = time.time()
     app.tasks.work.apply_async(("later",), countdown=2)
     app.tasks.work.delay("retried", 2)
