@@ -226,6 +226,7 @@ def test_a_letter_that_nobody_took_stays_in_the_journal_until_it_is_taken(
 ) -> None:
     spool = {"queue": f"{losing.prefix}.dead", "spool_dir": str(folder(losing).parent), "spool_limit": 1,
              "publish_timeout": 1}  # fmt: skip
+    losing.once_each()
     harness.environment["GUARDED_SETTINGS"] = json.dumps({"dead_letter": spool})
     worker = losing.worker("-c", "1", pool=pool)
     task = losing.tasks.failing_early.delay("unkept")

@@ -20,6 +20,7 @@ POOLS = ("prefork", "threads", "gevent", "solo")
 
 def impatient(losing: Guarded) -> dict[str, str]:
     """A worker's variables: little patience with a broker that is away."""
+    losing.once_each()
     folder = str(losing.runs_folder / "spool")
     chosen = {"queue": f"{losing.prefix}.dead", "spool_dir": folder, "publish_timeout": 1}
     return {"GUARDED_SETTINGS": json.dumps({"dead_letter": chosen})}

@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 
 def impatient(losing: Guarded) -> dict[str, str]:
     """A worker's variables: with a spool that the test can look into, and little patience."""
+    losing.once_each()
     folder = str(losing.runs_folder / "spool")
     chosen = {"queue": f"{losing.prefix}.dead", "spool_dir": folder, "publish_timeout": 1}
     return {"GUARDED_SETTINGS": json.dumps({"dead_letter": chosen})}

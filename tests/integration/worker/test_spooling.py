@@ -21,6 +21,7 @@ IMPATIENT = {"queue": "impatient.dead", "publish_timeout": 1}
 def impatient(made: Guarded) -> Guarded:
     """Finds its letters in the queue that `IMPATIENT` names."""
     made.prefix = "impatient"
+    made.once_each()
     return made
 
 
