@@ -25,10 +25,14 @@ _KNOWN = re.compile(
     r")(?![A-Za-z0-9])"
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic|Token|Digest|ApiKey|Negotiate)([ :]+)([\w+/=.~-]{6,4000})", re.I)
-_HOOK = re.compile(r"(https://hooks\.slack\.com/\w{1,20}/)[\w/-]{1,200}", re.I)
+_HOOK = re.compile(
+    r"(https://(?:hooks\.slack\.com/\w{1,20}/|(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/"
+    r"|[\w-]{1,80}\.webhook\.office\.com/\w{1,20}/))[\w/@-]{1,300}",
+    re.I,
+)
 _NUMBER = re.compile(
     r"(?<![\w.+])(?:\d{14,19}"  # written in one, or as it is on the card
-    r"|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[ .-]\d)"
+    r"|\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[ .-]\d)"
 )
 _ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _PORT = re.compile(
@@ -56,7 +60,7 @@ def hide_patterns(text: str, mask: str) -> str:
     if "-----BEGIN " in text:
         text = _without_keys(text, mask)
     text = _KNOWN.sub(mask, text)
-    if "hooks.slack.com" in text:
+    if "https://" in text and ("hook" in text or "HOOK" in text):
         text = _HOOK.sub(lambda found: found[1] + mask, text)
     if "integer value as" in text:
         text = _PORT.sub(lambda found: found[1] + mask, text)

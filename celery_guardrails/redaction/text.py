@@ -1,7 +1,8 @@
 """Secrets in text that somebody else has written: an exception's message, a traceback's line, a JSON or query string.
 
-Owns how a name and its value are found in text (`password=x`, `"token": "x"`, `Authorization: Bearer x`) and the part
-of a URL that names a user and a password. Each step takes time in proportion to the text.
+Owns how a name and its value are found in text (`password=x`, `"token": "x"`, `Authorization: Bearer x`,
+`--password x`, `<token>x</token>`) and the part of a URL that names a user and a password. Each step takes time in
+proportion to the text.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from celery_guardrails.redaction.name import squeeze
 from celery_guardrails.redaction.pattern import hide_patterns
 
 __all__ = ["hide_in_text"]
@@ -16,11 +18,24 @@ __all__ = ["hide_in_text"]
 _RUN = re.compile(r"[^\s\"'<>`]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://")
 _NEXT_URL = re.compile(r"[;,|](?=[A-Za-z][A-Za-z0-9+.-]{0,40}://)")
-_EQUALS = re.compile(r"(?<![\w.-])([A-Za-z_][\w.\[\]-]{0,80})(=|%3D)(?=[^=\s])")
+_EQUALS = re.compile(r"(?<![\w.-])-{0,2}([A-Za-z_][\w.\[\]-]{0,80})(=|%3D)(?=[^=\s])")
 _QUOTED_KEY = re.compile(r"(\\{0,8}[\"'])([A-Za-z_][\w .\[\]-]{0,80})\1\s{0,8}(:|=>|=)\s{0,8}")
 _COLON = re.compile(r"(?<![\w.-])([A-Za-z_][\w-]{0,80})(: {0,2}| {0,2}=> {0,2})(?=\S)")
+_SPACED = re.compile(r"(?<![\w.-])([A-Za-z_][\w.]{0,80})( {1,4}= {1,4})(?=[^=\s])")
+_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]{0,60})(?:[ \t]+|[\"'],\s{0,4})(?=[^\s-])")
+_TAG = re.compile(r"<([A-Za-z_][\w.:-]{0,80})>([^<]{1,2000})(?=</)")
+_CODE = re.compile(r"[A-Za-z_][\w.]*[(\[{]|[A-Za-z_]+(?:\.[A-Za-z_]+)+$")
 _BARE = re.compile(r"[^\s&;,)\]}<>\"']+")
 _VALUE = re.compile(r"[^\s,)\]}]+")
+_PASSWORDS = re.compile("passw|passphrase|pwd|secret|apikey|privatekey|accesskey")
+# what validators and servers begin with: "password: must be longer", "password: This field is required"
+_PROSE = (
+    "a an and any are at blank can cannot check did do does empty ensure enter error expected failed field for has "
+    "have if in incorrect input invalid is it may mismatch missing must need needs no none not null of ok only or "
+    "please rejected required same should string the this to too true false unknown use value was were when with wrong "
+    "yes you your str bytes int"
+)
+_COMPLAINTS = frozenset(_PROSE.split())
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
 _HEADERS = frozenset(("authorization", "proxyauthorization", "cookie", "setcookie"))
 
@@ -39,10 +54,15 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
     if "://" in text and "@" in text:
         text = _RUN.sub(lambda found: _without_userinfo(found[0], mask), text)
     text = hide_patterns(text, mask)
-    if ":" in text or "=" in text:
+    if ":" in text or "=" in text or "%3D" in text:
         text = _by_name(text, _QUOTED_KEY, 2, hides, mask)
         text = _by_name(text, _EQUALS, 1, hides, mask)
+        text = _by_name(text, _SPACED, 1, hides, mask)
         text = _by_name(text, _COLON, 1, hides, mask)
+    if "--" in text:
+        text = _by_name(text, _OPTION, 1, hides, mask)
+    if "</" in text:
+        text = _TAG.sub(lambda found: f"<{found[1]}>{mask}" if hides(found[1]) else found[0], text)
     return text
 
 
@@ -77,6 +97,8 @@ def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[s
         if not hides(found[group]):
             continue
         end = _end_of_value(text, start, pattern is _COLON, found[group])
+        if pattern is _SPACED and _is_code(text[start:end]):
+            continue
         hidden = text.startswith(mask, start) or not text[start:end].strip("*'\"")
         if end > start and not hidden:
             kept += [text[position:start], mask]
@@ -99,11 +121,22 @@ def _end_of_value(text: str, start: int, is_loose: bool, name: str) -> int:
     if not found:
         return start
     # after a colon stands prose as often as a value: "token: expected a name"
-    return start if is_loose and not _is_value(found[0]) else found.end()
+    return start if is_loose and not _is_value(found[0]) and not _is_said(name, found[0]) else found.end()
 
 
 def _is_value(word: str) -> bool:
     return len(word) >= 16 or any(char.isdigit() for char in word) or any(char in "!$%^&*+=#@~/" for char in word)
+
+
+def _is_code(value: str) -> bool:
+    """Whether what stands after ` = ` is a program's, as tracebacks show it, and no value: `read(x)`, `user`."""
+    quoted = value[-1:] in ("'", '"')
+    return not quoted and (bool(_CODE.match(value)) or not _is_value(value))
+
+
+def _is_said(name: str, word: str) -> bool:
+    """Whether it is a password, though it looks like a word: after such a name, what is no word of a complaint."""
+    return bool(_PASSWORDS.search(squeeze(name))) and word.lower().strip(".,;:!?'\"") not in _COMPLAINTS
 
 
 def _end_of_quoted(text: str, start: int, quote: str) -> int:

@@ -22,10 +22,12 @@ BY_VALUE = {
     "aws": "AKIAIOSFODNN7EXAMPLE",
     "github": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
     "slack": "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy",
+    "discord hook": "https://discord.com/api/webhooks/1234567890/XXXX-abc_def",
     "slack hook": "https://hooks.slack.com/services/T000/B000/XXXXXXXXXXXX",
     "pem": PEM,
     "pem, cut": PEM[:50],
     "card": "4111 1111 1111 1111",
+    "card, dots": "4111.1111.1111.1111",
     "card, no blanks": "5555555555554444",
     "card, amex": "3782-822463-10005",
     "iban": "DE89 3704 0044 0532 0130 00",
@@ -37,7 +39,8 @@ BY_VALUE = {
     "query": "https://shop/api?api_key=abcd&x=1",
 }
 SECRET_PARTS = {
-    "bearer": ["8f3kd92mz0"], "basic": ["dXNlcjpwYXNz"], "slack hook": ["XXXX"], "pem": ["MIIE", "IBAAKC"],
+    "bearer": ["8f3kd92mz0"], "basic": ["dXNlcjpwYXNz"],
+    "slack hook": ["XXXX"], "discord hook": ["XXXX", "abc_def"], "pem": ["MIIE", "IBAAKC"],
     "pem, cut": ["MII"], "url": ["hunter2"], "url, no user": ["hunter2"], "url, odd password": ["p@ss", "pw", "ss:"],
     "url, token as user": ["a8f3"], "query": ["abcd"], "bearer, words only": ["zxcv"],
 }  # fmt: skip
@@ -49,6 +52,12 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(kind: str, around
     shown = Redactor().text(around.format(BY_VALUE[kind]))
     assert MASK in shown
     assert not [part for part in SECRET_PARTS.get(kind, [BY_VALUE[kind]]) if part in shown]
+
+
+@pytest.mark.parametrize("said", ["password: swordfish", "db_password: correcthorse, sorry", "client_secret: aaaa"])
+def test_a_password_that_looks_like_a_word_is_hidden_after_its_name(said: str) -> None:
+    shown = Redactor().text(f"login failed with {said}")
+    assert shown.endswith((f": {MASK}", f": {MASK}, sorry"))
 
 
 def test_what_is_no_secret_beside_one_stays() -> None:
@@ -68,6 +77,12 @@ def test_what_is_no_secret_beside_one_stays() -> None:
         "Authorization: Digest username=ada, response=hunter2", "Set-Cookie: a=1; b=hunter2", "password: hunter2",
         "{'password': 'it\\'s hunter2'}", "{'password': 'hunter2", "User(name='ada', password='hunter2')",
         "DATABASE_URL=hunter2", "signing_key => hunter2", "'secret': hunter2", "X-Api-Key: abcdef/hunter2",
+        "password = hunter2", "DB_PASSWORD = 'hunter2'", "aws_secret_access_key = hunter2/K7MDENG",
+        "password%3Dhunter2",
+        "--password hunter2", "--password=hunter2", "mysql -u ada --db-password 'hunter2' shop",
+        "<password>hunter2</password>",
+        "Command '['mysql', '--password', 'hunter2']' returned 1", "<a><apiKey>hunter2</apiKey></a>",
+        "user: ada, password: hunter2", "Password: hunter2.",
     ],
 )  # fmt: skip
 def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> None:
@@ -85,6 +100,9 @@ def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> Non
         "postgresql://guardrails@db/shop", "ada@example.com", "+49 151 12345678", "2026-11-29 12:00:01.123456",
         "1764417600000", "16-digit id 1234567890123456", "KeyError: 'name'", "tests/unit/test_text.py:17",
         "redis://:**@cache/0", "postgresql://shop:***@db/shop", "{'user': 'ada', 'pin': '****'}", "pin=''",
+        "password = read_password(user)", "token = tokens[0]", "secret = settings.secret", "card == other",
+        "--password", "--token --quiet", "<name>ada</name>", "10.0.0.1", "password = user",
+        "password: must be longer", "Password: This field is required", "secret: None", "db_password: incorrect",
         "Slack does not take the token: invalid_auth", "token", "password",
         "the password is wrong", "3 of 4 tokens", "GET /orders/4711 -> 503",
     ],
@@ -114,8 +132,8 @@ def is_rightly_hidden(text: str) -> bool:
     """Whether chance has drawn what is a secret by all that can be seen: a card's digits, an authorization, a JWT."""
     if SCHEMES.intersection(re.findall("[a-z]+", text.lower())) or "eyJ" in text:
         return True
-    for run in re.findall(r"\d+(?:[ -]\d+)*", text):
-        groups = re.split("[ -]", run)
+    for run in re.findall(r"\d+(?:[ .-]\d+)*", text):
+        groups = re.split("[ .-]", run)
         for first in range(len(groups)):
             for last in range(first, len(groups)):
                 digits = "".join(groups[first : last + 1])
@@ -172,7 +190,8 @@ def test_a_secret_among_ordinary_words_is_hidden(kind: str, gap: str, parts: lis
 @pytest.mark.parametrize(
     "piece",
     ["a://", "a:b@", "eyJ-", "eyJ.", "-----BEGIN X-----", "password='", "password={", "'password':", "4111 ", "DE89 ",
-     "password=\\", "a=", '\\"', "Bearer ", "x://u:p", "'password': '\\", "{'token': ["],
+     "password=\\", "a=", '\\"', "Bearer ", "x://u:p", "'password': '\\", "{'token': [", "<token>",
+     "--token ", "--token '", "token = ", "token = 'a", "<a>b"],
 )  # fmt: skip
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
     Redactor().text(piece * (200_000 // len(piece)))
