@@ -29,7 +29,7 @@ from celery_guardrails.worker.install import BUILT_IN, Guardrails
 __all__ = ["check"]
 
 
-@click.command()
+@click.command(short_help="Check the settings and every task's policy.")
 @json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:

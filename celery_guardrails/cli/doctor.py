@@ -45,7 +45,7 @@ class Row:
     seconds: float | None = None
 
 
-@click.command()
+@click.command(short_help="Check what guardrails needs, and name this set-up's pitfalls.")
 @click.option(
     "--self-test", is_flag=True, help="Also send a task through failing, dead-lettering, archive and requeue."
 )

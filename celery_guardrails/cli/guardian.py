@@ -67,14 +67,14 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
         raise _refused(str(exc)) from exc
     now = clock.now()
     alive = [each for each in seen if each.seen_at >= now - lease.ALIVE]
-    last = f", the last was seen {ago(seen[0].seen_at, now)}" if seen else ""
+    last = f", last seen {ago(seen[0].seen_at, now)}" if seen else ""
     if as_json:
         emit_json({"alive": [_seen_as_json(each) for each in alive], "last_seen_at": seen[0].seen_at if seen else None})
     elif alive:
         where = ", ".join(f"{each.host} (process {each.pid})" for each in alive)
         say(f"{count_of(len(alive), 'guardian')} alive{last}: {where}")
     else:
-        note(f"No guardian is alive{last}: {celery_command(project.name, 'guardian')}")
+        note(f"No guardian is alive{last}; start one: {celery_command(project.name, 'guardian')}")
     ctx.exit(0 if alive else 1)
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.text import cut
+from celery_guardrails.cli.width import broken, longest_piece, shared
 from celery_guardrails.printable import lines, one_line
 
 __all__ = [
@@ -46,7 +47,6 @@ WIDEST = 100
 _PIPED = 4000
 _SHORT_ID = 8
 _PIPED_CELL = 200
-_LEAST_FLEX = 24
 _WORTH_A_BAR = 20
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
@@ -102,8 +102,9 @@ def note(text: str) -> None:
 class Column:
     """One column of a table.
 
-    `fixed` columns are shown whole, `fold` ones are broken into lines where there is no room, and the `flex` one, of
-    which there is at most one, gets what the others leave, and ends in an ellipsis.
+    `fixed` columns are shown whole, `fold` ones are broken into lines where there is no room, behind a dot or an
+    underline where a word is too long, and the `flex` one, of which there is at most one, gets what the others leave,
+    and ends in an ellipsis.
     """
 
     title: str
@@ -115,12 +116,12 @@ def table(console: Console, columns: Sequence[Column | str], rows: Iterable[Sequ
     """Print a table; a string is a fixed column, and `-` stands for nothing."""
     heads = [Column(column) if isinstance(column, str) else column for column in columns]
     cells = [[_cell(console, value) for value in row] for row in rows]
-    if console.is_terminal:
-        _fit(console, heads, cells)
+    widths = _fit(console, heads, cells) if console.is_terminal else {}
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in heads:
+    for number, head in enumerate(heads):
+        side: Literal["right", "left"] = "right" if head.right else "left"
         grid.add_column(
-            head.title, overflow="fold", no_wrap=head.kind != "fold", justify="right" if head.right else "left"
+            head.title, overflow="fold", no_wrap=head.kind != "fold", justify=side, width=widths.get(number)
         )
     for row in cells:
         grid.add_row(*row)
@@ -172,19 +173,24 @@ def progress(words: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _fit(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> None:
-    """Cut the flex column to the width that the others leave."""
-    flexible = next((number for number, head in enumerate(heads) if head.kind == "flex"), None)
-    if flexible is None:
-        return
-    others = sum(
-        max([len(head.title), *(row[number].cell_len for row in cells)]) + 2
+def _fit(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> dict[int, int]:
+    """Break and cut the cells of columns for which there is no room; gives the widths of these columns."""
+    titles = [head.title for head in heads]
+    natural = [max([len(title), *(row[number].cell_len for row in cells)]) for number, title in enumerate(titles)]
+    least = {
+        number: max([len(head.title), *(longest_piece(row[number].plain) for row in cells)])
         for number, head in enumerate(heads)
-        if number != flexible
-    )
-    room = max(_LEAST_FLEX, console.width - others)
+        if head.kind == "fold"
+    }
+    flex = next((number for number, head in enumerate(heads) if head.kind == "flex"), None)
+    widths = shared(console.width, natural, least, flex, titles)
     for row in cells:
-        row[flexible].truncate(room, overflow="ellipsis")
+        for number, width in widths.items():
+            if number == flex:
+                row[number].truncate(width, overflow="ellipsis")
+            elif not row[number].spans:
+                row[number].plain = broken(row[number].plain, width)
+    return widths
 
 
 def _cell(console: Console, value: str | Text) -> Text:

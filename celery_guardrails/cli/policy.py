@@ -28,7 +28,7 @@ _CUT_ROWS = 10
 _BUILT_IN_ERRORS = "the built-in transient errors"
 
 
-@click.command()
+@click.command(short_help="Show what is in force for the tasks under guard.")
 @click.argument("task", required=False)
 @json_option
 @click.pass_context

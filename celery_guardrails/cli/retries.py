@@ -57,12 +57,12 @@ class _Outcome:
         self.failed.append({"id": given, "problem": problem})
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, short_help="See what waits to run later; run it now, or cancel it.")
 def retries() -> None:
     """See the tasks that wait to run later, run them now, or decide that they will not run."""
 
 
-@retries.command("list")
+@retries.command("list", short_help="List what waits in the broker, the next due first.")
 @click.option("--task", metavar="NAME", help="Only of this task; * stands for anything.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @json_option
@@ -83,10 +83,13 @@ def list_(ctx: click.Context, task: str | None, limit: int, as_json: bool) -> No
     _list(found, now)
     shown = ", the next due shown (--limit)" if more else ""
     least = "At least " if more else ""
-    note(f"{least}{count_of(len(found), 'waiting task')}{shown}.")
+    if not found:
+        note("Nothing waits: no retry, and no task with a countdown or an eta.")
+    else:
+        note(f"{least}{count_of(len(found), 'waiting task')}{shown}.")
 
 
-@retries.command("run-now")
+@retries.command("run-now", short_help="Put waiting tasks into their queues at once.")
 @click.argument("ids", nargs=-1, metavar="ID...")
 @click.option("--task", metavar="NAME", help="All of this task that wait now; * stands for anything.")
 @json_option
@@ -116,7 +119,7 @@ def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json:
         ctx.exit(1)
 
 
-@retries.command()
+@retries.command(short_help="Decide that waiting tasks will not run.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--reason", required=True, callback=given_reason, help="Why; its dead letter tells it.")
 @click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host.")

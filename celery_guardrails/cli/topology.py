@@ -24,7 +24,7 @@ from celery_guardrails.worker.needed import dead_letter_queues, needed_topology
 __all__ = ["topology"]
 
 
-@click.command()
+@click.command(short_help="List what to declare on the broker, and the rights to give.")
 @click.option("--definitions", is_flag=True, help="RabbitMQ: print what `rabbitmqctl import_definitions` takes.")
 @json_option
 @click.pass_context

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from celery_guardrails import clock
+from celery_guardrails.alerts.text import count_of
 from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.guardian.service import Service
@@ -168,7 +169,7 @@ class Guardian:
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         if what not in self._away:
-            logger.warning("%s; it is tried until it answers", words)
+            logger.warning("%s; it is tried until it answers", words.rstrip("."))
         self._away.add(what)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
@@ -182,10 +183,7 @@ class Guardian:
         self._consumer.settle(report.settled)
         self._consumer.hold(report.held)
         if report.archived or report.recovered or report.held:
-            logger.info(
-                "archived %d, recovered %d, known %d, held %d",
-                report.archived, report.recovered, report.known, len(report.held),
-            )  # fmt: skip
+            logger.info(_said(report))
         return report
 
     def _serve(self, now: datetime) -> None:
@@ -222,3 +220,14 @@ class Guardian:
             if (ran := self._ran.get(each.name))
         ]
         return min([_IDLE, *(max(_LEAST_IDLE, seconds) for seconds in left if seconds > 0)])
+
+
+def _said(report: IngestReport[Delivery]) -> str:
+    """What a batch came to, as the log says it: `archived 3 dead letters, 1 message left in the queue`."""
+    counts = (
+        (report.archived, "archived {}", "dead letter", None),
+        (report.recovered, "confirmed {}", "recovery", "recoveries"),
+        (report.known, "{} known already", "message", None),
+        (len(report.held), "{} left in the queue", "message", None),
+    )
+    return ", ".join(words.format(count_of(number, one, more)) for number, words, one, more in counts if number)

@@ -69,7 +69,8 @@ def _term(found: re.Match[str], now: datetime) -> Term:
     value = _ESCAPED.sub(_unescaped, found["quoted"]) if quoted else found["plain"]
     if field not in FIELDS and not _is_argument(field):
         close = nearest(field.lower(), [*FIELDS, ARGUMENT_PREFIX])
-        raise QueryError(whole, f"there is no field {field!r}, only {', '.join(FIELDS)} and arg.NAME", close)
+        others = "" if close else f"; fields are {', '.join(FIELDS)} and arg.NAME"
+        raise QueryError(whole, f"there is no field {field!r}{others}", close)
     if not value:
         raise QueryError(whole, f"{field} needs a value")
     if field in INSTANT_FIELDS:

@@ -183,7 +183,8 @@ def _refused(row: LetterSummary, wanted: str) -> InvalidTransition:
         by = f", requeued by {row.requeued_by}" if row.requeued_by else ""
         present = f"it recovered at {_shown(row.resolved_at)}{by}"
     elif state is State.DISCARDED:
-        present = f"it was discarded at {_shown(row.resolved_at)}: restore it first"
+        first = "" if wanted == "discarded" else ": restore it first"
+        present = f"it was discarded at {_shown(row.resolved_at)}{first}"
     else:
         present = "it is dead already"
     return InvalidTransition(row.id, f"cannot be {wanted}: {present}")

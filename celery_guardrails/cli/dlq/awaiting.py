@@ -53,7 +53,7 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
     """
     with project.archive.read() as conn:
         if not lease.guardians(conn, seen_since=clock.now() - lease.ALIVE):
-            note(f"No guardian runs, and recoveries are confirmed by one: {celery_command(project.name, 'guardian')}")
+            note(f"No guardian runs, and only one confirms recoveries: {celery_command(project.name, 'guardian')}")
     until = time.monotonic() + seconds
     left, counts = list(ids), dict.fromkeys(State, 0)
     with progress("waiting for recovery", len(left)) as advance:

@@ -81,8 +81,7 @@ _OPTIONS = (
     click.option(
         "--yes",
         is_flag=True,
-        help="Do not ask before acting on what a QUERY means, or before a requeue of work that may have run already "
-        "or under the kill switch (enabled: False); without a terminal it is required there.",
+        help="Do not ask first; needed where there is no terminal to ask at.",
     ),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
     click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
@@ -95,7 +94,7 @@ def _change_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(short_help="Put dead letters back into their queues.")
 @_change_options
 @click.option(
     "--wait", "wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0,
@@ -120,7 +119,7 @@ def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
     _change(ctx, project, _Verb("requeue", "requeued", State.DEAD), act, given, wait)
 
 
-@click.command()
+@click.command(short_help="Decide that dead letters will not be tried again.")
 @_change_options
 @click.pass_context
 def discard(ctx: click.Context, /, **given: Any) -> None:
@@ -128,7 +127,7 @@ def discard(ctx: click.Context, /, **given: Any) -> None:
     _decide(ctx, _Verb("discard", "discarded", State.DEAD), transition.discard, given)
 
 
-@click.command()
+@click.command(short_help="Take discarded letters back: they are dead again.")
 @_change_options
 @click.pass_context
 def restore(ctx: click.Context, /, **given: Any) -> None:
@@ -209,7 +208,8 @@ def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
     wanted = asked.with_term("state", verb.source)
     matched, others = search.count(project.archive, wanted), search.count(project.archive, asked)
     rest = others - matched
-    alone = f" Left alone: {rest:,} that match, but are not {verb.source}." if rest else ""
+    others_are = "that matches, but is" if rest == 1 else "that match, but are"
+    alone = f" Left alone: {rest:,} {others_are} not {verb.source}." if rest else ""
     left = LeftOut()
     if verb.name == "requeue" and not given["include_may_have_run"]:
         left = left_out(project, wanted)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.cli.output import emit_json, is_attended, note, progress, span, table
+from celery_guardrails.cli.output import Column, emit_json, is_attended, note, progress, span, table
 from celery_guardrails.cli.output import printer as console_of
 from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.cli.project import project_of
@@ -17,7 +17,7 @@ from celery_guardrails.store import retention
 __all__ = ["prune"]
 
 
-@click.command()
+@click.command(short_help="Remove what was kept for longer than `retention` says.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host.")
@@ -47,7 +47,10 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
         emit_json({"action": "prune", "dry_run": dry_run, "due": due, "removed": removed})
         return
     _tell(keep, due, removed)
-    note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
+    if not any(due.values()):
+        note("Nothing has been kept for longer than the setting `retention` says.")
+    else:
+        note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
 
 
 def _ask(ctx: click.Context, due: dict[str, int]) -> None:
@@ -65,4 +68,4 @@ def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[
         rows.append(
             [kind, "for ever" if age is None else span(age), f"{due.get(kind, 0):,}", f"{removed.get(kind, 0):,}"]
         )
-    table(console_of(), ["KIND", "KEPT", "DUE", "REMOVED"], rows)
+    table(console_of(), ["Kind", "Kept", Column("Due", right=True), Column("Removed", right=True)], rows)

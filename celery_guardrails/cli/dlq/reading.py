@@ -13,7 +13,7 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.dlq.asked import filtered, query_options
 from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, short, stamp, table
-from celery_guardrails.cli.project import project_of
+from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.policy.decision import shown_reason
@@ -51,8 +51,16 @@ def list_(
         total = search.count(project.archive, wanted) if page.next else len(page.letters)
         shown = f", the newest {len(page.letters):,} shown (--limit)" if page.next else ""
         more = f". One of them in full: {project.typed('dlq show ID')}" if page.letters else "."
-        note(f"{count_of(total, 'dead letter')} found{shown}{more}")
+        note(f"{count_of(total, 'dead letter')} found{shown}{more}" if page.letters else _none(project))
     tell_unarchived(project)
+
+
+def _none(project: Project) -> str:
+    """What to say where nothing is found."""
+    total = search.count(project.archive)
+    if not total:
+        return "No dead letter is in the archive."
+    return f"None found of {count_of(total, 'dead letter')} in the archive: {project.typed('dlq list')}"
 
 
 @click.command()

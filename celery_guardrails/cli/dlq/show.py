@@ -35,7 +35,7 @@ _LISTED = 20
 _REASON = '--reason "..."'
 
 
-@click.command()
+@click.command(short_help="Show one dead letter in full.")
 @click.argument("letter_id", metavar="ID")
 @json_option
 @click.pass_context

@@ -26,7 +26,7 @@ def heartbeat(context: Context) -> Iterator[Finding]:
         yield fine(f"{count_of(len(alive), 'guardian')} alive, seen {seen}: {where}")
         return
     words = (
-        f"no guardian is alive, the last was seen {ago(last[0].seen_at, context.now)}"
+        f"no guardian is alive, one was last seen {ago(last[0].seen_at, context.now)}"
         if last
         else "no guardian is alive"
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from celery import Celery
 
+from celery_guardrails.policy.taxonomy import classify
 from celery_guardrails.transport.redis.custody import Custody
 from celery_guardrails.transport.redis.rights import Missing, missing
 from celery_guardrails.transport.redis.trouble import passing
@@ -132,11 +133,18 @@ class Keeper:
 
         try:
             third = self._line.once(act)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 logged there
             if self.custody.trouble.note(name, exc) is None and name not in self._failing:
+                self._log(name, exc)
                 self._failing.add(name)
-                logger.warning("Redis (%s) did not answer, and is asked again", name, exc_info=True)
             return 1.0
         self._failing.discard(name)
         self.custody.trouble.over(name)
         return third
+
+    def _log(self, name: str, exc: Exception) -> None:
+        """Log what fails for the first time: a server that is away once for all duties, and in a line."""
+        if classify(exc).transient is not True:
+            logger.warning("Redis could not be asked (%s), and is asked again", name, exc_info=exc)
+        elif not self._failing:
+            logger.warning("Redis does not answer, and is asked again: %s", " ".join(str(exc).split()).rstrip("."))

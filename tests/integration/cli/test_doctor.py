@@ -213,7 +213,7 @@ def test_guardians_of_several_machines_on_one_file(redis_broker: Broker, ward: C
 def test_a_guardian_that_was_seen_long_ago(redis_broker: Broker, ward: Callable[..., Ward]) -> None:
     left = ward(redis_broker.url)
     left.archive("here", ago=timedelta(hours=2))
-    assert "the last was seen 2 h ago" in left.wrong()["guardian"][0]
+    assert "one was last seen 2 h ago" in left.wrong()["guardian"][0]
 
 
 def test_a_spool_with_entries_or_without_a_place(

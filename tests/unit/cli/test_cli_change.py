@@ -85,7 +85,7 @@ def test_a_query_says_the_exact_count_first(shop: Shop) -> None:
     store = shop.archive(*found)
     transition.discard(store, found[0].id, "ada", "spam", clock.now())
     result = shop.run("dlq", "discard", "task:shop.mail", "--reason", "spam", "--yes")
-    assert lines(result.stderr) == ["2 dead letters to discard. Left alone: 1 that match, but are not dead."]
+    assert lines(result.stderr) == ["2 dead letters to discard. Left alone: 1 that matches, but is not dead."]
     assert result.stdout == "Discarded 2 dead letters.\n"
 
 
@@ -128,7 +128,8 @@ def test_one_line_for_each_that_cannot_be_changed(shop: Shop) -> None:
     result = shop.run("dlq", "discard", found[0].id, found[1].id, "zzz", "--reason", "spam")
     assert result.exit_code == 1
     assert len(lines(result.stderr)) == 2
-    assert "restore it first" in lines(result.stderr)[0]
+    assert "it was discarded at " in lines(result.stderr)[0]
+    assert "restore it first" not in lines(result.stderr)[0]
     assert lines(result.stderr)[1] == "zzz: not found"
     assert result.stdout == "Discarded 1 dead letter; 2 could not be discarded.\n"
 

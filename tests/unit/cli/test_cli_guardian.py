@@ -195,16 +195,16 @@ def test_check_is_about_the_last_30_seconds(shop: Shop) -> None:
     shop.archive()
     never = shop.run("guardian", "--check")
     assert (never.exit_code, never.stdout) == (1, "")
-    assert lines(never.stderr) == ["No guardian is alive: celery -A PROJ guardian"]
+    assert lines(never.stderr) == ["No guardian is alive; start one: celery -A PROJ guardian"]
     _seen(shop, 20)
     alive = shop.run("guardian", "--check")
     assert (alive.exit_code, alive.stderr) == (0, "")
-    assert alive.stdout.startswith("1 guardian alive, the last was seen 2")
+    assert alive.stdout.startswith("1 guardian alive, last seen 2")
     assert [each["pid"] for each in shop.json("guardian", "--check")["alive"]] == [7]
     _seen(shop, 31)
     dead_by_now = shop.run("guardian", "--check")
     assert dead_by_now.exit_code == 1
-    assert lines(dead_by_now.stderr) == ["No guardian is alive, the last was seen 31 s ago: celery -A PROJ guardian"]
+    assert lines(dead_by_now.stderr) == ["No guardian is alive, last seen 31 s ago; start one: celery -A PROJ guardian"]
     assert shop.json("guardian", "--check", code=1)["alive"] == []
 
 

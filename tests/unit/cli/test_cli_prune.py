@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_is_due_and_changes_nothing(later: Shop) -> None:
     result = later.run("dlq", "prune", "--dry-run")
     assert result.exit_code == 0
     assert [line.split() for line in lines(result.stdout)][:3] == [
-        ["KIND", "KEPT", "DUE", "REMOVED"], ["dead", "90", "d", "2", "0"], ["recovered", "14", "d", "0", "0"],
+        ["Kind", "Kept", "Due", "Removed"], ["dead", "90", "d", "2", "0"], ["recovered", "14", "d", "0", "0"],
     ]  # fmt: skip
     assert "Nothing was changed." in result.stderr
     assert len(later.json("dlq", "list")) == 2
@@ -39,7 +39,7 @@ def test_what_is_due_goes_and_the_trail_says_who_did_it(later: Shop) -> None:
     assert done["removed"] == dict.fromkeys(KINDS, 0) | {"dead": 2}
     assert later.json("dlq", "list") == []
     again = later.run("dlq", "prune")
-    assert (again.exit_code, "Removed 0 rows." in again.stderr) == (0, True)
+    assert (again.exit_code, "Nothing has been kept for longer" in again.stderr) == (0, True)
 
 
 def test_without_a_terminal_it_wants_yes(later: Shop) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from celery_guardrails import clock
@@ -143,7 +145,7 @@ def test_show_follows_the_life_of_a_letter(shop: Shop) -> None:
     assert "the broker has not taken it: a guardian tries again" in shop.run("dlq", "show", letter.id).stdout
     transition.requeue_published(store, claim, now)
     shown = shop.run("dlq", "show", letter.id).stdout
-    assert "It was put back 0 s ago, and no worker has reported what became of it" in shown
+    assert re.search(r"It was put back \d+ s ago, and no worker has reported what became of it\.", shown)
     assert "where a worker runs it as a plain task" in shown
     shop.archive(dead(1, id="second", dead_letter_id=letter.id, generation=1, claim_token=claim.token))
     shown = shop.run("dlq", "show", letter.id).stdout
