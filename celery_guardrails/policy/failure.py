@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-__all__ = ["Attempt", "Category", "Cause", "Failure", "History"]
+from celery_guardrails.printable import one_line
 
+__all__ = ["Attempt", "Category", "Cause", "Failure", "History"]
 
 _TOLD = 300
 
@@ -74,7 +75,7 @@ class Failure:
     @property
     def told(self) -> str:
         """The same with its message: on one line, at most 300 characters of it, as a log shows it."""
-        message = " ".join(self.message.split())
+        message = one_line(self.message)
         if len(message) > _TOLD:
             message = f"{message[:_TOLD]}..."
         error = f"{self.error}: {message}" if message else self.error

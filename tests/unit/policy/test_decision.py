@@ -112,6 +112,8 @@ def test_a_retry_says_its_error_in_one_bounded_line():
     assert reason.startswith("attempt 2 of 5 in 5 s after TimeoutError: first line xxx")
     assert reason.endswith("xxx... (backoff)")
     assert len(reason) < 400
+    forged = describe(TimeoutError("no\x1b[31m\u202e answer"), NOW)
+    assert "after TimeoutError: no [31m answer (backoff)" in decide(Policy(), forged, FIRST, NOW, rng()).reason
     silent = describe(TimeoutError(), NOW)
     assert decide(Policy(jitter="none"), silent, FIRST, NOW, rng()).reason.endswith("after TimeoutError (backoff)")
 
