@@ -99,7 +99,7 @@ def project_of(ctx: click.Context) -> Project:
     given: Any = ctx.find_root().params.get("app", ctx.obj.app)
     if given is None:
         words = ctx.command_path.removeprefix("celery ")
-        raise click.UsageError(f"Name the application: celery -A {UNNAMED_APP} {words}", ctx)
+        raise click.UsageError(f"Name the application: {celery_command(UNNAMED_APP, words)}", ctx)
     project = Project(ctx.obj.app, named_on_command_line(ctx) or UNNAMED_APP)
     ctx.call_on_close(project.close)
     return project
