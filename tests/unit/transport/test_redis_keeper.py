@@ -41,7 +41,7 @@ def test_a_server_that_is_away_is_said_once_without_a_traceback(
     assert record.getMessage() == (
         "Redis does not answer, and is asked again: Error 111 connecting to localhost:1. Connection refused"
     )
-    assert record.exc_info is None
+    assert "Traceback" not in caplog.text
 
 
 def test_any_other_error_is_said_in_full_for_each_thing(
@@ -49,7 +49,6 @@ def test_any_other_error_is_said_in_full_for_each_thing(
 ) -> None:
     caplog.set_level(logging.WARNING, "celery_guardrails.transport")
     fail(keeper, KeyError("a defect"), monkeypatch)
-    assert [record.getMessage().partition(")")[0] for record in caplog.records] == [
-        f"Redis could not be asked ({name}" for name in ("lease", "restore", "hand_on")
-    ]
-    assert all(record.exc_info for record in caplog.records)
+    for name in ("lease", "restore", "hand_on"):
+        assert caplog.text.count(f"Redis could not be asked ({name}), and is asked again") == 1
+    assert caplog.text.count("KeyError: 'a defect'") == 3
