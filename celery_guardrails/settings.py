@@ -103,6 +103,8 @@ class DeadLetterSettings(_Section):
             was acknowledged when a worker is killed as a whole is gone, unheard. Default true.
         max_payload: bytes of arguments up to which the preview is made; a larger payload is kept whole, only its
             preview is cut. Default 262,144.
+        max_decompressed: bytes that a compressed message may have once it is unpacked, in workers and guardians. A
+            larger one is dead-lettered as `undecodable`, with its body as it came. Default 134,217,728 (128 MiB).
         publish_timeout: how long a worker waits for the broker's confirmation. Default 5 seconds.
     """
 
@@ -112,6 +114,7 @@ class DeadLetterSettings(_Section):
     spool_limit: Annotated[int, Field(ge=1)] = 268_435_456
     journal: bool = True
     max_payload: Annotated[int, Field(ge=1)] = 262_144
+    max_decompressed: Annotated[int, Field(ge=1)] = 134_217_728
     publish_timeout: DurationField = timedelta(seconds=5)
 
 

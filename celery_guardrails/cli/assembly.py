@@ -31,6 +31,7 @@ from celery_guardrails.letters.redaction import LetterRedaction
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files
+from celery_guardrails.transport.compression import bound_unpacking
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
 from celery_guardrails.transport.spool import Spool
@@ -181,6 +182,7 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
 
 def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembly:
     guardrails, settings = project.guardrails, project.guardrails.settings
+    bound_unpacking(settings.dead_letter.max_decompressed)
     queues = dead_letter_queues(guardrails)
     recovered = [recovered_queue(queue) for queue in queues]
     arguments = settings.dead_letter.queue_arguments

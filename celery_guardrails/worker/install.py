@@ -26,6 +26,7 @@ from celery_guardrails.policy import Effective, Policy, match_pattern
 from celery_guardrails.redaction import Redactor, hide_also, shown
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.address import address_faults
+from celery_guardrails.transport.compression import bound_unpacking
 from celery_guardrails.transport.dead_letter import DeadLetterSender
 from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.journal.abandoned import Journals
@@ -237,6 +238,8 @@ class Guardrails:
         """
         if faults := self.faults():
             raise ConfigurationError(faults)
+        if self.settings.enabled:
+            bound_unpacking(self.settings.dead_letter.max_decompressed)
         self.declare_options()
 
     def declare_options(self) -> None:

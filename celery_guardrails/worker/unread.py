@@ -197,7 +197,7 @@ def _brief(
         worker=worker,
         first_failed_at=now,
         died_at=now,
-        preview=Preview(args=f"({len(original.body)} bytes that were not read)"),
+        preview=Preview(args=_not_read(original)),
         message=original,
     )
 
@@ -283,7 +283,7 @@ def _preview(
     Raw bytes are never shown: nobody knows what in them is secret.
     """
     payload = fields.get("payload")
-    unread = Preview(args=f"({len(original.body)} bytes that were not read)")
+    unread = Preview(args=_not_read(original))
     if payload is None:
         return unread
     limit = OVERSIZED_LIMIT if len(original.body) > guard.settings.dead_letter.max_payload else PREVIEW_LIMIT
@@ -304,6 +304,10 @@ def _preview(
 
 def _no_arguments(payload: Collection[Any]) -> str:
     return f"(a list of {len(payload)} in place of arguments)"
+
+
+def _not_read(original: OriginalMessage) -> str:
+    return f"({len(original.body)} bytes{', compressed,' if original.compressed else ''} that were not read)"
 
 
 def _named(value: Any) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from celery_guardrails.recovery import search
 from celery_guardrails.recovery.query import parse_query
 from celery_guardrails.transport.dead_letter import recovered_queue
 from tests.integration.guardian.bench import NOW, QUEUE, Bench, letter
+from tests.unit.transport.test_compression import bounded
 from tests.waiting import wait_until
 
 UNREADABLE: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -63,3 +66,14 @@ def test_a_message_that_lies_about_its_delivery(on_redis: Bench, delivery_info: 
     report = bench.guardian().run_once()
     assert report.archived == 2
     assert bench.waiting() == 0
+
+
+def test_a_bomb_in_the_dead_letter_queue_is_archived_as_it_came(bench: Bench) -> None:
+    bomb = bz2.compress(b"\0" * 10_000_000) * 100  # a gigabyte
+    bench.raw(bomb, headers={"compression": "bzip2"})
+    bench.sender.send(letter(1))
+    bench.raw(zlib.compress(b"\0" * 10_000_000), headers={"compression": "zlib"})
+    with bounded(1_000_000):
+        report = bench.guardian().run_once()
+    assert (report.archived, report.held) == (3, 0)
+    assert bench.count("reason:undecodable") == 2

@@ -6,6 +6,8 @@ Each message carries a number. In the end every number was processed, or is in o
 
 from __future__ import annotations
 
+import base64
+import bz2
 import json
 import os
 import re
@@ -236,11 +238,15 @@ def test_no_dead_letter_disappears(fuzzed: Fuzzed, tmp_path: Path) -> None:
     queue = Queue(fuzzed.dead, routing_key=fuzzed.dead)
     fuzzed.app.amqp.queues.add(queue)
     publish(fuzzed.app, fuzzed.dead, [Published(body, {"n": number}) for number, body in enumerate(bodies)])
+    bomb = bz2.compress(b"\0" * 10_000_000) * 20
+    publish(fuzzed.app, fuzzed.dead, [Published(bomb, {"compression": "bzip2"})])
     newer = sum(_is_newer(body) for body in bodies)
     assert newer > 0
-    wait_until(lambda: _archived(fuzzed) >= len(bodies) - newer, BOUND, lambda: f"{_archived(fuzzed)} of {len(bodies)}")
+    wanted = len(bodies) - newer + 1
+    wait_until(lambda: _archived(fuzzed) >= wanted, BOUND, lambda: f"{_archived(fuzzed)} of {wanted}")
     assert guardian.is_running
-    assert _archived(fuzzed) == len(bodies) - newer
+    assert _archived(fuzzed) == wanted
+    assert _holds(fuzzed, base64.b64encode(bomb)), "as it came"
     guardian.stop()
     assert "schema version" in guardian.log()
     fuzzed.queue = fuzzed.dead
@@ -266,6 +272,15 @@ def _is_newer(body: bytes) -> bool:
     data = _data(body)
     version = data.get("v") if isinstance(data, dict) else None
     return isinstance(version, int) and not isinstance(version, bool) and version > 1
+
+
+def _holds(fuzzed: Fuzzed, part: bytes) -> bool:
+    engine = create_engine(fuzzed.store)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT payload FROM guardrails_death WHERE reason = 'undecodable'"))
+        found = any(part[:1000] in row[0] for row in rows)
+    engine.dispose()
+    return found
 
 
 def _archived(fuzzed: Fuzzed) -> int:
