@@ -43,7 +43,7 @@ def list_(ctx: click.Context, state: str | None, as_json: bool) -> None:
     project = project_of(ctx)
     with project.archive.read() as conn:
         rows = alert.load_groups(conn, states=[state] if state else [*_STATES])
-    found = [(row, AlertGroup.from_payload(row.data)) for row in rows]
+    found = [(row, group) for row in rows if (group := _read(row)) is not None]
     found.sort(key=lambda pair: pair[1].last_at.timestamp() if pair[1].last_at else 0.0, reverse=True)
     if as_json:
         emit_json([_as_json(row, group) for row, group in found])
@@ -77,6 +77,15 @@ def test(ctx: click.Context, as_json: bool) -> None:
         say(f"The test alert was sent to {alerts_go_to(settings)}.")
 
 
+def _read(row: GroupRow) -> AlertGroup | None:
+    """The group, or `None`, and a note, where it cannot be read: it hides no other."""
+    try:
+        return AlertGroup.from_payload(row.data)
+    except ValueError:
+        note(f"The alert of {row.task} ({row.environment}) cannot be read, and begins anew with its next dead letter.")
+        return None
+
+
 def _list(found: list[tuple[GroupRow, AlertGroup]], now: datetime) -> None:
     if not found:
         return
@@ -105,6 +114,7 @@ def _as_json(row: GroupRow, group: AlertGroup) -> Mapping[str, Any]:
         "environment": group.environment,
         "task": group.task,
         "fingerprint": group.fingerprint,
+        "unknown_names": None if group.unknown_names is None else group.unknown_names.values,
         "period": group.period,
         "severity": group.severity,
         "owner": group.owner,

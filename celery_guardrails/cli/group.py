@@ -5,6 +5,7 @@ Cheap to import. It must not know which commands there are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -79,6 +80,9 @@ def _clean_errors() -> Iterator[None]:
     from celery_guardrails.printable import lines
     from celery_guardrails.redaction import shown
 
+    if hasattr(sys.stdout, "reconfigure"):
+        # what its encoding does not have, or no encoding has, is written as an escape, instead of raising
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except click.ClickException as exc:

@@ -7,8 +7,9 @@ It must not know what is shown.
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -32,6 +33,7 @@ __all__ = [
     "emit_json",
     "is_attended",
     "json_option",
+    "limit_type",
     "note",
     "printer",
     "progress",
@@ -49,6 +51,8 @@ _SHORT_ID = 8
 _PIPED_CELL = 200
 _WORTH_A_BAR = 20
 
+limit_type = click.IntRange(min=1, max=2**31 - 1)
+"""How many of something: as many as every database counts."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 
 
@@ -79,8 +83,8 @@ def printer(file: IO[str] | None = None) -> Console:
 
 
 def emit_json(value: Any) -> None:
-    """Print one JSON value on stdout: instants as ISO 8601 in UTC."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    """Print one JSON value on stdout: instants as ISO 8601 in UTC; a number that JSON does not have is `null`."""
+    click.echo(json.dumps(_valid(value), indent=2, allow_nan=False))
 
 
 def say(text: str) -> None:
@@ -213,7 +217,21 @@ def _lines(console: Console, grid: Table) -> list[Text]:
     return lines
 
 
-def _plain(value: Any) -> Any:
+def _valid(value: Any) -> Any:
+    """What JSON can hold, and every reader of it takes."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_text(key): _valid(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_valid(item) for item in value]
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc).isoformat()
-    return str(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    return text.encode("utf-8", "replace").decode()

@@ -21,6 +21,7 @@ from celery_guardrails.cli.output import (
     clean,
     emit_json,
     json_option,
+    limit_type,
     note,
     printer,
     progress,
@@ -64,7 +65,7 @@ def retries() -> None:
 
 @retries.command("list", short_help="List what waits in the broker, the next due first.")
 @click.option("--task", metavar="NAME", help="Only of this task; * stands for anything.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=limit_type, default=50, show_default=True, help="At most so many.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, task: str | None, limit: int, as_json: bool) -> None:

@@ -12,7 +12,19 @@ from rich.text import Text
 from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.dlq.asked import filtered, query_options
-from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, short, stamp, table
+from celery_guardrails.cli.output import (
+    Column,
+    ago,
+    clean,
+    emit_json,
+    json_option,
+    limit_type,
+    note,
+    printer,
+    short,
+    stamp,
+    table,
+)
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
@@ -28,7 +40,7 @@ _STYLES = {State.DEAD: "red", State.REQUEUED: "yellow", State.RECOVERED: "green"
 
 @click.command("list")
 @query_options
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=limit_type, default=50, show_default=True, help="At most so many.")
 @json_option
 @click.pass_context
 def list_(
@@ -72,7 +84,7 @@ def _none(project: Project) -> str:
     show_default=True,
     help="fingerprint: task and error.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many groups.")
+@click.option("--limit", type=limit_type, default=50, show_default=True, help="At most so many groups.")
 @json_option
 @click.pass_context
 def groups(
