@@ -8,6 +8,7 @@ It must not know how a group reacts, nor how an event is stored. Messages are re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,12 +18,16 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 
 from celery_guardrails.letters.record import Letter, Named, values_of
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
+from celery_guardrails.store.column import cut, cut_or_none, key_of, no_later, reference_of, shortened
 from celery_guardrails.store.record import Before
 
 __all__ = ["AlertEvent", "EngineEvent", "LettersChanged", "Tick", "group_key"]
 
-_MESSAGE_LIMIT = 500
+_MESSAGE_LIMIT, _RUNBOOK_LIMIT = 500, 2000
+_UNKNOWN_KEY = "!unknown"  # no quoted name has such a character
+_MOST_VALUES, _NAME_LIMIT, _VALUE_LIMIT = 20, 100, 200
 
 
 @dataclass(frozen=True)
@@ -59,31 +64,44 @@ class AlertEvent:
     before: Before | None = None
 
     @classmethod
-    def from_letter(cls, letter: Letter, before: Before | None = None) -> AlertEvent:
-        """The event that a freshly archived dead letter causes; `before` is how it stood if it is no new one."""
+    def from_letter(cls, letter: Letter, before: Before | None = None, now: datetime | None = None) -> AlertEvent:
+        """The event that a freshly archived dead letter causes.
+
+        What the letter says is cut as the archive cuts it: so bounded, every store and every sink can hold it.
+
+        Args:
+            letter: the letter.
+            before: how it stood, if it is no new one.
+            now: when it was archived; an instant that is far ahead of it is taken for it. `None`: all are right.
+        """
         return cls(
-            ref_id=letter.id,
-            environment=letter.environment,
-            task=letter.task,
-            at=letter.died_at,
-            error=letter.failure.type,
-            message=" ".join(letter.failure.message.split())[:_MESSAGE_LIMIT],
-            fingerprint=letter.failure.fingerprint,
+            ref_id=reference_of(letter.id),
+            environment=cut(letter.environment),
+            task=cut(letter.task),
+            at=letter.died_at if now is None else no_later(letter.died_at, now),
+            error=cut(letter.failure.type),
+            message=shortened(" ".join(letter.failure.message.split()), _MESSAGE_LIMIT),
+            fingerprint=cut(letter.failure.fingerprint),
             reason=letter.reason.value,
             category=letter.failure.category.value,
-            letter_id=letter.origin_id,
-            severity=letter.severity,
-            owner=letter.owner,
-            runbook=letter.runbook,
-            queue=letter.queue,
-            version=letter.version,
-            affected=dict(letter.affected),
-            correlation={name: ", ".join(values_of(value)) for name, value in letter.correlation.items()},
+            letter_id=key_of(letter.origin_id),
+            severity=cut(letter.severity),
+            owner=cut_or_none(letter.owner),
+            runbook=None if letter.runbook is None else shortened(letter.runbook, _RUNBOOK_LIMIT),
+            queue=cut(letter.queue),
+            version=cut_or_none(letter.version),
+            affected=_few(letter.affected),
+            correlation={name: ", ".join(values_of(value)) for name, value in _few(letter.correlation).items()},
             may_have_run=letter.may_have_run,
             crashes=letter.crashes,
             unknown=letter.failure.category is Category.UNKNOWN and letter.failure.transient is None,
             before=before,
         )
+
+    @property
+    def names_unknown_task(self) -> bool:
+        """Whether its message named a task that the worker does not have."""
+        return self.reason == Reason.UNKNOWN_TASK
 
     def as_payload(self) -> dict[str, Any]:
         """The event as JSON-safe data, which `from_payload` reads back."""
@@ -122,11 +140,29 @@ EngineEvent = AlertEvent | Tick | LettersChanged
 
 
 def group_key(event: AlertEvent, group_by: Sequence[str] = ("task",)) -> str:
-    """The key of the group that counts this event: environment and task, and the fingerprint with `"error"`."""
+    """The key of the group that counts this event: environment and task, and the fingerprint with `"error"`.
+
+    Tasks that the worker does not know are one group, however many names somebody makes up.
+    """
     parts = [event.environment, event.task]
     if "error" in group_by:
         parts.append(event.fingerprint)
-    return "/".join(quote(part, safe=".:", errors="replace") for part in parts)
+    quoted = [quote(part, safe=".:", errors="replace") for part in parts]
+    if event.names_unknown_task:
+        quoted[1:] = [_UNKNOWN_KEY]
+    return cut("/".join(quoted))
+
+
+def _few(named: Mapping[str, Named]) -> dict[str, Named]:
+    """Some of the names, and of the values one more than a group shows."""
+
+    def cut_to_size(value: Named) -> Named:
+        if isinstance(value, str):
+            return shortened(value, _VALUE_LIMIT)
+        return tuple(shortened(each, _VALUE_LIMIT) for each in value[: _MOST_VALUES + 1])
+
+    some = itertools.islice(named.items(), _MOST_VALUES)
+    return {shortened(name, _NAME_LIMIT): cut_to_size(value) for name, value in some}
 
 
 _ADAPTER = TypeAdapter(AlertEvent)

@@ -1,7 +1,8 @@
 """One problem as data: what an alert group has counted and where it stands.
 
 Owns `AlertGroup`, its state, and how a dead letter is added to its figures, all of bounded size: at most 50
-fingerprints, 20 distinct affected values a name, 10 names, and the last 3 samples for tracing.
+fingerprints, 20 distinct affected values a name, 10 names, 20 names of unknown tasks, and the last 3 samples for
+tracing.
 It must not know when a group speaks (engine) nor how it reads (render).
 """
 
@@ -21,8 +22,10 @@ from celery_guardrails.letters.record import Named, values_of
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.store.record import Before
 
-__all__ = ["Affected", "AlertGroup", "ErrorCount", "GroupState", "Sample"]
+__all__ = ["UNKNOWN_TASKS", "Affected", "AlertGroup", "ErrorCount", "GroupState", "Sample"]
 
+UNKNOWN_TASKS = "unknown tasks"
+"""What the group of the tasks that workers do not know is called, in the place of a task."""
 _MOST_ERRORS = 50
 _MOST_VALUES = 20
 _MOST_NAMES = 10
@@ -56,7 +59,7 @@ class ErrorCount:
 
 @dataclass(frozen=True)
 class Affected:
-    """Distinct values of one `affected_by` name; `more` says that there were others beyond the first 20."""
+    """Distinct values, such as those of one `affected_by` name; `more`: there were others beyond the first 20."""
 
     values: tuple[str, ...] = ()
     more: bool = False
@@ -82,12 +85,14 @@ class AlertGroup:
     `spoke_at` (the last message in the channel) are when we took note, so that old letters found late are not
     resolved at once. `base` is the total at `spoke_at`. `posted` says that this period's message is out.
     `unsaid` says that the message no longer shows everything. `ordinals` counts the intents of each kind.
+    `unknown_names` makes it the group of the tasks that workers do not know, and holds what they are called.
     """
 
     key: str
     environment: str
     task: str
     fingerprint: str | None = None
+    unknown_names: Affected | None = None
     period: int = 1
     state: GroupState = GroupState.IDLE
     severity: str = "error"
@@ -122,12 +127,10 @@ class AlertGroup:
     @classmethod
     def idle(cls, event: AlertEvent, group_by: tuple[str, ...] = ("task",)) -> AlertGroup:
         """The empty group that `event` would be counted in."""
-        return cls(
-            key=group_key(event, group_by),
-            environment=event.environment,
-            task=event.task,
-            fingerprint=event.fingerprint if "error" in group_by else None,
-        )
+        key, environment = group_key(event, group_by), event.environment
+        if event.names_unknown_task:
+            return cls(key, environment, UNKNOWN_TASKS, unknown_names=Affected())
+        return cls(key, environment, event.task, event.fingerprint if "error" in group_by else None)
 
     @property
     def alert_id(self) -> str:
@@ -153,6 +156,7 @@ class AlertGroup:
             last_at=max(self.last_at, event.at) if self.last_at else event.at,
             seen_at=now,
             affected=_widen(self.affected, event.affected),
+            unknown_names=None if self.unknown_names is None else _with(self.unknown_names, event.task),
             samples=_latest(self.samples, Sample(event.letter_id, dict(event.correlation))),
             unsaid=True,
         )
@@ -201,7 +205,8 @@ class AlertGroup:
 
     def next_period(self) -> AlertGroup:
         """The same group, empty, at the start of its next period."""
-        fresh = AlertGroup(self.key, self.environment, self.task, self.fingerprint)
+        names = None if self.unknown_names is None else Affected()
+        fresh = AlertGroup(self.key, self.environment, self.task, self.fingerprint, names)
         return replace(fresh, period=self.period + 1)
 
     def as_payload(self) -> dict[str, Any]:
@@ -234,9 +239,18 @@ def _widen(affected: Mapping[str, Affected], new: Mapping[str, Named]) -> dict[s
         if name not in widened and len(widened) >= _MOST_NAMES:
             continue
         known = widened.get(name, Affected())
-        values = tuple(dict.fromkeys((*known.values, *(value[:_VALUE_LIMIT] for value in values_of(named)))))
-        widened[name] = Affected(values[:_MOST_VALUES], known.more or len(values) > _MOST_VALUES)
+        for value in values_of(named):
+            known = _with(known, value[:_VALUE_LIMIT])
+        widened[name] = known
     return widened
+
+
+def _with(known: Affected, value: str) -> Affected:
+    if value in known.values:
+        return known
+    if len(known.values) < _MOST_VALUES:
+        return Affected((*known.values, value), known.more)
+    return Affected(known.values, True)
 
 
 _ADAPTER = TypeAdapter(AlertGroup)

@@ -16,18 +16,22 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from celery_guardrails.alerts.brief import render_in_brief
+from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.intent import Kind, Notice
 from celery_guardrails.alerts.lease import PosterLease, SoleLease
 from celery_guardrails.alerts.render import Rendered, Style, render, render_reply
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Posted, Sink
+from celery_guardrails.alerts.text import one_line
 from celery_guardrails.alerts.trouble import Circuit, Remedy, look_remedy, remedy
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
+from celery_guardrails.store.probe import raise_if_away
 
 __all__ = ["Delivery", "Poster"]
 
@@ -104,6 +108,8 @@ class Poster:
         self._log = LogSink()
         self._circuit = Circuit()
         self._not_before: dict[str, datetime] = {}
+        self._complaints = Complaints(_logger, trace=True)
+        self._aside: set[int] = set()
 
     def close(self, now: datetime) -> None:
         """Let another guardian post at once, instead of when the lease expires."""
@@ -143,17 +149,31 @@ class Poster:
             return False
         moved = False
         for row in _heads(rows):
-            if self._due(row) > now or self._circuit.is_open:
+            if self._due(row) > now or self._circuit.is_open or row.id in self._aside:
                 continue
-            if _superseded(row, rows):
-                status = self._change(row, fence, "failed", reason="superseded by a later message")
-            elif row.status == "unknown":
-                status = self._look(row, fence, now)
-            else:
-                status = self._send(row, fence, now)
+            try:
+                status = self._turn(row, rows, fence, now)
+            except Exception as exc:  # noqa: BLE001 one that cannot be sent keeps no other waiting
+                status = self._set_aside(row, fence, exc)
             tally[status] += 1
             moved = moved or status != "lost"
         return moved
+
+    def _turn(self, row: OutboxRow, rows: list[OutboxRow], fence: int, now: datetime) -> str:
+        if _superseded(row, rows):
+            return self._change(row, fence, "failed", reason="superseded by a later message")
+        return self._look(row, fence, now) if row.status == "unknown" else self._send(row, fence, now)
+
+    def _set_aside(self, row: OutboxRow, fence: int, exc: Exception) -> str:
+        """Give one notification up; raises a `StoreError` where the archive is away, and nothing is wrong with it."""
+        raise_if_away(self._store, exc)
+        self._complaints.once(row.group_key, "an alert of %s is given up: %s", one_line(row.group_key), exc)
+        try:
+            return self._change(row, fence, "failed", reason=type(exc).__name__)
+        except Exception as again:  # noqa: BLE001 as above
+            raise_if_away(self._store, again)
+            self._aside.add(row.id)  # left alone until this process ends
+            return "lost"
 
     def _mended(self, now: datetime) -> bool:
         if self._circuit.probe_at is not None and now < self._circuit.probe_at:
@@ -259,14 +279,18 @@ class Poster:
         if not found or found[0].period != row.period:
             return None
         action = self._action(row, found[0])
-        if action is None:
-            return None
-        group, notice = AlertGroup.from_payload(found[0].data), Notice(row.notice)
-        if action is Kind.REPLY:
-            rendered = render_reply(group, notice, row.facts, self._style, _remarks(row))
-        else:
-            rendered = render(group, now, self._style, _remarks(row))
-        return _Job(row, found[0], rendered, action)
+        return None if action is None else _Job(row, found[0], self._rendered(row, found[0], action, now), action)
+
+    def _rendered(self, row: OutboxRow, group_row: GroupRow, action: Kind, now: datetime) -> Rendered:
+        """Its words; where they cannot be made, that there is something to say."""
+        try:
+            group = AlertGroup.from_payload(group_row.data)
+            if action is Kind.REPLY:
+                return render_reply(group, Notice(row.notice), row.facts, self._style, _remarks(row))
+            return render(group, now, self._style, _remarks(row))
+        except Exception as exc:  # noqa: BLE001 one group that cannot be shown keeps no other waiting
+            self._complaints.once(row.group_key, "the alert of %s is shown in brief: %s", one_line(row.group_key), exc)
+            return render_in_brief(group_row.task, group_row.environment, self._style)
 
     def _action(self, row: OutboxRow, group: GroupRow) -> Kind | None:
         if row.kind == Kind.POST or row.notes.get("repost"):

@@ -13,20 +13,21 @@ from hashlib import sha256
 from typing import Any
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.group import AlertGroup, ErrorCount, GroupState
+from celery_guardrails.alerts.group import Affected, AlertGroup, ErrorCount, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, since, when
 from celery_guardrails.command import celery_command, query_term
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.store.column import cut as stored
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
 _HEADER, _TEXT, _STORY, _FIELD, _COMMAND = 150, 300, 1_000, 250, 500
 _TOP = 5
-_SHOWN_VALUES = 5
+_SHOWN_VALUES, _SHOWN_NAMES = 5, 10
 _REASONS = {
     "attempts_exhausted": "used up all attempts",
     "deadline_exceeded": "ran out of time before succeeding",
@@ -160,7 +161,8 @@ def _story(group: AlertGroup, now: datetime, style: Style) -> str:
     why = _why(group)
     listed = "died: " + ", ".join(f"{count:,} {words}" for words, count in why)
     words = why[0][0] if len(why) == 1 else listed
-    story = f"Since {since(group.first_at, now)}, {count_of(group.total, 'message')} of {group.task} {words}."
+    what = count_of(group.total, "message") + (f" of {group.task}" if group.unknown_names is None else "")
+    story = f"Since {since(group.first_at, now)}, {what} {words}."
     if group.again:
         story += f" {count_of(group.again, 'requeue')} ended in the same letter again."
     if group.state is GroupState.RESOLVED:
@@ -229,16 +231,15 @@ def _fields(group: AlertGroup) -> tuple[tuple[str, str], ...]:
     if letters is not None:
         counts = (("dead", letters.dead), ("requeued", letters.requeued), ("recovered", letters.recovered))
         became = ", ".join(f"{n:,} {word}" for word, n in (*counts, ("discarded", letters.discarded)) if n)
-    affected = "; ".join(
-        f"{name}: {', '.join(who.values[:_SHOWN_VALUES])}{_and_more(len(who.values), who.more)}"
-        for name, who in sorted(group.affected.items())
-    )
+    affected = "; ".join(f"{name}: {_some(who, _SHOWN_VALUES)}" for name, who in sorted(group.affected.items()))
+    names = _some(group.unknown_names, _SHOWN_NAMES) if group.unknown_names else ""
     fields = (
+        ("Tasks", names),
         ("Environment", group.environment),
         ("Severity", group.severity),
         ("First failure", when(group.first_at)),
         ("Last failure", when(group.last_at)),
-        ("Letters of this task", became),
+        ("Letters of this task" if group.unknown_names is None else "Letters of unknown tasks", became),
         ("Affected", affected),
         ("Owner", group.owner or ""),
         ("Queue", group.queue),
@@ -247,18 +248,19 @@ def _fields(group: AlertGroup) -> tuple[tuple[str, str], ...]:
     return tuple((name, one_line(value)) for name, value in fields if value)
 
 
-def _and_more(known: int, more: bool) -> str:
-    hidden = known - _SHOWN_VALUES
-    if hidden <= 0:
-        return ""
-    return f" and {hidden}{'+' if more else ''} more"
+def _some(known: Affected, shown: int) -> str:
+    """The first of these values, and how many more there are."""
+    hidden = len(known.values) - shown
+    more = f" and {hidden}{'+' if known.more else ''} more" if hidden > 0 else ""
+    return ", ".join(known.values[:shown]) + more
 
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     """What to type: to look, then to put back what a query puts back; nothing where nothing is to be decided."""
     if not _needs_decision(group):
         return ()
-    terms = [query_term("task", stored(group.task))]
+    of_unknown = group.unknown_names is not None
+    terms = [query_term("reason", Reason.UNKNOWN_TASK) if of_unknown else query_term("task", stored(group.task))]
     terms += [query_term("fingerprint", stored(group.fingerprint))] if group.fingerprint else []
     dead = " ".join([*terms, "state:dead"])
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery_guardrails import clock
+from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.engine import next_due, step
 from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
@@ -24,13 +25,16 @@ from celery_guardrails.alerts.render import Style
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Sink
+from celery_guardrails.alerts.text import one_line
 from celery_guardrails.errors import UNNAMED_APP
+from celery_guardrails.policy.decision import Reason
 from celery_guardrails.settings import AlertSettings
 from celery_guardrails.store import alert
 from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.alert_change import GroupChange, apply_changes
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
+from celery_guardrails.store.probe import raise_if_away
 
 __all__ = ["AlertService", "Report"]
 
@@ -62,6 +66,9 @@ class _Loaded:
     row: GroupRow | None
     ref_ids: tuple[str, ...]
     happened: tuple[EngineEvent, ...]
+
+
+_Stepped = tuple[AlertGroup, GroupChange | None]
 
 
 class AlertService:
@@ -99,6 +106,7 @@ class AlertService:
             copy=LogSink() if settings.log_always and not isinstance(sink, LogSink) else None,
         )
         self._recounted_at: dict[str, datetime] = {}
+        self._complaints = Complaints(_logger, trace=True)
 
     def run_once(self, now: datetime, flush: bool = False) -> Report:
         """Count, decide, store, deliver.
@@ -114,9 +122,9 @@ class AlertService:
         more = True
         while more:
             loaded, more = self._load(now, flush)
-            stepped = [_step(one, now, self._rules, Tick(flush), last=not more) for one in loaded]
+            stepped = [step for one in loaded if (step := self._stepped(one, now, Tick(flush), last=not more))]
             changes = [change for _, change in stepped if change is not None]
-            stored = apply_changes(self._store, changes, now) if changes else 0
+            stored = self._stored(changes, now) if changes else 0
             if stored is None:
                 # Another guardian was quicker; it has counted these events, or the next run does.
                 break
@@ -155,6 +163,41 @@ class AlertService:
         """
         self.poster.close(now)
 
+    def _stepped(self, loaded: _Loaded, now: datetime, tick: Tick, *, last: bool) -> _Stepped | None:
+        """The group after what happened; `None` for one that cannot be stepped, which keeps no other waiting."""
+        try:
+            return _step(loaded, now, self._rules, tick, last=last)
+        except Exception as exc:  # noqa: BLE001 whatever is in a group, it concerns this one alone
+            self._leave_out(loaded.group.key, loaded.ref_ids, exc)
+            return None
+
+    def _stored(self, changes: Sequence[GroupChange], now: datetime) -> int | None:
+        """Store the changes, each by itself where the archive does not take them together."""
+        try:
+            return apply_changes(self._store, changes, now)
+        except Exception as exc:  # noqa: BLE001 unless it is the archive, one of the groups is to blame
+            raise_if_away(self._store, exc)
+        queued = 0
+        for change in changes:
+            try:
+                stored = apply_changes(self._store, [change], now)
+            except Exception as exc:  # noqa: BLE001 as above
+                raise_if_away(self._store, exc)
+                self._leave_out(change.group.key, change.ref_ids, exc)
+            else:
+                if stored is None:
+                    return None
+                queued += stored
+        return queued
+
+    def _leave_out(self, key: str, ref_ids: Sequence[str], exc: Exception) -> None:
+        """Take a group's events for counted, so that they do not come again and again; said once a group."""
+        words = "the alert of %s cannot be kept, its dead letters are in the archive alone: %s"
+        self._complaints.once(key, words, one_line(key), exc)
+        if ref_ids:
+            with self._store.begin() as conn:
+                alert.mark_processed(conn, ref_ids, "")
+
     def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], bool]:
         """Every live group and those with new events; whether more events wait than were loaded."""
         with self._store.read() as conn:
@@ -165,10 +208,12 @@ class AlertService:
             loaded = []
             for key in sorted({*stored, *by_key}):
                 events, row = by_key.get(key, []), stored.get(key)
-                group = _group(row) if row else AlertGroup.idle(events[0], self._rules.group_by)
+                group = self._group(row, events)
+                if group is None:
+                    continue
                 happened: list[EngineEvent] = list(events)
                 if events or flush or self._recount_due(key, now):
-                    states = alert.letter_states(conn, group.environment, group.task, group.fingerprint)
+                    states = _states(conn, group)
                     happened.append(_letters(states))
                     self._recounted_at[key] = now
                 loaded.append(_Loaded(group, row, tuple(event.ref_id for event in events), tuple(happened)))
@@ -177,6 +222,20 @@ class AlertService:
                 alert.mark_processed(conn, broken, "")
         self._recounted_at = {key: at for key, at in self._recounted_at.items() if key in stored or key in by_key}
         return loaded, len(batch) == _BATCH
+
+    def _group(self, row: GroupRow | None, events: Sequence[AlertEvent]) -> AlertGroup | None:
+        """The group as it is stored, or a new one; `None` where it cannot be read, and nothing new has happened."""
+        if row is not None:
+            try:
+                return replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)
+            except ValueError as exc:
+                self._complaints.once(
+                    row.key, "the alert of %s cannot be read, it begins anew: %s", one_line(row.key), exc
+                )
+        if not events:
+            return None
+        fresh = AlertGroup.idle(events[0], self._rules.group_by)
+        return fresh if row is None else replace(fresh, period=row.period + 1)
 
     def _recount_due(self, key: str, now: datetime) -> bool:
         counted = self._recounted_at.get(key)
@@ -200,9 +259,7 @@ def _sorted(
     return by_key, broken
 
 
-def _step(
-    loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: bool
-) -> tuple[AlertGroup, GroupChange | None]:
+def _step(loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: bool) -> _Stepped:
     group, intents = loaded.group, list[Intent]()
     # Before the last batch nothing is said, so that the first message counts all that came together.
     for event in (*loaded.happened, tick) if last else loaded.happened:
@@ -237,8 +294,11 @@ def _notification(group: AlertGroup, intent: Intent, now: datetime) -> OutboxRow
     )
 
 
-def _group(row: GroupRow) -> AlertGroup:
-    return replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)
+def _states(conn: Any, group: AlertGroup) -> dict[str, int]:
+    """In which states the letters are that a group is about."""
+    if group.unknown_names is not None:
+        return alert.letter_states(conn, group.environment, reason=Reason.UNKNOWN_TASK)
+    return alert.letter_states(conn, group.environment, task=group.task, fingerprint=group.fingerprint)
 
 
 def _letters(states: Mapping[str, int]) -> LettersChanged:

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails import clock
+from celery_guardrails.store.column import cut
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 from celery_guardrails.store.table import dead_letter
 
@@ -184,7 +185,7 @@ def save_group(conn: Connection, row: GroupRow, now: datetime) -> bool:
     }
     if row.version == 0:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-        names = {"environment": row.environment.replace("\0", ""), "task": row.task.replace("\0", "")}
+        names = {"environment": cut(row.environment), "task": cut(row.task)}
         first = {**values, **names, "key": row.key, "version": 1}
         new = insert(alert_group).values(first).on_conflict_do_nothing().returning(alert_group.c.key)
         return conn.execute(new).first() is not None
@@ -206,21 +207,26 @@ def save_shown(conn: Connection, key: str, period: int, shown: str | None) -> bo
     return conn.execute(update(alert_group).where(same).values(shown=shown)).rowcount == 1
 
 
-def letter_states(conn: Connection, environment: str, task: str, fingerprint: str | None = None) -> dict[str, int]:
-    """How many dead letters of a task are in which state; of one fingerprint, when it is given."""
-    of_task = [dead_letter.c.task == task, dead_letter.c.environment == environment]
-    if fingerprint is not None:
-        of_task.append(dead_letter.c.fingerprint == fingerprint)
-    query = select(dead_letter.c.state, func.count()).where(*of_task).group_by(dead_letter.c.state)
+def letter_states(
+    conn: Connection,
+    environment: str,
+    *,
+    task: str | None = None,
+    reason: str | None = None,
+    fingerprint: str | None = None,
+) -> dict[str, int]:
+    """How many dead letters are in which state: those of a task, a reason, a fingerprint, as far as these are given."""
+    wanted = {"task": task, "reason": reason, "environment": environment, "fingerprint": fingerprint}
+    meant = [dead_letter.c[name] == cut(value) for name, value in wanted.items() if value is not None]
+    query = select(dead_letter.c.state, func.count()).where(*meant).group_by(dead_letter.c.state)
     return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def _event(event: RecordableEvent, now: datetime) -> dict[str, Any]:
     return {
         "ref_id": event.ref_id,
-        # PostgreSQL has no NUL in text.
-        "environment": event.environment.replace("\0", ""),
-        "task": event.task.replace("\0", ""),
+        "environment": cut(event.environment),
+        "task": cut(event.task),
         "at": event.at,
         "recorded_at": now,
         "processed": False,

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from celery_guardrails.store.column import clean
 from celery_guardrails.store.lease import Lease, holds
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
@@ -158,6 +159,7 @@ def claim(
 def change(conn: Connection, row: OutboxRow, *, fence: int, **values: Any) -> bool:
     """Set columns of one row; `False` when a poster with a higher fence has taken over: nothing is written."""
     mine = and_(alert_outbox.c.id == row.id, alert_outbox.c.fence <= fence)
+    values = {name: clean(value) if isinstance(value, str) else value for name, value in values.items()}
     return conn.execute(update(alert_outbox).where(mine).values(**values, fence=fence)).rowcount == 1
 
 
