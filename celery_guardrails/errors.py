@@ -149,14 +149,16 @@ class Unlistable(GuardrailsError):
 class StoreError(GuardrailsError):
     """The archive cannot be opened, read or written. `.url` never holds a password.
 
-    `.away` says that the database does not answer now, or is locked: trying again helps.
+    `.away` says that the database does not answer now, or is locked: trying again helps. `.full` says that it has no
+    room, or cannot write for another reason that lies in its machine: somebody has to see to that.
     """
 
-    def __init__(self, url: str, reason: str, away: bool = False) -> None:
-        super().__init__(url, reason, away)
+    def __init__(self, url: str, reason: str, away: bool = False, full: bool = False) -> None:
+        super().__init__(url, reason, away, full)
         self.url = url
         self.reason = reason
         self.away = away
+        self.full = full
 
     def __str__(self) -> str:
         return f"archive {self.url}: {self.reason}"

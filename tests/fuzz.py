@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from celery_guardrails.letters.codec import encode
+from tests import hostile
 from tests.published import Published, task_message
 from tests.unit.letters.test_codec import letter
 
@@ -89,7 +90,7 @@ Change = Callable[[Published], Published]
 
 
 def draw(kind: str, count: int, number: int) -> list[Any]:
-    """So many `messages`, `envelopes` or `dead_letters`, always the same for one seed."""
+    """So many `messages`, `envelopes`, `dead_letters` or `hostile_letters`, always the same for one seed."""
     command = [sys.executable, "-m", "tests.fuzz", kind, str(count), str(number)]
     drawn: list[Any] = pickle.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return drawn
@@ -290,7 +291,7 @@ def _replaced(data: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[s
 
 
 KINDS: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
-    "messages": messages, "envelopes": envelopes, "dead_letters": dead_letters,
+    "messages": messages, "envelopes": envelopes, "dead_letters": dead_letters, "hostile_letters": hostile.letters,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from celery_guardrails.letters.record import Letter, Named, values_of
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.store.column import cut, cut_or_none, key_of, no_later, reference_of, shortened
+from celery_guardrails.store.column import cut, cut_or_none, key_of, plausible, reference_of, shortened
 from celery_guardrails.store.record import Before
 
 __all__ = ["AlertEvent", "EngineEvent", "LettersChanged", "Tick", "group_key"]
@@ -72,13 +72,13 @@ class AlertEvent:
         Args:
             letter: the letter.
             before: how it stood, if it is no new one.
-            now: when it was archived; an instant that is far ahead of it is taken for it. `None`: all are right.
+            now: when it was archived; an instant that no right clock says is taken for it. `None`: all are right.
         """
         return cls(
             ref_id=reference_of(letter.id),
             environment=cut(letter.environment),
             task=cut(letter.task),
-            at=letter.died_at if now is None else no_later(letter.died_at, now),
+            at=letter.died_at if now is None else plausible(letter.died_at, now),
             error=cut(letter.failure.type),
             message=shortened(" ".join(letter.failure.message.split()), _MESSAGE_LIMIT),
             fingerprint=cut(letter.failure.fingerprint),

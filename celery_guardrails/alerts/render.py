@@ -260,7 +260,7 @@ def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     if not _needs_decision(group):
         return ()
     of_unknown = group.unknown_names is not None
-    terms = [query_term("reason", Reason.UNKNOWN_TASK) if of_unknown else query_term("task", stored(group.task))]
+    terms = [query_term("reason", Reason.UNKNOWN_TASK.value) if of_unknown else query_term("task", stored(group.task))]
     terms += [query_term("fingerprint", stored(group.fingerprint))] if group.fingerprint else []
     dead = " ".join([*terms, "state:dead"])
 

@@ -37,6 +37,7 @@ _STRAGGLERS = 3.0
 _SLOW = 10.0
 """Seconds for which `--once` waits for what the broker has and does not send: another guardian may have taken it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_ITSELF = "this guardian"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,13 @@ class Guardian:
         except StoreError as exc:
             self._archive_away = True
             self._stumble("the archive", f"{exc}; dead letters stay unacknowledged")
+        except Exception as exc:
+            # nothing that comes may end the guardian: what was taken goes back, and the rest of it goes on
+            self._in_hand = []
+            self._consumer.close()
+            if _ITSELF not in self._away:
+                logger.exception("a defect of celery-guardrails, please report it")
+            self._stumble(_ITSELF, f"receiving failed, {type(exc).__name__}: {exc}")
         else:
             self._pause = _FIRST_PAUSE
             if self._away:

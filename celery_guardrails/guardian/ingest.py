@@ -6,14 +6,16 @@ and the alert engine hear of it together. It must not know how deliveries are re
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.event import AlertEvent
-from celery_guardrails.errors import StoreError
+from celery_guardrails.alerts.text import cut, one_line
 from celery_guardrails.guardian.set_aside import SetAsideLog
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
 from celery_guardrails.letters.record import SELF_TEST
@@ -23,10 +25,13 @@ from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.letter import Archivable, Archived, Before, Outcome
+from celery_guardrails.store.probe import probe, raise_if_away
 
 __all__ = ["Ingest", "IngestReport", "Received"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
+
+_LONGEST_WORDS = 300
 
 
 class Received(Protocol):
@@ -60,19 +65,32 @@ class IngestReport(Generic[D]):
     known: int = 0
 
 
-def _events(fresh: Sequence[Archived], stood: dict[str, Before]) -> list[AlertEvent]:
+def _events(fresh: Sequence[Archived], stood: dict[str, Before], now: datetime) -> list[AlertEvent]:
     """What the alerts hear of: each death, and how its letter stood before, which is counted once."""
     events, stood = [], dict(stood)
     for one in sorted(fresh, key=lambda one: one.letter.generation):
-        letter = one.letter
-        if letter.task != SELF_TEST:
-            events.append(AlertEvent.from_letter(letter, stood.get(one.id)))
-        stood[one.id] = Before(letter.died_at, letter.failure.fingerprint, letter.reason.value, letter.may_have_run)
+        event = AlertEvent.from_letter(one.letter, stood.get(one.id), now)
+        if one.letter.task != SELF_TEST:
+            events.append(event)
+        stood[one.id] = Before(event.at, event.fingerprint, event.reason, event.may_have_run)
     return events
 
 
+@dataclass(frozen=True)
+class _Item(Generic[D]):
+    """A delivery and what it means. `is_last` says that nothing simpler can be made of it."""
+
+    delivery: D
+    what: Archivable | Recovery
+    is_last: bool = False
+
+
 class Ingest:
-    """Archives batches of deliveries, idempotently.
+    """Archives batches of deliveries, idempotently, and sees to it that one of them keeps no other waiting:
+
+        readable, archived
+          └─ unreadable, or refused by an archive that takes others ──> a letter with its raw bytes, `undecodable`
+               └─ refused, too ──> held: unacknowledged until this guardian ends
 
     Args:
         store: the archive, ready.
@@ -92,34 +110,26 @@ class Ingest:
         self._store = store
         self._recovered = frozenset(recovered_queues)
         self._environment = environment
+        self._complaints = Complaints(logger)
         self._set_aside = SetAsideLog()
         self._redacted = redaction or LetterRedaction()
 
     def run_once(self, deliveries: Sequence[D], now: datetime) -> IngestReport[D]:
-        """Archive a batch in one transaction.
-
-        A delivery that the archive refuses by itself is held back with an error, so that it cannot block others.
+        """Archive a batch in one transaction, or in several where the archive refuses one of its letters.
 
         Raises:
-            StoreError: the archive cannot be written; nothing was archived and nothing may be acknowledged.
+            StoreError: the archive cannot be written; what it has not got may not be acknowledged, and comes again.
         """
-        readable: list[tuple[D, Archivable | Recovery]] = []
+        items: list[_Item[D]] = []
         held: list[D] = []
         for delivery in deliveries:
             try:
-                readable.append((delivery, self._read(delivery, now)))
-            except NewerSchema as exc:
-                logger.warning("left in %s: %s", delivery.queue, exc)
+                items.append(self._read(delivery, now))
+            except Exception as exc:  # noqa: BLE001 whatever it is, it concerns this delivery alone
+                self._say_held(delivery, exc)
                 held.append(delivery)
-        try:
-            return self._archive(readable, held, now)
-        except StoreError:
-            if len(readable) < 2 or not self._writable():
-                raise
-        except Exception:
-            # a value that no column takes, say: one of them is to blame, and must not end the guardian
-            logger.warning("a batch does not go into the archive, trying its letters one by one", exc_info=True)
-        return self._one_by_one(readable, held, now)
+        report: IngestReport[D] = self._archived(items, now) if items else IngestReport()
+        return replace(report, held=[*held, *report.held])
 
     def probe(self) -> None:
         """See that the archive can be written.
@@ -127,21 +137,20 @@ class Ingest:
         Raises:
             StoreError: it cannot.
         """
-        with self._store.begin() as conn:
-            letters.archive(conn, [], datetime.min)
+        probe(self._store)
 
-    def _read(self, delivery: D, now: datetime) -> Archivable | Recovery:
-        if delivery.queue in self._recovered:
-            try:
-                return decode_recovery(delivery.body)
-            except ValueError as exc:
-                return self._unreadable(delivery, f"not a recovery report: {exc}", now)
+    def _read(self, delivery: D, now: datetime) -> _Item[D]:
+        reports = delivery.queue in self._recovered
         try:
-            return Archivable(*self._redacted(decode(delivery.body), delivery.body))
-        except ValueError as exc:
-            return self._unreadable(delivery, str(exc), now)
+            if reports:
+                return _Item(delivery, decode_recovery(delivery.body))
+            return _Item(delivery, Archivable(*self._redacted(decode(delivery.body), delivery.body)))
+        except NewerSchema:
+            raise
+        except Exception as exc:  # noqa: BLE001 a message may hold anything, and so may an error about it
+            return self._unreadable(delivery, ("not a recovery report: " if reports else "") + _words(exc), now)
 
-    def _unreadable(self, delivery: D, problem: str, now: datetime) -> Archivable:
+    def _unreadable(self, delivery: D, problem: str, now: datetime) -> _Item[D]:
         made = unreadable(
             delivery.body,
             problem,
@@ -151,50 +160,67 @@ class Ingest:
             content_type=delivery.content_type,
             headers=delivery.headers,
         )
-        return Archivable.of(made)
+        return _Item(delivery, Archivable.of(made), is_last=True)
 
-    def _archive(
-        self, readable: Sequence[tuple[D, Archivable | Recovery]], held: list[D], now: datetime
-    ) -> IngestReport[D]:
-        dead = [item for _, item in readable if isinstance(item, Archivable)]
+    def _archived(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
+        """These in the archive, each half by itself where it does not take the whole."""
+        try:
+            return self._archive(items, now)
+        except Exception as exc:  # noqa: BLE001 unless it is the archive, one of them is to blame
+            raise_if_away(self._store, exc)
+            if len(items) == 1:
+                return self._refused(items[0], exc, now)
+        half = len(items) // 2
+        return _joined(self._archived(items[:half], now), self._archived(items[half:], now))
+
+    def _refused(self, item: _Item[D], exc: Exception, now: datetime) -> IngestReport[D]:
+        """A single one that the archive does not take as it is."""
+        if not item.is_last:
+            try:
+                plainer = self._unreadable(item.delivery, f"the archive refuses it as it is: {_words(exc)}", now)
+                report = self._archive([plainer], now)
+            except Exception as again:  # noqa: BLE001 whatever it is, it concerns this delivery alone
+                raise_if_away(self._store, again)
+                exc = again
+            else:
+                logger.warning("a letter in %s is kept as undecodable: %s", item.delivery.queue, _words(exc))
+                return report
+        self._say_held(item.delivery, exc)
+        return IngestReport(held=[item.delivery])
+
+    def _say_held(self, delivery: D, exc: Exception) -> None:
+        """Say why it stays in its queue: once, although it comes again with each connection."""
+        name = hashlib.sha256(delivery.body).hexdigest()
+        self._complaints.once(name, "left in %s: %s", one_line(delivery.queue), _words(exc))
+
+    def _archive(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
+        dead = [item.what for item in items if isinstance(item.what, Archivable)]
         with self._store.begin() as conn:
-            stood = letters.before(conn, [item.letter for item in dead])
+            stood = letters.before(conn, [each.letter for each in dead])
             results = letters.archive(conn, dead, now) if dead else []
             fresh = [r for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
-            alert.record(conn, _events(fresh, stood))
-            reported = letters.recover(conn, [item for _, item in readable if isinstance(item, Recovery)], now)
+            alert.record(conn, _events(fresh, stood, now))
+            reported = letters.recover(conn, [item.what for item in items if isinstance(item.what, Recovery)], now)
         self._set_aside.log([*(one.set_aside for one in results), *(one.set_aside for one in reported)])
         recovered = sum(one.recovered for one in reported)
-        settled = [delivery for delivery, _ in readable]
-        return IngestReport(settled, list(held), len(fresh), recovered, len(readable) - len(fresh) - recovered)
+        settled = [item.delivery for item in items]
+        return IngestReport(settled, [], len(fresh), recovered, len(items) - len(fresh) - recovered)
 
-    def _one_by_one(
-        self, readable: Sequence[tuple[D, Archivable | Recovery]], held: list[D], now: datetime
-    ) -> IngestReport[D]:
-        settled: list[D] = []
-        held = list(held)
-        archived = recovered = known = refused = 0
-        for delivery, item in readable:
-            try:
-                report = self._archive([(delivery, item)], [], now)
-            except Exception as exc:
-                if isinstance(exc, StoreError):
-                    refused += 1
-                    if refused == len(readable) or not self._writable():
-                        raise  # then it is not the letters that are wrong
-                logger.warning("left in %s, because the archive refuses it: %s", delivery.queue, exc)
-                held.append(delivery)
-                continue
-            settled.append(delivery)
-            archived, recovered, known = (
-                archived + report.archived, recovered + report.recovered, known + report.known,
-            )  # fmt: skip
-        return IngestReport(settled, held, archived, recovered, known)
 
-    def _writable(self) -> bool:
-        """Whether the archive takes anything at all: else nothing is wrong with the batch."""
-        try:
-            self.probe()
-        except StoreError:
-            return False
-        return True
+def _joined(one: IngestReport[D], other: IngestReport[D]) -> IngestReport[D]:
+    return IngestReport(
+        [*one.settled, *other.settled],
+        [*one.held, *other.held],
+        one.archived + other.archived,
+        one.recovered + other.recovered,
+        one.known + other.known,
+    )
+
+
+def _words(exc: Exception) -> str:
+    """An error in one line, whatever is in it."""
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 an error about something odd may be odd itself
+        text = ""
+    return cut(one_line(text), _LONGEST_WORDS) or type(exc).__name__

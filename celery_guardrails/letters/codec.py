@@ -29,6 +29,8 @@ from celery_guardrails.policy.failure import Category
 __all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
 
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
+_DEEPEST = 64
+"""Levels within one another: a letter of ours has under 20, and what has more is for nobody who walks through it."""
 # Without one of these, JSON in bytes holds no surrogate: an escape, its form in UTF-8, another encoding.
 _DOUBTFUL = (b"\\u", b"\xed", b"\0")
 
@@ -66,6 +68,8 @@ def decode(body: bytes | str) -> Letter:
         raise ValueError(f"not JSON: {exc}") from exc
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
+    if _is_deep(raw):
+        raise ValueError(f"it nests over {_DEEPEST} levels deep")
     version = raw.get("v")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError("no schema version")
@@ -99,7 +103,7 @@ def unreadable(
         task="(undecodable)",
         task_id="",
         reason=Reason.UNDECODABLE,
-        explanation=f"a message in {queue} is not a dead letter: {problem}",
+        explanation=f"a message in {queue} could not be archived as a dead letter: {problem}",
         failure=LetterFailure(
             type="undecodable", message=problem, category=Category.VALIDATION, fingerprint="v1:undecodable"
         ),
@@ -138,6 +142,17 @@ def json_safe(value: Any, depth: int = 12) -> Any:
 def _encodable(text: str) -> str:
     """The text itself, or without the lone surrogates that JSON can write and UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _is_deep(raw: dict[str, Any]) -> bool:
+    """Whether it nests deeper than anything of ours; without recursion, which would end first."""
+    level: list[Any] = [raw]
+    for _ in range(_DEEPEST):
+        inner = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
+        level = [item for item in inner if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _storable(raw: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ counts as absent. It must not know Celery.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from celery_guardrails.clock import from_epoch
 from celery_guardrails.letters.identity import is_letter_id
@@ -19,13 +19,20 @@ from celery_guardrails.policy.failure import Attempt, Category
 
 __all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "write_header"]
 
+T = TypeVar("T")
+
 HEADER = "guardrails"
 VERSION = 1
 MAX_BYTES = 4096
 KEPT_FIRST, KEPT_LAST = 2, 8
 DUE = "it was due"
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
+_ERROR, _WORKER = 120, 80
+_LONGEST_ID = 255
 _LONGEST_NAME = 64
+_LATEST = 32_503_680_000.0
+"""The year 3000, in seconds since 1970: further away no instant is one of ours, and arithmetic on it may fail."""
+_LONGEST_DELAY = 10 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,7 @@ class Header:
 
     def with_attempt(self, attempt: Attempt) -> Header:
         """This header after one more failed attempt: of many, the first 2 and the last 8 are kept."""
-        attempts = (*self.attempts, attempt)
-        if len(attempts) > KEPT_FIRST + KEPT_LAST:
-            attempts = attempts[:KEPT_FIRST] + attempts[-KEPT_LAST:]
-        return replace(self, attempts=attempts)
+        return replace(self, attempts=tuple(_few((*self.attempts, attempt))))
 
     def encode(self) -> dict[str, Any]:
         """The JSON-safe header, at most 4 KiB: messages are shortened first, then attempts in the middle dropped."""
@@ -157,11 +161,11 @@ def _encode_attempt(attempt: Attempt, message_length: int) -> dict[str, Any]:
         "n": attempt.number,
         "started_at": round(attempt.started_at.timestamp(), 3) if attempt.started_at else None,
         "ended_at": round(attempt.ended_at.timestamp(), 3),
-        "error": attempt.error[:120],
+        "error": attempt.error[:_ERROR],
         "message": attempt.message[:message_length],
         "category": attempt.category.value,
-        "fingerprint": attempt.fingerprint[:64],
-        "worker": attempt.worker[:80],
+        "fingerprint": attempt.fingerprint[:_LONGEST_NAME],
+        "worker": attempt.worker[:_WORKER],
         "delay": None if attempt.delay is None else round(attempt.delay, 3),
     }
     if attempt.generation:
@@ -173,7 +177,7 @@ def _decode(raw: Any) -> Header:
     if not isinstance(raw, Mapping):
         return Header()
     history = raw.get("history")
-    attempts = [_decode_attempt(entry) for entry in history] if isinstance(history, (list, tuple)) else []
+    attempts = [_decode_attempt(entry) for entry in _few(history)] if isinstance(history, (list, tuple)) else []
     letter = _text(raw.get("dead_letter_id"))
     letter = letter if is_letter_id(letter) else ""
     return Header(
@@ -183,12 +187,19 @@ def _decode(raw: Any) -> Header:
         crashes=_count(raw.get("crashes")),
         dead_letter_id=letter or None,
         generation=_count(raw.get("generation")) if letter else 0,
-        claim_token=(_text(raw.get("claim_token"))[:_LONGEST_NAME] or None) if letter else None,
-        work=_text(raw.get("work"))[:_LONGEST_NAME] or None,
+        claim_token=(_text(raw.get("claim_token"), _LONGEST_NAME) or None) if letter else None,
+        work=_text(raw.get("work"), _LONGEST_NAME) or None,
         id_given=raw.get("given") is True,
         due_at=_instant(raw.get("due_at")),
         described=_described(raw.get("described")),
     )
+
+
+def _few(history: Sequence[T]) -> Sequence[T]:
+    """The first 2 and the last 8 of many: a history of 50,000 attempts may be the publisher's, and is not ours."""
+    if len(history) <= KEPT_FIRST + KEPT_LAST:
+        return history
+    return [*history[:KEPT_FIRST], *history[-KEPT_LAST:]]
 
 
 def _decode_attempt(raw: Any) -> Attempt | None:
@@ -197,28 +208,30 @@ def _decode_attempt(raw: Any) -> Attempt | None:
     ended_at = _instant(raw.get("ended_at"))
     if ended_at is None:
         return None
-    delay = raw.get("delay")
     return Attempt(
         number=_count(raw.get("n")),
         started_at=_instant(raw.get("started_at")),
         ended_at=ended_at,
-        error=_text(raw.get("error")),
-        message=_text(raw.get("message")),
+        error=_text(raw.get("error"), _ERROR),
+        message=_text(raw.get("message"), _MESSAGE_LENGTHS[0]),
         category=_category(raw.get("category")),
-        fingerprint=_text(raw.get("fingerprint")),
-        worker=_text(raw.get("worker")),
-        delay=float(delay) if isinstance(delay, (int, float)) and not isinstance(delay, bool) else None,
+        fingerprint=_text(raw.get("fingerprint"), _LONGEST_NAME),
+        worker=_text(raw.get("worker"), _WORKER),
+        delay=_delay(raw.get("delay")),
         generation=_count(raw.get("generation")),
     )
 
 
 def _instant(raw: Any) -> datetime | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= _LATEST:
         return None
-    try:
-        return from_epoch(raw)
-    except (ValueError, OverflowError, OSError):
+    return from_epoch(raw)
+
+
+def _delay(raw: Any) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= _LONGEST_DELAY:
         return None
+    return float(raw)
 
 
 def _described(raw: Any) -> tuple[str, ...]:
@@ -229,9 +242,9 @@ def _count(raw: Any) -> int:
     return raw if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**31 else 0
 
 
-def _text(raw: Any) -> str:
+def _text(raw: Any, limit: int = _LONGEST_ID) -> str:
     # JSON can write lone surrogates, which nothing that this is copied to can hold
-    return raw.encode("utf-8", "replace").decode() if isinstance(raw, str) else ""
+    return raw[:limit].encode("utf-8", "replace").decode() if isinstance(raw, str) else ""
 
 
 def _category(raw: Any) -> Category:

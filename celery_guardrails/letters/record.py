@@ -9,11 +9,12 @@ It must not know how a letter is published, stored or shown.
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import datetime, timezone
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from pydantic import Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.work import Work
@@ -29,6 +30,7 @@ __all__ = [
     "Named",
     "OriginalMessage",
     "Preview",
+    "in_utc",
     "letter_id",
     "values_of",
 ]
@@ -41,6 +43,11 @@ SELF_TEST = "celery_guardrails.self_test"
 """The task of `doctor --self-test`: its letters are archived like any other, and alerted on by nobody."""
 _LONGEST_ID = 255
 _HIGHEST = 2**31
+_LONGEST_DELAY = 10 * 366 * 86_400.0
+_FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime(3000, 1, 1, tzinfo=timezone.utc)
+# of the attempts before the last one, as many as a header keeps; and the last one
+_FIRST_ATTEMPTS, _LAST_ATTEMPTS = 2, 9
 _NAMESPACE = UUID("6a0f5b0e-6a1c-5c59-9d0e-2f6f7f2f4c11")
 
 
@@ -53,7 +60,32 @@ def _some_priority(value: Any) -> Any:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _HIGHEST else None
 
 
+def in_utc(at: datetime) -> datetime:
+    """An instant in UTC, between 1970 and 3000: one without a time zone is in UTC, as Celery and we write it."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=timezone.utc)
+    try:
+        return min(max(at.astimezone(timezone.utc), _FIRST), _LAST)
+    except (OverflowError, ValueError):  # the first and the last hours of the calendar
+        return _FIRST if at.year < _LAST.year else _LAST
+
+
+def _some_delay(value: Any) -> Any:
+    """What was waited, in seconds; what nobody can have waited is not known."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) and 0 <= value <= _LONGEST_DELAY else None
+
+
+def _some_attempts(value: Any) -> Any:
+    """The first 2 and the last 9, where somebody lists more than a worker does."""
+    if not isinstance(value, (list, tuple)) or len(value) <= _FIRST_ATTEMPTS + _LAST_ATTEMPTS:
+        return value
+    return [*value[:_FIRST_ATTEMPTS], *value[-_LAST_ATTEMPTS:]]
+
+
 _SomeText = Annotated[str | None, BeforeValidator(_some_text)]
+_Instant = Annotated[datetime, AfterValidator(in_utc)]
 
 
 class _Frozen(BaseModel):
@@ -75,14 +107,14 @@ class FailedAttempt(_Frozen):
     """One failed attempt; `delay` is in seconds."""
 
     number: int
-    started_at: datetime | None = None
-    ended_at: datetime
+    started_at: _Instant | None = None
+    ended_at: _Instant
     error: str
     message: str
     category: Category = Category.UNKNOWN
     fingerprint: str = ""
     worker: str = ""
-    delay: float | None = None
+    delay: Annotated[float | None, BeforeValidator(_some_delay)] = None
     generation: int = 0
 
     @classmethod
@@ -138,7 +170,7 @@ class Letter(_Frozen):
     reason: Reason
     explanation: str = ""
     failure: LetterFailure
-    attempts: tuple[FailedAttempt, ...] = ()
+    attempts: Annotated[tuple[FailedAttempt, ...], BeforeValidator(_some_attempts)] = ()
     policy: dict[str, Any] = Field(default_factory=dict)
     environment: str = ""
     worker: str = ""
@@ -146,9 +178,9 @@ class Letter(_Frozen):
     exchange: str = ""
     routing_key: str = ""
     priority: Annotated[int | None, BeforeValidator(_some_priority)] = None
-    published_at: datetime | None = None
-    first_failed_at: datetime
-    died_at: datetime
+    published_at: _Instant | None = None
+    first_failed_at: _Instant
+    died_at: _Instant
     correlation: dict[str, Named] = Field(default_factory=dict)
     affected: dict[str, Named] = Field(default_factory=dict)
     version: str | None = None

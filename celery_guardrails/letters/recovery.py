@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from celery_guardrails.letters.header import Header
-from celery_guardrails.letters.record import SCHEMA_VERSION
+from celery_guardrails.letters.record import SCHEMA_VERSION, in_utc
 
 __all__ = ["Recovery", "decode_recovery", "encode_recovery"]
 
@@ -72,4 +72,4 @@ def decode_recovery(body: bytes) -> Recovery:
     if not isinstance(generation, int) or isinstance(generation, bool) or not 0 <= generation < _HIGHEST:
         raise ValueError("no generation")
     letter_id, task, token = (text if isinstance(text, str) else None for text in texts)
-    return Recovery(letter_id or "", generation, at, task, token)
+    return Recovery(letter_id or "", generation, in_utc(at), task, token)

@@ -6,17 +6,18 @@ comes too late. It must not know where the letters come from.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from celery_guardrails.letters.record import Letter, values_of
+from celery_guardrails.letters.record import Letter, in_utc, values_of
 from celery_guardrails.store import audit
 from celery_guardrails.store import claim as claims
-from celery_guardrails.store.column import LARGEST, cut, key_of
+from celery_guardrails.store.column import LARGEST, NAME, cut, cut_or_none, key_of, plausible, shortened
 from celery_guardrails.store.place import Placed, note_set_aside, place
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
@@ -24,6 +25,7 @@ from celery_guardrails.store.table import dead_letter, death, letter_argument
 __all__ = ["archive"]
 
 _MESSAGE = 500
+_MOST_VALUES = 100
 
 
 def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> list[Archived]:
@@ -50,7 +52,7 @@ def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> l
     made = _insert(conn, dead_letter, [_row(key, latest[key], now) for key in sorted(latest)])
     _insert_arguments(conn, {key: latest[key] for key in sorted(made)})
     standing = _standing(conn, latest.keys() - made)
-    fresh = _insert(conn, death, [_death(key, first[key]) for key in sorted(first)])
+    fresh = _insert(conn, death, [_death(key, first[key], now) for key in sorted(first)])
     outcomes = _settle(conn, [first[key].letter for key in fresh], made, standing, now)
     results = [_result(one, outcomes) for one in placed]
     note_set_aside(conn, [one.set_aside for one in results if one.set_aside and one.outcome is Outcome.NEW], now)
@@ -74,8 +76,9 @@ def _insert(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> s
 def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
     rows = []
     for key, letter in letters.items():
-        named = {cut(name): values_of(value) for name, value in {**letter.affected, **letter.correlation}.items()}
-        rows += [{"letter_id": key, "name": name, "value": cut(", ".join(value))} for name, value in named.items()]
+        values = itertools.islice({**letter.affected, **letter.correlation}.items(), _MOST_VALUES)
+        named = {cut(name, NAME): cut(", ".join(values_of(value))) for name, value in values}
+        rows += [{"letter_id": key, "name": name, "value": value} for name, value in named.items()]
     if rows:
         conn.execute(letter_argument.insert(), rows)
 
@@ -116,7 +119,7 @@ def _settle(
         kept = at_state == State.DISCARDED
         outcomes[own] = Outcome.STALE if kept else Outcome.REGRESSED
         state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation)
-        changes[key] = _change(key, letter, state[key][0])
+        changes[key] = {"id": key, "state": state[key][0], "regressed": True, **_latest(letter, now)}
         trail.append(_entry(key, letter, (at_state, at_generation), state[key], now))
     ordered = [changes[key] for key in sorted(changes)]
     _apply(conn, [{**change, "resolved_at": None} for change in ordered if change["state"] == State.DEAD])
@@ -141,26 +144,22 @@ def _apply(conn: Connection, changes: Sequence[dict[str, Any]]) -> None:
     conn.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in changes])
 
 
-def _change(key: str, letter: Letter, state: str) -> dict[str, Any]:
-    return {"id": key, "state": state, "regressed": True, **_latest(letter)}
-
-
-def _latest(letter: Letter) -> dict[str, Any]:
+def _latest(letter: Letter, now: datetime) -> dict[str, Any]:
     """The columns that tell of the latest death."""
     return {
         "reason": letter.reason.value,
         "category": letter.failure.category.value,
         "error": cut(letter.failure.type),
-        "message": cut(letter.failure.message or letter.explanation, _MESSAGE),
+        "message": shortened(letter.failure.message or letter.explanation, _MESSAGE),
         "fingerprint": cut(letter.failure.fingerprint),
         "generation": _small(letter.generation),
         "worker": cut(letter.worker),
         "queue": cut(letter.queue),
-        "owner": _cut_or_none(letter.owner),
+        "owner": cut_or_none(letter.owner),
         "severity": cut(letter.severity),
         "may_have_run": letter.may_have_run,
-        "version": _cut_or_none(letter.version),
-        "died_at": _aware(letter.died_at),
+        "version": cut_or_none(letter.version),
+        "died_at": plausible(in_utc(letter.died_at), now),
         "attempts": _small(letter.attempts[-1].number) if letter.attempts else 0,
         "death_id": key_of(letter.id),
     }
@@ -171,39 +170,30 @@ def _row(key: str, letter: Letter, now: datetime) -> dict[str, Any]:
         "id": key,
         "task": cut(letter.task),
         "task_id": cut(letter.task_id),
-        "root_id": _cut_or_none(letter.root_id),
-        "parent_id": _cut_or_none(letter.parent_id),
-        "group_id": _cut_or_none(letter.group_id),
+        "root_id": cut_or_none(letter.root_id),
+        "parent_id": cut_or_none(letter.parent_id),
+        "group_id": cut_or_none(letter.group_id),
         "state": State.DEAD.value,
         "environment": cut(letter.environment),
-        "published_at": _aware(letter.published_at) if letter.published_at else None,
-        "first_failed_at": _aware(letter.first_failed_at),
+        "published_at": in_utc(letter.published_at) if letter.published_at else None,
+        "first_failed_at": plausible(in_utc(letter.first_failed_at), now),
         "archived_at": now,
         # its first letter is in another archive, or pruned: it has been put back all the same
         "regressed": letter.generation > 0,
-        **_latest(letter),
+        **_latest(letter, now),
     }
 
 
-def _death(key: str, item: Archivable) -> dict[str, Any]:
+def _death(key: str, item: Archivable, now: datetime) -> dict[str, Any]:
     return {
         "id": key,
         "letter_id": key_of(item.letter.origin_id),
         "generation": _small(item.letter.generation),
-        "died_at": _aware(item.letter.died_at),
+        "died_at": plausible(in_utc(item.letter.died_at), now),
         "reason": item.letter.reason.value,
         "payload": item.payload,
     }
 
 
-def _cut_or_none(value: str | None) -> str | None:
-    return None if value is None else cut(value)
-
-
 def _small(number: int) -> int:
     return max(0, min(number, LARGEST))
-
-
-def _aware(at: datetime) -> datetime:
-    # the letter's JSON may come without an offset; Celery and we write UTC
-    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)

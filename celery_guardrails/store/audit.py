@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from celery_guardrails.store.column import clean, cut
 from celery_guardrails.store.table import audit
 
 __all__ = ["GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
@@ -92,9 +93,9 @@ def entries(
     """
     statement = select(audit)
     if target is not None:
-        statement = statement.where(audit.c.target == target)
+        statement = statement.where(audit.c.target == cut(target))
     if actor is not None:
-        statement = statement.where(audit.c.actor == actor)
+        statement = statement.where(audit.c.actor == cut(actor))
     if before_seq is not None:
         statement = statement.where(audit.c.seq < before_seq)
     rows = conn.execute(statement.order_by(audit.c.seq.desc()).limit(limit)).mappings()
@@ -104,10 +105,10 @@ def entries(
 def _row(entry: AuditEntry) -> dict[str, Any]:
     return {
         "at": entry.at,
-        "actor": entry.actor,
+        "actor": cut(entry.actor),
         "action": entry.action,
-        "target": entry.target,
-        "reason": entry.reason,
+        "target": cut(entry.target),
+        "reason": clean(entry.reason),
         "before": _text(entry.before),
         "after": _text(entry.after),
         "outcome": entry.outcome,

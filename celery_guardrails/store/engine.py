@@ -44,6 +44,8 @@ _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
 _WRITE = "guardrails_write"
 _QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
 _REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
+# Classes of SQLSTATE (PostgreSQL, appendix A): psycopg counts the first among the operational errors, too.
+_TOO_MUCH, _NO_ROOM = "54", ("53", "58")
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
 
@@ -163,7 +165,7 @@ class Store:
             with self.engine.connect().execution_options(**{_WRITE: write}) as conn, conn.begin():
                 yield conn
         except SQLAlchemyError as exc:
-            raise StoreError(self.url, _reason(exc), away=_is_away(exc)) from exc
+            raise StoreError(self.url, _reason(exc), away=_is_away(exc), full=_is_full(exc)) from exc
 
 
 def open_store(url: str, *, create: bool = True, verify: bool = True, app: str = UNNAMED_APP) -> Store:
@@ -332,8 +334,24 @@ def _is_away(exc: SQLAlchemyError) -> bool:
     words = str(exc.orig)
     if isinstance(exc.orig, sqlite3.Error):
         return "locked" in words
+    if _state(exc).startswith(_TOO_MUCH):
+        return False
     # libpq gives no SQLSTATE for what it is refused when it connects
     return not any(refusal in words for refusal in _REFUSALS)
+
+
+def _is_full(exc: SQLAlchemyError) -> bool:
+    """Whether the database's machine has no room for more, whatever is to be written."""
+    if not isinstance(exc, DBAPIError):
+        return False
+    if isinstance(exc.orig, sqlite3.Error):
+        return any(words in str(exc.orig) for words in ("is full", "disk I/O error", "readonly"))
+    return _state(exc).startswith(_NO_ROOM)
+
+
+def _state(exc: DBAPIError) -> str:
+    """PostgreSQL's SQLSTATE, empty where there is none."""
+    return str(getattr(exc.orig, "sqlstate", None) or "")
 
 
 def _shown(url: URL) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
 
-from celery_guardrails.store.column import clean
+from celery_guardrails.store.column import NAME, clean, cut
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter, letter_argument
 
@@ -108,7 +108,7 @@ def _positive(term: Term, dialect: str) -> ColumnElement[bool]:
         # IN rather than EXISTS: from the index on values to the few letters, not from every letter to its values
         return dead_letter.c.id.in_(
             select(letter_argument.c.letter_id).where(
-                letter_argument.c.name == name,
+                letter_argument.c.name == cut(name, NAME),
                 _matches(letter_argument.c.value, _pieces(term.value, term.glob), dialect),
             )
         )
@@ -128,8 +128,7 @@ def _column(field: str, value: str, glob: bool, dialect: str) -> ColumnElement[b
 
 
 def _pieces(value: str, glob: bool) -> list[str]:
-    text = clean(value)
-    return text.split("*") if glob else [text]
+    return clean(value).split("*") if glob else [cut(value)]
 
 
 def _matches(column: ColumnElement[str], pieces: list[str], dialect: str) -> ColumnElement[bool]:

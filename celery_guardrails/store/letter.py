@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, tuple_
 
 from celery_guardrails.errors import DeadLetterAmbiguous, DeadLetterNotFound
-from celery_guardrails.letters.codec import decode
+from celery_guardrails.letters.codec import decode, unreadable
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.store.archive import archive
 from celery_guardrails.store.column import cut, key_of
@@ -109,7 +109,19 @@ def get(conn: Connection, letter_id: str) -> ArchivedLetter:
     if len(rows) > 1:
         same = all(row["task_id"] == task_id for row in rows)
         raise DeadLetterAmbiguous(letter_id, [row["id"] for row in rows], same)
-    return ArchivedLetter(_summary(rows[0]), decode(rows[0]["payload"]))
+    return ArchivedLetter(_summary(rows[0]), _letter(rows[0]["payload"], rows[0]["died_at"]))
+
+
+def _letter(payload: bytes, died_at: datetime) -> Letter:
+    """The letter of one death. One that an earlier version archived, and this one cannot read, is shown as what it is.
+
+    Raises:
+        NewerSchema: a newer version archived it.
+    """
+    try:
+        return decode(payload)
+    except ValueError as exc:
+        return unreadable(payload, str(exc), "the archive", died_at)
 
 
 def _begins(conn: Connection, column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
@@ -143,7 +155,7 @@ def deaths(conn: Connection, letter_id: str) -> list[Death]:
     """Every death of this work, the oldest generation first; empty for an unknown id."""
     query = select(death).where(death.c.letter_id == letter_id)
     rows = conn.execute(query.order_by(death.c.generation, death.c.died_at, death.c.id))
-    return [Death(row.id, row.generation, row.died_at, row.reason, decode(row.payload)) for row in rows]
+    return [Death(row.id, row.generation, row.died_at, row.reason, _letter(row.payload, row.died_at)) for row in rows]
 
 
 def search(

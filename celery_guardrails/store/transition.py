@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, literal_column, or_, select, update
 
-from celery_guardrails.store.column import LARGEST, key_of
+from celery_guardrails.store.column import LARGEST, clean, key_of
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import dead_letter
 
@@ -37,8 +37,8 @@ def claim(conn: Connection, letter_id: str, actor: str, reason: str, now: dateti
         "state": State.REQUEUED.value,
         "generation": dead_letter.c.generation + 1,
         "requeued_at": now,
-        "requeued_by": actor,
-        "requeue_reason": reason,
+        "requeued_by": clean(actor),
+        "requeue_reason": clean(reason),
         "requeue_tried_at": now,
         "requeue_published_at": None,
     }

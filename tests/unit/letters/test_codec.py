@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,3 +108,61 @@ def test_what_no_store_holds_is_replaced_when_a_letter_is_read(form: bytes) -> N
     body = encode(letter(queue="mail", correlation={"order": "MARK"})).replace(b'"MARK"', form)
     assert decode(body).correlation == {"order": "?"}
     assert decode(body).message.body == b"[[],{},{}]"
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    return {**json.loads(encode(letter())), **changes}
+
+
+@pytest.mark.parametrize("levels", [65, 200, 500, 930, 960, 999, 1_500, 20_000])
+@pytest.mark.parametrize("form", ["[%s]", '{"a":%s}'])
+def test_what_nests_deep_is_no_letter(levels: int, form: str) -> None:
+    """However deep the caller is in its own calls: some of these end json, some pydantic, some the next to read it."""
+    opening, closing = form.split("%s")
+    deep = opening * levels + "1" + closing * levels
+    body = json.dumps(raw(policy="MARK")).replace('"MARK"', deep)
+    with pytest.raises(ValueError, match=r"deep|not JSON"):
+        decode(body)
+
+
+def test_what_a_worker_writes_nests_less() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    made = letter()
+    message = made.message.model_copy(update={"headers": json_safe(deep), "properties": json_safe(deep)})
+    assert decode(encode(made.model_copy(update={"message": message}))).message == message
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2026-11-01T12:00:00", NOW),
+        ("2026-11-01T14:00:00+02:00", NOW),
+        ("0001-01-01T00:00:00+23:59", datetime(1970, 1, 1, tzinfo=timezone.utc)),
+        ("9999-12-31T23:59:59-23:59", datetime(3000, 1, 1, tzinfo=timezone.utc)),
+        ("9999-12-31T23:59:59", datetime(3000, 1, 1, tzinfo=timezone.utc)),
+        ("1969-12-31T23:59:59Z", datetime(1970, 1, 1, tzinfo=timezone.utc)),
+    ],
+)
+def test_every_instant_is_aware_and_in_utc(written: str, read: datetime) -> None:
+    attempt = {"number": 1, "started_at": written, "ended_at": written, "error": "E", "message": ""}
+    found = decode(json.dumps(raw(died_at=written, first_failed_at=written, published_at=written, attempts=[attempt])))
+    instants = [found.died_at, found.first_failed_at, found.published_at]
+    instants += [found.attempts[0].started_at, found.attempts[0].ended_at]
+    assert instants == [read] * 5
+    assert {each.utcoffset() for each in instants if each} == {timedelta(0)}
+
+
+@pytest.mark.parametrize("delay", ["NaN", "Infinity", "-Infinity", "-1", "1e300", "true", '"5"', "[]", "null"])
+def test_a_delay_that_nobody_can_have_waited_is_not_known(delay: str) -> None:
+    attempt = {"number": 1, "ended_at": NOW.isoformat(), "error": "E", "message": "", "delay": "MARK"}
+    body = json.dumps(raw(attempts=[attempt])).replace('"MARK"', delay)
+    assert decode(body).attempts[0].delay is None
+
+
+def test_a_letter_keeps_no_more_attempts_than_a_worker_lists() -> None:
+    attempts = [{"number": n, "ended_at": NOW.isoformat(), "error": "E", "message": ""} for n in range(1, 50_001)]
+    found = decode(json.dumps(raw(attempts=attempts)))
+    assert [attempt.number for attempt in found.attempts] == [1, 2, *range(49_992, 50_001)]
+    assert len(decode(json.dumps(raw(attempts=attempts[:11]))).attempts) == 11

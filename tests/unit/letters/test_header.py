@@ -125,3 +125,27 @@ def test_the_deadline_of_work_for_later_counts_from_when_it_was_due() -> None:
     write_header(headers, Header(T0, due_at=due))
     assert read_header(headers).with_attempt(attempt(1)).due_at == due
     assert read_header({HEADER: {"v": 1, "due_at": "tomorrow"}}).due_at is None
+
+
+def test_a_longer_history_than_ours_is_bounded_when_it_is_read() -> None:
+    entry = {
+        "ended_at": 1.0,
+        "error": "E" * 9000,
+        "message": "m" * 9000,
+        "fingerprint": "f" * 9000,
+        "worker": "w" * 9000,
+    }
+    history = [{**entry, "n": number} for number in range(1, 50_001)]
+    read = read_header({HEADER: {"v": 1, "history": history}, "headers": {HEADER: {"v": 1, "history": history}}})
+    assert [kept.number for kept in read.attempts] == [1, 2, *range(49_993, 50_001)]
+    first = read.attempts[0]
+    assert [len(text) for text in (first.error, first.message, first.fingerprint, first.worker)] == [120, 200, 64, 80]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1.0, 10**400, -(10**400), 1e300, True])
+def test_numbers_that_are_no_instant_and_no_delay(odd: object) -> None:
+    history = [{"n": 1, "ended_at": 1.0, "delay": odd, "started_at": odd}]
+    read = read_header({HEADER: {"v": 1, "published_at": odd, "due_at": odd, "requeued_at": odd, "history": history}})
+    assert (read.published_at, read.due_at, read.requeued_at) == (None, None, None)
+    assert (read.attempts[0].delay, read.attempts[0].started_at) == (None, None)
+    json.dumps(read.encode(), allow_nan=False)

@@ -1,0 +1,84 @@
+"""Whether the archive takes anything at all: a letter, its alert event and its group are written, and taken back.
+
+Owns what is written for that. Where it succeeds, what was refused before is refused for what it is itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from uuid import uuid4
+
+from celery_guardrails.errors import StoreError
+from celery_guardrails.letters.record import Letter, LetterFailure, OriginalMessage
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.store import alert
+from celery_guardrails.store.archive import archive
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.record import Archivable
+
+__all__ = ["probe", "raise_if_away"]
+
+_AT = datetime(2000, 1, 1, tzinfo=timezone.utc)
+_NAME = "celery_guardrails.probe"
+
+
+class _Undone(Exception):
+    """Rolls the transaction back; never leaves this module."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    ref_id: str
+    environment: str = _NAME
+    task: str = _NAME
+    at: datetime = _AT
+
+    def as_payload(self) -> dict[str, Any]:
+        return {}
+
+
+def probe(store: Store) -> None:
+    """See that the archive can be written. Nothing of it stays.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    name = str(uuid4())
+    try:
+        with store.begin() as conn:
+            archive(conn, [Archivable.of(_letter(name))], _AT)
+            alert.record(conn, [_Event(name)])
+            alert.save_group(conn, alert.GroupRow(name, _NAME, _NAME, "idle", 1, 0), _AT)
+            raise _Undone
+    except _Undone:
+        return
+
+
+def raise_if_away(store: Store, exc: Exception) -> None:
+    """Raise what the archive said, unless it is there and takes what is right: then what was written is to blame.
+
+    Raises:
+        StoreError: the archive cannot be written.
+    """
+    if isinstance(exc, StoreError) and (exc.away or exc.full):
+        raise exc
+    probe(store)
+
+
+def _letter(name: str) -> Letter:
+    failure = LetterFailure(type=_NAME, message="", category=Category.UNKNOWN, fingerprint="")
+    message = OriginalMessage.model_construct(body=b"", headers={}, properties={})
+    return Letter(
+        id=name,
+        task=_NAME,
+        task_id="",
+        reason=Reason.UNDECODABLE,
+        failure=failure,
+        correlation={"probe": ""},
+        first_failed_at=_AT,
+        died_at=_AT,
+        message=message,
+    )
