@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from celery_guardrails.alerts.render import Rendered, Style
 from celery_guardrails.alerts.text import cut, escape, one_line
+from celery_guardrails.command import celery_command
 
 __all__ = ["render_in_brief"]
 
@@ -19,7 +20,7 @@ def render_in_brief(task: str, environment: str, style: Style) -> Rendered:
     """The message about a group that cannot be shown: it must be noticed all the same."""
     where = cut(one_line(environment), _ENVIRONMENT) or "no environment"
     name = cut(one_line(task), _TASK)
-    look = f"see the guardian's log, and `celery -A {style.app} guardrails dlq list`"
+    look = f"see the guardian's log, and `{celery_command(style.app, 'guardrails dlq list')}`"
     words = f"{name}: dead letters ({where}). This alert cannot be shown in full: {look}"
     block = {"type": "section", "text": {"type": "mrkdwn", "text": escape(words, 2 * _TEXT)}}
     return Rendered(escape(words, _TEXT), (block,), words, sha256(words.encode()).hexdigest())
