@@ -6,7 +6,6 @@ Owns the connection settings of SQLite and PostgreSQL, the migration and how a d
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 import time
@@ -23,7 +22,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from celery_guardrails.access import make_file
@@ -31,7 +30,7 @@ from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP, NoArchive, SchemaMismatch, StoreError
 from celery_guardrails.redaction import is_denied
 from celery_guardrails.redaction.address import ENCODE, database_problem, shown_address
-from celery_guardrails.redaction.process import shown
+from celery_guardrails.store.refusal import is_away, is_full, reason_of
 
 __all__ = ["SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
 
@@ -42,10 +41,6 @@ BUSY_TIMEOUT = 5.0
 _MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
 _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
 _WRITE = "guardrails_write"
-_QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
-_REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
-# Classes of SQLSTATE (PostgreSQL, appendix A): psycopg counts the first among the operational errors, too.
-_TOO_MUCH, _NO_ROOM = "54", ("53", "58")
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
 
@@ -165,7 +160,7 @@ class Store:
             with self.engine.connect().execution_options(**{_WRITE: write}) as conn, conn.begin():
                 yield conn
         except SQLAlchemyError as exc:
-            raise StoreError(self.url, _reason(exc), away=_is_away(exc), full=_is_full(exc)) from exc
+            raise StoreError(self.url, reason_of(exc), away=is_away(exc), full=is_full(exc)) from exc
 
 
 def open_store(url: str, *, create: bool = True, verify: bool = True, app: str = UNNAMED_APP) -> Store:
@@ -327,39 +322,6 @@ def _holds_data(conn: Connection) -> bool:
     return any(conn.execute(text(f"SELECT 1 FROM {name} LIMIT 1")).first() for name in kept)
 
 
-def _is_away(exc: SQLAlchemyError) -> bool:
-    """Whether the database does not answer now, or is locked, and nobody has to correct anything."""
-    if not isinstance(exc, DBAPIError) or not isinstance(exc, OperationalError | InterfaceError):
-        return False
-    words = str(exc.orig)
-    if isinstance(exc.orig, sqlite3.Error):
-        return "locked" in words
-    if _state(exc).startswith(_TOO_MUCH):
-        return False
-    # libpq gives no SQLSTATE for what it is refused when it connects
-    return not any(refusal in words for refusal in _REFUSALS)
-
-
-def _is_full(exc: SQLAlchemyError) -> bool:
-    """Whether the database's machine has no room for more, whatever is to be written."""
-    if not isinstance(exc, DBAPIError):
-        return False
-    if isinstance(exc.orig, sqlite3.Error):
-        return any(words in str(exc.orig) for words in ("is full", "disk I/O error", "readonly"))
-    return _state(exc).startswith(_NO_ROOM)
-
-
-def _state(exc: DBAPIError) -> str:
-    """PostgreSQL's SQLSTATE, empty where there is none."""
-    return str(getattr(exc.orig, "sqlstate", None) or "")
-
-
 def _shown(url: URL) -> str:
     hidden = {key: "***" for key in url.query if is_denied(key) or "pass" in key.lower()}
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def _reason(exc: SQLAlchemyError) -> str:
-    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    # libpq asks its reader whether the server runs, which says nothing more
-    return shown(_QUESTION.sub("", " ".join(str(cause).split()))) or type(cause).__name__

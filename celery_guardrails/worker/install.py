@@ -238,8 +238,6 @@ class Guardrails:
         """
         if faults := self.faults():
             raise ConfigurationError(faults)
-        if self.settings.enabled:
-            bound_unpacking(self.settings.dead_letter.max_decompressed)
         self.declare_options()
 
     def declare_options(self) -> None:
@@ -249,6 +247,7 @@ class Guardrails:
         leave a message unacknowledged.
         """
         if self.settings.enabled:
+            bound_unpacking(self.settings.dead_letter.max_decompressed)
             for task in self.guarded_tasks():
                 self._take_charge(task)
 
