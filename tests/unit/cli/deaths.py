@@ -87,8 +87,10 @@ def archived(path: Path, found: Sequence[Letter]) -> Store:
     if not path.exists():
         path.write_bytes(_empty())
     store = open_store(f"sqlite:///{path}")
+    # an instant that is far ahead of the archive's would not be believed
+    now = max([DIED, *(letter.died_at - timedelta(hours=12) for letter in found)])
     with store.begin() as conn:
-        letters.archive(conn, [Archivable.of(letter) for letter in found], DIED)
+        letters.archive(conn, [Archivable.of(letter) for letter in found], now)
         alert.record(conn, [AlertEvent.from_letter(letter) for letter in found])
     return store
 
