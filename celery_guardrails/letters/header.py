@@ -17,7 +17,7 @@ from celery_guardrails.clock import from_epoch
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.policy.failure import Attempt, Category
 
-__all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "write_header"]
+__all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "without_claim", "write_header"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ VERSION = 1
 MAX_BYTES = 4096
 KEPT_FIRST, KEPT_LAST = 2, 8
 DUE = "it was due"
+_CLAIM = "claim_token"
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
 _ERROR, _WORKER = 120, 80
 _LONGEST_ID = 255
@@ -128,7 +129,7 @@ class Header:
             encoded["dead_letter_id"] = self.dead_letter_id
             encoded["generation"] = self.generation
             if self.claim_token is not None:
-                encoded["claim_token"] = self.claim_token
+                encoded[_CLAIM] = self.claim_token
         if self.requeued_at is not None:
             encoded["requeued_at"] = round(self.requeued_at.timestamp(), 3)
         return encoded
@@ -145,6 +146,17 @@ def read_header(headers: Mapping[str, Any] | None) -> Header:
     nested = headers.get("headers")
     top, inner = _decode(headers.get(HEADER)), _decode(nested.get(HEADER) if isinstance(nested, Mapping) else None)
     return inner if len(inner.attempts) > len(top.attempts) else top
+
+
+def without_claim(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without the secret of a requeue, for those who show them: Celery logs those of an unknown task."""
+    shown = dict(headers)
+    nested = shown.get("headers")
+    if isinstance(nested, Mapping) and HEADER in nested:
+        shown["headers"] = without_claim(nested)
+    if isinstance(ours := shown.get(HEADER), Mapping):
+        shown[HEADER] = {name: value for name, value in ours.items() if name != _CLAIM}
+    return shown
 
 
 def write_header(headers: MutableMapping[str, Any], header: Header) -> None:
@@ -187,7 +199,7 @@ def _decode(raw: Any) -> Header:
         crashes=_count(raw.get("crashes")),
         dead_letter_id=letter or None,
         generation=_count(raw.get("generation")) if letter else 0,
-        claim_token=(_text(raw.get("claim_token"), _LONGEST_NAME) or None) if letter else None,
+        claim_token=(_text(raw.get(_CLAIM), _LONGEST_NAME) or None) if letter else None,
         work=_text(raw.get("work"), _LONGEST_NAME) or None,
         id_given=raw.get("given") is True,
         due_at=_instant(raw.get("due_at")),

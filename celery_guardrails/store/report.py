@@ -5,9 +5,10 @@ Owns what a report comes to and its audit entry. It must not know how a report t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -43,35 +44,53 @@ def recover(conn: Connection, reports: Sequence[Recovery], now: datetime) -> lis
         One result for each of `reports`, in their order. A report of a letter that the archive does not have, or has
         pruned, changes nothing and is not told of.
     """
-    keys = {key_of(report.dead_letter_id) for report in reports}
-    known = claims.claimed(conn, keys)
-    results: dict[int, Reported] = {}
-    # every guardian locks in the order of ids: two of them never wait for each other
-    for number in sorted(range(len(reports)), key=lambda number: key_of(reports[number].dead_letter_id)):
-        results[number] = _one(conn, reports[number], known, now)
-    note_set_aside(conn, [found.set_aside for found in results.values() if found.set_aside], now)
-    done = {key_of(reports[number].dead_letter_id) for number, found in results.items() if found.recovered}
-    claims.forget(conn, done)
-    return [results[number] for number in range(len(reports))]
+    keys = [key_of(report.dead_letter_id) for report in reports]
+    known = claims.claimed(conn, set(keys))
+    results = [_judged(report, key, known) for report, key in zip(reports, keys, strict=True)]
+    believed = [number for number, found in enumerate(results) if found is None]
+    standing = _standing(conn, {keys[number] for number in believed})
+    trail = []
+    for number in sorted(believed, key=lambda number: keys[number]):
+        entry = _recovered(conn, reports[number], keys[number], standing, now)
+        results[number] = Reported(recovered=entry is not None)
+        trail += [entry] if entry is not None else []
+    audit.append_all(conn, trail)
+    claims.forget(conn, {entry.target for entry in trail})
+    found = [result or Reported() for result in results]
+    note_set_aside(conn, [one.set_aside for one in found if one.set_aside], now)
+    return found
 
 
-def _one(conn: Connection, report: Recovery, known: dict[str, claims.Claimed], now: datetime) -> Reported:
-    key = key_of(report.dead_letter_id)
+def _judged(report: Recovery, key: str, known: dict[str, claims.Claimed]) -> Reported | None:
+    """What a report comes to without looking further; `None`: it is believed."""
     found = known.get(key)
     if found is None:
         return Reported()
     task = None if report.task is None else cut(report.task)
     doubt = claims.judge(found, task, report.generation, report.claim_token)
-    if doubt is not None:
-        return Reported(set_aside=SetAside(key, str(doubt)))
-    columns = (dead_letter.c.state, dead_letter.c.generation, dead_letter.c.requeue_reason)
-    before = conn.execute(select(*columns).where(dead_letter.c.id == key).with_for_update()).one()
-    if not confirm_recovered(conn, key, report.generation, report.at):
-        return Reported()
-    was, stands = (
-        {"state": state, "generation": generation}
-        for state, generation in ((before.state, before.generation), (State.RECOVERED.value, report.generation))
-    )
-    reason = before.requeue_reason or ""
-    audit.append(conn, audit.AuditEntry(now, audit.GUARDIAN, "recover", key, reason, was, stands))
-    return Reported(recovered=True)
+    return None if doubt is None else Reported(set_aside=SetAside(key, str(doubt)))
+
+
+def _standing(conn: Connection, keys: Collection[str]) -> dict[str, Any]:
+    """How these letters stand, locked in the order of ids: two guardians never wait for each other."""
+    if not keys:
+        return {}
+    columns = (dead_letter.c.id, dead_letter.c.state, dead_letter.c.generation, dead_letter.c.requeue_reason)
+    wanted = select(*columns).where(dead_letter.c.id.in_(sorted(keys))).order_by(dead_letter.c.id)
+    return {row.id: row for row in conn.execute(wanted.with_for_update())}
+
+
+def _recovered(
+    conn: Connection,
+    report: Recovery,
+    key: str,
+    standing: dict[str, Any],
+    now: datetime,
+) -> audit.AuditEntry | None:
+    """Change the letter, and give its audit entry; `None` where the report says what was known."""
+    before = standing.get(key)
+    if before is None or not confirm_recovered(conn, key, report.generation, report.at):
+        return None
+    was = {"state": before.state, "generation": before.generation}
+    stands = {"state": State.RECOVERED.value, "generation": report.generation}
+    return audit.AuditEntry(now, audit.GUARDIAN, "recover", key, before.requeue_reason or "", was, stands)

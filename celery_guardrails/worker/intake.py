@@ -19,6 +19,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.exceptions import InvalidTaskError, NotRegistered
 
+from celery_guardrails.letters.header import without_claim
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
@@ -175,6 +176,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         """The letter is safe: Celery does what it does, and whatever it stumbles over, the message is settled."""
         message = held.message
         try:
+            message.headers = without_claim(message.headers or {})  # Celery logs them
             held.settle()
         except Exception as exc:  # noqa: BLE001 the letter is safe, the rest is Celery's
             logger.warning("Celery failed on a message that is dead-lettered: %s: %s", type(exc).__name__, exc)

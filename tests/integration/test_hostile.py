@@ -11,7 +11,8 @@ import pytest
 from celery import Celery
 
 from celery_guardrails import clock
-from celery_guardrails.letters.header import HEADER, read_header
+from celery_guardrails.letters.claim import draw_token
+from celery_guardrails.letters.header import HEADER, Header, read_header
 from celery_guardrails.recovery.requeue import requeue
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.transport.dead_letter import Replayer
@@ -82,6 +83,14 @@ def dead(guarded: Guarded, worker: Process) -> dict[str, dict[str, Any]]:
     return {key: found[task_id] for key, task_id in sent.items()}
 
 
+def put_back_to_nobody(guarded: Guarded) -> str:
+    """Publish work that was put back, of a task that no worker has: Celery logs its headers. Its claim token."""
+    header = Header(clock.now(), dead_letter_id=str(uuid.uuid4()), generation=1, claim_token=draw_token())
+    headers = {HEADER: header.encode(), "headers": {HEADER: header.encode()}}
+    publish(guarded.app, f"{guarded.prefix}.tasks", [task_message("gone.task", (), **headers)])
+    return str(header.claim_token)
+
+
 def steal(guarded: Guarded, victim: str, again: str) -> None:
     """Publish what claims to be work that was put back: two that succeed, three that die."""
     thief = Celery("thief", broker=guarded.app.conf.broker_url, set_as_current=False)
@@ -106,9 +115,10 @@ def test_only_the_requeued_work_itself_settles_its_letter(guarded: Guarded) -> N
         courier.put_back(letters[key]["id"])
     victim, again = letters["victim"]["id"], letters["again"]["id"]
     steal(guarded, victim, again)
+    courier.tokens["unknown"] = put_back_to_nobody(guarded)
     guarded.wait_for_runs("mended", 7)
     guarded.wait_for_runs("carried", 6)
-    wait_until(lambda: worker.log().count("is dead-lettered as") >= 8, 60, "four more deaths")
+    wait_until(lambda: worker.log().count("is dead-lettered as") >= 9, 60, "five more deaths")
     guarded.finish()
     once = guarded.harness.run(APP, "guardian", "--once", "-l", "INFO")
     assert once.returncode == 0, once.stderr
@@ -124,7 +134,7 @@ def test_only_the_requeued_work_itself_settles_its_letter(guarded: Guarded) -> N
     assert [entry["outcome"] for entry in died["audit"]].count("refused") == 2
     everything = command(guarded, "guardrails", "dlq", "list", "--limit", "100")
     own = {letter["id"] for letter in everything} - {letter["id"] for letter in letters.values()}
-    assert len(own) == 3
+    assert len(own) == 4
     assert {str(uuid.UUID(id_)) for id_ in own} == own
 
     text = guarded.harness.run(APP, "guardrails", "dlq", "show", victim)
