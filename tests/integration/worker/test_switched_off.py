@@ -79,6 +79,7 @@ def test_every_end_of_work_that_was_put_back_is_reported(losing: Guarded, off: C
     assert {id_: (report["task"], report["claim_token"]) for id_, report in seen.items()} == {
         id_: (name, TOKEN) for id_, name in well.items()
     }
+    losing.wait_for_runs("plain", 1)
     for key in ("bug", "exit", "killed", "limited", "plain", "well"):
         assert len(losing.runs(key)) == 1, "it is a plain task, and is not tried again"
     bug = next(letter for letter in letters.values() if letter.failure.type == "KeyError")
