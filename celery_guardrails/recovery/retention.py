@@ -72,8 +72,8 @@ def prune_pass(
     Raises:
         StoreError: the archive cannot be written; nothing was removed.
     """
-    end = timer() + seconds
     with store.begin() as conn:
+        end = timer() + seconds  # from here on the archive is locked, however long that was waited for
         if held is not None and not lease.holds(conn, held):
             return Pruned()
         pruned = _removed(conn, kept(keep), now, end, timer)
