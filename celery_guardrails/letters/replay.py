@@ -13,7 +13,7 @@ from typing import Any
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter, OriginalMessage
 
-__all__ = ["BROKER_HEADERS", "ReplayMessage", "replay"]
+__all__ = ["BROKER_HEADERS", "ReplayMessage", "is_once", "replay"]
 
 BROKER_HEADERS = (
     "x-death",
@@ -34,7 +34,10 @@ BROKER_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class ReplayMessage:
-    """A message to publish as it stands: the original bytes, to where the original went."""
+    """A message to publish as it stands: the original bytes, to where the original went.
+
+    `once`: the work runs at most once, so that it must not be published again when its confirmation gets lost.
+    """
 
     dead_letter_id: str
     task: str
@@ -47,6 +50,7 @@ class ReplayMessage:
     routing_key: str
     priority: int | None = None
     properties: dict[str, Any] = field(default_factory=dict)
+    once: bool = False
 
 
 def replay(letter: Letter, generation: int, dead_letter_id: str, claim_token: str, now: datetime) -> ReplayMessage:
@@ -79,7 +83,13 @@ def replay(letter: Letter, generation: int, dead_letter_id: str, claim_token: st
         routing_key=letter.routing_key,
         priority=letter.priority,
         properties={key: original[key] for key in ("correlation_id", "reply_to") if original.get(key)},
+        once=is_once(letter),
     )
+
+
+def is_once(letter: Letter) -> bool:
+    """Whether the work runs at most once, by the policy that was in force."""
+    return letter.policy.get("acks") == "early"
 
 
 def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) -> Header:

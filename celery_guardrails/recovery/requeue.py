@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from celery_guardrails.errors import PublishError, RequeueFailed
-from celery_guardrails.letters.replay import ReplayMessage, replay
+from celery_guardrails.letters.replay import ReplayMessage, is_once, replay
 from celery_guardrails.recovery.transition import (
     Claim,
     claim_requeue,
@@ -24,6 +24,12 @@ from celery_guardrails.recovery.transition import (
 from celery_guardrails.store.engine import Store
 
 __all__ = ["Finished", "RequeuePublisher", "Requeued", "finish_requeues", "requeue"]
+
+
+_UNTOLD = (
+    "whoever requeued it died before the broker's answer: it may have been published, and run, so that it is not "
+    "published again (it runs at most once, acks early)"
+)
 
 
 class RequeuePublisher(Protocol):
@@ -62,7 +68,8 @@ def requeue(
     """Put one dead letter back into its queue.
 
     Of several who try at once, one wins. Should this process die, or the archive be lost, after the claim, a guardian
-    publishes the message later: it runs at least once, and twice when it had been published after all.
+    publishes the message later: it runs at least once, and twice when it had been published after all. What runs at
+    most once is not published again, and dead again instead.
 
     Args:
         store: the archive.
@@ -95,7 +102,8 @@ def finish_requeues(
     """Publish the claims whose process died before it did, or before it could say so. Runs in the guardian.
 
     At least once: a message that was published without a note of it is published again, with the same id and
-    generation, by which a worker can tell. Of several guardians, one publishes each. The audit trail says for each that
+    generation, by which a worker can tell. Not so what runs at most once: it is dead again, for somebody to look. Of
+    several guardians, one publishes each. The audit trail says for each that
     the guardian `finished` it, or that it `failed`, with the reason of whoever had claimed it.
 
     Args:
@@ -114,7 +122,7 @@ def finish_requeues(
 
 
 def _finish(store: Store, publisher: RequeuePublisher, claim: Claim, now: datetime) -> Finished:
-    error = _publish(publisher, claim, now)
+    error = _UNTOLD if is_once(claim.letter) else _publish(publisher, claim, now)
     if error is not None and requeue_failed(store, claim, error, now):
         return Finished(claim.id, claim.generation, error)
     requeue_finished(store, claim, now)

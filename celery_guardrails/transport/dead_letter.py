@@ -99,7 +99,7 @@ class Replayer:
 
         Raises:
             RequeueFailed: nobody knows which queue the work came from.
-            PublishError: the broker did not take it.
+            PublishError: the broker did not take it, or (`.unsure`) did not confirm what is `once`.
         """
         if not (message.queue or message.routing_key):
             raise RequeueFailed(message.dead_letter_id, "the queue that it came from is not known")
@@ -107,4 +107,4 @@ class Replayer:
         try:
             self._publisher.publish(envelope, declare)
         except PublishError as exc:
-            raise PublishError(message.queue, exc.reason) from exc
+            raise PublishError(message.queue, exc.reason, exc.refused, exc.unsure) from exc

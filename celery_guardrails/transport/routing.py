@@ -240,6 +240,7 @@ def address(app: Celery, message: ReplayMessage) -> tuple[Envelope, list[Queue]]
         headers=message.headers,
         properties=message.properties,
         priority=message.priority,
+        once=message.once,
     )
     if declare and len(queues_for(app, exchange, routing_key)) > 1:
         envelope = straight(envelope, message.queue)

@@ -179,6 +179,20 @@ def test_an_abandoned_claim_is_published_once_after_the_grace(mortuary: Mortuary
     assert len(trail(mortuary, letter.id)) == 2, "a recovery is nobody's action"
 
 
+def test_an_abandoned_claim_of_what_runs_at_most_once_is_dead_again_and_not_published(mortuary: Mortuary) -> None:
+    """Whoever claimed it may have published it before it died."""
+    early, late, outbound = mortuary.bury(policy={"acks": "early"}), mortuary.bury(), Outbound()
+    for letter in (early, late):
+        transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
+    results = {done.id: done.error for done in finish_requeues(mortuary.store, outbound, LATER, GRACE)}
+    assert [(message.dead_letter_id, message.once) for message in outbound.published] == [(late.id, False)]
+    assert "it may have been published" in str(results[early.id])
+    assert row(mortuary, early.id).state is State.DEAD
+    assert trail(mortuary, early.id)[0].outcome == "failed"
+    requeue(mortuary.store, outbound, early.id, "bob", "it has not run", LATER)
+    assert outbound.published[-1].once
+
+
 @pytest.mark.parametrize("refused", [False, True])
 def test_an_abandoned_claim_whose_work_reports_meanwhile_is_finished(mortuary: Mortuary, refused: bool) -> None:
     letter = mortuary.bury()

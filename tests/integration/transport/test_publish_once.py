@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.replay import ReplayMessage
 from celery_guardrails.transport import publisher as module
+from celery_guardrails.transport.dead_letter import Replayer
 from celery_guardrails.transport.dispatch import Dispatch
 from celery_guardrails.transport.publisher import Envelope
 from tests.integration.transport.conftest import GIVES_UP, Line
@@ -51,6 +53,16 @@ def test_it_is_not_spooled_either(frozen_after_the_question: Line, dock: Dock) -
         dispatch.run(ONCE, DECLARED, 0.0, NOW, "attempt 2")
     assert caught.value.unsure
     assert list(dock.spool.entries()) == []
+
+
+def test_what_is_put_back_is_not_published_again_either(frozen_after_the_question: Line) -> None:
+    line = frozen_after_the_question
+    message = ReplayMessage("d1", "shop.mail", b"once", None, None, {}, QUEUE, "", QUEUE, once=True)
+    with pytest.raises(PublishError, match="may be there") as caught:
+        Replayer(line.app, line.publisher).publish(message)
+    assert caught.value.unsure
+    line.broker.server.resume()
+    assert line.bodies(QUEUE).count(b"once") <= 1
 
 
 def test_a_broker_that_is_away_did_not_get_it(line: Line) -> None:
