@@ -16,7 +16,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,23 +107,34 @@ def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | 
     return _loose(found, descriptor, path)
 
 
-def exposure(path: Path) -> Iterator[Distrust]:
-    """What is wrong with who may read and write a private file, which is there: nothing is changed.
+def exposure(files: Sequence[Path]) -> list[Distrust]:
+    """What is wrong with who may read and write private files, which are there: nothing is changed.
 
-    Root may look at a file that is another user's: it should be that of the directory's owner.
+    Root may look at files that are another user's: they should be those of the directory's owner.
+
+    Args:
+        files: the first, and those beside it that belong to it.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: one cannot be looked at.
     """
-    found, me = path.stat(), os.geteuid()
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o077:
-        words = f"can be read by others than its owner (mode {mode:04o})"
-        yield Distrust(str(path), words, f"chmod {_FILE:o} {shell_quote(str(path))}")
-    owner = path.resolve().parent.stat().st_uid if me == _ROOT else me
-    if found.st_uid not in (me, owner):
-        words = f"belongs to {user_name(found.st_uid)}, and not to {user_name(owner)}"
-        yield Distrust(str(path), words, f"chown {user_name(owner)} {shell_quote(str(path))}")
+    me, found = os.geteuid(), {file: file.stat() for file in files}
+    owner = files[0].resolve().parent.stat().st_uid if me == _ROOT and files else me
+    loose = [file for file, seen in found.items() if seen.st_mode & 0o077]
+    foreign = [file for file, seen in found.items() if seen.st_uid not in (me, owner)]
+    told = []
+    if loose:
+        words = f"can be read by others than its owner (mode {stat.S_IMODE(found[loose[0]].st_mode):04o})"
+        told.append(_of_several(loose, words, f"chmod {_FILE:o}"))
+    if foreign:
+        words = f"belongs to {user_name(found[foreign[0]].st_uid)}, and not to {user_name(owner)}"
+        told.append(_of_several(foreign, words, f"chown {user_name(owner)}"))
+    return told
+
+
+def _of_several(files: Sequence[Path], words: str, command: str) -> Distrust:
+    more = f", as {len(files) - 1} beside it" if len(files) > 1 else ""
+    return Distrust(str(files[0]), words + more, " ".join([command, *(shell_quote(str(file)) for file in files)]))
 
 
 def movable_by(path: Path) -> Distrust | None:

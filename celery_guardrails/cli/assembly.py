@@ -97,7 +97,7 @@ class Assembly:
         """Who else may read an archive of SQLite, which is left as it is: what another version has made, say."""
         path = sqlite_file(self.settings.store.url)
         try:
-            found = [each for file in sqlite_files(path) for each in exposure(file)] if path else []
+            found = exposure(sqlite_files(path.resolve())) if path else []
         except OSError:  # removed meanwhile
             return []
         return [f"archive: {each}. Type: {each.fix}" for each in found]

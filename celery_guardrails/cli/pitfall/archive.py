@@ -77,7 +77,7 @@ def access(context: Context) -> Iterator[Finding]:
     path = sqlite_file(context.settings.store.url)
     if path is None or not path.is_file():
         return
-    found = [each for file in sqlite_files(path) for each in exposure(file)]
+    found = exposure(sqlite_files(path.resolve()))
     for each in found:
         yield warning(f"{each}; the arguments of dead letters are in it", each.fix)
     directory = writable_by(Path(path.resolve().parent))

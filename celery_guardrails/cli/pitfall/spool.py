@@ -47,7 +47,7 @@ def trusted(context: Context) -> Iterator[Finding]:
         found = spool.distrusts()
     except SpoolError:  # said by the check of the directory
         return
-    yield from distrusted(found, "it is not shipped to the broker")
+    yield from distrusted(found, "nothing of it is shipped to the broker")
     above = movable_by(spool.directory) if spool.directory.exists() else None
     if above is not None:
         yield warning(f"{above}: whoever does can take {spool.directory.name} away, and what waits in it", above.fix)

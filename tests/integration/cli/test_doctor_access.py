@@ -72,7 +72,7 @@ def test_a_spool_that_others_may_write(folder: Path) -> None:
     assert found(folder, spool.trusted) == [
         (
             Level.FAULT,
-            f"{kept.directory} can be written by every user (mode 0777): it is not shipped to the broker",
+            f"{kept.directory} can be written by every user (mode 0777): nothing of it is shipped to the broker",
             f"chmod o-w {kept.directory}",
         )
     ]
