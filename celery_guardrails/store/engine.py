@@ -181,7 +181,7 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
         raise StoreError(shown_address(url), f"the url {problem}; {ENCODE}")
     parsed = _parsed(url)
     if parsed is None:
-        raise StoreError("?", "the url is none: write sqlite:///file.db or postgresql://user@host/name")
+        raise StoreError("(store.url)", "is no database URL: write sqlite:///file.db or postgresql://user@host/name")
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         store = _sqlite(parsed, create, app)
@@ -324,4 +324,5 @@ def _holds_data(conn: Connection) -> bool:
 
 def _shown(url: URL) -> str:
     hidden = {key: "***" for key in url.query if is_denied(key) or "pass" in key.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    # without the driver, which is ours and not written in the setting
+    return url.update_query_dict(hidden).set(drivername=url.get_backend_name()).render_as_string(hide_password=True)

@@ -15,6 +15,7 @@ from celery_guardrails.redaction.process import shown
 __all__ = ["is_away", "is_full", "reason_of"]
 
 _QUESTION = re.compile(r"\s*Is the server running [^?]*\?")
+_CLOSED = "unable to open database file"
 _REFUSALS = ("authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 # Classes of SQLSTATE (PostgreSQL, appendix A): psycopg counts the first among the operational errors, too.
 _TOO_MUCH, _NO_ROOM = "54", ("53", "58")
@@ -46,7 +47,8 @@ def reason_of(exc: SQLAlchemyError) -> str:
     """What the database says, in one line and without secrets."""
     cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
     # libpq asks its reader whether the server runs, which says nothing more
-    return shown(_QUESTION.sub("", " ".join(str(cause).split()))) or type(cause).__name__
+    words = shown(_QUESTION.sub("", " ".join(str(cause).split()))) or type(cause).__name__
+    return f"{words} (see whether this user may write into its folder)" if words == _CLOSED else words
 
 
 def _state(exc: DBAPIError) -> str:
