@@ -237,7 +237,7 @@ def test_what_is_no_database_is_a_clear_error(tmp_path) -> None:
     (tmp_path / "archive.db").write_bytes(b"not a database at all" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         open_store(f"sqlite:///{tmp_path / 'archive.db'}").ready()
-    with pytest.raises(StoreError, match="unable to open database file .see whether this user may write"):
+    with pytest.raises(StoreError, match=r"unable to open database file \(see whether this user may write"):
         open_store(f"sqlite:///{tmp_path}").ready()
 
 
