@@ -54,10 +54,14 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
     if "://" in text and "@" in text:
         text = _RUN.sub(lambda found: _without_userinfo(found[0], mask), text)
     text = hide_patterns(text, mask)
-    if ":" in text or "=" in text or "%3D" in text:
+    # each pattern costs about as much as a look for its sign is cheap, and most texts have few signs
+    if ("'" in text or '"' in text) and (":" in text or "=" in text):
         text = _by_name(text, _QUOTED_KEY, 2, hides, mask)
+    if "=" in text or "%3D" in text:
         text = _by_name(text, _EQUALS, 1, hides, mask)
-        text = _by_name(text, _SPACED, 1, hides, mask)
+        if " = " in text:
+            text = _by_name(text, _SPACED, 1, hides, mask)
+    if ":" in text or "=>" in text:
         text = _by_name(text, _COLON, 1, hides, mask)
     if "--" in text:
         text = _by_name(text, _OPTION, 1, hides, mask)
