@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,28 @@ def test_a_message_waits_and_gets_to_its_list(on_redis: Callable[..., Any], pref
     redis_keys = {name.decode() for name in redis.redis.keys("*")}
     wait_until(lambda: sorted(redis.counted()) == [1, 2], 30, "both have run")
     assert all(name.startswith(prefix) for name in redis_keys)
+
+
+def test_every_property_of_a_message_is_kept_while_it_waits(on_redis: Callable[..., Any]) -> None:
+    redis = on_redis()
+    waiting = waiting_of(redis)
+    properties = {
+        "correlation_id": "t1",
+        "reply_to": "r",
+        "message_id": "m",
+        "app_id": "a",
+        "type": "t",
+        "user_id": "u",
+    }
+    before = envelope(1, priority=6, properties=properties, once=True)
+    before.headers.update(odd=[1, None, {"a": "\u00e9"}], expires="2030-01-01T00:00:00+00:00")
+    waiting.publish(before, [], 60.0)
+    (entry,) = waiting.entries(10)
+    assert replace(entry.envelope, once=True) == before  # what is in Redis is moved, and not published again
+    assert waiting.run_now([entry.id]) == 1
+    moved = json.loads(redis.redis.lindex(redis.key(f"{PRIORITY}6"), 0))
+    assert properties.items() <= moved["properties"].items()
+    assert moved["headers"] == before.headers
 
 
 def test_an_exchange_decides_the_queue(on_redis: Callable[..., Any]) -> None:

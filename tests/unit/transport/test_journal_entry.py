@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -34,6 +35,13 @@ def test_what_is_packed_is_unpacked(body: bytes) -> None:
     assert len(data) % 4096 == 0
     assert unpack(data) == (State.WRITTEN, taken(body))
     assert unpack(data + b"what an earlier, longer entry left") == (State.WRITTEN, taken(body))
+
+
+def test_every_field_of_a_message_is_kept() -> None:
+    """One that is added later is in here, or this fails."""
+    whole = replace(taken(), arrival="a1")
+    assert [field.name for field in fields(whole) if not getattr(whole, field.name)] == []
+    assert unpack(pack(whole)) == (State.WRITTEN, whole)
 
 
 @pytest.mark.parametrize("state", [State.ACKNOWLEDGED, State.WRITTEN])
