@@ -108,7 +108,7 @@ def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | 
 
 
 def exposure(files: Sequence[Path]) -> list[Distrust]:
-    """What is wrong with who may read and write private files, which are there: nothing is changed.
+    """What is wrong with who may read private files, or directories, which are there: nothing is changed.
 
     Root may look at files that are another user's: they should be those of the directory's owner.
 
@@ -120,16 +120,22 @@ def exposure(files: Sequence[Path]) -> list[Distrust]:
     """
     me, found = os.geteuid(), {file: file.stat() for file in files}
     owner = files[0].resolve().parent.stat().st_uid if me == _ROOT and files else me
-    loose = [file for file, seen in found.items() if seen.st_mode & 0o077]
+    loose = [file for file, seen in found.items() if _is_readable(seen, file)]
     foreign = [file for file, seen in found.items() if seen.st_uid not in (me, owner)]
     told = []
     if loose:
         words = f"can be read by others than its owner (mode {stat.S_IMODE(found[loose[0]].st_mode):04o})"
-        told.append(_of_several(loose, words, f"chmod {_FILE:o}"))
+        told.append(_of_several(loose, words, f"chmod {_DIRECTORY if loose[0].is_dir() else _FILE:o}"))
     if foreign:
         words = f"belongs to {user_name(found[foreign[0]].st_uid)}, and not to {user_name(owner)}"
         told.append(_of_several(foreign, words, f"chown {user_name(owner)}"))
     return told
+
+
+def _is_readable(found: os.stat_result, file: Path) -> bool:
+    """Whether others may read it; a group that is the owner's alone is none, but for root's, which others may join."""
+    group = not _is_own_group(found.st_gid, os.geteuid()) or found.st_gid == _ROOT or _has_acl(file)
+    return bool(found.st_mode & (0o077 if group else 0o007))
 
 
 def _of_several(files: Sequence[Path], words: str, command: str) -> Distrust:

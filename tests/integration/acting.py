@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import tempfile
 import traceback
@@ -16,7 +17,7 @@ import pytest
 
 __all__ = ["NOBODY", "as_user", "needs_root", "public_folder"]
 
-NOBODY = 65534
+NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
 def needs_root() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from celery_guardrails.access import Distrust, movable_by
+from celery_guardrails.access import Distrust, exposure, movable_by
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.output import span
 from celery_guardrails.cli.pitfall.context import Context
@@ -48,6 +48,8 @@ def trusted(context: Context) -> Iterator[Finding]:
     except SpoolError:  # said by the check of the directory
         return
     yield from distrusted(found, "nothing of it is shipped to the broker")
+    for each in exposure([spool.directory]) if spool.directory.is_dir() and not found else ():
+        yield warning(f"{each}; messages and dead letters are kept in it", each.fix)
     above = movable_by(spool.directory) if spool.directory.exists() else None
     if above is not None:
         yield warning(f"{above}: whoever does can take {spool.directory.name} away, and what waits in it", above.fix)

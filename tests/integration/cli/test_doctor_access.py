@@ -76,7 +76,10 @@ def test_a_spool_that_others_may_write(folder: Path) -> None:
             f"chmod o-w {kept.directory}",
         )
     ]
-    (kept.directory / "link").symlink_to(kept.directory)
+    kept.directory.chmod(0o755)
+    ((level, words, fix),) = found(folder, spool.trusted)
+    assert (level, fix) == (Level.WARNING, f"chmod 700 {kept.directory}")
+    assert "can be read by others than its owner (mode 0755)" in words
 
 
 def test_entries_that_others_may_write_and_a_directory_above(folder: Path) -> None:

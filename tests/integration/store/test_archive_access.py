@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import sqlite3
 import stat
 import subprocess
@@ -138,5 +139,23 @@ def test_a_foreign_owner_is_named() -> None:
         os.chown(folder, NOBODY, NOBODY)
         os.chown(path, NOBODY, NOBODY)
         assert seen() == as_user(NOBODY, seen) == []
-        os.chown(path, 1, 1)
+        os.chown(path, pwd.getpwnam("daemon").pw_uid, -1)
         assert seen() == [["belongs to daemon, and not to nobody", fix]]
+
+
+def test_a_group_of_the_owner_alone_is_nobody_else() -> None:
+    """What a volume of Kubernetes makes of a file; but root's group may have other members."""
+    needs_root()
+    with public_folder() as folder:
+        path = folder / "archive.db"
+        path.touch()
+        path.chmod(0o660)
+        assert [each.fix for each in access.exposure([path])] == [f"chmod 600 {path}"]
+        for owned in (folder, path):
+            os.chown(owned, 54321, 54321)
+
+        def seen() -> list[str]:
+            return [each.fix for each in access.exposure([path])]
+
+        assert as_user(54321, seen, gid=54321) == []
+        assert as_user(54321, seen) == [f"chmod 600 {path}"]

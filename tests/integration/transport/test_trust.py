@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
 import stat
@@ -23,7 +24,7 @@ from tests.integration.transport.journaling import taken
 from tests.integration.transport.spooling import LIMIT, entry
 from tests.integration.transport.test_journal import dead, found
 
-DAEMON = 1
+DAEMON = grp.getgrnam("daemon").gr_gid
 """A group that this machine knows, and that is not ours."""
 UNKNOWN = 54321
 """A user and a group that no machine has a name for, as in a container."""
