@@ -43,7 +43,7 @@ class Reader:
     def celery(self, *words: str) -> tuple[str, str]:
         """Run the line that has these words to its end; gives what it printed on stdout and stderr."""
         line = self.line("celery", *words)
-        done = self.harness.run(line[2], *line[3:], *(["--yes"] if "requeue" in line else []))
+        done = self.harness.run(line[2], *line[3:], *(["--yes"] if "requeue" in line else []), bound=120)
         assert done.returncode == 0, done
         return done.stdout, done.stderr
 
@@ -67,7 +67,7 @@ def test_what_a_new_user_pastes_works(harness: Harness, redis_broker: Broker) ->
     worker = reader.worker()
     python = reader.line("python")
     assert harness.run_python(*python[1:]).returncode == 0
-    wait_until(lambda: reader.states() == ["dead"], 60, "the letter is in the archive")
+    wait_until(lambda: reader.states() == ["dead"], 90, "the letter is in the archive", every=0.3)
     listed, _ = reader.celery("list")
     assert "shop.send_receipt" in listed
     assert "TimeoutError: the mail server does not answer" in listed

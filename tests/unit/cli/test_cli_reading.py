@@ -171,6 +171,7 @@ def test_show_lists_the_values_of_many_items(shop: Shop) -> None:
     shop.archive(letter)
     assert "customer=c0, c1, " in (shown := shop.run("dlq", "show", letter.id).stdout)
     assert "c19 and 10 more; shop=s" in shown
+    assert len(shop.json("dlq", "list", "arg.customer:*c29*")) == 1
     assert shop.json("dlq", "show", letter.id)["affected"] == {"customer": [f"c{n}" for n in range(30)], "shop": "s"}
 
 
