@@ -261,7 +261,7 @@ def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
     """The task that a message is for, or the carrier of one; `None` where this worker does not know it."""
     name = fields.get("task")
     task = guard.app.tasks.get(name) if isinstance(name, str) and reason is not Reason.UNKNOWN_TASK else None
-    return task if name not in CARRIERS else carrier_in(task, fields.get("payload"))
+    return task if task is None or name not in CARRIERS else carrier_in(task, fields.get("payload"))
 
 
 def _from_policy(policy: Policy | None) -> dict[str, Any]:
