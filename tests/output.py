@@ -1,4 +1,9 @@
-"""What the program has for people to see, derived from the program: its commands, and the classes that take alerts."""
+"""Every output that people see, named in one place, and what the program has, derived from the program.
+
+`tests/unit/test_output.py` compares the two; `tests/integration/test_secrets.py` looks at each, with secrets around it.
+Whoever adds a command, a sink, a table or a logger names it here: a command with what it is given, so that it shows
+something.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,58 @@ from importlib import import_module
 import click
 
 import celery_guardrails.alerts.sinks as sinks
+from celery_guardrails import log
 from celery_guardrails.cli import guardian, guardrails
 
-__all__ = ["commands", "sink_classes"]
+__all__ = ["COMMANDS", "OTHERS", "OUTPUTS", "WHOLE", "commands", "sink_classes"]
+
+
+# What each command is given. A word in braces is an id, another one each time that the command runs.
+COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "guardian": (("--once",), ("--check",)),
+    "guardrails check": ((),),
+    "guardrails policy": ((), ("telltale.fail",), ("telltale.fial",)),
+    "guardrails dlq list": ((), ("--limit", "3"), ("text:password",)),
+    "guardrails dlq show": (("{every}",),),
+    "guardrails dlq groups": ((), ("--by", "error")),
+    "guardrails dlq stats": ((),),
+    "guardrails dlq discard": (("{dead}", "--reason", "{reason}"),),
+    "guardrails dlq restore": (("{discarded}", "--reason", "{reason}"),),
+    "guardrails dlq requeue": (("{dead}", "--reason", "{reason}", "--yes"),),
+    "guardrails dlq prune": (("--dry-run",), ("--yes",)),
+    "guardrails retries list": ((),),
+    "guardrails retries run-now": (("{waiting}",),),
+    "guardrails retries cancel": (("{waiting}", "--reason", "{reason}"),),
+    "guardrails alerts list": ((),),
+    "guardrails alerts test": ((),),
+    "guardrails doctor": ((),),
+    "guardrails topology": ((),),
+    "guardrails migrate": ((),),
+}
+SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink"}
+TABLES = {
+    "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
+    "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_guardian",
+    "guardrails_lease", "guardrails_letter_argument",
+}  # fmt: skip
+# Every column of every table is read raw, except these: here the work is kept whole, to be run again.
+WHOLE = {("guardrails_death", "payload")}
+OTHERS = {
+    "worker log",
+    "guardian log",
+    "guardian log of a command",
+    "Sentry",
+    "result of parked work",
+    "names of files",
+    "celery report",
+}
+OUTPUTS = {
+    *(f"command {name}" for name in COMMANDS),
+    *(f"sink {name}" for name in SINKS),
+    *(f"table {name}" for name in TABLES),
+    *(f"logger {name}" for name in log.LOGGERS),
+    *OTHERS,
+}
 
 
 def commands() -> Iterator[str]:

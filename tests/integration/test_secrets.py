@@ -1,7 +1,7 @@
 """One secret of each kind through every output there is: workers, guardian, Slack, Sentry, archive, every command.
 
-`OUTPUTS` names every output once. What the program has is derived from the program: a command, a sink, a table or a
-logger that is new and not named here fails the first test, and whoever adds it says how it is looked at.
+`tests/output.py` names every output once, and a unit test compares it with what the program has: whoever adds a
+command, a sink, a table or a logger says there how it is looked at.
 """
 
 from __future__ import annotations
@@ -38,72 +38,13 @@ from tests.apps.telltale import SEPARATOR
 from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness, Process
-from tests.output import commands, sink_classes
+from tests.output import COMMANDS, OUTPUTS, WHOLE
 from tests.published import Published, publish, task_message
 from tests.secret import BY_NAME, BY_VALUE, PRIVATE, TOKEN, in_objects, needles_in
 from tests.unit.letters.test_redaction import old
-from tests.unit.test_log import loggers_in_source
 from tests.waiting import wait_until
 
 APP = "tests.apps.telltale"
-
-# What each command is given. A word in braces is an id, another one each time that the command runs.
-COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "guardian": (("--once",), ("--check",)),
-    "guardrails check": ((),),
-    "guardrails policy": ((), ("telltale.fail",), ("telltale.fial",)),
-    "guardrails dlq list": ((), ("--limit", "3"), ("text:password",)),
-    "guardrails dlq show": (("{every}",),),
-    "guardrails dlq groups": ((), ("--by", "error")),
-    "guardrails dlq stats": ((),),
-    "guardrails dlq discard": (("{dead}", "--reason", "{reason}"),),
-    "guardrails dlq restore": (("{discarded}", "--reason", "{reason}"),),
-    "guardrails dlq requeue": (("{dead}", "--reason", "{reason}", "--yes"),),
-    "guardrails dlq prune": (("--dry-run",), ("--yes",)),
-    "guardrails retries list": ((),),
-    "guardrails retries run-now": (("{waiting}",),),
-    "guardrails retries cancel": (("{waiting}", "--reason", "{reason}"),),
-    "guardrails alerts list": ((),),
-    "guardrails alerts test": ((),),
-    "guardrails doctor": ((),),
-    "guardrails topology": ((),),
-    "guardrails migrate": ((),),
-}
-SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink"}
-TABLES = {
-    "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
-    "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_guardian",
-    "guardrails_lease", "guardrails_letter_argument",
-}  # fmt: skip
-# Every column of every table is read raw, except these: here the work is kept whole, to be run again.
-WHOLE = {("guardrails_death", "payload")}
-OTHERS = {
-    "worker log",
-    "guardian log",
-    "guardian log of a command",
-    "Sentry",
-    "result of parked work",
-    "names of files",
-    "celery report",
-}
-OUTPUTS = {
-    *(f"command {name}" for name in COMMANDS),
-    *(f"sink {name}" for name in SINKS),
-    *(f"table {name}" for name in TABLES),
-    *(f"logger {name}" for name in log.LOGGERS),
-    *OTHERS,
-}
-UNLOGGED = {"celery_guardrails.alerts.sinks.slack.sdk"}
-"""Slack's own SDK logs there, below a level that nobody reaches."""
-
-
-def test_every_output_of_the_program_is_looked_at() -> None:
-    assert {
-        *(f"command {name}" for name in commands()),
-        *(f"sink {name}" for name in sink_classes()),
-        *(f"table {name}" for name in metadata.tables),
-        *(f"logger {name}" for name in loggers_in_source()),
-    } == OUTPUTS - OTHERS
 
 
 class Site:
