@@ -18,6 +18,7 @@ from celery_guardrails.redaction import MASK
 __all__ = ["SenderText"]
 
 _SHORTEST_CUT = 3
+_CUT = "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,45 @@ class SenderText:
 
 def _without(text: str, hidden: Iterable[str]) -> str:
     for secret in hidden:
-        text = _find(secret).sub(MASK, text)
-        for length in range(len(secret) - 1, _SHORTEST_CUT, -1):  # Celery cuts a long text in the midst of a value
-            text = text.replace(f"{secret[:length]}...", f"{MASK}...")
+        if len(secret) <= len(text):
+            text = _find(secret).sub(MASK, text)
+        if _CUT in text and len(secret) > _SHORTEST_CUT:
+            text = _without_cut(text, secret)
     return text
+
+
+def _without_cut(text: str, secret: str) -> str:
+    """Without the beginning of a secret before an ellipsis: Celery cuts a long text in the midst of a value.
+
+    In time that grows with the text, by the automaton of Knuth, Morris and Pratt: a secret may be a whole file.
+    """
+    begin = secret[: len(text)]
+    falls = _falls(begin)
+    kept: list[str] = []
+    position = matched = 0
+    for place, char in enumerate(text):
+        length = falls[matched - 1] if matched == len(secret) else matched
+        if length > _SHORTEST_CUT and place - length >= position and text.startswith(_CUT, place):
+            kept += [text[position : place - length], MASK]
+            position = place
+        while matched and (matched == len(begin) or begin[matched] != char):
+            matched = falls[matched - 1]
+        if begin[matched] == char:
+            matched += 1
+    return "".join([*kept, text[position:]])
+
+
+def _falls(word: str) -> list[int]:
+    """For each beginning of a word: how much of its end is a beginning of the word, too."""
+    falls = [0] * len(word)
+    length = 0
+    for place in range(1, len(word)):
+        while length and word[place] != word[length]:
+            length = falls[length - 1]
+        if word[place] == word[length]:
+            length += 1
+        falls[place] = length
+    return falls
 
 
 def _find(value: str) -> re.Pattern[str]:

@@ -77,3 +77,13 @@ def test_hidden_values_are_those_that_are_masked() -> None:
     for _ in range(50):
         nested = {"password": nested}
     assert list(redactor.hidden(nested))
+
+
+@given(st.text("ab.", max_size=40), st.text("ab.", min_size=1, max_size=14))
+def test_no_beginning_of_a_secret_is_left_before_an_ellipsis(text: str, secret: str) -> None:
+    """What a cut leaves of a value, at least four characters of it, is hidden; a text without it stays."""
+    shown = SenderText(args=text).over(Preview(), [secret], 100).args
+    left = [secret[:length] for length in range(4, len(secret)) if f"{secret[:length]}..." in shown]
+    assert left == []
+    if secret not in text and not any(f"{secret[:length]}..." in text for length in range(4, len(secret))):
+        assert shown == text
