@@ -246,7 +246,7 @@ def test_tasks_that_nobody_knows_are_one_alert(store: Store, group_by: tuple[str
     assert "made.up0, made.up1, " in alarm
     assert "and 10+ more" in alarm
     assert "Letters of unknown tasks: 200 dead" in alarm
-    assert 'dlq requeue "reason:unknown_task state:dead"' in alarm
+    assert "dlq requeue 'reason:unknown_task state:dead'" in alarm
     assert len(alarm) < 4_000
     desk.die("made.up3", reason=Reason.UNKNOWN_TASK, environment="production")
     assert len(desk.run(120)) == 2
