@@ -18,7 +18,7 @@ import pwd
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -99,12 +99,13 @@ def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | 
     """
     found = os.fstat(descriptor)
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {shell_quote(path)}")
+        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {_typed(path)}")
     if found.st_uid not in (_ROOT, os.geteuid()):
         me = user_name(os.geteuid())
         words = f"belongs to {user_name(found.st_uid)}, and this process is {me}'s"
-        return Distrust(path, words, f"chown {me} {shell_quote(path)}")
-    return _loose(found, descriptor, path)
+        return Distrust(path, words, f"chown {me} {_typed(path)}")
+    loose = _loose(found, descriptor, path)
+    return loose and replace(loose, fix=f"chmod {_DIRECTORY if folder else _FILE:o} {_typed(path)}")
 
 
 def exposure(files: Sequence[Path]) -> list[Distrust]:
@@ -140,7 +141,7 @@ def _is_readable(found: os.stat_result, file: Path) -> bool:
 
 def _of_several(files: Sequence[Path], words: str, command: str) -> Distrust:
     more = f", as {len(files) - 1} beside it" if len(files) > 1 else ""
-    return Distrust(str(files[0]), words + more, " ".join([command, *(shell_quote(str(file)) for file in files)]))
+    return Distrust(str(files[0]), words + more, " ".join([command, *(_typed(str(file)) for file in files)]))
 
 
 def movable_by(path: Path) -> Distrust | None:
@@ -181,7 +182,12 @@ def _loose(found: os.stat_result, place: int | Path, path: str) -> Distrust | No
     if not letters:
         return None
     words = f"can be written by {who} (mode {stat.S_IMODE(found.st_mode):04o})"
-    return Distrust(path, words, f"chmod {letters}-w {shell_quote(path)}")
+    return Distrust(path, words, f"chmod {letters}-w {_typed(path)}")
+
+
+def _typed(path: str) -> str:
+    """A path as it is typed anywhere, whatever the working directory is."""
+    return shell_quote(os.path.abspath(path))
 
 
 def _has_acl(place: int | Path) -> bool:

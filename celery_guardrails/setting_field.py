@@ -14,7 +14,21 @@ from pydantic import AfterValidator, PlainValidator, SecretStr
 from celery_guardrails.policy.field import problem, read_names
 from celery_guardrails.redaction.address import ENCODE, database_problem, service_problem
 
-__all__ = ["DatabaseUrl", "GroupByField", "PatternsField", "ProxyUrl", "SecretUrl", "ServiceUrl", "Token"]
+__all__ = ["WORDS", "DatabaseUrl", "GroupByField", "PatternsField", "ProxyUrl", "SecretUrl", "ServiceUrl", "Token"]
+
+WORDS = {
+    "model_type": "is of type {kind}, not a dict",
+    "dict_type": "is of type {kind}, not a dict",
+    "string_type": "is of type {kind}, not text",
+    "string_too_short": "is empty",
+    "bool_type": "is neither True nor False",
+    "bool_parsing": "is neither True nor False",
+    "int_type": "is of type {kind}, not a whole number",
+    "int_parsing": "is no whole number",
+    "int_from_float": "is no whole number",
+    "greater_than_equal": "is less than {ge}",
+}
+"""What pydantic calls wrong, in our words."""
 
 
 def _read_group_by(value: Any) -> tuple[str, ...]:
@@ -25,7 +39,11 @@ def _read_group_by(value: Any) -> tuple[str, ...]:
 
 
 def _read_patterns(value: Any) -> tuple[str, ...]:
-    patterns = read_names(value)
+    if isinstance(value, str):
+        raise problem(value, "is one string, not a list of patterns", f"write ({value!r},)")
+    if not isinstance(value, (tuple, list)) or not all(isinstance(pattern, str) and pattern for pattern in value):
+        raise problem(value, "is not a list of patterns, which are regular expressions")
+    patterns = tuple(value)
     for pattern in patterns:
         try:
             re.compile(pattern)

@@ -33,6 +33,7 @@ from celery_guardrails.policy.field import (
 from celery_guardrails.policy.policy import Policy
 from celery_guardrails.redaction.name import is_denied
 from celery_guardrails.setting_field import (
+    WORDS,
     DatabaseUrl,
     GroupByField,
     PatternsField,
@@ -288,7 +289,9 @@ def _fault(entry: ErrorDetails, overridden: Mapping[str, str]) -> Fault:
     if key in overridden:
         # what is in the environment is a secret more often than not, and may be another variable's
         hint, value = f"set by {overridden[key]}", faults.HIDDEN
-    if entry["type"] == "extra_forbidden":
+    if entry["type"] in WORDS:
+        text = WORDS[entry["type"]].format(kind=type(entry["input"]).__name__, **context)
+    if entry["type"] == "extra_forbidden" or (path[0] == "retention" and "[key]" in entry["loc"]):
         # whatever it is, a secret that was meant for another key is not shown under this one
         text, hint, value = "unknown key", _nearest_key(path), faults.HIDDEN
     elif entry["type"] == "guardrails" and value != faults.HIDDEN:
@@ -321,7 +324,8 @@ def sections() -> dict[str, Mapping[str, Any]]:
 def _keys() -> list[str]:
     keys: list[str] = []
     for name in Settings.model_fields:
-        keys += [name, *(f"{name}.{inner}" for inner in sections().get(name, ()))]
+        inner = _RETENTION if name == "retention" else sections().get(name, ())
+        keys += [name, *(f"{name}.{each}" for each in inner)]
     return keys
 
 

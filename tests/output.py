@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardrails retries cancel": (("{waiting}", "--reason", "{reason}"),),
     "guardrails alerts list": ((),),
     "guardrails alerts test": ((),),
+    "guardrails audit list": ((), ("--action", "requeue")),
     "guardrails doctor": ((),),
     "guardrails topology": ((),),
     "guardrails migrate": ((),),

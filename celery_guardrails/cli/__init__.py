@@ -58,6 +58,7 @@ def guardian(
         "dlq": "celery_guardrails.cli.dlq:dlq",
         "retries": "celery_guardrails.cli.retries:retries",
         "alerts": "celery_guardrails.cli.alerts:alerts",
+        "audit": "celery_guardrails.cli.audit:audit",
         "doctor": "celery_guardrails.cli.doctor:doctor",
         "topology": "celery_guardrails.cli.topology:topology",
         "migrate": "celery_guardrails.cli.migrate:migrate",

@@ -17,11 +17,12 @@ from celery_guardrails.cli.pitfall.catalogue import CHECKS
 from celery_guardrails.cli.pitfall.context import Context
 from celery_guardrails.cli.pitfall.finding import Level, found_by
 from celery_guardrails.cli.project import Project, project_of
-from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.errors import ConfigurationError, Fault, StoreError
 from celery_guardrails.policy import faults as declarations
 from celery_guardrails.policy.merge import match_pattern
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.settings import Settings
+from celery_guardrails.store.engine import open_store, sqlite_file
 from celery_guardrails.worker.argument_name import misnamed
 from celery_guardrails.worker.effective import contradictions, is_guarded, task_faults
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
@@ -62,6 +63,7 @@ def _faults(project: Project) -> list[Fault]:
         settings = guardrails.settings
         if not found:
             found.extend(_misnamed(guardrails)[0])
+            found.extend(_unusable(settings))
     except ConfigurationError:
         # `Guardrails.faults` stops at wrong settings; the tasks' own declarations can be checked without them.
         settings = Settings()
@@ -69,6 +71,16 @@ def _faults(project: Project) -> list[Fault]:
             if is_guarded(task) and not BUILT_IN.match(name):
                 found.extend(task_faults(task, settings))
     return list(dict.fromkeys(found))
+
+
+def _unusable(settings: Settings) -> Iterable[Fault]:
+    """An archive that no guardian here could open, in its words; nothing is connected to, and no file is made."""
+    if sqlite_file(settings.store.url) is not None:
+        return  # its folder is looked for where it will run: by the guardian, and by `doctor`
+    try:
+        open_store(settings.store.url).close()
+    except StoreError as exc:
+        yield Fault("store.url", exc.url, exc.reason)
 
 
 def _misnamed(guardrails: Guardrails) -> tuple[list[Fault], list[str]]:

@@ -119,7 +119,7 @@ class Column:
 def table(console: Console, columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table; a string is a fixed column, and `-` stands for nothing."""
     heads = [Column(column) if isinstance(column, str) else column for column in columns]
-    cells = [[_cell(console, value) for value in row] for row in rows]
+    cells = [[_cell(console, head, value) for head, value in zip(heads, row, strict=True)] for row in rows]
     widths = _fit(console, heads, cells) if console.is_terminal else {}
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, head in enumerate(heads):
@@ -197,11 +197,11 @@ def _fit(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Tex
     return widths
 
 
-def _cell(console: Console, value: str | Text) -> Text:
+def _cell(console: Console, head: Column, value: str | Text) -> Text:
     if isinstance(value, Text):
         return value
     text = one_line(value) or "-"
-    return Text(text if console.is_terminal else cut(text, _PIPED_CELL))
+    return Text(text if console.is_terminal or head.kind != "flex" else cut(text, _PIPED_CELL))
 
 
 def _lines(console: Console, grid: Table) -> list[Text]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from celery import Celery
+from click.core import ParameterSource
 
 from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP
@@ -89,6 +90,27 @@ class Project:
         """
         return celery_command(self.name, f"guardrails {command}", *words, tail=tail)
 
+    def typed_again(self, ctx: click.Context, *more: str) -> str:
+        """The command of this context as it was typed, with all its options, and with these words."""
+        return celery_command(self.name, ctx.command_path.removeprefix("celery "), *_words_of(ctx), *more)
+
+
+def _words_of(ctx: click.Context) -> list[str]:
+    """The arguments and options of this command that were typed; a reason as it is kept, without secrets."""
+    words: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name not in ctx.params:
+            continue
+        value = ctx.params[name]
+        if isinstance(param, click.Argument):
+            words += map(str, value) if isinstance(value, tuple) else [str(value)]
+        else:
+            option = max(param.opts, key=len)
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            words += [option] if getattr(param, "is_flag", False) else [option, shown]
+    return words
+
 
 def project_of(ctx: click.Context) -> Project:
     """The project that this command line names; it is closed when the command ends.
@@ -99,7 +121,7 @@ def project_of(ctx: click.Context) -> Project:
     given: Any = ctx.find_root().params.get("app", ctx.obj.app)
     if given is None:
         words = ctx.command_path.removeprefix("celery ")
-        raise click.UsageError(f"Name the application: {celery_command(UNNAMED_APP, words)}", ctx)
+        raise click.UsageError(f"Name the application: {celery_command(UNNAMED_APP, words, *_words_of(ctx))}", ctx)
     project = Project(ctx.obj.app, named_on_command_line(ctx) or UNNAMED_APP)
     ctx.call_on_close(project.close)
     return project

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, func, select
 from celery_guardrails.store.column import clean, cut
 from celery_guardrails.store.table import audit
 
-__all__ = ["GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
+__all__ = ["ACTIONS", "GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
 
+ACTIONS = ("requeue", "recover", "die", "discard", "restore", "prune")
+"""Everything that is done, or refused, and kept in the trail."""
 GUARDIAN = "guardian"
 """The actor of what nobody in person did."""
 REFUSED = "refused"
@@ -78,7 +80,9 @@ def entries(
     conn: Connection,
     *,
     target: str | None = None,
+    target_begins: str | None = None,
     actor: str | None = None,
+    action: str | None = None,
     limit: int = 100,
     before_seq: int | None = None,
 ) -> list[AuditEntry]:
@@ -86,16 +90,22 @@ def entries(
 
     Args:
         conn: a transaction.
-        target: only of this dead letter; `None` for all.
+        target: only of this dead letter, or of `archive`; `None` for all.
+        target_begins: only of those whose id begins so; `None` for all.
         actor: only what this person did; `None` for all.
+        action: only of this kind, such as `requeue`; `None` for all.
         limit: at most so many.
         before_seq: only older ones than this number: the last one's of the page before.
     """
     statement = select(audit)
     if target is not None:
         statement = statement.where(audit.c.target == cut(target))
+    if target_begins is not None:
+        statement = statement.where(audit.c.target.startswith(cut(target_begins), autoescape=True))
     if actor is not None:
         statement = statement.where(audit.c.actor == cut(actor))
+    if action is not None:
+        statement = statement.where(audit.c.action == action)
     if before_seq is not None:
         statement = statement.where(audit.c.seq < before_seq)
     rows = conn.execute(statement.order_by(audit.c.seq.desc()).limit(limit)).mappings()

@@ -74,9 +74,11 @@ class Query:
         """This query without its terms about arguments."""
         return Query(tuple(term for term in self.terms if not term.field.startswith(ARGUMENT_PREFIX)))
 
-    def with_term(self, field: str, value: str | datetime | State, *, glob: bool = False) -> Query:
+    def with_term(
+        self, field: str, value: str | datetime | State, *, glob: bool = False, negated: bool = False
+    ) -> Query:
         """This query, narrowed by one more term."""
-        return Query((*self.terms, Term(field, str(value) if isinstance(value, State) else value, glob)))
+        return Query((*self.terms, Term(field, str(value) if isinstance(value, State) else value, glob, negated)))
 
 
 def condition(query: Query, dialect: str) -> ColumnElement[bool]:

@@ -60,9 +60,10 @@ def test_every_fault_is_listed_at_once():
             "***",
             "did you mean max_attempts?",
         ),
-        ({"retention": {"ded": "5d"}}, "retention.ded", "'ded'", "did you mean 'dead'?"),
+        ({"retention": {"ded": "5d"}}, "retention.ded", "***", "did you mean dead?"),
         ({"slack": {"zzzz": 1}}, "slack.zzzz", "***", "keys are token, channel, webhook_url"),
         ({"redact": "card"}, "redact", "'card'", "write ('card',)"),
+        ({"redact_patterns": "(a"}, "redact_patterns", "'(a'", "write ('(a',)"),
     ],
 )
 def test_a_fault_names_key_value_and_the_nearest_right_spelling(raw, key, value, hint):
@@ -238,3 +239,21 @@ def test_every_variable_stands_for_a_key():
         model = Settings.model_fields[section].annotation if section else Settings
         assert name in model.model_fields
         assert variable == "GUARDRAILS_" + key.replace(".", "_").upper()
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "words"),
+    [
+        ({"redact_patterns": "(unclosed"}, "redact_patterns", "is one string, not a list of patterns"),
+        ({"redact_patterns": 3}, "redact_patterns", "is not a list of patterns, which are regular expressions"),
+        ({"slack": "#alerts"}, "slack", "is of type str, not a dict"),
+        ({"retention": 3}, "retention", "is of type int, not a dict"),
+        ({"environment": ""}, "environment", "is empty"),
+        ({"environment": 3}, "environment", "is of type int, not text"),
+        ({"enabled": "perhaps"}, "enabled", "is neither True nor False"),
+        ({"dead_letter": {"spool_limit": 0}}, "dead_letter.spool_limit", "is less than 1"),
+        ({"dead_letter": {"spool_limit": "many"}}, "dead_letter.spool_limit", "is no whole number"),
+    ],
+)
+def test_a_fault_speaks_our_words(raw, key, words):
+    assert faults(raw)[key].problem == words

@@ -27,7 +27,7 @@ _OPTIONS = (
     click.option(
         "--reason",
         type=click.Choice([r.value for r in Reason]),
-        help="Only dead for this reason; permanent_error is what reads `not retried`.",
+        help="Only dead for this reason. Tables show permanent_error as `not retried`, the others as they are here.",
     ),
 )
 

@@ -21,6 +21,8 @@ from celery_guardrails.store.record import State
 __all__ = ["Awaited", "await_recovery"]
 
 _LOOK_EVERY = 0.5
+_PATIENCE = 15.0
+"""Seconds that a guardian which was just started may take until it is seen, before it is missed."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,8 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
         ids: whole ids of letters that were just requeued, or unambiguous beginnings of them.
         seconds: the longest time to wait.
     """
-    with project.archive.read() as conn:
-        if not lease.guardians(conn, seen_since=clock.now() - lease.ALIVE):
-            note(f"No guardian runs, and only one confirms recoveries: {celery_command(project.name, 'guardian')}")
-    until = time.monotonic() + seconds
+    began = time.monotonic()
+    until, looked = began + seconds, False
     left, counts = list(ids), dict.fromkeys(State, 0)
     with progress("waiting for recovery", len(left)) as advance:
         while True:
@@ -64,10 +64,21 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
                 counts[states[letter_id]] += 1
             advance(len(settled))
             left = [letter_id for letter_id in left if states[letter_id] is State.REQUEUED]
-            if not left or time.monotonic() >= until:
+            over = not left or time.monotonic() >= until
+            if left and not looked and (over or time.monotonic() >= began + _PATIENCE):
+                looked = True
+                _require_guardian(project)
+            if over:
                 break
             time.sleep(min(_LOOK_EVERY, max(0.0, until - time.monotonic())))
     return Awaited(counts[State.RECOVERED], counts[State.DEAD] + counts[State.DISCARDED], len(left))
+
+
+def _require_guardian(project: Project) -> None:
+    with project.archive.read() as conn:
+        alive = lease.guardians(conn, seen_since=clock.now() - lease.ALIVE)
+    if not alive:
+        note(f"No guardian runs, and only one confirms recoveries: {celery_command(project.name, 'guardian')}")
 
 
 def _state(project: Project, letter_id: str) -> State:

@@ -78,24 +78,28 @@ _OPTIONS = (
     click.argument("which", nargs=-1, required=True, metavar="ID...|QUERY"),
     click.option("--reason", required=True, callback=given_reason, help="Why; it goes into the audit trail."),
     click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host."),
-    click.option(
-        "--yes",
-        is_flag=True,
-        help="Do not ask first; needed where there is no terminal to ask at.",
-    ),
     click.option("--dry-run", is_flag=True, help="Only say how many it would be."),
     click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object and nothing else."),
 )
 
 
-def _change_options(command: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+_YES = "With a QUERY: do not ask first. Needed where there is no terminal to ask at."
+_YES_REQUEUE = "Do not ask first, not about what may have run already either. A QUERY needs it where no terminal is."
+
+
+def _change_options(yes: str) -> Callable[[Any], Any]:
+    """Give a command what all changes take; `yes` is what its --yes does."""
+
+    def add(command: Any) -> Any:
+        for option in reversed((*_OPTIONS[:3], click.option("--yes", is_flag=True, help=yes), *_OPTIONS[3:])):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command(short_help="Put dead letters back into their queues.")
-@_change_options
+@_change_options(_YES_REQUEUE)
 @click.option(
     "--wait", "wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0,
     help="Wait so long for the outcome: recovered, or dead again. A guardian must run. Default 0.",
@@ -106,7 +110,11 @@ def _change_options(command: Any) -> Any:
 )  # fmt: skip
 @click.pass_context
 def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
-    """Put dead letters back into the queue that they came from: by ID, or all that a QUERY means."""
+    """Put dead letters back into the queue that they came from: by ID, or all that a QUERY means.
+
+    A QUERY leaves out what may have run already. Exit code 1 where it leaves out all, where a letter could not be put
+    back, and with --wait where one has not recovered.
+    """
     from celery_guardrails.transport.dead_letter import Replayer
 
     project = project_of(ctx)
@@ -120,7 +128,7 @@ def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
 
 
 @click.command(short_help="Decide that dead letters will not be tried again.")
-@_change_options
+@_change_options(_YES)
 @click.pass_context
 def discard(ctx: click.Context, /, **given: Any) -> None:
     """Decide that dead letters will not be tried again. They can be restored."""
@@ -128,7 +136,7 @@ def discard(ctx: click.Context, /, **given: Any) -> None:
 
 
 @click.command(short_help="Take discarded letters back: they are dead again.")
-@_change_options
+@_change_options(_YES)
 @click.pass_context
 def restore(ctx: click.Context, /, **given: Any) -> None:
     """Take discarded letters back: they are dead again and wait for a decision."""
@@ -151,7 +159,7 @@ def _change(
 ) -> None:
     by_query = is_query(given["which"])
     if by_query and not (given["yes"] or given["dry_run"] or is_attended()):
-        raise click.UsageError(_unattended(project, verb, given), ctx)
+        raise click.UsageError(_unattended(ctx, project), ctx)
     meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
     if given["dry_run"]:
         if given["as_json"]:
@@ -167,7 +175,8 @@ def _change(
         emit_json(_as_json(verb, meant, outcome, awaited))
     else:
         say(_summary(project, verb, meant, outcome, awaited))
-    if outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
+    refused = meant.left_out is not None and meant.left_out.count and not meant.matched
+    if refused or outcome.failed or outcome.stopped or (awaited is not None and not awaited.all_recovered):
         ctx.exit(1)
 
 
@@ -192,8 +201,8 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
     click.confirm(one_line(f"{why} Requeue all the same?"), abort=True, err=True)
 
 
-def _unattended(project: Project, verb: _Verb, given: dict[str, Any]) -> str:
-    again = project.typed(f"dlq {verb.name}", *given["which"], "--reason", given["reason"], "--yes")
+def _unattended(ctx: click.Context, project: Project) -> str:
+    again = project.typed_again(ctx, "--yes")
     return f"There is no terminal to ask at, so a change by QUERY wants --yes (--dry-run counts first): {again}"
 
 

@@ -10,7 +10,7 @@ from celery_guardrails import clock
 from celery_guardrails.cli.output import Column, emit_json, is_attended, note, progress, span, table
 from celery_guardrails.cli.output import printer as console_of
 from celery_guardrails.cli.person import whoever_runs_this
-from celery_guardrails.cli.project import project_of
+from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.recovery.retention import kept, prune_pass
 from celery_guardrails.store import retention
 
@@ -34,7 +34,7 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
     removed = dict.fromkeys(due, 0)
     if not dry_run and any(due.values()):
         if not yes:
-            _ask(ctx, due)
+            _ask(ctx, project, due)
         with progress("prune", sum(due.values())) as advance:
             while True:
                 pruned = prune_pass(project.archive, setting, by or whoever_runs_this(), now)
@@ -53,10 +53,10 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
         note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
 
 
-def _ask(ctx: click.Context, due: dict[str, int]) -> None:
+def _ask(ctx: click.Context, project: Project, due: dict[str, int]) -> None:
     what = ", ".join(f"{count:,} {kind}" for kind, count in due.items() if count)
     if not is_attended():
-        again = project_of(ctx).typed("dlq prune --yes")
+        again = project.typed_again(ctx, "--yes")
         raise click.UsageError(f"There is no terminal to ask at, so this wants --yes (--dry-run counts first): {again}")
     click.confirm(f"Remove {what} for good?", abort=True, err=True)
 

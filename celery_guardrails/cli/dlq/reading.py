@@ -28,6 +28,7 @@ from celery_guardrails.cli.output import (
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
+from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.recovery import search
 from celery_guardrails.store.letter import GROUPINGS
@@ -109,16 +110,22 @@ def groups(
     tell_unarchived(project)
 
 
-@click.command()
+@click.command(short_help="Count dead letters.")
 @query_options
 @json_option
 @click.pass_context
 def stats(
     ctx: click.Context, query: tuple[str, ...], task: str | None, state: str | None, reason: str | None, as_json: bool
 ) -> None:
-    """Count dead letters by state, task and reason."""
+    """Count dead letters by state, task and reason.
+
+    Those of `doctor --self-test` are left out, unless a term or --task asks for tasks by name.
+    """
     project = project_of(ctx)
-    found = search.stats(project.archive, filtered(project, query, task=task, state=state, reason=reason))
+    wanted = filtered(project, query, task=task, state=state, reason=reason)
+    if not any(term.field == "task" for term in wanted.terms):
+        wanted = wanted.with_term("task", SELF_TEST, negated=True)
+    found = search.stats(project.archive, wanted)
     if as_json:
         emit_json(_stats_as_json(found))
     else:

@@ -18,7 +18,7 @@ _FORGETFUL = {
 
 
 def reachable(context: Context) -> Iterator[Finding]:
-    """The broker's answer, its version and how long it took."""
+    """The broker's answer, and its version."""
     try:
         answered = context.broker
     except BrokerAway as exc:
@@ -26,13 +26,13 @@ def reachable(context: Context) -> Iterator[Finding]:
         words = f"none of {context.broker_url} answers" if several else f"{context.broker_url} does not answer"
         yield fault(f"{words}: {exc}", "start it, or correct broker_url")
         return
-    took, led = f"{answered.seconds * 1000:.0f} ms", _led(answered)
+    led = _led(answered)
     # a connection that goes by Sentinels names the first of them, whichever it has asked
     known = set() if led else {context.broker_url}
     urls = {address: url for address, url in context.addresses.items() if url is not None and address not in known}
     dead = {address: reason for address, url in urls.items() if (reason := context.refuses(url)) is not None}
     at = next((address for address in urls if led and address not in dead), context.broker_url)
-    yield fine(f"{_server(context, answered.connection)} at {at}{led} answers in {took}")
+    yield fine(f"{_server(context, answered.connection)} at {at}{led} answers")
     for address, reason in dead.items():
         words = f"{address}, one of {len(context.addresses)} addresses in broker_url, does not answer: {reason}"
         yield warning(words, "start it, or take it out of broker_url: whoever tries it first loses time")

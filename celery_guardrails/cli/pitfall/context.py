@@ -5,7 +5,6 @@ Connects lazily and closes everything at the end. It must not know which checks 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,10 +51,9 @@ class StoreAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An open connection, and the seconds that opening it took."""
+    """An open connection."""
 
     connection: Connection
-    seconds: float
 
 
 class Context:
@@ -151,12 +149,11 @@ class Context:
 
     @cached_property
     def _opened(self) -> Answered | BrokerAway:
-        started = time.perf_counter()
         try:
             connection = opened(self.app, timeout=_BROKER_TIMEOUT)
         except Exception as exc:  # noqa: BLE001 each transport has errors of its own, and a missing client is one
             return BrokerAway(f"{type(exc).__name__}: {exc}")
-        return Answered(connection, time.perf_counter() - started)
+        return Answered(connection)
 
     @property
     def broker(self) -> Answered:

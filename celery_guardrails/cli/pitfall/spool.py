@@ -68,7 +68,7 @@ def _contents(context: Context, whole: Path, status: SpoolStatus) -> Iterator[Fi
         files = count_of(status.unreadable, "file")
         yield warning(f"{whole}: {files} could not be read and is set aside", "look at *.unreadable, and report it")
     if not status.entries:
-        if status.writable:
+        if status.writable and not context.guardrails.spool.distrusts():
             yield fine(f"{whole}: can be written, nothing waits in it")
         return
     since = f", the oldest for {span(context.now - status.oldest_at)}" if status.oldest_at else ""

@@ -73,9 +73,12 @@ def test_a_spool_that_others_may_write(folder: Path) -> None:
         (
             Level.FAULT,
             f"{kept.directory} can be written by every user (mode 0777): nothing of it is shipped to the broker",
-            f"chmod o-w {kept.directory}",
+            f"chmod 700 {kept.directory}",
         )
     ]
+    for path in kept.directory.iterdir():
+        path.unlink()
+    assert found(folder, spool.directory) == []  # nothing is well with a directory that is a fault
     kept.directory.chmod(0o755)
     ((level, words, fix),) = found(folder, spool.trusted)
     assert (level, fix) == (Level.WARNING, f"chmod 700 {kept.directory}")
@@ -89,7 +92,7 @@ def test_entries_that_others_may_write_and_a_directory_above(folder: Path) -> No
         path.chmod(0o606)
     folder.chmod(0o777)
     (*shown, more, above) = found(folder, spool.trusted)
-    assert [fix for _, _, fix in shown] == [f"chmod o-w {path}" for path in sorted(paths)[:3]]
+    assert [fix for _, _, fix in shown] == [f"chmod 600 {path}" for path in sorted(paths)[:3]]
     assert more[1] == "2 more are not trusted"
     assert (above[0], above[2]) == (Level.WARNING, f"chmod o-w {folder}")
 
@@ -107,5 +110,5 @@ def test_a_journal_that_others_may_write(folder: Path) -> None:
     left = dead(folder / "spool", "a")
     left.chmod(0o722)
     (level, words, fix) = found(folder, journal.entries)[0]
-    assert (level, fix) == (Level.FAULT, f"chmod o-w {left}")
+    assert (level, fix) == (Level.FAULT, f"chmod 700 {left}")
     assert "no letters are made of what a dead worker left there" in words

@@ -45,10 +45,10 @@ def given_away(path: Path) -> None:
 
 
 LOOSE = [
-    pytest.param(mode(0o777), "can be written by every user", "chmod o-w", id="open"),
-    pytest.param(mode(0o1777), "can be written by every user", "chmod o-w", id="sticky"),
-    pytest.param(mode(0o770, DAEMON), "can be written by the group daemon", "chmod g-w", id="group"),
-    pytest.param(mode(0o777, DAEMON), "can be written by every user", "chmod go-w", id="both"),
+    pytest.param(mode(0o777), "can be written by every user", "chmod 700", id="open"),
+    pytest.param(mode(0o1777), "can be written by every user", "chmod 700", id="sticky"),
+    pytest.param(mode(0o770, DAEMON), "can be written by the group daemon", "chmod 700", id="group"),
+    pytest.param(mode(0o777, DAEMON), "can be written by every user", "chmod 700", id="both"),
     pytest.param(given_away, "belongs to nobody, and this process is root's", "chown root", id="another's"),
 ]
 
@@ -170,7 +170,7 @@ def test_a_directory_that_others_may_write_is_said_once_with_the_line_to_type(
     service = SpoolShipping(dock.shipper)
     for _ in range(3):
         assert service.run_once(clock.now(), flush=True) == 0
-    assert caplog.text.count(f"Type: chmod o-w {dock.spool.directory}") == 1
+    assert caplog.text.count(f"Type: chmod 700 {dock.spool.directory}") == 1
     dock.spool.directory.chmod(0o700)
     assert service.run_once(clock.now(), flush=True) == 1
 
@@ -317,7 +317,7 @@ def test_a_worker_says_at_start_that_an_empty_spool_is_not_trusted(
     spool.directory.mkdir()
     spool.directory.chmod(0o777)
     _see_spool(spool)
-    assert f"Type: chmod o-w {spool.directory}" in caplog.text
+    assert f"Type: chmod 700 {spool.directory}" in caplog.text
     (folder / "link").symlink_to(spool.directory)
     _see_spool(Spool(folder / "link", LIMIT))
     assert f"Type: name the directory itself: {spool.directory}" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -223,3 +224,24 @@ def test_json_is_one_value(shop: Shop) -> None:
     shop.archive()
     for words in (["check"], ["policy"], ["dlq", "list"], ["dlq", "stats"], ["alerts", "list"], ["guardian", "--once"]):
         assert json.loads(shop.run(*words, "--json").stdout) is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://anna:hunter2@db/x", "mysql is not supported: use sqlite or postgresql"),
+        ("nonsense", "is no database URL: write sqlite:///file.db or postgresql://user@host/name"),
+    ],
+)
+def test_check_finds_an_archive_that_no_guardian_could_open(shop: Shop, url: str, words: str) -> None:
+    shop.app.conf.guardrails["store"] = {"url": url}
+    (fault,) = shop.json("check", code=1)
+    assert (fault["setting"], fault["problem"]) == ("store.url", words)
+    assert "hunter2" not in str(fault)
+
+
+def test_check_finds_that_the_driver_of_postgresql_is_missing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    shop.app.conf.guardrails["store"] = {"url": "postgresql://anna@db/x"}
+    (fault,) = shop.json("check", code=1)
+    assert fault["problem"] == "psycopg is missing: pip install 'celery-guardrails[postgres]'"

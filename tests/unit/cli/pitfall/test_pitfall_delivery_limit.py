@@ -19,7 +19,7 @@ def answered(context: Context, version: str) -> Context:
     """The same, on a server of this version."""
     connection = SimpleNamespace(connection=SimpleNamespace(server_properties={"version": version}))
     context.online = True
-    context.__dict__["_opened"] = Answered(cast(Any, connection), 0.0)
+    context.__dict__["_opened"] = Answered(cast(Any, connection))
     return context
 
 
