@@ -24,13 +24,19 @@ _KNOWN = re.compile(
     r"|npm_[A-Za-z0-9]{30,60}|pypi-[\w-]{32,400}|hf_[A-Za-z0-9]{30,60}|dop_v1_[a-f0-9]{32,80}|shp[a-z]{2}_[a-f0-9]{32}"
     r")(?![A-Za-z0-9])"
 )
-_SCHEME = re.compile(r"\b(Bearer|Basic|Token|Digest|ApiKey|Negotiate)([ :]+)([\w+/=.~-]{6,4000})", re.I)
+_SCHEME = re.compile(
+    r"\b(Bearer|Basic|Token|Digest|ApiKey|Negotiate)([ :]+)(?!(?:realm|username|error|scope|charset)=|sha\d)"
+    r"([\w+/=.~-]{6,4000})",
+    re.I,
+)
 _SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "negotiate")
 _HOOK = re.compile(
     r"(https://(?:hooks\.slack\.com/\w{1,20}/|(?:\w{1,20}\.)?discord(?:app)?\.com/api/webhooks/"
-    r"|[\w-]{1,80}\.webhook\.office\.com/\w{1,20}/))[\w/@-]{1,300}",
+    r"|(?:[\w-]{1,80}\.webhook|outlook)\.office(?:365)?\.com/\w{1,20}/|[\w.-]{1,200}(?::\d{1,5})?/hooks/(?=\w{20})))"
+    r"[\w/@-]{1,300}",
     re.I,
 )
+_BOT = re.compile(r"(/bot)\d{5,14}:[\w-]{20,100}")  # Telegram's
 _NUMBER = re.compile(
     r"(?<![\w.+])(?:\d{14,19}"  # written in one, or as it is on the card
     r"|\d{4}([ .-])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[ .-]\d)"
@@ -65,6 +71,8 @@ def hide_patterns(text: str, mask: str) -> str:
     text = _KNOWN.sub(mask, text)
     if "https://" in text and ("hook" in text or "HOOK" in text):
         text = _HOOK.sub(lambda found: found[1] + mask, text)
+    if "/bot" in text:
+        text = _BOT.sub(lambda found: found[1] + mask, text)
     if "integer value as" in text:
         text = _PORT.sub(lambda found: found[1] + mask, text)
     lowered = text.lower()
@@ -98,9 +106,10 @@ def _is_random(text: str) -> bool:
     if len(text) >= 24:
         return True
     body = text.rstrip(".=")
-    return len(body) < len(text.rstrip(".")) or any(char.isdigit() or char in "+/~" for char in body) or (
-        not body.islower() and not body.isupper() and not body[1:].islower()
-    )  # fmt: skip
+    if len(body) < len(text.rstrip(".")) or any(char.isdigit() or char in "+~" for char in body):
+        return True
+    # words with a slash between them: "token expired/invalid"
+    return any(not part.islower() and not part.isupper() and not part[1:].islower() for part in body.split("/") if part)
 
 
 def _is_card(found: str) -> bool:

@@ -32,6 +32,8 @@ _MAX_ITEMS = 100
 _LONGEST_TEXT = 64 * 1024
 """Characters of a text that are looked at; what follows is cut, so that nothing is shown unseen."""
 
+_LONGEST_WORD = 16
+
 _PLAIN = (date, time, timedelta, tzinfo, Decimal, Fraction, complex, UUID, PurePath, IPv4Address, IPv6Address, range)
 _NAMED_BY = frozenset(("name", "key", "field", "header", "id", "parameter", "param", "attribute", "variable"))
 _NAMED_VALUES = frozenset(("value", "values", "val", "content", "data", "text", "default", "raw"))
@@ -88,7 +90,7 @@ class Redactor:
             name: what it goes under, if anything.
             depth: how many containers within one another are shown.
         """
-        if self.hides(name):
+        if self.hides(name) and not _is_nothing(value):
             return MASK
         try:
             return self._masked(value, depth)
@@ -173,14 +175,20 @@ class Redactor:
         shown = self._masked(key, 1) if isinstance(key, (str, bytes, int, float, Enum, *_PLAIN)) else None
         return _Remark(f"<{type(key).__name__}>") if shown is None else shown
 
-    def _sequence(self, value: Any, depth: int) -> Any:
+    def _item(self, holder: Any, item: Any, depth: int) -> Any:
+        is_pair = isinstance(holder, (list, tuple)) and isinstance(item, (list, tuple)) and len(item) in (2, 3)
+        if is_pair and not hasattr(item, "_fields"):
+            return self._sequence(item, depth, in_list=True)
+        return self.mask(item, None, depth)
+
+    def _sequence(self, value: Any, depth: int, in_list: bool = False) -> Any:
         if depth <= 0:
             return _Remark("[...]")
-        items = [self.mask(item, None, depth - 1) for position, item in enumerate(value) if position < _MAX_ITEMS]
+        items = [self._item(value, item, depth - 1) for item in itertools.islice(value, _MAX_ITEMS)]
         # pairs such as ("password", "x") are mappings in another dress; so are headers with a third part
         if isinstance(value, (list, tuple)) and len(items) in (2, 3):
             for place in range(len(items) - 1):
-                if self.hides(value[place]):
+                if self.hides(value[place]) and (in_list or not _is_word(value[place + 1])):
                     items[place + 1 :] = [MASK] * (len(items) - place - 1)
                     break
         if len(value) > _MAX_ITEMS:
@@ -206,6 +214,16 @@ class Redactor:
             return json.dumps(masked, ensure_ascii=False, default=str)
         except (TypeError, ValueError):
             return MASK
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether it is no secret whatever its name is, but often the very fault: `token=None`."""
+    return value is None or isinstance(value, bool) or (isinstance(value, (str, bytes)) and not value)
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a plain word, so that two of them are no pair of a name and a secret: `["login", "page"]`."""
+    return isinstance(value, str) and value.isalpha() and len(value) < _LONGEST_WORD
 
 
 class _Remark(str):

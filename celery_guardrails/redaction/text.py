@@ -1,8 +1,7 @@
 """Secrets in text that somebody else has written: an exception's message, a traceback's line, a JSON or query string.
 
 Owns how a name and its value are found in text (`password=x`, `"token": "x"`, `Authorization: Bearer x`,
-`--password x`, `<token>x</token>`) and the part of a URL that names a user and a password. Each step takes time in
-proportion to the text.
+`--password x`, `<token>x</token>`, `("token", "x")`). Each step takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -10,34 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from celery_guardrails.redaction.name import squeeze
+from celery_guardrails.redaction.library import hide_in_errors
+from celery_guardrails.redaction.name import is_never_prose
 from celery_guardrails.redaction.pattern import hide_patterns
+from celery_guardrails.redaction.userinfo import hide_userinfo
+from celery_guardrails.redaction.value import end_of_value, is_code, is_plain, without_literals
 
 __all__ = ["hide_in_text"]
 
-_RUN = re.compile(r"[^\s\"'<>`]+")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://")
-_NEXT_URL = re.compile(r"[;,|](?=[A-Za-z][A-Za-z0-9+.-]{0,40}://)")
-_EQUALS = re.compile(r"(?<![\w.-])-{0,2}([A-Za-z_][\w.\[\]-]{0,80})(=|%3D)(?=[^=\s])")
-_QUOTED_KEY = re.compile(r"(\\{0,8}[\"'])([A-Za-z_][\w .\[\]-]{0,80})\1\s{0,8}(:|=>|=)\s{0,8}")
-_COLON = re.compile(r"(?<![\w.-])([A-Za-z_][\w-]{0,80})(: {0,2}| {0,2}=> {0,2})(?=\S)")
-_SPACED = re.compile(r"(?<![\w.-])([A-Za-z_][\w.]{0,80})( {1,4}= {1,4})(?=[^=\s])")
-_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]{0,60})(?:[ \t]+|[\"'],\s{0,4})(?=[^\s-])")
-_TAG = re.compile(r"<([A-Za-z_][\w.:-]{0,80})>([^<]{1,2000})(?=</)")
-_CODE = re.compile(r"[A-Za-z_][\w.]*[(\[{]|[A-Za-z_]+(?:\.[A-Za-z_]+)+$")
-_BARE = re.compile(r"[^\s&;,)\]}<>\"']+")
-_VALUE = re.compile(r"[^\s,)\]}]+")
-_PASSWORDS = re.compile("passw|passphrase|pwd|secret|apikey|privatekey|accesskey")
-# what validators and servers begin with: "password: must be longer", "password: This field is required"
-_PROSE = (
-    "a an and any are at blank can cannot check did do does empty ensure enter error expected failed field for has "
-    "have if in incorrect input invalid is it may mismatch missing must need needs no none not null of ok only or "
-    "please rejected required same should string the this to too true false unknown use value was were when with wrong "
-    "yes you your str bytes int"
+_EQUALS = re.compile(r"(?<![\w.-])-{0,2}([A-Za-z_][\w.\[\]-]{0,80})(=|%3[Dd])(?=[^=\s])")
+_QUOTED_KEY = re.compile(r"(\\{0,8}[\"'])([A-Za-z_][\w .\[\]-]{0,80})\1\s{0,8}(:|=>|=(?!=))\s{0,8}")
+_SUBSCRIPT = re.compile(r"\[(\\{0,8}[\"'])([A-Za-z_][\w .-]{0,80})\1\]\s{0,8}=(?!=)\s{0,8}")
+_COLON = re.compile(
+    r"(?<![\w.-])((?:(?:api|secret|access|private|encryption|signing) )?[A-Za-z_][\w-]{0,80})(: {0,2}| {0,2}=> {0,2})"
+    r"(?=\S)",
+    re.I,
 )
-_COMPLAINTS = frozenset(_PROSE.split())
-_CLOSING = {"{": "}", "[": "]", "(": ")"}
-_HEADERS = frozenset(("authorization", "proxyauthorization", "cookie", "setcookie"))
+_SPACED = re.compile(r"(?<![\w.-])([A-Za-z_][\w.]{0,80})(?:: {0,2}[A-Za-z_][\w.\[\]]{0,60})? {1,4}= {1,4}(?=[^=\s])")
+_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]{0,60})(?:[ \t]+|[\"'],\s{0,4})(?=[^\s-])")
+_PAIR = re.compile(r"([(\[]\s{0,4})[bBuU]?(\\{0,8}[\"'])([A-Za-z_][\w .-]{0,80})\2,\s{0,4}(?=\S)")
+_TAG = re.compile(r"<([A-Za-z_][\w.:-]{0,80})>([^<]{1,2000})(?=</)")
+_REST = re.compile(r"[^\s&;,)(\]\[}{<>\"'.:!?|\\@/]+[^\s&;,)\]}<>\"']*")
 
 
 def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: Iterable[re.Pattern[str]] = ()) -> str:
@@ -51,13 +43,16 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
     """
     for pattern in patterns:
         text = pattern.sub(lambda _: mask, text)
-    if "://" in text and "@" in text:
-        text = _RUN.sub(lambda found: _without_userinfo(found[0], mask), text)
-    text = hide_patterns(text, mask)
+    text = hide_patterns(hide_userinfo(text, mask), mask)
+    text = hide_in_errors(text, hides, mask)
     # each pattern costs about as much as a look for its sign is cheap, and most texts have few signs
     if ("'" in text or '"' in text) and (":" in text or "=" in text):
         text = _by_name(text, _QUOTED_KEY, 2, hides, mask)
-    if "=" in text or "%3D" in text:
+        if "]" in text:
+            text = _by_name(text, _SUBSCRIPT, 2, hides, mask)
+    if "," in text and ("'" in text or '"' in text):
+        text = _by_name(text, _PAIR, 3, hides, mask)
+    if "=" in text or "%3D" in text or "%3d" in text:
         text = _by_name(text, _EQUALS, 1, hides, mask)
         if " = " in text:
             text = _by_name(text, _SPACED, 1, hides, mask)
@@ -70,28 +65,6 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
     return text
 
 
-def _without_userinfo(run: str, mask: str) -> str:
-    """Without user and password of the URLs in it, up to the last `@`: a password may have `@` and `/` in it."""
-    pieces = []
-    position = 0
-    for separator in [*(found.start() for found in _NEXT_URL.finditer(run)), len(run)]:
-        pieces.append(_without_user(run[position:separator], mask))
-        position = separator
-    return "".join(pieces)
-
-
-def _without_user(url: str, mask: str) -> str:
-    scheme = _SCHEME.search(url)
-    end = url.rfind("@")
-    if scheme is None or end < scheme.end():
-        return url
-    user = url[scheme.end() : end]
-    if not user.partition(":")[2].strip("*") and ":" in user:
-        return url  # somebody has hidden it already
-    secret = ":" in user or "%3a" in user.lower() or (len(user) >= 16 and any(char.isdigit() for char in user))
-    return f"{url[: scheme.end()]}{mask}{url[end:]}" if secret else url
-
-
 def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[str], bool], mask: str) -> str:
     """With the value after each name that is hidden replaced."""
     kept: list[str] = []
@@ -99,74 +72,39 @@ def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[s
     while found := pattern.search(text, start):
         start = found.end()
         if not hides(found[group]):
+            # what looks like an annotation may be a name: "ValueError: password = x"
+            start = found.end(group) if pattern is _SPACED else start
             continue
-        end = _end_of_value(text, start, pattern is _COLON, found[group])
-        if pattern is _SPACED and _is_code(text[start:end]):
-            continue
-        hidden = text.startswith(mask, start) or not text[start:end].strip("*'\"")
-        if end > start and not hidden:
-            kept += [text[position:start], mask]
+        end, shown = _shown(text, start, found, found[group], mask)
+        if shown is not None:
+            kept += [text[position:start], shown]
             position = end
         start = max(start, end)
     return "".join(kept) + text[position:] if kept else text
 
 
-def _end_of_value(text: str, start: int, is_loose: bool, name: str) -> int:
-    """Where the value that begins at `start` ends; `start` itself where it is no value."""
-    opening = re.compile(r"[bBuUrRfF]{0,2}(\\{0,8}[\"'])").match(text, start)
-    if opening:
-        return _end_of_quoted(text, opening.end(), opening[1])
-    if not is_loose and text[start : start + 1] in _CLOSING:
-        return _end_of_container(text, start)
-    if is_loose and re.sub(r"[^a-z]", "", name.lower()) in _HEADERS:
-        line = text.find("\n", start)
-        return len(text) if line < 0 else line
-    found = (_VALUE if is_loose else _BARE).match(text, start)
-    if not found:
-        return start
-    # after a colon stands prose as often as a value: "token: expected a name"
-    return start if is_loose and not _is_value(found[0]) and not _is_said(name, found[0]) else found.end()
+def _shown(text: str, start: int, found: re.Match[str], name: str, mask: str) -> tuple[int, str | None]:
+    """Where the value ends, and what stands in its place; `None`: it stays."""
+    if text.startswith(mask, start):
+        # somebody has hidden it already; what is glued to the mask belongs to the value
+        rest = _REST.match(text, start + len(mask))
+        return (rest.end(), mask) if rest else (start + len(mask), None)
+    pattern = found.re
+    end = end_of_value(text, start, pattern is _COLON, name)
+    value = text[start:end]
+    if end == start or value.strip("*'\"") in ("", mask) or is_plain(name, value):
+        return end, None
+    if pattern in (_SPACED, _SUBSCRIPT) and is_code(value):
+        shown = without_literals(value, mask, every=False) if "(" in value else value
+        return end, shown if shown != value else None
+    if pattern is _COLON and not is_never_prose(name) and text[: found.start()].lower().endswith("unexpected "):
+        return end, None
+    if pattern is _PAIR and not (is_never_prose(name) or _is_pair(text, found, value)):
+        return end, None
+    return end, mask
 
 
-def _is_value(word: str) -> bool:
-    return len(word) >= 16 or any(char.isdigit() for char in word) or any(char in "!$%^&*+=#@~/" for char in word)
-
-
-def _is_code(value: str) -> bool:
-    """Whether what stands after ` = ` is a program's, as tracebacks show it, and no value: `read(x)`, `user`."""
-    quoted = value[-1:] in ("'", '"')
-    return not quoted and (bool(_CODE.match(value)) or not _is_value(value))
-
-
-def _is_said(name: str, word: str) -> bool:
-    """Whether it is a password, though it looks like a word: after such a name, what is no word of a complaint."""
-    return bool(_PASSWORDS.search(squeeze(name))) and word.lower().strip(".,;:!?'\"") not in _COMPLAINTS
-
-
-def _end_of_quoted(text: str, start: int, quote: str) -> int:
-    """After the closing quote; the text's end where it was cut off."""
-    position = start
-    while (end := text.find(quote, position)) >= 0:
-        before = len(text[position:end]) - len(text[position:end].rstrip("\\"))
-        if len(quote) > 1 or before % 2 == 0:
-            return end + len(quote)
-        position = end + 1
-    return len(text)
-
-
-def _end_of_container(text: str, start: int) -> int:
-    expected: list[str] = []
-    position = start
-    while position < len(text):
-        char = text[position]
-        if char in "\"'":
-            position = _end_of_quoted(text, position + 1, char)
-            continue
-        if char in _CLOSING:
-            expected.append(_CLOSING[char])
-        elif expected and char == expected[-1]:
-            expected.pop()
-            if not expected:
-                return position + 1
-        position += 1
-    return len(text)
+def _is_pair(text: str, found: re.Match[str], value: str) -> bool:
+    """Whether it is one of a list of pairs, or its value looks like a secret: `["card", "sepa"]` are two words."""
+    before = text[max(0, found.start() - 4) : found.start()].rstrip()
+    return before.endswith(("[", "),", "],", "(")) or not value.strip("bBuU\"'").isalpha()

@@ -99,6 +99,11 @@ def test_a_secret_is_hidden_in_whatever_holds_it(value: Any) -> None:
         ({"id": 7, 3: "x"}, "{'id': 7, 3: 'x'}"),
         ({"id": 4111111111111111}, f"{{'id': '{MASK}'}}"),
         ((1,), "(1,)"),
+        ({"token": None, "password": True, "pin": ""}, "{'token': None, 'password': True, 'pin': ''}"),
+        ({"seed": 42}, f"{{'seed': '{MASK}'}}"),
+        (["login", "page"], "['login', 'page']"),
+        ([["card", "sepa"]], f"[['card', '{MASK}']]"),
+        (("pin", 1234), f"('pin', '{MASK}')"),
         (
             datetime(2026, 1, 2, tzinfo=timezone.utc),
             "datetime.datetime(2026, 1, 2, 0, 0, tzinfo=datetime.timezone.utc)",
@@ -129,7 +134,8 @@ def test_the_value_itself_is_not_changed() -> None:
     ["pass", "db_pass", "smtp_pass", "dbPass", "passcode", "dsn", "database_url", "connection_string", "webhook_url",
      "encryption_key", "signing_key", "ssh_key", "aws_key", "oauth", "creds", "login", "pan", "cardno", "cc_number",
      "pincode", "security_code", "mfa_code", "verification_code", "phpsessid", "PHPSESSID", "sid", "hmac", "sig",
-     "seed", "mnemonic", "password2", "X-Api-Key", b"password", "userToken", "PGPASSWORD", "storage.accountKey"],
+     "seed", "mnemonic", "session_id", "secret_id", "password_reset_url", "database_urls", "card_expiry", "password2",
+     "X-Api-Key", b"password", "userToken", "PGPASSWORD", "storage.accountKey"],
 )  # fmt: skip
 def test_names_that_promise_a_secret(name: Any) -> None:
     assert Redactor().hides(name)
@@ -138,7 +144,9 @@ def test_names_that_promise_a_secret(name: Any) -> None:
 @pytest.mark.parametrize(
     "name",
     ["side", "passenger", "compass", "company", "span", "panel", "signal", "design", "seedling", "reside", "logins",
-     "loginpage", "cardinal", "discard", "keyboard", "author", "order_id", "", 3, None, ("password",), "x" * 10_000],
+     "loginpage", "cardinal", "discard", "keyboard", "author", "order_id", "token_count", "maxTokens", "prompt_tokens",
+     "token_type", "card_id", "password_reset_id", "signature_version", "last_login", "login_url", "secretary",
+     "tokenizer", "token_expires_in", "pin_code_attempts", "", 3, None, ("password",), "x" * 10_000],
 )  # fmt: skip
 def test_names_that_do_not(name: Any) -> None:
     assert not Redactor().hides(name)

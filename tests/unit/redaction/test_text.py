@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import string
+import subprocess
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from celery_guardrails.redaction import MASK, Redactor
 
@@ -60,6 +62,44 @@ def test_a_password_that_looks_like_a_word_is_hidden_after_its_name(said: str) -
     assert shown.endswith((f": {MASK}", f": {MASK}, sorry"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["X-Api-Key: abcdefghij", "client_secret: abcdefgh", "password: hunterSECRET", "secret: Blue-Horse",
+     "api_token: abcdefgh", "password=correcthorse", "[('X-Api-Key', 'abcdefgh')]", "('password', 'abcdefgh')",
+     "https://api.telegram.org/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/getMe",
+     "https://shop.webhook.office.com/webhookb2/1a-2b@3c/IncomingWebhook/4d/5e",
+     "https://outlook.office.com/webhook/1a-2b@3c/IncomingWebhook/4d/5e",
+     "https://chat.shop.example/hooks/abcdefghijklmnopqrstuvwxyz"],
+)  # fmt: skip
+def test_a_secret_without_a_digit_or_in_the_address_of_a_hook_is_hidden(text: str) -> None:
+    shown = Redactor().text(f"it said: {text}")
+    assert MASK in shown
+    assert not [part for part in ("abcdefgh", "hunter", "Horse", "correct", "AAHd", "1a-2b", "4d") if part in shown]
+
+
+def test_a_failed_command_hides_its_options() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        subprocess.run(["false", "--password=hunter2", "--token", "hunter2"], check=True)
+    assert "hunter2" not in Redactor().text(str(raised.value))
+
+
+def test_what_pydantic_says_of_a_field_that_promises_a_secret() -> None:
+    class Login(BaseModel):
+        password: int
+        age: int
+
+    with pytest.raises(ValidationError) as raised:
+        Login.model_validate({"password": "hunter2", "age": "four"})
+    shown = Redactor().text(str(raised.value))
+    assert "hunter2" not in shown
+    assert "input_value='four'" in shown
+
+
+def test_what_is_hidden_already_stays_as_it_is() -> None:
+    for text in ("password=[redacted]", "token=[redacted], x", "a?token=[redacted]&b=1", "password='[redacted]'."):
+        assert Redactor().text(text) == text
+
+
 def test_what_is_no_secret_beside_one_stays() -> None:
     shown = Redactor().text("cannot reach postgresql://shop:hunter2@db:5432/shop?sslmode=require after 3 tries")
     assert shown == f"cannot reach postgresql://{MASK}@db:5432/shop?sslmode=require after 3 tries"
@@ -83,6 +123,20 @@ def test_what_is_no_secret_beside_one_stays() -> None:
         "<password>hunter2</password>",
         "Command '['mysql', '--password', 'hunter2']' returned 1", "<a><apiKey>hunter2</apiKey></a>",
         "user: ada, password: hunter2", "Password: hunter2.",
+        "self.password = 'hunter2'", "config['password'] = 'hunter2'", "password: str = 'hunter2'",
+        "DETAIL:  Key (api_token)=(hunter2) already exists.", "DETAIL:  Key (a, token)=(5, a) hunter2) is not present",
+        "DETAIL:  Failing row contains (1, bob, hunter2).", "Duplicate entry 'hunter2' for key 'users.api_token'",
+        "[SQL: INSERT]\n[parameters: ('bob', 'hunter2')]", "[parameters: [('bob', 'hunter2'), ('eve', \"hunter2's\")]]",
+        "INSERT INTO users (name, password) VALUES ('x', 'hunter2')",
+        "[('X-Api-Key', 'hunter2')]", "('password', 'hunter')('token', 'hunter2')", "[('session', 'hunter2')]",
+        "token=Token('hunter2')", "auth=HTTPBasicAuth('bob', 'hunter2')", "auth=('bob', 'hunter2')",
+        "password = Secret('hunter2')", "password=[redacted]hunter2", "credentials: {'v': 'hunter2'}",
+        "token: Token('hunter2')", "password: (hunter2)", "password%3dhunter2",
+        "b'X-Api-Key: abcdefgh\\r\\nAuthorization: hunter2 x'", "redis://:my hunter2@cache/0",
+        "postgres://shop:a'hunter2@db/shop", "amqp://shop:a<hunter2@rabbit:5672//", "api key: hunter2",
+        "password\n  Input should be a valid integer [type=int_parsing, input_value='hunter2', input_type=str]",
+        "  | user.token\n  |   Not good [type=a, input_value={'x': 'hunter2'}, input_type=dict]",
+        "x\n  Field required [type=missing, input_value={'a': 1, 'pass...er': 'hunter2'}, input_type=dict]",
     ],
 )  # fmt: skip
 def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> None:
@@ -104,6 +158,16 @@ def test_a_value_after_a_name_that_promises_a_secret_is_hidden(text: str) -> Non
         "--password", "--token --quiet", "<name>ada</name>", "10.0.0.1", "password = user",
         "password: must be longer", "Password: This field is required", "secret: None", "db_password: incorrect",
         "Slack does not take the token: invalid_auth", "token", "password",
+        "token_count=5", "max_tokens: 4096", "prompt_tokens=12", "token_type=bearer", "session_count=3",
+        "session_timeout=30", "card_id=77", "card_type=visa", "password_reset_id=8", "signature_version=s3v4",
+        "last_login=2026-11-29T10:00:00", "login_url=/login", "secretary=Bob", "sig=15", "seed=42", "tests: pass=12",
+        "auth: 401", "auth=False", "Unexpected token: ')'", "token=None", "password=True", "password=null",
+        "token: None",
+        "{'token': None, 'password': False}", 'password=""', "card=declined", "exit sig=SIGKILL",
+        "['login', 'page']", "['card', 'sepa']", "Basic usage/example", "token expired/invalid", "Bearer realm=x",
+        "see https://x.y/p:1/a@b.com", "https://host:80/a:b@c", "digest sha256:abc", "token_expires_in=3600",
+        "redis://cache:6379 is down, write to ops@example.com", "password: too short", "password: expired",
+        "Key (name)=(bob) already exists.", "Duplicate entry '7' for key 'PRIMARY'", "[parameters: (1, 2)]",
         "the password is wrong", "3 of 4 tokens", "GET /orders/4711 -> 503",
     ],
 )  # fmt: skip
