@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery_guardrails.letters.record import Named, Preview
-from celery_guardrails.redaction import MASK, Redactor
+from celery_guardrails.redaction import MASK, Redactor, Work
 
 __all__ = [
     "OVERSIZED_LIMIT",
@@ -32,6 +32,9 @@ OVERSIZED_LIMIT = 500
 _VALUE_LIMIT = 200
 _ITEMS_SHOWN = 100
 _NAME_LIMIT = 80
+_LOOKED_AT = 16
+"""Characters of the arguments that are looked at, for one that is shown."""
+_LEAST = 4_000
 
 
 def preview(
@@ -46,9 +49,11 @@ def preview(
         redactor: what to hide.
         limit: characters kept of each.
     """
-    shown_args, cut_args = _text(_masked(args, names, redactor), limit)
-    shown_kwargs, cut_kwargs = _text(redactor.mask(dict(kwargs)), limit)
-    return Preview(args=shown_args, kwargs=shown_kwargs, truncated=cut_args or cut_kwargs)
+    of_args, of_kwargs = _work(limit), _work(limit)
+    shown_args, cut_args = _text(_masked(args, names, redactor, of_args), limit)
+    shown_kwargs, cut_kwargs = _text(redactor.mask(dict(kwargs), work=of_kwargs), limit)
+    cut = cut_args or cut_kwargs or of_args.is_cut or of_kwargs.is_cut
+    return Preview(args=shown_args, kwargs=shown_kwargs, truncated=cut)
 
 
 def preview_items(
@@ -63,10 +68,11 @@ def preview_items(
         redactor: what to hide.
         limit: characters kept.
     """
-    shown, cut = _text([_masked(item, names, redactor) for item in items[:_ITEMS_SHOWN]], limit)
+    work = _work(limit)
+    shown, cut = _text([_masked(item, names, redactor, work) for item in items[:_ITEMS_SHOWN]], limit)
     some = f"the first {_ITEMS_SHOWN} of " if len(items) > _ITEMS_SHOWN else ""
     text = f"{way}, {some}{len(items):,} item{'s' if len(items) != 1 else ''}: {shown}"
-    return Preview(args=text, truncated=cut or bool(some))
+    return Preview(args=text, truncated=cut or work.is_cut or bool(some))
 
 
 def preview_unknown(args: Any, kwargs: Any, redactor: Redactor) -> Preview:
@@ -113,7 +119,7 @@ def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: 
                 break
         if value is not None:
             hides = any(redactor.hides(part) for part in name.split("."))
-            found[name] = MASK if hides else redactor.plain(value)[:_VALUE_LIMIT]
+            found[name] = MASK if hides else redactor.plain(value, _work(_VALUE_LIMIT))[:_VALUE_LIMIT]
     return found
 
 
@@ -126,10 +132,19 @@ def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], re
     return {name: next(iter(values)) if len(values) == 1 else tuple(values) for name, values in found.items()}
 
 
-def _masked(args: Sequence[Any], names: Sequence[str], redactor: Redactor) -> tuple[Any, ...]:
-    return tuple(
-        redactor.mask(value, names[position] if position < len(names) else None) for position, value in enumerate(args)
-    )
+def _work(limit: int) -> Work:
+    """What is looked at for so many characters: more, because a mask is shorter than what it hides."""
+    return Work(characters=_LOOKED_AT * limit + _LEAST, values=limit)
+
+
+def _masked(args: Sequence[Any], names: Sequence[str], redactor: Redactor, work: Work) -> tuple[Any, ...]:
+    masked: list[Any] = []
+    for position, value in enumerate(args):
+        if work.values <= 0:
+            masked.append(f"... {len(args) - position} more")
+            break
+        masked.append(redactor.mask(value, names[position] if position < len(names) else None, work=work))
+    return tuple(masked)
 
 
 def _text(value: Any, limit: int) -> tuple[str, bool]:

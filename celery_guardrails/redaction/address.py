@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["ENCODE", "broker_problem", "database_problem", "service_problem", "shown_address"]
 
-ENCODE = "percent-encode what is special in them: write %40 for @, %2F for /, %3A for a colon, %5B for ["
+ENCODE = "percent-encode what is special in them: write %40 for @, %2F for /, %3A for a colon, %23 for #, %5B for ["
 """What to write in place of an address that cannot be read."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,40})://")
@@ -37,6 +37,8 @@ def broker_problem(address: str) -> str | None:
     for part in parts:
         scheme = _SCHEME.match(part)
         if scheme is None:
+            if "://" in part:
+                return "does not begin with a scheme such as redis:// or amqp://"
             if len(parts) > 1 and "@" in part:
                 return _UNREADABLE
             continue
@@ -56,7 +58,9 @@ def database_problem(address: str) -> str | None:
     if rest.rfind("@") < rest.find("?"):  # else the question mark is the password's
         rest = rest.partition("?")[0]
     host = re.split(r"[/?]", rest.rpartition("@")[2])[0]
-    return _UNREADABLE if rest.count("@") > 1 or _BLANK.search(rest) or _bad_port(host) else None
+    if rest.count("@") > 1 or _BLANK.search(rest):
+        return _UNREADABLE
+    return _port_problem(rest, host)
 
 
 def service_problem(address: str) -> str | None:
@@ -81,7 +85,23 @@ def _network_problem(rest: str) -> str | None:
         return _UNREADABLE
     authority = re.split(r"[/?#]", rest)[0]
     beyond = rest[len(authority) :].partition("?")[0]
+    if "#" in authority + beyond and "@" in (authority + beyond).partition("#")[2]:
+        return _UNREADABLE  # what follows the sign is no host to whoever reads it
     return _UNREADABLE if ":" in authority and "@" not in authority and "@" in beyond else None
+
+
+def _port_problem(rest: str, host: str) -> str | None:
+    if not _bad_port(host):
+        return None
+    # behind a user and a password that can be read, what is no port is a mistyped one
+    plain = (
+        "@" in rest
+        and "[" not in host
+        and "]" not in host
+        and host.count(":") == 1
+        and host.rpartition(":")[2][:1].isdigit()
+    )
+    return "has a port that is no number" if plain else _UNREADABLE
 
 
 def _bad_port(host: str) -> bool:

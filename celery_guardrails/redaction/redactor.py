@@ -6,10 +6,11 @@ by its own `repr`, which would show everything.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
@@ -21,8 +22,10 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+from celery_guardrails.redaction.known import hide_values, known_values
 from celery_guardrails.redaction.name import is_denied, squeeze
 from celery_guardrails.redaction.text import hide_in_text
+from celery_guardrails.redaction.work import Work
 
 __all__ = ["MASK", "Redactor"]
 
@@ -31,6 +34,8 @@ _MAX_DEPTH = 8
 _MAX_ITEMS = 100
 _LONGEST_TEXT = 64 * 1024
 """Characters of a text that are looked at; what follows is cut, so that nothing is shown unseen."""
+_MARGIN = 512
+"""Characters before such a cut that are not shown."""
 
 _LONGEST_WORD = 16
 
@@ -51,6 +56,20 @@ class Redactor:
     def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
         self._exact = frozenset(squeeze(name) for name in names)
         self._patterns = tuple(re.compile(pattern) for pattern in patterns)
+        self._values: tuple[str, ...] = ()
+
+    def knowing(self, values: Iterable[Any]) -> Redactor:
+        """A redactor that hides these values, too, in whatever text they stand by themselves.
+
+        Args:
+            values: of them the texts of 6 characters and more, at most 50; a word that is only a secret's name is none.
+        """
+        spellings = known_values(value for value in values if not self.hides(value))
+        if not spellings:
+            return self
+        other = copy.copy(self)
+        other._values = spellings
+        return other
 
     def hides(self, name: object) -> bool:
         """Whether what goes under this name must not be shown."""
@@ -59,11 +78,24 @@ class Redactor:
         return isinstance(name, str) and (is_denied(name) or squeeze(name) in self._exact)
 
     def text(self, text: str) -> str:
-        """The text without secrets; at most 64 Ki characters of it."""
-        cut = text[:_LONGEST_TEXT]
-        if cut[:1] in "{[" and len(cut) == len(text) and (masked := self._json(cut)) is not None:
+        """The text without secrets; at most 64 Ki characters of it.
+
+        Of a longer one the last part goes, too: a secret that is cut in two is not recognised.
+        """
+        return self._text(text, Work())
+
+    def _text(self, text: str, work: Work) -> str:
+        taken = work.take(len(text), _LONGEST_TEXT)
+        if taken == len(text):
+            return self._cleaned(text)
+        return (self._cleaned(text[:taken])[:-_MARGIN] if taken > _MARGIN else "") + "..."
+
+    def _cleaned(self, cut: str) -> str:
+        if self._values:
+            cut = hide_values(cut, self._values, MASK)
+        if cut[:1] in "{[" and (masked := self._json(cut)) is not None:
             return masked
-        return hide_in_text(cut, self.hides, MASK, self._patterns) + ("..." if len(cut) < len(text) else "")
+        return hide_in_text(cut, self.hides, MASK, self._patterns)
 
     def texts(self, data: Any, depth: int = _MAX_DEPTH) -> Any:
         """A copy of JSON-like data with each text in it as `text` shows it; the names in it are ours, and stay.
@@ -82,23 +114,30 @@ class Redactor:
             return {key: self.texts(item, depth - 1) for key, item in data.items()}
         return [self.texts(item, depth - 1) for item in data]
 
-    def mask(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Any:
+    def mask(self, value: Any, name: object = None, depth: int = _MAX_DEPTH, work: Work | None = None) -> Any:
         """A copy with every secret replaced; long containers and deep nesting are cut with a remark.
 
         Args:
             value: anything.
             name: what it goes under, if anything.
             depth: how many containers within one another are shown.
+            work: how much may be looked at; `None`: 256 Ki characters and 20,000 values.
         """
+        work = work or Work()
         if self.hides(name) and not _is_nothing(value):
             return MASK
         try:
-            return self._masked(value, depth)
+            return self._masked(value, depth, work) if work.takes_value() else _Remark("...")
         except Exception as exc:  # noqa: BLE001 a user's object must not break what is shown
             return _Remark(f"<{type(value).__name__}: unprintable, {type(exc).__name__}>")
 
-    def hidden(self, value: Any, name: object = None, depth: int = _MAX_DEPTH) -> Iterator[Any]:
+    def hidden(
+        self, value: Any, name: object = None, depth: int = _MAX_DEPTH, work: Work | None = None
+    ) -> Iterator[Any]:
         """The values that `mask` hides by their names, each and, of containers, what is in them."""
+        work = work or Work()
+        if not work.takes_value():
+            return
         hides = self.hides(name)
         if hides:
             yield value
@@ -106,19 +145,19 @@ class Redactor:
             return
         if isinstance(value, Mapping):
             for key, item in itertools.islice(value.items(), _MAX_ITEMS):
-                yield from self.hidden(item, name if hides else key, depth - 1)
+                yield from self.hidden(item, name if hides else key, depth - 1, work)
         elif isinstance(value, (list, tuple, set, frozenset)):
             items = list(itertools.islice(value, _MAX_ITEMS))
             inner = name if hides else items[0] if len(items) == 2 and self.hides(items[0]) else None
             for item in items[0 if hides or inner is None else 1 :]:
-                yield from self.hidden(item, inner, depth - 1)
+                yield from self.hidden(item, inner, depth - 1, work)
 
-    def plain(self, value: Any) -> str:
+    def plain(self, value: Any, work: Work | None = None) -> str:
         """A value as short text, without secrets: text as it is, everything else as its masked `repr`."""
-        masked = self.mask(value)
+        masked = self.mask(value, work=work)
         return masked if isinstance(masked, str) else repr(masked)
 
-    def _masked(self, value: Any, depth: int) -> Any:
+    def _masked(self, value: Any, depth: int, work: Work) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, float):
@@ -129,76 +168,91 @@ class Redactor:
         if isinstance(value, int):
             return value if -(10**11) < value < 10**11 else self._number(value)
         if isinstance(value, str):
-            return self.text(str(value))
+            return self._text(str(value), work)
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return self.text(bytes(value[:_LONGEST_TEXT]).decode("latin-1")).encode("latin-1", "replace")
+            text = bytes(value[: _LONGEST_TEXT + 1]).decode("latin-1")
+            return self._text(text, work).encode("latin-1", "replace")
         if isinstance(value, Mapping):
-            return self._mapping(value, depth)
+            return self._mapping(value, depth, work)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return self._object(value, dict(zip(value._fields, value, strict=False)), depth)
+            return self._object(value, dict(zip(value._fields, value, strict=False)), depth, work)
         if isinstance(value, (list, tuple, set, frozenset)):
-            return self._sequence(value, depth)
+            return self._sequence(value, depth, work)
         if isinstance(value, _PLAIN):
-            return _Remark(self.text(str(value) if isinstance(value, (UUID, Decimal, PurePath)) else repr(value)))
+            return _Remark(
+                self._text(str(value) if isinstance(value, (UUID, Decimal, PurePath)) else repr(value), work)
+            )
         if isinstance(value, BaseException):
-            return _Remark(f"{type(value).__name__}({self.text(str(value))!r})")
+            return _Remark(f"{type(value).__name__}({self._text(str(value), work)!r})")
         parts = _parts(value)
-        return _Remark(f"<{type(value).__name__}>") if parts is None else self._object(value, parts, depth)
+        return _Remark(f"<{type(value).__name__}>") if parts is None else self._object(value, parts, depth, work)
 
     def _number(self, value: int | float) -> Any:
         digits = str(int(value)) if abs(value) < 10**80 else ""
         return value if digits and self.text(digits) == digits else (MASK if digits else _Remark("<a long number>"))
 
-    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+    def _mapping(self, value: Mapping[Any, Any], depth: int, work: Work) -> Any:
         if depth <= 0:
             return _Remark("{...}")
         hidden = any(
             isinstance(key, str) and key.lower() in _NAMED_BY and isinstance(item, (str, bytes)) and self.hides(item)
-            for key, item in list(value.items())[:_MAX_ITEMS]
+            for key, item in itertools.islice(value.items(), _MAX_ITEMS)
         )
         masked: dict[Any, Any] = {}
         for position, (key, item) in enumerate(value.items()):
-            if position >= _MAX_ITEMS:
-                masked["..."] = f"{len(value) - _MAX_ITEMS} more"
+            if position >= _MAX_ITEMS or work.values <= 0:
+                work.is_cut = True
+                masked["..."] = f"{len(value) - position} more"
                 break
             if hidden and isinstance(key, str) and key.lower() in _NAMED_VALUES:
                 shown: Any = MASK
             else:
-                shown = self.mask(item, key, depth - 1)
-            masked[self._key(key)] = shown
+                shown = self.mask(item, key, depth - 1, work)
+            masked[self._key(key, work)] = shown
         return masked
 
-    def _key(self, key: Any) -> Any:
+    def _key(self, key: Any, work: Work) -> Any:
         """A key as it is shown: what can be a secret's name stays, what looks like a secret does not."""
         if key is None or isinstance(key, bool):
             return key
-        shown = self._masked(key, 1) if isinstance(key, (str, bytes, int, float, Enum, *_PLAIN)) else None
+        shown = self._masked(key, 1, work) if isinstance(key, (str, bytes, int, float, Enum, *_PLAIN)) else None
         return _Remark(f"<{type(key).__name__}>") if shown is None else shown
 
-    def _item(self, holder: Any, item: Any, depth: int) -> Any:
+    def _item(self, holder: Any, item: Any, depth: int, work: Work) -> Any:
         is_pair = isinstance(holder, (list, tuple)) and isinstance(item, (list, tuple)) and len(item) in (2, 3)
         if is_pair and not hasattr(item, "_fields"):
-            return self._sequence(item, depth, in_list=True)
-        return self.mask(item, None, depth)
+            return self._sequence(item, depth, work, in_list=True)
+        return self.mask(item, None, depth, work)
 
-    def _sequence(self, value: Any, depth: int, in_list: bool = False) -> Any:
+    def _sequence(self, value: Any, depth: int, work: Work, in_list: bool = False) -> Any:
         if depth <= 0:
             return _Remark("[...]")
-        items = [self._item(value, item, depth - 1) for item in itertools.islice(value, _MAX_ITEMS)]
+        items = [self._item(value, item, depth - 1, work) for item in itertools.islice(value, _MAX_ITEMS)]
         # pairs such as ("password", "x") are mappings in another dress; so are headers with a third part
         if isinstance(value, (list, tuple)) and len(items) in (2, 3):
             for place in range(len(items) - 1):
                 if self.hides(value[place]) and (in_list or not _is_word(value[place + 1])):
                     items[place + 1 :] = [MASK] * (len(items) - place - 1)
                     break
+        if isinstance(value, (list, tuple)):
+            self._hide_options(value, items)
         if len(value) > _MAX_ITEMS:
+            work.is_cut = True
             items.append(f"... {len(value) - _MAX_ITEMS} more")
         return tuple(items) if isinstance(value, tuple) else items
 
-    def _object(self, value: Any, parts: Mapping[str, Any], depth: int) -> Any:
+    def _hide_options(self, value: Sequence[Any], items: list[Any]) -> None:
+        """Of a command's words, what follows an option that promises a secret: `["mysql", "--password", "x"]`."""
+        for place in range(len(items) - 1):
+            option, following = value[place], value[place + 1]
+            is_option = isinstance(option, str) and option.startswith("--") and "=" not in option
+            if is_option and self.hides(option) and not str(items[place + 1]).startswith("--") and following:
+                items[place + 1] = MASK
+
+    def _object(self, value: Any, parts: Mapping[str, Any], depth: int, work: Work) -> Any:
         if depth <= 0:
             return _Remark(f"{type(value).__name__}(...)")
-        masked = self._mapping(parts, depth)
+        masked = self._mapping(parts, depth, work)
         return _Remark(f"{type(value).__name__}({', '.join(f'{key}={item!r}' for key, item in masked.items())})")
 
     def _json(self, text: str) -> str | None:

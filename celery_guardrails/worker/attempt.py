@@ -215,7 +215,7 @@ def headers_with(request: Any, header: Header) -> dict[str, Any]:
 
 
 def _traceback(run: FailedRun, exc: BaseException) -> str:
-    return traceback_text(exc, run.guard.redactor(run.policy).text)
+    return traceback_text(exc, run.redactor.text)
 
 
 def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:
@@ -231,7 +231,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
         journal.mark_done(run.task, run.request)
     log_death(letter)
-    _harmlessly(lambda: sentry.annotate(letter, run.policy, run.guard.redactor(run.policy)), run.task)
+    _harmlessly(lambda: sentry.annotate(letter, run.policy, run.redactor), run.task)
     if run.policy.on_exhausted != "park":
         return exc
     _harmlessly(lambda: sentry.report(exc), run.task)

@@ -6,7 +6,6 @@ tracing) may fail without harm; the message itself is always kept whole.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -41,6 +40,7 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.argument import arguments_by_name, parameter_names
 from celery_guardrails.worker.carried import carried_items
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.original import kept, original_of
@@ -75,7 +75,7 @@ def capture(run: FailedRun, decision: DeadLetter) -> Letter:
         parent_id=request.parent_id,
         group_id=request.group,
         reason=decision.reason,
-        explanation=run.guard.redactor(policy).text(decision.explanation)[:LONGEST_EXPLANATION],
+        explanation=run.redactor.text(decision.explanation)[:LONGEST_EXPLANATION],
         failure=_failure(run),
         attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
         environment=run.guard.settings.environment,
@@ -121,7 +121,7 @@ def _shown(run: FailedRun, payload: int) -> _Shown:
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
         sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)
         shown.preview = preview_of(run.task, args, kwargs, redactor, limit, sender)
-        items = _named(run.task, args, kwargs)
+        items = arguments_by_name(run.task, args, kwargs)
         shown.correlation = sender.seen(named_in_items(policy.correlate, items, redactor), kwargs)
         shown.affected = sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs)
     except Exception:
@@ -180,24 +180,6 @@ def _preview(args: Any, kwargs: Any, names: list[str], redactor: Redactor, limit
     if not is_mapping:
         wrong["kwargs"] = unknown_kwargs(kwargs, redactor)
     return shown.model_copy(update=wrong)
-
-
-def _named(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:
-    """The arguments by their names, for each item."""
-    subject = subject_of(task)
-    names = parameter_names(subject)
-    if subject is task:
-        return [{**dict(zip(names, args, strict=False)), **kwargs}]
-    return [dict(zip(names, item, strict=False)) for item in carried_items(task.name, args, kwargs)]
-
-
-def parameter_names(task: Any) -> list[str]:
-    """The names of the positional parameters, as a caller counts them."""
-    try:
-        parameters = inspect.signature(task.run).parameters.values()
-    except (AttributeError, TypeError, ValueError):
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _message(run: FailedRun) -> OriginalMessage:

@@ -16,6 +16,8 @@ from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
+from celery_guardrails.redaction import Redactor
+from celery_guardrails.worker.argument import knowing
 from celery_guardrails.worker.effective import subject_of
 from celery_guardrails.worker.install import BUILT_IN, Guardrails
 from celery_guardrails.worker.work import work_of
@@ -44,6 +46,8 @@ class FailedRun:
     work: Work
     started_at: datetime | None
     now: datetime
+    redactor: Redactor
+    """By the settings and the policy; in text it hides the run's own secret arguments, too."""
 
     @property
     def number(self) -> int:
@@ -94,8 +98,9 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
         # From here on the header says which work it is, whatever becomes of its arguments.
         header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
-    failure = describe(exc, now, with_traceback=False, hide=guard.redactor(policy).text)
-    return FailedRun(task, request, guard, policy, failure, header, work, started_at, now)
+    redactor = knowing(guard.redactor(policy), task, request)
+    failure = describe(exc, now, with_traceback=False, hide=redactor.text)
+    return FailedRun(task, request, guard, policy, failure, header, work, started_at, now, redactor)
 
 
 def _due_at(task: Any, request: Any, begun: datetime) -> datetime | None:

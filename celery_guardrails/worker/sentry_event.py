@@ -1,24 +1,33 @@
-"""A Sentry event of a dead letter without its secrets: messages, local variables, extra, tags, contexts, breadcrumbs.
+"""A Sentry event of a dead letter without its secrets, wherever in the event they stand.
 
-Owns which parts of an event hold what a task was given or said. It must not know how the event comes about
-(`sentry.py`). Sentry's own scrubber knows names only, and few; it goes over the event afterwards as ever.
+Owns which parts of an event are Sentry's own, and stay: ids, times, the SDK's facts. All else is gone over, by name and
+by value. It must not know how the event comes about (`sentry.py`). Sentry's own scrubber knows names only, and few; it
+goes over the event afterwards as ever.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from celery_guardrails.letters.record import Preview
-from celery_guardrails.redaction import Redactor
+from celery_guardrails.redaction import MASK, Redactor
 
 __all__ = ["hiding"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 _FRAMEWORKS = ("celery_guardrails", "celery", "billiard", "kombu", "sentry_sdk")
-_LINES = ("context_line", "pre_context", "post_context")
+_OWN = frozenset(
+    ("event_id", "timestamp", "start_timestamp", "received", "platform", "level", "type", "release", "dist",
+     "environment", "sdk", "modules", "debug_meta", "measurements", "fingerprint", "_meta")
+)  # fmt: skip
+"""Parts of an event that hold nothing that a task was given or said, but which Sentry cannot do without."""
+_DEEPEST = 20
+_MOST = 50_000
+"""Values of an event that are looked at; what comes after them is left out."""
 
 
 def hiding(redactor: Redactor, preview: Preview) -> Callable[[Any, Any], Any]:
@@ -37,58 +46,56 @@ def hiding(redactor: Redactor, preview: Preview) -> Callable[[Any, Any], Any]:
             for which, shown in (("args", preview.args), ("kwargs", preview.kwargs)):
                 if which in job and not isinstance(job[which], str):
                     job[which] = shown
-        for part, hide in _PARTS.items():
-            if part in event:
-                try:
-                    event[part] = hide(redactor, event[part])
-                except Exception:  # an event of a shape that this version does not know
-                    logger.warning("the part %s of an event is not sent to Sentry", part, exc_info=True)
-                    event.pop(part)
+        look = _Look(redactor)
+        for part in [part for part in event if part not in _OWN]:
+            try:
+                if part in ("exception", "threads") and not isinstance(event[part], (dict, type(None))):
+                    raise TypeError(f"a {type(event[part]).__name__}")
+                event[part] = look.over(event[part], part if isinstance(event[part], str) else None)
+            except Exception:  # an event of a shape that this version does not know
+                logger.warning("the part %s of an event is not sent to Sentry", part, exc_info=True)
+                event.pop(part)
         return event
 
     return process
 
 
-def _exception(redactor: Redactor, part: Any) -> Any:
-    for value in part.get("values") or ():
-        value["value"] = redactor.texts(value.get("value"))
-        for frame in (value.get("stacktrace") or {}).get("frames") or ():
-            _hide_in_frame(redactor, frame)
-    return part
+class _Look:
+    """One look over an event, which is bounded as a whole."""
 
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._left = _MOST
 
-def _hide_in_frame(redactor: Redactor, frame: Any) -> None:
-    if str(frame.get("module") or "").partition(".")[0] in _FRAMEWORKS:
-        frame.pop("vars", None)  # the task's arguments by position, of which nobody knows which is the password
-    elif frame.get("vars"):
-        frame["vars"] = redactor.mask(frame["vars"])
-    for name in _LINES:
-        if frame.get(name):
-            frame[name] = redactor.texts(frame[name])
+    def over(self, value: Any, name: object = None, depth: int = _DEEPEST) -> Any:
+        """The value without its secrets."""
+        self._left -= 1
+        if value is None or isinstance(value, (bool, float, datetime)):
+            return MASK if isinstance(value, float) and self._redactor.hides(name) else value
+        if depth <= 0 or self._left <= 0:
+            return "..."
+        if isinstance(value, dict) and not self._redactor.hides(name):
+            return self._mapping(value, depth)
+        if isinstance(value, (list, tuple)) and not self._redactor.hides(name):
+            return self._items(value, depth)
+        shown = self._redactor.mask(value, name)
+        return str(shown) if isinstance(shown, str) else shown
 
+    def _mapping(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        framework = str(value.get("module") or "").partition(".")[0] in _FRAMEWORKS
+        # a framework's variables hold the task's arguments by position, of which nobody knows which is the password
+        return {
+            self._key(key): self.over(item, key, depth - 1)
+            for key, item in value.items()
+            if not (framework and key == "vars")
+        }
 
-def _breadcrumbs(redactor: Redactor, part: Any) -> Any:
-    for crumb in part.get("values") or () if isinstance(part, dict) else part:
-        crumb["message"] = redactor.texts(crumb.get("message"))
-        if crumb.get("data"):
-            crumb["data"] = redactor.mask(crumb["data"])
-    return part
+    def _key(self, key: Any) -> str:
+        shown = self._redactor.mask(key)
+        return str(shown) if isinstance(shown, str) else repr(shown)
 
-
-def _masked(redactor: Redactor, part: Any) -> Any:
-    return redactor.mask(part)
-
-
-def _texts(redactor: Redactor, part: Any) -> Any:
-    return redactor.texts(part)
-
-
-_PARTS: dict[str, Callable[[Redactor, Any], Any]] = {
-    "exception": _exception,
-    "message": _texts,
-    "logentry": _texts,
-    "extra": _masked,
-    "tags": _texts,
-    "contexts": _texts,
-    "breadcrumbs": _breadcrumbs,
-}
+    def _items(self, value: Any, depth: int) -> list[Any]:
+        if any(isinstance(item, (dict, list, tuple)) for item in value):
+            return [self.over(item, None, depth - 1) for item in value]
+        self._left -= len(value)
+        return list(self._redactor.mask(list(value)))  # what stands side by side may be a name and its value

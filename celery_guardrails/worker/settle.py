@@ -96,7 +96,7 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
     log_death(letter)
     if run.policy.on_exhausted == "park":
         return partial(_tell_of_parking, request, run, letter)
-    request.buried = (letter, run.policy, run.guard.redactor(run.policy))
+    request.buried = (letter, run.policy, run.redactor)
     return _to_be_told(request, tell)
 
 

@@ -127,7 +127,7 @@ def _letter(
         context.__dict__[STARTED] = request.time_start
     try:
         run = examine(request.task, context, exc)
-        text = guard.redactor(run.policy).text(traceback)
+        text = run.redactor.text(traceback)
         return capture(
             replace(run, failure=replace(run.failure, traceback=text)), decision
         ), run.policy.dead_letter_queue

@@ -72,7 +72,7 @@ def test_twice_the_text_takes_twice_the_time(name: str) -> None:
         text = (unit * (WHOLE // len(unit) + 1))[:WHOLE]
         whole += _taken(read, text, 1)
         pieces += _taken(read, text[: WHOLE // PIECES], PIECES)
-    assert whole < 4 * pieces + 0.5, f"{whole:.2f} s for the whole, {pieces:.2f} s in {PIECES} pieces"
+    assert whole < 6 * pieces + 0.5, f"{whole:.2f} s for the whole, {pieces:.2f} s in {PIECES} pieces"
 
 
 def _taken(read: Callable[[str], object], text: str, times: int) -> float:

@@ -76,6 +76,32 @@ def test_long_and_deep_containers_are_cut() -> None:
     assert "[...]" in repr(masked["deep"])
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["x y " * 2_000_000, ["x" * 50_000] * 100, {f"k{n}": {f"j{m}": "x" * 300 for m in range(100)} for n in range(100)}],
+    ids=["one text", "texts", "mappings"],
+)
+def test_of_huge_arguments_no_more_is_looked_at_than_a_preview_needs(value: Any) -> None:
+    seen: list[int] = []
+
+    class Counting(Redactor):
+        def _cleaned(self, cut: str) -> str:
+            seen.append(len(cut))
+            return super()._cleaned(cut)
+
+    shown = preview((value,), {"a": value}, ["a"], Counting())
+    assert shown.truncated
+    assert sum(seen) < 200_000
+    assert len(seen) < 10_000
+
+
+def test_a_secret_beside_a_cut_is_not_shown_in_half() -> None:
+    for before in range(0, 400, 7):
+        text = "token=" + "a" * 67_000 + "x" * before
+        shown = preview((["Bearer " + "b" * 3_000] * 30, text + " redis://:hunter2hunter2@cache/0"), {}, [], Redactor())
+        assert "hunter" not in shown.args
+
+
 def test_a_broken_repr_is_a_remark() -> None:
     class Broken:
         def __repr__(self) -> str:

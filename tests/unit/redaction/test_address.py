@@ -18,6 +18,7 @@ BROKERS = [
 ODD_BROKERS = [
     "amqp://u:pa/ss@h", "amqp://u:p[ss@h:5672//", "redis://:pa/ss@h/0", "amqp://h:port/", "amqp://u:12/ss@h",
     "amqp://a:1;amqp://u:pa/ss@h", "amqp://u:1;w@h", "amqp://u:p\nw@h", "redis://h:99999/0",
+    "redis://:p@ss#pw@127.0.0.1:1/1", "redis://:pw#ss@h/1",
 ]  # fmt: skip
 DATABASES = [
     "sqlite:///guardrails.sqlite3", "sqlite://", "sqlite:////srv/a b/c@d.db", "postgresql://u:p@h/d",
@@ -54,6 +55,14 @@ def test_a_database_that_can_be_read_is_left_alone(url: str) -> None:
 @pytest.mark.parametrize("url", ODD_DATABASES)
 def test_a_database_that_cannot_is_named(url: str) -> None:
     assert database_problem(url) is not None
+
+
+def test_a_broker_without_a_right_scheme_is_named() -> None:
+    assert "scheme" in (broker_problem("redis:://:ss@h/0") or "")
+
+
+def test_a_wrong_port_is_named_as_one() -> None:
+    assert database_problem("postgresql://shop:ss@db:54x32/x") == "has a port that is no number"
 
 
 def test_sqlalchemy_takes_a_part_of_such_a_password_for_the_host() -> None:

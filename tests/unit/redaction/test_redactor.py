@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from celery_guardrails.redaction import MASK, Redactor
+from celery_guardrails.redaction import MASK, Redactor, Work
 
 SECRET = "hunter2"
 
@@ -121,6 +121,48 @@ def test_what_is_no_secret_stays_readable(value: Any, shown: str) -> None:
 
 def test_a_number_too_long_to_write_is_a_remark() -> None:
     assert repr(Redactor().mask([10**5000])) == "[<a long number>]"
+
+
+def test_what_follows_an_option_in_a_command_is_hidden() -> None:
+    assert Redactor().mask(["mysql", "--password", "abc", "--quiet"]) == ["mysql", "--password", MASK, "--quiet"]
+
+
+def test_values_that_are_known_are_hidden_where_they_stand_by_themselves() -> None:
+    redactor = Redactor().knowing(["correct horse", "it's so\n", "abc", "password", 7, None, "trueword"])
+    assert redactor.text("not correct horse, abc: no password") == f"not {MASK}, abc: no password"
+    assert redactor.text("untruewords trueword.") == f"untruewords {MASK}."
+    assert "it" not in redactor.text(repr("it's so\n"))
+    assert Redactor().text("correct horse") == "correct horse"
+
+
+class Counted(dict):  # type: ignore[type-arg]
+    """A mapping that counts how many of its items are looked at."""
+
+    seen = 0
+
+    def items(self) -> Any:
+        for item in super().items():
+            Counted.seen += 1
+            yield item
+
+
+def test_no_more_of_a_value_is_looked_at_than_is_shown() -> None:
+    Counted.seen = 0
+    tree: Any = "x"
+    for _ in range(7):
+        tree = Counted({f"k{number}": tree for number in range(200)})
+    list(Redactor().hidden(tree))
+    assert Counted.seen < 30_000
+    work = Work(characters=10_000, values=500)
+    shown = Redactor().mask(tree, work=work)
+    assert Counted.seen < 40_000
+    assert work.is_cut
+    assert len(repr(shown)) < 100_000
+
+
+def test_a_secret_is_not_shown_by_being_cut() -> None:
+    for before in range(65_400, 65_536, 7):
+        assert "hunter" not in Redactor().text("x" * before + " postgres://shop:hunter2hunter2hunter2@db/shop")
 
 
 def test_the_value_itself_is_not_changed() -> None:

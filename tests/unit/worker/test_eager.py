@@ -65,6 +65,19 @@ def test_exhaustion_is_captured_with_its_history(app: Celery, quick: Any, count:
     assert letter.message.headers["task"] == "unit.task"
 
 
+def test_a_passphrase_of_plain_words_is_in_no_text_of_its_letter(app: Celery, quick: Any) -> None:
+    @quick(app, max_attempts=2)
+    def sign_in(user: str, password: str, options: Any = None) -> None:
+        raise ConnectionError(f"no {user} with {password} or {options['token']}, nor password={password}")
+
+    outcome(lambda: sign_in.delay("ada", "correct horse battery", options={"token": "staple gun"}))
+    (letter,) = Guardrails.of(app).captured
+    shown = letter.model_dump_json(exclude={"message"})
+    assert [word for word in ("correct", "horse", "battery", "staple") if word in shown] == []
+    assert "no ada with [redacted]" in letter.failure.message
+    assert "no ada with [redacted]" in letter.attempts[0].message
+
+
 def test_a_permanent_error_dies_at_once(app: Celery, quick: Any, count: SimpleNamespace) -> None:
     @quick(app)
     def bug() -> None:

@@ -48,3 +48,41 @@ def test_a_part_of_an_unknown_shape_is_left_out_and_the_event_is_sent() -> None:
     event = processed(exception=[SECRET], message="fine")
     assert event == {"message": "fine"}
     assert processed(extra=None, tags=None, exception={"values": None}, breadcrumbs=[{"message": SAID}])
+
+
+def test_whatever_part_of_an_event_holds_a_secret_it_is_hidden() -> None:
+    frame = {"module": "shop.pay", "vars": {"conf": f"{{'db': {{'password': '{SECRET}'}}}}", "argv": ["--pin", SECRET]},
+             "context_line": f"password = '{SECRET}'", "post_context": [f"token='{SECRET}'"]}  # fmt: skip
+    own = {
+        "event_id": "a1",
+        "platform": "python",
+        "sdk": {"name": "sentry.python"},
+        "timestamp": "2026-11-29",
+    }
+    event = processed(
+        **own,
+        exception={"values": [{"value": "x", "mechanism": {"type": "celery", "data": {"password": SECRET}}}]},
+        threads={"values": [{"id": 4, "stacktrace": {"frames": [frame]}}]},
+        request={"headers": {"Authorization": SECRET}, "data": {"pin": SECRET}, "query_string": f"token={SECRET}"},
+        user={"id": 7, "token": SECRET},
+        spans=[{"span_id": "b2", "description": f"WHERE password='{SECRET}'", "data": {"db.password": SECRET}}],
+        transaction=f"pay token={SECRET}",
+        contexts={"trace": {"trace_id": "a1", "data": {"password": SECRET}}, "celery": {"kwargs": {"maiden": SECRET}}},
+        extra={"sys.argv": ["celery", "--password", SECRET], SAID: 1, "none": {"token": None}},
+        logentry={"message": "m %s", "params": ["password", SECRET]},
+    )
+    assert SECRET not in repr(event)
+    assert {key: event[key] for key in own} == own
+    assert (event["user"]["id"], event["spans"][0]["span_id"], event["threads"]["values"][0]["id"]) == (7, "b2", 4)
+    assert event["contexts"]["trace"]["trace_id"] == "a1"
+    assert event["extra"]["none"] == {"token": None}
+
+
+def test_of_a_huge_event_no_more_than_is_bounded_is_looked_at() -> None:
+    deep: Any = SECRET
+    for _ in range(5_000):
+        deep = {"x": deep}
+    event = processed(extra={"deep": deep, "wide": [{"n": n} for n in range(100_000)]})
+    assert SECRET not in repr(event)
+    assert event["extra"]["wide"][0] == {"n": 0}
+    assert event["extra"]["wide"][-1] == "..."
