@@ -23,8 +23,8 @@ _HIGHEST = 2**31
 class Recovery:
     """What a worker says of work that was put back and has succeeded.
 
-    `at` is when (aware); `task` is the task that ran, `None` where the report does not say; `claim_token` is the secret
-    of the requeue, `None` where it was put back before there were any.
+    `at` is when (aware); `task` is the name by which it was sent, `None` where the report does not say; `claim_token`
+    is the secret of the requeue, `None` where it was put back before there were any.
     """
 
     dead_letter_id: str

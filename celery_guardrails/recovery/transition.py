@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from celery_guardrails.command import celery_command
 from celery_guardrails.errors import InvalidTransition, ReasonRequired
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.letters.record import Letter
@@ -76,7 +77,7 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
                 whole, "its id is none of guardrails', so that no worker reports its end: discard it"
             )
         if not transition.claim(conn, whole, actor, reason, now):
-            raise _refused(letters.get(conn, whole).summary, "requeued")
+            raise _refused(store, letters.get(conn, whole).summary, "requeued")
         generation = found.summary.generation + 1
         claim = Claim(whole, generation, actor, reason, letter, claims.add(conn, whole, generation))
         after = {"state": State.REQUEUED.value, "generation": claim.generation}
@@ -129,24 +130,28 @@ def discard(store: Store, letter_id: str, actor: str, reason: str, now: datetime
     with store.begin() as conn:
         before = letters.get(conn, letter_id).summary
         if not transition.discard(conn, before.id, now):
-            raise _refused(letters.get(conn, before.id).summary, "discarded")
+            raise _refused(store, letters.get(conn, before.id).summary, "discarded")
         audit.append(conn, _entry("discard", before, actor, reason, {"state": State.DISCARDED.value}, now))
         return letters.get(conn, before.id).summary
 
 
 def restore(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> LetterSummary:
-    """Take a discarded letter back: it is `dead` and waits for a decision again.
+    """Take a letter back that is discarded, or of whose requeue nobody hears: it is `dead` and waits for a decision.
+
+    Requeued work may still be on its way: its end is believed when it comes. Ask before you do this.
 
     Raises:
         ReasonRequired: the reason is blank.
         DeadLetterNotFound: no id begins so, or several do.
-        InvalidTransition: it is not `discarded`.
+        InvalidTransition: it is neither `discarded` nor `requeued`.
     """
     reason = _given(reason, "restore")
     with store.begin() as conn:
         before = letters.get(conn, letter_id).summary
-        if not transition.restore(conn, before.id):
-            raise _refused(letters.get(conn, before.id).summary, "restored")
+        taken = before.state in (State.DISCARDED, State.REQUEUED)
+        if not taken or not transition.restore(conn, before.id, before.state):
+            raise _refused(store, letters.get(conn, before.id).summary, "restored")
+        claims.forget(conn, [before.id])  # but its digest: its message may be on its way
         audit.append(conn, _entry("restore", before, actor, reason, {"state": State.DEAD.value}, now))
         return letters.get(conn, before.id).summary
 
@@ -174,10 +179,12 @@ def _given(reason: str, action: str) -> str:
     return reason.strip()
 
 
-def _refused(row: LetterSummary, wanted: str) -> InvalidTransition:
+def _refused(store: Store, row: LetterSummary, wanted: str) -> InvalidTransition:
     state = row.state
     if state is State.REQUEUED:
         present = f"{row.requeued_by} has requeued it at {_shown(row.requeued_at)} ({row.requeue_reason})"
+        back = celery_command(store.app, "guardrails dlq restore", row.id, tail='--reason "..."')
+        present += f"; if its work will not end any more: {back}"
     elif state is State.RECOVERED:
         # nobody stands in the row where the claim was given back, yet the message had got through
         by = f", requeued by {row.requeued_by}" if row.requeued_by else ""

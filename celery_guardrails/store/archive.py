@@ -83,20 +83,26 @@ def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
         conn.execute(letter_argument.insert(), rows)
 
 
-def _standing(conn: Connection, keys: Collection[str]) -> dict[str, tuple[str, int]]:
-    """State and generation of works that were there before, locked until the transaction ends."""
+def _standing(conn: Connection, keys: Collection[str]) -> dict[str, tuple[str, int, bool]]:
+    """State and generation of works that were there before, and whether that generation has died.
+
+    They are locked until the transaction ends.
+    """
     if not keys:
         return {}
-    columns = (dead_letter.c.id, dead_letter.c.state, dead_letter.c.generation)
-    query = select(*columns).where(dead_letter.c.id.in_(sorted(keys))).order_by(dead_letter.c.id).with_for_update()
-    return {row.id: (row.state, row.generation) for row in conn.execute(query)}
+    same = (death.c.letter_id == dead_letter.c.id, death.c.generation == dead_letter.c.generation)
+    died = select(death.c.id).where(*same).exists().label("died")
+    columns = (dead_letter.c.id, dead_letter.c.state, dead_letter.c.generation, died)
+    query = select(*columns).where(dead_letter.c.id.in_(sorted(keys))).order_by(dead_letter.c.id)
+    found = conn.execute(query.with_for_update(of=dead_letter))
+    return {row.id: (row.state, row.generation, row.died) for row in found}
 
 
 def _settle(
     conn: Connection,
     fresh: Iterable[Letter],
     made: Collection[str],
-    standing: dict[str, tuple[str, int]],
+    standing: dict[str, tuple[str, int, bool]],
     now: datetime,
 ) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
@@ -110,17 +116,19 @@ def _settle(
             outcomes[own] = Outcome.NEW if key in unseen else Outcome.REGRESSED
             unseen.discard(key)
             continue
-        at_state, at_generation = state[key]
-        open_again = generation == at_generation and at_state in (State.REQUEUED, State.RECOVERED)
+        at_state, at_generation, died = state[key]
+        # somebody restored it while its work was on its way: that may die, too
+        restored = at_state == State.DEAD and not died
+        open_again = generation == at_generation and (at_state in (State.REQUEUED, State.RECOVERED) or restored)
         if generation < at_generation or (generation == at_generation and not open_again):
             outcomes[own] = Outcome.STALE
             continue
         # discarding was a decision on the work: a copy that ran all the same does not undo it
         kept = at_state == State.DISCARDED
         outcomes[own] = Outcome.STALE if kept else Outcome.REGRESSED
-        state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation)
+        state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation, True)
         changes[key] = {"id": key, "state": state[key][0], "regressed": True, **_latest(letter, now)}
-        trail.append(_entry(key, letter, (at_state, at_generation), state[key], now))
+        trail.append(_entry(key, letter, (at_state, at_generation), state[key][:2], now))
     ordered = [changes[key] for key in sorted(changes)]
     _apply(conn, [{**change, "resolved_at": None} for change in ordered if change["state"] == State.DEAD])
     _apply(conn, [change for change in ordered if change["state"] == State.DISCARDED])

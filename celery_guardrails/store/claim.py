@@ -15,7 +15,9 @@ from enum import Enum
 from sqlalchemy import Connection, select, update
 
 from celery_guardrails.letters.claim import digest_of, draw_token, fits
-from celery_guardrails.store.table import claim, dead_letter
+from celery_guardrails.letters.codec import NewerSchema, decode
+from celery_guardrails.store.column import cut
+from celery_guardrails.store.table import claim, dead_letter, death
 
 __all__ = ["Claimed", "Doubt", "add", "claimed", "forget", "judge", "take"]
 
@@ -37,6 +39,7 @@ class Doubt(str, Enum):
 class Claimed:
     """A letter with its claims, as far as a report is judged by them: `digests` by generation."""
 
+    id: str
     task: str
     digests: Mapping[int, Sequence[str]]
 
@@ -75,15 +78,20 @@ def claimed(conn: Connection, letter_ids: Collection[str]) -> dict[str, Claimed]
     columns = (claim.c.letter_id, claim.c.generation, claim.c.digest)
     for row in conn.execute(select(*columns).where(claim.c.letter_id.in_(wanted))):
         digests.setdefault(row.letter_id, {}).setdefault(row.generation, []).append(row.digest)
-    return {row.id: Claimed(row.task, digests.get(row.id, {})) for row in tasks}
+    return {row.id: Claimed(row.id, row.task, digests.get(row.id, {})) for row in tasks}
 
 
-def judge(found: Claimed | None, task: str | None, generation: int, token: str | None) -> Doubt | None:
+def judge(
+    conn: Connection, found: Claimed | None, tasks: Collection[str], generation: int, token: str | None
+) -> Doubt | None:
     """What is wrong with the report of an end; `None`: it is believed.
 
     Args:
+        conn: a transaction.
         found: the letter that it names; `None`: there is none.
-        task: which task it is of, as the archive writes it; `None` where it does not say, as older workers do not.
+        tasks: the names of its task, as the archive writes them: that in its message and the task's own, which differ
+            where a task was renamed; one of them must be the letter's. Empty where it does not say, as older workers
+            do not.
         generation: which requeue it is of.
         token: the claim token that it brings.
     """
@@ -92,12 +100,24 @@ def judge(found: Claimed | None, task: str | None, generation: int, token: str |
     digests = found.digests.get(generation, ())
     if not digests:
         return Doubt.NEVER_CLAIMED
-    if task is not None and not _agree(found.task, task):
-        return Doubt.OTHER_TASK
     fitting = [fits(token, digest) for digest in digests]  # all of them, so that the time tells nothing
-    if any(fitting):
+    if not any(fitting):
+        return Doubt.NO_TOKEN if token is None else Doubt.WRONG_TOKEN
+    if not tasks or any(_agree(found.task, task) for task in tasks):
         return None
-    return Doubt.NO_TOKEN if token is None else Doubt.WRONG_TOKEN
+    published = _published_name(conn, found.id)
+    return None if any(_agree(published, task) for task in tasks) else Doubt.OTHER_TASK
+
+
+def _published_name(conn: Connection, letter_id: str) -> str:
+    """The name in the message that a requeue of this letter publishes; that of its task may be another."""
+    latest = select(death.c.payload).join(dead_letter, dead_letter.c.death_id == death.c.id)
+    payload = conn.execute(latest.where(dead_letter.c.id == letter_id)).scalar()
+    try:
+        name = decode(payload).message.headers.get("task") if payload is not None else None
+    except (ValueError, NewerSchema):
+        name = None
+    return cut(name) if isinstance(name, str) else ""
 
 
 def _agree(one: str, other: str) -> bool:

@@ -70,6 +70,10 @@ class Query:
         fields = dict.fromkeys(term.field for term in self.terms if term.field.startswith(ARGUMENT_PREFIX))
         return [field.removeprefix(ARGUMENT_PREFIX) for field in fields]
 
+    def says(self, field: str, value: str | State) -> bool:
+        """Whether it wants exactly this value of a field."""
+        return Term(field, str(value)) in self.terms
+
     def without_arguments(self) -> Query:
         """This query without its terms about arguments."""
         return Query(tuple(term for term in self.terms if not term.field.startswith(ARGUMENT_PREFIX)))

@@ -40,7 +40,7 @@ def place(conn: Connection, found: Sequence[Archivable]) -> list[Placed]:
     """
     named = {key_of(item.letter.dead_letter_id) for item in found if item.letter.dead_letter_id is not None}
     known = claims.claimed(conn, named)
-    return [_placed(item, known) for item in found]
+    return [_placed(conn, item, known) for item in found]
 
 
 def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -> None:
@@ -57,14 +57,14 @@ def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -
     audit.append_refused(conn, entries)
 
 
-def _placed(item: Archivable, known: dict[str, claims.Claimed]) -> Placed:
+def _placed(conn: Connection, item: Archivable, known: dict[str, claims.Claimed]) -> Placed:
     letter = item.letter
     if letter.dead_letter_id is None:
         if is_letter_id(letter.id):
             return Placed(item) if not letter.generation else Placed(_as(item, letter.id))
         return Placed(_as(item, own_id(item.payload)))
     claimed_id = key_of(letter.dead_letter_id)
-    doubt = claims.judge(known.get(claimed_id), cut(letter.task), letter.generation, _token_of(letter))
+    doubt = claims.judge(conn, known.get(claimed_id), _names(letter), letter.generation, _token_of(letter))
     if doubt is None:
         if is_letter_id(letter.id):
             return Placed(item)
@@ -78,6 +78,12 @@ def _as(item: Archivable, letter_id: str) -> Archivable:
     """The death as the first one of a letter with this id."""
     first = {"id": letter_id, "dead_letter_id": None, "generation": 0, "claim_token": None}
     return Archivable.of(item.letter.model_copy(update=first))
+
+
+def _names(letter: Letter) -> set[str]:
+    """What its task is called: its own name, and that in its message, by which it was sent."""
+    published = letter.message.headers.get("task")
+    return {cut(name) for name in (letter.task, published) if isinstance(name, str)}
 
 
 def _token_of(letter: Letter) -> str | None:

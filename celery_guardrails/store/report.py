@@ -46,7 +46,7 @@ def recover(conn: Connection, reports: Sequence[Recovery], now: datetime) -> lis
     """
     keys = [key_of(report.dead_letter_id) for report in reports]
     known = claims.claimed(conn, set(keys))
-    results = [_judged(report, key, known) for report, key in zip(reports, keys, strict=True)]
+    results = [_judged(conn, report, key, known) for report, key in zip(reports, keys, strict=True)]
     believed = [number for number, found in enumerate(results) if found is None]
     standing = _standing(conn, {keys[number] for number in believed})
     trail = []
@@ -61,13 +61,13 @@ def recover(conn: Connection, reports: Sequence[Recovery], now: datetime) -> lis
     return found
 
 
-def _judged(report: Recovery, key: str, known: dict[str, claims.Claimed]) -> Reported | None:
+def _judged(conn: Connection, report: Recovery, key: str, known: dict[str, claims.Claimed]) -> Reported | None:
     """What a report comes to without looking further; `None`: it is believed."""
     found = known.get(key)
     if found is None:
         return Reported()
-    task = None if report.task is None else cut(report.task)
-    doubt = claims.judge(found, task, report.generation, report.claim_token)
+    tasks = set() if report.task is None else {cut(report.task)}
+    doubt = claims.judge(conn, found, tasks, report.generation, report.claim_token)
     return None if doubt is None else Reported(set_aside=SetAside(key, str(doubt)))
 
 
@@ -92,5 +92,5 @@ def _recovered(
     if before is None or not confirm_recovered(conn, key, report.generation, report.at):
         return None
     was = {"state": before.state, "generation": before.generation}
-    stands = {"state": State.RECOVERED.value, "generation": report.generation}
+    stands = {"state": State.RECOVERED.value, "generation": max(before.generation, report.generation)}
     return audit.AuditEntry(now, audit.GUARDIAN, "recover", key, before.requeue_reason or "", was, stands)

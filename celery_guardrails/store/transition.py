@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, case, literal_column, or_, select, update
 
 from celery_guardrails.store.column import LARGEST, clean, key_of
 from celery_guardrails.store.record import State
-from celery_guardrails.store.table import dead_letter
+from celery_guardrails.store.table import dead_letter, death
 
 __all__ = [
     "claim",
@@ -76,7 +76,9 @@ def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: dat
     """Note that requeued work succeeded: `requeued` -> `recovered`, or `dead` -> `recovered` after a lost confirmation.
 
     The broker may have taken a message whose confirmation got lost: its claim was given back (`mark_failed`), but the
-    work ran. So a letter that is `dead` with the generation before recovers too, at the reported generation.
+    work ran. So a letter that is `dead` with the generation before recovers too, at the reported generation. Somebody
+    may also have restored a `requeued` letter whose work was on its way all the same: it recovers, too, and so it does
+    when it has been put back once more since; a death of that later copy is still a further death.
 
     Args:
         conn: a transaction.
@@ -92,8 +94,15 @@ def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: dat
         return False  # no requeue of ours, and a number that a database may choke on
     at_work = and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.generation == generation)
     given_back = and_(dead_letter.c.state == State.DEAD.value, dead_letter.c.generation == generation - 1)
-    statement = update(dead_letter).where(dead_letter.c.id == key_of(letter_id), or_(at_work, given_back))
-    values = {"state": State.RECOVERED.value, "generation": generation, "resolved_at": at}
+    died = select(death.c.id).where(death.c.letter_id == dead_letter.c.id, death.c.generation == generation)
+    restored = or_(
+        and_(dead_letter.c.state == State.DEAD.value, dead_letter.c.generation == generation),
+        and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.generation > generation),
+    )
+    ends = or_(at_work, given_back, and_(restored, ~died.exists()))
+    statement = update(dead_letter).where(dead_letter.c.id == key_of(letter_id), ends)
+    latest = case((dead_letter.c.generation < generation, generation), else_=dead_letter.c.generation)
+    values = {"state": State.RECOVERED.value, "generation": latest, "resolved_at": at}
     return conn.execute(statement.values(values)).rowcount == 1
 
 
@@ -102,9 +111,9 @@ def discard(conn: Connection, letter_id: str, now: datetime) -> bool:
     return _move(conn, letter_id, State.DEAD, {"state": State.DISCARDED.value, "resolved_at": now})
 
 
-def restore(conn: Connection, letter_id: str) -> bool:
-    """`discarded` -> `dead`; `False` when it is not `discarded`."""
-    return _move(conn, letter_id, State.DISCARDED, {"state": State.DEAD.value, "resolved_at": None})
+def restore(conn: Connection, letter_id: str, source: State) -> bool:
+    """`discarded` or `requeued` -> `dead`, with its generation; `False` when it is not in this state."""
+    return _move(conn, letter_id, source, {"state": State.DEAD.value, "resolved_at": None})
 
 
 def unpublished(conn: Connection, older_than: datetime, limit: int = 100) -> list[str]:

@@ -111,7 +111,7 @@ def attempt_recovered(task: Any, request: Any) -> None:
     """
     try:
         now = clock.now()
-        recovery = Recovery.of(read_header(request.__dict__), subject_of(task).name, now)
+        recovery = Recovery.of(read_header(request.__dict__), _reported_name(task, request), now)
         if recovery is None or request.is_eager:
             return
         if request.__dict__.get(SEEN) is Retry:  # `retry(throw=False)`: it goes on
@@ -119,6 +119,14 @@ def attempt_recovered(task: Any, request: Any) -> None:
         Guardrails.of(task.app).dispatch.report_recovered(recovery, now)
     except Exception:
         logger.warning("could not report that %s[%s] has recovered", task.name, request.id, exc_info=True)
+
+
+def _reported_name(task: Any, request: Any) -> str:
+    """The name by which the work was sent: a task that was renamed is known by its old name, too."""
+    published = request.__dict__.get("task")
+    if isinstance(published, str) and published != task.name:
+        return published
+    return str(subject_of(task).name)
 
 
 def _once(act: Callable[[], BaseException]) -> BaseException:

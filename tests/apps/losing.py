@@ -184,3 +184,9 @@ def heard(*args: Any, key: str = "heard") -> str:
 @app.task(base=GuardedTask, name="guarded.errback", shared=False)
 def errback(request: Any, exc: Any, traceback: Any, key: str = "errback") -> None:
     ran(key, error=type(exc).__name__)
+
+
+@app.on_after_finalize.connect
+def keep_the_old_name(sender: Any, **_: Any) -> None:
+    """A task that was renamed keeps its old name as an alias."""
+    sender.tasks["guarded.renamed"] = sender.tasks["guarded.late"]

@@ -6,7 +6,7 @@ Owns who is asked, what is counted first and what is said at the end. What an ac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,16 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.dlq.asked import filtered, is_query
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
-from celery_guardrails.cli.dlq.doubt import INCLUDE, SWITCHED_OFF, LeftOut, in_doubt, left_out, question
+from celery_guardrails.cli.dlq.doubt import (
+    INCLUDE,
+    SWITCHED_OFF,
+    UNDERWAY,
+    LeftOut,
+    in_doubt,
+    left_out,
+    question,
+    underway,
+)
 from celery_guardrails.cli.output import emit_json, is_attended, note, progress, say
 from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
@@ -85,6 +94,7 @@ _OPTIONS = (
 
 _YES = "With a QUERY: do not ask first. Needed where there is no terminal to ask at."
 _YES_REQUEUE = "Do not ask first, not about what may have run already either. A QUERY needs it where no terminal is."
+_YES_RESTORE = "Do not ask first, not about requeued letters either. A QUERY needs it where no terminal is."
 
 
 def _change_options(yes: str) -> Callable[[Any], Any]:
@@ -135,11 +145,15 @@ def discard(ctx: click.Context, /, **given: Any) -> None:
     _decide(ctx, _Verb("discard", "discarded", State.DEAD), transition.discard, given)
 
 
-@click.command(short_help="Take discarded letters back: they are dead again.")
-@_change_options(_YES)
+@click.command(short_help="Take discarded or requeued letters back: they are dead again.")
+@_change_options(_YES_RESTORE)
 @click.pass_context
 def restore(ctx: click.Context, /, **given: Any) -> None:
-    """Take discarded letters back: they are dead again and wait for a decision."""
+    """Take discarded letters back: they are dead again and wait for a decision.
+
+    So it does with requeued letters of whose work nobody hears: by ID, or by a QUERY that says state:requeued. It asks
+    first, since their work may still be on its way.
+    """
     _decide(ctx, _Verb("restore", "restored", State.DISCARDED), transition.restore, given)
 
 
@@ -160,6 +174,8 @@ def _change(
     by_query = is_query(given["which"])
     if by_query and not (given["yes"] or given["dry_run"] or is_attended()):
         raise click.UsageError(_unattended(ctx, project), ctx)
+    if by_query and verb.name == "restore" and filtered(project, given["which"]).says("state", State.REQUEUED):
+        verb = replace(verb, source=State.REQUEUED)
     meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
     if given["dry_run"]:
         if given["as_json"]:
@@ -185,20 +201,24 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
     if meant.left_out is not None:
         if meant.matched:
             off = f"{SWITCHED_OFF} " if verb.name == "requeue" and not project.settings.enabled else ""
+            off = f"{UNDERWAY.capitalize()}. " if verb.source is State.REQUEUED else off
             what = f"{verb.name.capitalize()} {count_of(meant.matched, 'dead letter')}?"
             click.confirm(f"{off}{what}", abort=True, err=True)
         return
-    if verb.name != "requeue":
-        return
-    doubtful = in_doubt(project, given["which"])
-    off = "" if project.settings.enabled else SWITCHED_OFF
-    why = " ".join(text for text in (question(doubtful) if doubtful else "", off) if text)
+    why, look, aim = "", "", "to be dead"
+    if verb.name == "restore":
+        why = underway(project, given["which"])
+    elif verb.name == "requeue":
+        doubtful = in_doubt(project, given["which"])
+        off = "" if project.settings.enabled else SWITCHED_OFF
+        why = " ".join(text for text in (question(doubtful) if doubtful else "", off) if text)
+        look = f" Look first: {project.typed('dlq show', doubtful[0].id)}." if doubtful else ""
+        aim = "to run"
     if not why:
         return
     if not is_attended():
-        look = f" Look first: {project.typed('dlq show', doubtful[0].id)}." if doubtful else ""
-        raise click.UsageError(f"{why}{look} Where it is to run all the same, write --yes, too.", ctx)
-    click.confirm(one_line(f"{why} Requeue all the same?"), abort=True, err=True)
+        raise click.UsageError(f"{why}{look} Where it is {aim} all the same, write --yes, too.", ctx)
+    click.confirm(one_line(f"{why} {verb.name.capitalize()} all the same?"), abort=True, err=True)
 
 
 def _unattended(ctx: click.Context, project: Project) -> str:

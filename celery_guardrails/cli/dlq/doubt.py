@@ -1,14 +1,16 @@
-"""Work that may have run already: left out of a requeue by query, counted and named, and asked about by id.
+"""Work that may have run already, or may still run: left out by query, counted and named, and asked about by id.
 
 Owns which letters these are and what is said of them. It must not know how anything is put back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery_guardrails import clock
+from celery_guardrails.cli.output import ago
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import DeadLetterError
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
@@ -16,7 +18,7 @@ from celery_guardrails.recovery import search
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import LetterSummary, State
 
-__all__ = ["INCLUDE", "SWITCHED_OFF", "LeftOut", "in_doubt", "left_out", "question"]
+__all__ = ["INCLUDE", "SWITCHED_OFF", "UNDERWAY", "LeftOut", "in_doubt", "left_out", "question", "underway"]
 
 INCLUDE = "--include-may-have-run"
 SWITCHED_OFF = (
@@ -25,6 +27,8 @@ SWITCHED_OFF = (
     "requeued."
 )
 """What a requeue under the kill switch asks."""
+UNDERWAY = "work that was put back may still be on its way: requeue it once more, and it may run twice"
+"""What it means to restore a requeued letter."""
 _NAMED, _LISTED = 3, 100
 
 
@@ -63,15 +67,26 @@ def left_out(project: Project, wanted: Query) -> LeftOut:
 
 def in_doubt(project: Project, ids: Sequence[str]) -> list[LetterSummary]:
     """Those of the dead letters with these ids that may have run already; what is not found is left to others."""
-    found = []
+    return [letter for letter in _found(project, ids) if letter.may_have_run and letter.state is State.DEAD]
+
+
+def underway(project: Project, ids: Sequence[str]) -> str:
+    """What to ask before letters with these ids are restored that are requeued; empty where none is."""
+    requeued = [letter for letter in _found(project, ids) if letter.state is State.REQUEUED]
+    since = [letter.requeued_at for letter in requeued if letter.requeued_at is not None]
+    if not requeued:
+        return ""
+    named = ", ".join(letter.id for letter in requeued[:_NAMED]) + (", ..." if len(requeued) > _NAMED else "")
+    verb = "was" if len(requeued) == 1 else "were first"
+    return f"{named} {verb} requeued {ago(min(since, default=None), clock.now())}, and {UNDERWAY}."
+
+
+def _found(project: Project, ids: Sequence[str]) -> Iterator[LetterSummary]:
     for given in ids:
         try:
-            letter = search.get(project.archive, given).summary
+            yield search.get(project.archive, given).summary
         except DeadLetterError:
             continue
-        if letter.may_have_run and letter.state is State.DEAD:
-            found.append(letter)
-    return found
 
 
 def question(letters: Sequence[LetterSummary]) -> str:

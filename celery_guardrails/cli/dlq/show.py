@@ -208,6 +208,8 @@ def _requeued(project: Project, found: ArchivedLetter) -> tuple[str, ...]:
         f"It was put back {since}, and no worker has reported what became of it.",
         "It waits in its queue, runs, or waits for its next attempt.",
         why,
+        "Once it is sure that it will not end any more, this makes it dead again:",
+        project.typed("dlq restore", summary.id, tail=_REASON),
     )
 
 

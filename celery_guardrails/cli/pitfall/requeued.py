@@ -42,7 +42,8 @@ def _finding(context: Context, late: Unreported, *, plain: bool) -> Finding:
         f"{ago(late.requeued_at, context.now)}"
     )
     query = f"{query_term('task', late.task)} state:requeued"
-    look = f"which they are: {context.project.typed('dlq list', query)}"
+    back = context.project.typed("dlq restore", query, tail='--reason "..."')
+    look = f"which they are: {context.project.typed('dlq list', query)}; dead again, once they will not end: {back}"
     if plain:
         return warning(
             f"{words}; it is a plain task here, and workers report only tasks under guard",

@@ -65,7 +65,9 @@ class Mortuary:
             "environment": "production",
             "first_failed_at": NOW - timedelta(minutes=5),
             "died_at": NOW,
-            "message": OriginalMessage.model_construct(body=b"[[1], {}, {}]", headers={"id": "1"}, properties={}),
+            "message": OriginalMessage.model_construct(
+                body=b"[[1], {}, {}]", headers=fields.pop("headers", {"id": "1"}), properties={}
+            ),
         }
         return Letter(**values | fields)
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -63,6 +64,7 @@ def test_every_end_of_work_that_was_put_back_is_reported(losing: Guarded, off: C
     well = {
         put_back(losing, tasks.late, "well", "return"): "guarded.late",
         put_back(losing, tasks.expected, "expected", "exit"): "guarded.expected",
+        put_back(losing, SimpleNamespace(name="guarded.renamed"), "renamed", "return"): "guarded.renamed",
     }
     tasks.late.delay("plain", "bug")  # nobody has put it back: nobody is told
     letters = {letter.dead_letter_id: letter for letter in losing.letters(len(ends))}
