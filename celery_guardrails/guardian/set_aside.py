@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from celery_guardrails.store.claim import Doubt
 from celery_guardrails.store.record import SetAside
 
 __all__ = ["SetAsideLog"]
@@ -16,6 +17,10 @@ __all__ = ["SetAsideLog"]
 logger = logging.getLogger("celery_guardrails.guardian")
 
 _MOST = 1_000
+_OLDER = (
+    "; a worker of an older version may have sent it: update it, see whether the work is done, and decide on the "
+    'letter: guardrails dlq restore {} --reason "..."'
+)
 
 
 class SetAsideLog:
@@ -36,7 +41,10 @@ class SetAsideLog:
             if len(self._said) > _MOST:
                 self._said.popitem(last=False)
             if one.kept_as is None:
-                logger.warning("a report that letter %s has recovered is set aside: %s", one.claimed_id, one.doubt)
+                hint = _OLDER.format(one.claimed_id) if one.doubt == str(Doubt.NO_TOKEN) else ""
+                logger.warning(
+                    "a report that letter %s has recovered is set aside: %s%s", one.claimed_id, one.doubt, hint
+                )
             else:
                 logger.warning(
                     "a further death of letter %s is set aside, and kept as letter %s of its own: %s",

@@ -99,6 +99,7 @@ def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
     with store.begin() as conn:
         transition.mark_published(conn, claim.id, claim.generation, now)
         claims.forget(conn, [claim.id])
+        claims.replaced(conn, claim.id, claim.generation)
         audit.append(conn, entry)
 
 

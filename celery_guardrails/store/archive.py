@@ -18,7 +18,7 @@ from celery_guardrails.letters.record import Letter, in_utc, values_of
 from celery_guardrails.store import audit
 from celery_guardrails.store import claim as claims
 from celery_guardrails.store.column import LARGEST, NAME, cut, cut_or_none, key_of, plausible, shortened
-from celery_guardrails.store.place import Placed, note_set_aside, place
+from celery_guardrails.store.place import Placed, note_held, note_set_aside, place
 from celery_guardrails.store.record import Archivable, Archived, Outcome, State
 from celery_guardrails.store.table import dead_letter, death, letter_argument
 
@@ -55,8 +55,13 @@ def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> l
     fresh = _insert(conn, death, [_death(key, first[key], now) for key in sorted(first)])
     outcomes = _settle(conn, [first[key].letter for key in fresh], made, standing, now)
     results = [_result(one, outcomes) for one in placed]
+    note_held(conn, [one for one, result in zip(placed, results, strict=True) if _is_news(result)], now)
     note_set_aside(conn, [one.set_aside for one in results if one.set_aside and one.outcome is Outcome.NEW], now)
     return results
+
+
+def _is_news(result: Archived) -> bool:
+    return result.outcome is not Outcome.DUPLICATE
 
 
 def _result(one: Placed, outcomes: dict[str, Outcome]) -> Archived:

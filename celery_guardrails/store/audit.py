@@ -7,12 +7,13 @@ refuses to change or delete a row. It must not know what the actions do.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time, timezone
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from celery_guardrails.store.column import clean, cut
 from celery_guardrails.store.table import audit
@@ -25,8 +26,9 @@ GUARDIAN = "guardian"
 """The actor of what nobody in person did."""
 REFUSED = "refused"
 """The outcome of a report that is not believed."""
-_MOST_REFUSED = 10
-"""Refused entries that are kept of each target: whoever sends reports without an end must not bury the trail."""
+_MOST_REFUSED = 3
+"""Refused entries that are kept of each target, kind and day: whoever sends reports without an end must not bury the
+trail, nor hide that something else is refused by what was refused before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +64,22 @@ def append_all(conn: Connection, found: Sequence[AuditEntry]) -> None:
 
 
 def append_refused(conn: Connection, found: Sequence[AuditEntry]) -> None:
-    """Add entries of what was refused; of each target at most 10 are kept."""
+    """Add entries of what was refused; at most 3 of each target, kind (`action` and `before`) and day (UTC)."""
     if not found:
         return
-    targets = sorted({entry.target for entry in found})
-    counted = select(audit.c.target, func.count()).where(audit.c.target.in_(targets), audit.c.outcome == REFUSED)
-    kept = {row[0]: int(row[1]) for row in conn.execute(counted.group_by(audit.c.target))}
-    wanted = []
+    targets = sorted({cut(entry.target) for entry in found})
+    days = {entry.at.astimezone(timezone.utc).date() for entry in found}
+    since = datetime.combine(min(days), time(), timezone.utc)
+    kind = (audit.c.target, audit.c.action, audit.c.before)
+    wanted = (audit.c.target.in_(targets), audit.c.outcome == REFUSED, audit.c.at >= since)
+    kept = Counter((tuple(row[:3]), row.at.date()) for row in conn.execute(select(*kind, audit.c.at).where(*wanted)))
+    few = []
     for entry in found:
-        kept[entry.target] = kept.get(entry.target, 0) + 1
-        if kept[entry.target] <= _MOST_REFUSED:
-            wanted.append(entry)
-    append_all(conn, wanted)
+        same = (cut(entry.target), entry.action, _text(entry.before)), entry.at.astimezone(timezone.utc).date()
+        kept[same] += 1
+        if kept[same] <= _MOST_REFUSED:
+            few.append(entry)
+    append_all(conn, few)
 
 
 def entries(

@@ -12,14 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
-from celery_guardrails.letters.claim import digest_of, draw_token, fits
+from celery_guardrails.letters.claim import NO_TOKEN, digest_of, draw_token, fits
 from celery_guardrails.letters.codec import NewerSchema, decode
 from celery_guardrails.store.column import cut
 from celery_guardrails.store.table import claim, dead_letter, death
 
-__all__ = ["Claimed", "Doubt", "add", "claimed", "forget", "judge", "take"]
+__all__ = ["Claimed", "Doubt", "add", "claimed", "forget", "judge", "replaced", "take"]
 
 
 class Doubt(str, Enum):
@@ -66,6 +66,14 @@ def forget(conn: Connection, letter_ids: Collection[str]) -> None:
         return
     unneeded = (claim.c.letter_id.in_(sorted(letter_ids)), claim.c.token.is_not(None))
     conn.execute(update(claim).where(*unneeded).values(token=None))
+
+
+def replaced(conn: Connection, letter_id: str, generation: int) -> None:
+    """Believe no report without a token of a requeue that was published with one: take the older claim away."""
+    other = claim.alias()
+    mine = (other.c.letter_id == letter_id, other.c.generation == generation, other.c.digest != NO_TOKEN)
+    older = (claim.c.letter_id == letter_id, claim.c.generation == generation, claim.c.digest == NO_TOKEN)
+    conn.execute(delete(claim).where(*older, select(other.c.digest).where(*mine).exists()))
 
 
 def claimed(conn: Connection, letter_ids: Collection[str]) -> dict[str, Claimed]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.identity import is_letter_id, own_id
@@ -19,16 +19,22 @@ from celery_guardrails.store import audit
 from celery_guardrails.store import claim as claims
 from celery_guardrails.store.column import cut, key_of
 from celery_guardrails.store.record import Archivable, SetAside
+from celery_guardrails.store.table import death
 
-__all__ = ["Placed", "note_set_aside", "place"]
+__all__ = ["Placed", "note_held", "note_set_aside", "place"]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A death as it is archived: with ids that are believed. `set_aside` says that it had claimed another letter."""
+    """A death as it is archived: with ids that are believed.
+
+    `set_aside` says that it had claimed another letter. `holder` is another letter that has a death under this one's
+    id: this one is kept under an id of its own.
+    """
 
     item: Archivable
     set_aside: SetAside | None = None
+    holder: str | None = None
 
 
 def place(conn: Connection, found: Sequence[Archivable]) -> list[Placed]:
@@ -40,7 +46,16 @@ def place(conn: Connection, found: Sequence[Archivable]) -> list[Placed]:
     """
     named = {key_of(item.letter.dead_letter_id) for item in found if item.letter.dead_letter_id is not None}
     known = claims.claimed(conn, named)
-    return [_placed(conn, item, known) for item in found]
+    return _apart(conn, [_placed(conn, item, known) for item in found])
+
+
+def note_held(conn: Connection, found: Sequence[Placed], now: datetime) -> None:
+    """Leave an audit entry with each letter that has a death under the id of another letter's."""
+    reason = "it has the id of a death of letter {}, which is kept under another one"
+    held = [(one.holder, reason.format(key_of(one.item.letter.origin_id))) for one in found if one.holder]
+    audit.append_refused(
+        conn, [_entry("die", holder, words, "the id of another's death", now) for holder, words in held]
+    )
 
 
 def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -> None:
@@ -48,13 +63,29 @@ def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -
     entries = []
     for one in found:
         if one.kept_as is None:
-            entries.append(_entry("recover", one.claimed_id, f"a recovery was reported: {one.doubt}", now))
+            entries.append(_entry("recover", one.claimed_id, f"a recovery was reported: {one.doubt}", one.doubt, now))
             continue
-        entries.append(_entry("die", one.claimed_id, f"{one.doubt}: kept as a letter of its own, {one.kept_as}", now))
-        entries.append(
-            _entry("die", one.kept_as, f"it claims to be a further death of {one.claimed_id}: {one.doubt}", now)
-        )
+        kept = f"{one.doubt}: kept as a letter of its own, {one.kept_as}"
+        claims_to_be = f"it claims to be a further death of {one.claimed_id}: {one.doubt}"
+        entries.append(_entry("die", one.claimed_id, kept, one.doubt, now))
+        entries.append(_entry("die", one.kept_as, claims_to_be, one.doubt, now))
     audit.append_refused(conn, entries)
+
+
+def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
+    """The same, where no two letters share the id of a death: whoever knows how ids are made can guess the next one."""
+    ids = sorted({key_of(one.item.letter.id) for one in found})
+    rows = conn.execute(select(death.c.id, death.c.letter_id).where(death.c.id.in_(ids)))
+    holders: dict[str, str] = {row.id: row.letter_id for row in rows}
+    apart = []
+    for one in found:
+        letter = one.item.letter
+        holder = holders.setdefault(key_of(letter.id), key_of(letter.origin_id))
+        if holder != key_of(letter.origin_id):
+            changed = letter.model_copy(update={"id": own_id(one.item.payload, "apart")})
+            one = replace(one, item=replace(one.item, letter=changed), holder=holder)
+        apart.append(one)
+    return apart
 
 
 def _placed(conn: Connection, item: Archivable, known: dict[str, claims.Claimed]) -> Placed:
@@ -91,5 +122,5 @@ def _token_of(letter: Letter) -> str | None:
     return letter.claim_token or read_header(letter.message.headers).claim_token
 
 
-def _entry(action: str, target: str, reason: str, now: datetime) -> audit.AuditEntry:
-    return audit.AuditEntry(now, audit.GUARDIAN, action, target, reason, outcome=audit.REFUSED)
+def _entry(action: str, target: str, reason: str, doubt: str, now: datetime) -> audit.AuditEntry:
+    return audit.AuditEntry(now, audit.GUARDIAN, action, target, reason, {"refused": doubt}, outcome=audit.REFUSED)

@@ -24,6 +24,7 @@ from celery_guardrails.printable import same_length
 from celery_guardrails.recovery import search
 from celery_guardrails.store import audit
 from celery_guardrails.store.audit import AuditEntry
+from celery_guardrails.store.claim import Doubt
 from celery_guardrails.store.filter import Query, Term
 from celery_guardrails.store.record import ArchivedLetter, Death, State
 from celery_guardrails.worker.effective import is_guarded
@@ -91,7 +92,7 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
         for line in letter.failure.traceback.rstrip().splitlines():
             console.print("  " + _printable(line), soft_wrap=True)
     _trail(console, entries, now)
-    _next(console, project, found)
+    _next(console, project, found, entries)
 
 
 def _facts(console: Console, found: ArchivedLetter, now: datetime) -> None:
@@ -169,7 +170,7 @@ def _trail(console: Console, entries: Sequence[AuditEntry], now: datetime) -> No
     table(console, ["At", Column("By", "fold"), "Action", "Outcome", Column("Reason", "fold")], rows)
 
 
-def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
+def _next(console: Console, project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]) -> None:
     summary = found.summary
     dead: tuple[str, ...] = (
         project.typed("dlq requeue", summary.id, tail=_REASON),
@@ -185,7 +186,7 @@ def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
     steps = {
         State.DEAD: dead,
         State.DISCARDED: (project.typed("dlq restore", summary.id, tail=_REASON),),
-        State.REQUEUED: _requeued(project, found),
+        State.REQUEUED: _requeued(project, found, entries),
         State.RECOVERED: ("Nothing: it has succeeded.",),
     }
     _title(console, "Next")
@@ -193,7 +194,7 @@ def _next(console: Console, project: Project, found: ArchivedLetter) -> None:
         console.print(f"  {step}", soft_wrap=True)
 
 
-def _requeued(project: Project, found: ArchivedLetter) -> tuple[str, ...]:
+def _requeued(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]) -> tuple[str, ...]:
     """What work that was put back waits for, and why that may never come."""
     summary = found.summary
     since = ago(summary.requeued_at, clock.now())
@@ -204,6 +205,12 @@ def _requeued(project: Project, found: ArchivedLetter) -> tuple[str, ...]:
     why = "It stays requeued where a worker runs it as a plain task: workers report only tasks under guard."
     if task is not None and not is_guarded(task):
         why = "Its task is a plain one in this application, and workers report only tasks under guard."
+    refused = [entry for entry in entries if entry.outcome == audit.REFUSED and str(Doubt.NO_TOKEN) in entry.reason]
+    if refused:
+        why = (
+            "A report without a claim token was refused, as a worker of an older version sends it: update that worker, "
+            "and see whether the work is done."
+        )
     return (
         f"It was put back {since}, and no worker has reported what became of it.",
         "It waits in its queue, runs, or waits for its next attempt.",

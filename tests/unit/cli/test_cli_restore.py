@@ -7,7 +7,9 @@ import pytest
 from celery_guardrails import clock
 from celery_guardrails.cli.dlq import change
 from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.recovery import transition
+from celery_guardrails.store import letter as letters
 from tests.unit.cli.conftest import Shop, lines
 from tests.unit.cli.deaths import dead
 
@@ -65,3 +67,12 @@ def test_show_names_the_way_back(shop: Shop) -> None:
     (letter,) = put_back(shop, 1)
     shown = shop.run("dlq", "show", letter.id).stdout
     assert f'celery -A PROJ guardrails dlq restore {letter.id} --reason "..."' in shown
+
+
+def test_show_says_that_an_older_worker_may_have_reported_it(shop: Shop) -> None:
+    (letter,) = put_back(shop, 1)
+    assert "older version" not in shop.run("dlq", "show", letter.id).stdout
+    with shop.archive().begin() as conn:
+        letters.recover(conn, [Recovery(letter.id, 1, clock.now())], clock.now())
+    shown = shop.run("dlq", "show", letter.id).stdout
+    assert "A report without a claim token was refused, as a worker of an older version sends it" in shown

@@ -1,10 +1,13 @@
 """Each requeue has a claim of its own, with a secret that its end must bring back.
 
 What had been put back before brings none: each letter gets a claim without a secret for each time that it was put back,
-so that its end is believed as before.
+so that its end is believed as before. So does a claim that was given back since nobody confirmed its message, which may
+have got through: the audit trail knows it.
 """
 
 from __future__ import annotations
+
+import json
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +19,9 @@ depends_on = None
 
 _letter = sa.table("guardrails_dead_letter", sa.column("id"), sa.column("generation"))
 _death = sa.table("guardrails_death", sa.column("letter_id"), sa.column("generation"))
+_audit = sa.table(
+    "guardrails_audit", sa.column("target"), sa.column("action"), sa.column("outcome"), sa.column("before")
+)
 _claim = sa.table("guardrails_claim", sa.column("letter_id"), sa.column("generation"), sa.column("digest"))
 
 
@@ -35,3 +41,24 @@ def upgrade() -> None:
         sa.select(_death.c.letter_id, _death.c.generation, sa.literal("")).where(_death.c.generation > 0),
     )
     op.get_bind().execute(_claim.insert().from_select(["letter_id", "generation", "digest"], put_back))
+    _add_given_back()
+
+
+def _add_given_back() -> None:
+    bind = op.get_bind()
+    failed = sa.select(_audit.c.target, _audit.c.before).where(
+        _audit.c.action == "requeue", _audit.c.outcome == "failed", _audit.c.target.in_(sa.select(_letter.c.id))
+    )
+    given_back = set()
+    for target, before in bind.execute(failed.distinct()):
+        generation = json.loads(before or "{}").get("generation")
+        if isinstance(generation, int) and generation > 0:
+            given_back.add((target, generation))
+    known = (
+        {tuple(row) for row in bind.execute(sa.select(_claim.c.letter_id, _claim.c.generation))} if given_back else ()
+    )
+    rows = [
+        {"letter_id": target, "generation": number, "digest": ""} for target, number in given_back.difference(known)
+    ]
+    if rows:
+        bind.execute(_claim.insert(), rows)
