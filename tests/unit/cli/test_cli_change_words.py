@@ -45,10 +45,15 @@ def test_the_command_to_type_again_keeps_what_was_typed(shop: Shop) -> None:
 
 
 def test_the_help_of_a_discard_speaks_of_no_requeue(shop: Shop) -> None:
-    for verb in ("discard", "restore"):
-        words = " ".join(shop.run("dlq", verb, "--help").stdout.split())
-        assert "With a QUERY: do not ask first." in words
-        assert "requeue" not in words
+    words = " ".join(shop.run("dlq", "discard", "--help").stdout.split())
+    assert "With a QUERY: do not ask first." in words
+    assert "requeue" not in words
+
+
+def test_the_help_of_a_restore_speaks_of_what_it_asks_about(shop: Shop) -> None:
+    words = " ".join(shop.run("dlq", "restore", "--help").stdout.split())
+    assert "Do not ask first, not about requeued letters either." in words
+    assert "may have run" not in words
 
 
 def test_the_self_test_is_not_counted(shop: Shop) -> None:
