@@ -18,12 +18,11 @@ from typing import IO, Any, Literal
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.text import cut
-from celery_guardrails.cli.width import broken, longest_piece, shared
+from celery_guardrails.cli.width import GAP, broken, longest_piece, longest_word, shared, spare
 from celery_guardrails.printable import lines, one_line
 
 __all__ = [
@@ -49,6 +48,7 @@ WIDEST = 100
 _PIPED = 4000
 _SHORT_ID = 8
 _PIPED_CELL = 200
+_INDENT = 4
 _WORTH_A_BAR = 20
 
 limit_type = click.IntRange(min=1, max=2**31 - 1)
@@ -61,7 +61,14 @@ class _Clean(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's."""
-        super().print(*map(_printable, objects), **options)
+        shown = [*map(_printable, objects)]
+        if options or len(shown) != 1 or not self.is_terminal or not isinstance(shown[0], (str, Text)):
+            super().print(*shown, **options)
+            return
+        text = shown[0] if isinstance(shown[0], Text) else Text(shown[0])
+        for line in text.wrap(self, self.width) or [Text()]:
+            line.rstrip()  # where a line is broken, its blank would stay
+            super().print(line, soft_wrap=True)
 
 
 def _printable(value: Any) -> Any:
@@ -106,9 +113,9 @@ def note(text: str) -> None:
 class Column:
     """One column of a table.
 
-    `fixed` columns are shown whole, `fold` ones are broken into lines where there is no room, behind a dot or an
-    underline where a word is too long, and the `flex` one, of which there is at most one, gets what the others leave,
-    and ends in an ellipsis.
+    `fixed` columns stay as they are for as long as possible. `fold` ones are broken into lines where there is no room,
+    between words, then behind a dot or an underline. The `flex` one, of which there is at most one, gets what the
+    others leave and ends in an ellipsis; where they leave too little, it gets a line of its own below its row.
     """
 
     title: str
@@ -119,17 +126,11 @@ class Column:
 def table(console: Console, columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table; a string is a fixed column, and `-` stands for nothing."""
     heads = [Column(column) if isinstance(column, str) else column for column in columns]
-    cells = [[_cell(console, head, value) for head, value in zip(heads, row, strict=True)] for row in rows]
-    widths = _fit(console, heads, cells) if console.is_terminal else {}
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, head in enumerate(heads):
-        side: Literal["right", "left"] = "right" if head.right else "left"
-        grid.add_column(
-            head.title, overflow="fold", no_wrap=head.kind != "fold", justify=side, width=widths.get(number)
-        )
-    for row in cells:
-        grid.add_row(*row)
-    for line in _lines(console, grid):
+    cells = [[Text(head.title, "bold") for head in heads]]
+    cells += [[_cell(console, head, value) for head, value in zip(heads, row, strict=True)] for row in rows]
+    for line in _grid(console, heads, cells):
+        line.rstrip()
+        line.end = "\n"
         console.print(line, crop=False, overflow="ignore", no_wrap=True)
 
 
@@ -177,24 +178,64 @@ def progress(words: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _fit(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> dict[int, int]:
-    """Break and cut the cells of columns for which there is no room; gives the widths of these columns."""
-    titles = [head.title for head in heads]
-    natural = [max([len(title), *(row[number].cell_len for row in cells)]) for number, title in enumerate(titles)]
-    least = {
-        number: max([len(head.title), *(longest_piece(row[number].plain) for row in cells)])
-        for number, head in enumerate(heads)
-        if head.kind == "fold"
-    }
+def _grid(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> Iterator[Text]:
+    """The lines of a table, of which the first row is its titles."""
     flex = next((number for number, head in enumerate(heads) if head.kind == "flex"), None)
-    widths = shared(console.width, natural, least, flex, titles)
+    natural = [max(row[number].cell_len for row in cells) for number in range(len(heads))]
+    beside = None if flex is None or not console.is_terminal else spare(console.width, natural, flex)
+    below = flex if console.is_terminal and beside is None else None
+    if flex is not None and beside is not None:
+        natural[flex] = beside
+    shown = [number for number in range(len(heads)) if number != below]
+    widths = [natural[number] for number in shown]
+    if console.is_terminal:
+        widths = shared(
+            console.width, widths, _least([heads[n] for n in shown], [[row[n] for n in shown] for row in cells])
+        )
     for row in cells:
-        for number, width in widths.items():
-            if number == flex:
-                row[number].truncate(width, overflow="ellipsis")
-            elif not row[number].spans:
-                row[number].plain = broken(row[number].plain, width)
-    return widths
+        yield from _beside([(row[n], heads[n], width) for n, width in zip(shown, widths, strict=True)], console)
+        if below is not None:
+            line = row[below].copy()
+            line.truncate(console.width - _INDENT, overflow="ellipsis")
+            yield Text.assemble(" " * _INDENT, line)
+
+
+def _least(heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> list[dict[int, int]]:
+    """Which columns give way, and how far: folded ones to words, then to parts of words, then fixed ones to words."""
+    words, pieces, others = {}, {}, {}
+    for number, head in enumerate(heads):
+        texts = [row[number].plain for row in cells]
+        longest = max(map(longest_word, texts))
+        if head.kind == "fold":
+            words[number] = longest
+            pieces[number] = max(longest_word(head.title), *map(longest_piece, texts))
+        elif head.kind == "fixed":
+            others[number] = longest
+    return [words, pieces, others]
+
+
+def _beside(row: Sequence[tuple[Text, Column, int]], console: Console) -> Iterator[Text]:
+    """The lines of one row: each cell with its column and that one's width."""
+    columns = [_folded(cell, head, width, console) for cell, head, width in row]
+    for number in range(max(map(len, columns))):
+        line = Text()
+        for (_, head, width), parts in zip(row, columns, strict=True):
+            part = parts[number] if number < len(parts) else Text()
+            part.rstrip()
+            fill = " " * max(0, width - part.cell_len)
+            line = Text.assemble(line, *((fill, part) if head.right else (part, fill)), " " * GAP)
+        yield line
+
+
+def _folded(cell: Text, head: Column, width: int, console: Console) -> list[Text]:
+    if cell.cell_len <= width:
+        return [cell]
+    if head.kind == "flex":
+        cell.truncate(width, overflow="ellipsis")
+        return [cell]
+    if not cell.spans:
+        cell.plain = broken(cell.plain, width)
+    return list(cell.wrap(console, width, overflow="fold"))
 
 
 def _cell(console: Console, head: Column, value: str | Text) -> Text:
@@ -202,19 +243,6 @@ def _cell(console: Console, head: Column, value: str | Text) -> Text:
         return value
     text = one_line(value) or "-"
     return Text(text if console.is_terminal or head.kind != "flex" else cut(text, _PIPED_CELL))
-
-
-def _lines(console: Console, grid: Table) -> list[Text]:
-    """The table's lines without the blanks that fill up its last column."""
-    lines = []
-    for segments in console.render_lines(grid, pad=False):
-        line = Text("", end="")
-        for segment in segments:
-            line.append(segment.text, segment.style)
-        line.rstrip()
-        line.end = "\n"
-        lines.append(line)
-    return lines
 
 
 def _valid(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from celery_guardrails.cli.output import emit_json, json_option, note, printer, say, table
+from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import ConfigurationError
 from celery_guardrails.transport.address import broker_fault
@@ -61,9 +61,9 @@ def _rabbitmq(project: Project, vhost: str, userid: str | None, definitions: boo
         say("  rabbitmqctl import_definitions topology.json")
         say(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
         if lines:
-            say("\nCelery declares these queues and their exchanges, too, and workers and producers end where")
-            say("the user may not, although they exist. For such a user, write in the application's settings")
-            say("(from kombu import Exchange, Queue):\n  task_queues=[")
+            say("\nCelery declares these queues and their exchanges, too, and workers and")
+            say("producers end where the user may not, although they exist. For such a user,")
+            say("write in the application's settings (from kombu import Exchange, Queue):\n  task_queues=[")
             for line in lines:
                 say(f"      {line},")
             say("  ]")
@@ -110,14 +110,14 @@ def _tell(needed: Topology, vhost: str) -> None:
     console.print(Text(f"RabbitMQ, virtual host {vhost}; all of it durable\n"))
     table(
         console,
-        ["Queue", "Arguments"],
+        [Column("Queue", "fold"), Column("Arguments", "fold")],
         [(each.name, _words(each.arguments)) for each in needed.queues],
     )
     say("")
-    table(console, ["Exchange", "Type"], [(each.name, each.kind) for each in needed.exchanges])
+    table(console, [Column("Exchange", "fold"), "Type"], [(each.name, each.kind) for each in needed.exchanges])
     say("")
     rows = [(each.source, f"{each.kind} {each.destination}", each.routing_key) for each in needed.bindings]
-    table(console, ["From exchange", "To", "Routing key"], rows)
+    table(console, [Column(title, "fold") for title in ("From exchange", "To", "Routing key")], rows)
 
 
 def _words(arguments: Mapping[str, Any]) -> str:

@@ -8,37 +8,39 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["broken", "longest_piece", "shared"]
+__all__ = ["GAP", "broken", "longest_piece", "longest_word", "shared", "spare"]
 
 _PIECE = re.compile(r"[^._@:/,=-]*(?:[._@:/,=-]+|$)")
-_GAP = 2
-_LEAST_FLEX, _NARROWEST_FLEX = 24, 12
+GAP = 2
+_LEAST_FLEX = 30
 
 
-def shared(
-    room: int, natural: Sequence[int], least: Mapping[int, int], flex: int | None, titles: Sequence[str]
-) -> dict[int, int]:
-    """The widths of the columns that have to give way; none where there is room for everything.
+def shared(room: int, natural: Sequence[int], least: Sequence[Mapping[int, int]]) -> list[int]:
+    """The widths of all columns, so that they fit; wider than the room where they cannot.
 
     Args:
         room: columns of the terminal.
         natural: how wide each column would like to be.
-        least: of those that can be broken into lines, how wide they must be at least, by their number.
-        flex: the number of the one that gets what the others leave, and is cut.
-        titles: of all, which are never cut.
+        least: which columns give way, by their number, and how far; those of the first mapping give way first.
     """
-    left = room - _GAP * (len(natural) - 1)
-    if sum(natural) <= left:
-        return {}
-    left -= sum(width for number, width in enumerate(natural) if number not in least and number != flex)
-    widths = dict(least)
-    spare = left - sum(least.values()) - (0 if flex is None else min(natural[flex], _LEAST_FLEX))
-    while spare > 0 and (short := [number for number in widths if widths[number] < natural[number]]):
-        widths[max(short, key=lambda number: natural[number] / widths[number])] += 1
-        spare -= 1
-    if flex is not None:
-        widths[flex] = max(_NARROWEST_FLEX, len(titles[flex]), left - sum(widths.values()))
+    widths = list(natural)
+    over = sum(widths) + GAP * (len(widths) - 1) - room
+    for step in least:
+        while over > 0 and (wide := [number for number in step if widths[number] > step[number]]):
+            widths[max(wide, key=lambda number: widths[number])] -= 1
+            over -= 1
     return widths
+
+
+def spare(room: int, natural: Sequence[int], flex: int) -> int | None:
+    """How wide the column with this number may be, beside all others; `None`: so little that it needs its own line."""
+    left = room - GAP * (len(natural) - 1) - sum(natural) + natural[flex]
+    return min(left, natural[flex]) if left >= min(natural[flex], _LEAST_FLEX) else None
+
+
+def longest_word(text: str) -> int:
+    """How wide the longest word of a text is."""
+    return max(map(len, text.split()), default=0)
 
 
 def longest_piece(text: str) -> int:

@@ -93,8 +93,8 @@ _OPTIONS = (
 
 
 _YES = "With a QUERY: do not ask first. Needed where there is no terminal to ask at."
-_YES_REQUEUE = "Do not ask first, not about what may have run already either. A QUERY needs it where no terminal is."
-_YES_RESTORE = "Do not ask first, not about requeued letters either. A QUERY needs it where no terminal is."
+_YES_REQUEUE = "Do not ask first, nor about what may have run already. A QUERY needs it where there is no terminal."
+_YES_RESTORE = "Do not ask first, nor about requeued letters. A QUERY needs it where there is no terminal."
 
 
 def _change_options(yes: str) -> Callable[[Any], Any]:

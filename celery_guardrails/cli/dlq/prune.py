@@ -16,6 +16,17 @@ from celery_guardrails.store import retention
 
 __all__ = ["prune"]
 
+_NAMES = {
+    "dead": "Dead letters",
+    "recovered": "Recovered letters",
+    "discarded": "Discarded letters",
+    retention.AUDIT: "Audit entries",
+    retention.ALERT_EVENTS: "Alert events",
+    retention.NOTIFICATIONS: "Sent notifications",
+    retention.ALERT_GROUPS: "Alerts that are over",
+    retention.GUARDIANS: "Guardians long gone",
+}
+
 
 @click.command(short_help="Remove what was kept for longer than `retention` says.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
@@ -46,26 +57,28 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
     if as_json:
         emit_json({"action": "prune", "dry_run": dry_run, "due": due, "removed": removed})
         return
-    _tell(keep, due, removed)
+    _tell(keep, due, None if dry_run else removed)
     if not any(due.values()):
         note("Nothing has been kept for longer than the setting `retention` says.")
     else:
-        note("Nothing was changed." if dry_run else f"Removed {sum(removed.values()):,} rows.")
+        go_on = f"Nothing was changed. To remove what is due: {project.typed('dlq prune')}"
+        note(go_on if dry_run else f"Removed {sum(removed.values()):,} rows.")
 
 
 def _ask(ctx: click.Context, project: Project, due: dict[str, int]) -> None:
-    what = ", ".join(f"{count:,} {kind}" for kind, count in due.items() if count)
+    what = ", ".join(f"{count:,} {_NAMES[kind].lower()}" for kind, count in due.items() if count)
     if not is_attended():
         again = project.typed_again(ctx, "--yes")
         raise click.UsageError(f"There is no terminal to ask at, so this wants --yes (--dry-run counts first): {again}")
     click.confirm(f"Remove {what} for good?", abort=True, err=True)
 
 
-def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int]) -> None:
+def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int] | None) -> None:
     rows = []
     for kind in retention.KINDS:
         age = keep.get(kind)
-        rows.append(
-            [kind, "for ever" if age is None else span(age), f"{due.get(kind, 0):,}", f"{removed.get(kind, 0):,}"]
-        )
-    table(console_of(), ["Kind", "Kept", Column("Due", right=True), Column("Removed", right=True)], rows)
+        kept_for = "for ever" if age is None else span(age)
+        gone = [] if removed is None else [f"{removed.get(kind, 0):,}"]
+        rows.append([_NAMES[kind], kept_for, f"{due.get(kind, 0):,}", *gone])
+    counts = ["Due"] if removed is None else ["Due", "Removed"]
+    table(console_of(), ["Kind", "Kept", *(Column(title, right=True) for title in counts)], rows)

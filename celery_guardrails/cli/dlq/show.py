@@ -18,7 +18,7 @@ from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.command import query_term
 from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
-from celery_guardrails.letters.record import FailedAttempt, Named, values_of
+from celery_guardrails.letters.record import FailedAttempt, LetterFailure, Named, values_of
 from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.printable import same_length
 from celery_guardrails.recovery import search
@@ -85,7 +85,7 @@ def _show(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]
     console.print(Text.assemble((f"{clean(letter.failure.type)}: ", "bold"), clean(letter.failure.message)))
     console.print()
     _facts(console, found, now)
-    _attempts(console, letter.attempts)
+    _attempts(console, letter.attempts, letter.failure)
     _deaths(console, deaths, now)
     if letter.failure.traceback.strip():
         _title(console, "Traceback")
@@ -131,7 +131,7 @@ def _facts(console: Console, found: ArchivedLetter, now: datetime) -> None:
             console.print(line, soft_wrap=True)
 
 
-def _attempts(console: Console, attempts: Sequence[FailedAttempt]) -> None:
+def _attempts(console: Console, attempts: Sequence[FailedAttempt], last: LetterFailure) -> None:
     if not attempts:
         return
     _title(console, "Attempts")
@@ -142,6 +142,8 @@ def _attempts(console: Console, attempts: Sequence[FailedAttempt]) -> None:
         lasted = _lasted(attempt.started_at, attempt.ended_at)
         waited = clock.shown(timedelta(seconds=attempt.delay)) if attempt.delay is not None else ""
         error = f"{attempt.error.rpartition('.')[2]}: {clean(attempt.message)}"
+        if (attempt.error, attempt.message) == (last.type, last.message):
+            error = "the error above"
         rows.append((number, stamp(attempt.ended_at), lasted, waited, attempt.worker, error))
     table(console, ["#", "Failed at", "Ran", "Waited then", Column("Worker", "fold"), Column("Error", "flex")], rows)
 

@@ -67,6 +67,31 @@ def test_a_folded_column_keeps_every_character(terminal: Terminal) -> None:
     assert name in "".join(line.removesuffix("1").strip() for line in terminal.getvalue().splitlines()[1:])
 
 
+@pytest.mark.parametrize("columns", [50, 60, 80, 100])
+def test_no_value_is_cut_and_no_line_ends_in_blanks(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = ("1bd75f44", "1 dead, 12 discarded", "1 h 25 min ago", "billing.invoices.render_pdf", "attempts_exhausted")
+    heads = ["Id", "States", "Last died", Column("Task", "fold"), Column("Reason", "fold"), Column("Error", "flex")]
+    table(printer(terminal), heads, [(*row, "TimeoutError: " + "x" * 100)])
+    shown = re.sub(r"\x1b\[\d*m", "", terminal.getvalue()).splitlines()
+    assert all(line == line.rstrip() for line in shown)
+    assert max(map(len, shown)) <= columns
+    assert sum("…" in line for line in shown) == 1
+    text = "".join(shown)
+    for piece in ("1bd75f44", "discarded", "billing.", "invoices.", "render_", "exhausted", "TimeoutError: xxx"):
+        assert piece in text
+
+
+def test_words_for_people_end_in_no_blanks(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    printer(terminal).print("a sentence that needs more than one line")
+    shown = terminal.getvalue().splitlines()
+    assert " ".join(shown) == "a sentence that needs more than one line"
+    assert len(shown) > 1
+
+
 def test_a_piped_table_is_plain_and_not_folded() -> None:
     out = io.StringIO()
     table(printer(out), ["Id", Column("Task", "fold")], [(Text("x", "bold red"), "t" * 190), ("", "[bold]y[/]")])

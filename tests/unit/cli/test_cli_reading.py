@@ -13,7 +13,7 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.recovery import transition
 from tests.unit.cli.conftest import Shop, lines
-from tests.unit.cli.deaths import DIED, dead
+from tests.unit.cli.deaths import DIED, TRACEBACK, dead
 
 PROMISED = [
     "id", "task", "task_id", "state", "reason", "generation", "error", "attempts", "queue", "published_at", "died_at",
@@ -322,3 +322,10 @@ def test_an_error_of_unknown_kind_is_not_called_permanent(shop: Shop) -> None:
         assert "not retried" in words
         assert "permanent" not in words
     assert shop.json("dlq", "show", letters[0].id)["reason"] == "permanent_error"
+
+
+def test_an_attempt_does_not_repeat_the_error_that_stands_above(shop: Shop) -> None:
+    shop.archive(dead(1))
+    shown = shop.run("dlq", "show", "task-1").stdout
+    assert shown.count("smtp did not answer") == 1 + TRACEBACK.count("smtp did not answer")
+    assert shown.count("the error above") == 3

@@ -6,25 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_guardrails.cli.width import broken, longest_piece, shared
+from celery_guardrails.cli.width import broken, longest_piece, shared, spare
 
-TITLES = ("Id", "State", "Died", "Task", "Reason", "Error")
+FOLDED, PIECES, FIXED = {3: 17, 4: 9}, {3: 7, 4: 9}, {0: 8, 1: 4, 2: 3}
+LEAST = [FOLDED, PIECES, FIXED]
 
 
 def test_where_there_is_room_nothing_gives_way() -> None:
-    assert shared(100, (8, 4, 8, 17, 18, 20), {3: 7, 4: 9}, 5, TITLES) == {}
+    assert shared(100, (8, 4, 8, 17, 18), LEAST) == [8, 4, 8, 17, 18]
 
 
-def test_names_are_broken_before_the_error_is_cut_to_nothing() -> None:
-    widths = shared(80, (8, 4, 8, 17, 18, 60), {3: 7, 4: 9}, 5, TITLES)
-    assert widths[5] == 24
-    assert 10 <= widths[3] < 17
-    assert 9 <= widths[4] < 18
-    assert sum(widths.values()) + 8 + 4 + 8 + 2 * 5 == 80
+def test_lines_break_between_words_then_within_them_then_in_what_is_fixed() -> None:
+    assert shared(58, (8, 4, 8, 17, 18), LEAST) == [8, 4, 8, 17, 13]
+    assert shared(48, (8, 4, 8, 17, 18), LEAST) == [8, 4, 8, 11, 9]
+    assert shared(42, (8, 4, 8, 17, 18), LEAST) == [8, 4, 6, 7, 9]
 
 
-def test_where_nothing_fits_titles_and_pieces_stay_whole() -> None:
-    assert shared(30, (8, 4, 8, 17, 18, 60), {3: 7, 4: 9}, 5, TITLES) == {3: 7, 4: 9, 5: 12}
+def test_where_nothing_fits_words_and_pieces_stay_whole() -> None:
+    assert shared(20, (8, 4, 8, 17, 18), LEAST) == [8, 4, 3, 7, 9]
+
+
+def test_an_error_gets_what_is_left_or_a_line_of_its_own() -> None:
+    assert spare(80, (8, 4, 60), 2) == 60
+    assert spare(80, (8, 4, 90), 2) == 64
+    assert spare(80, (30, 20, 90), 2) is None
+    assert spare(80, (30, 20, 10), 2) == 10
 
 
 @pytest.mark.parametrize(
