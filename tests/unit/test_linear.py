@@ -1,11 +1,12 @@
 """What looks at foreign text takes time in proportion to it, whatever the text is made of.
 
 Each function reads 20,000 characters in one, and the same in ten pieces. The time is this process's own, so that a busy
-machine changes nothing; a quadratic step would take ten times as long for the whole.
+machine changes little; a quadratic step would take ten times as long for the whole, in each of three tries.
 """
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from celery_guardrails.redaction import Redactor, is_denied
 from celery_guardrails.store.column import cut
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
-WHOLE, PIECES = 20_000, 10
+WHOLE, PIECES, TRIES = 20_000, 10, 3
 UNITS = (
     "0", "1 ", "a", " ", "\n", "'", '"', "`", "{", "[", "(", "<", "{'a':", "a@", "://", "http://a:", "-", ".", "=",
     "a=", "a = ", "eyJ.", "%", "\\", '\\"', "a.", "0:", "0.", "0-", "0x", "A1 ", "-----BEGIN A-----", "password=",
@@ -66,18 +67,31 @@ READERS: dict[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_twice_the_text_takes_twice_the_time(name: str) -> None:
-    read = READERS[name]
+    seen = []
+    for _ in range(TRIES):
+        whole, pieces = _measured(READERS[name])
+        seen.append(f"{whole:.2f} s for the whole, {pieces:.2f} s in {PIECES} pieces")
+        if whole < 5 * pieces + 0.5:
+            return
+    pytest.fail("; ".join(seen))
+
+
+def _measured(read: Callable[[str], object]) -> tuple[float, float]:
     whole = pieces = 0.0
     for unit in UNITS:
         text = (unit * (WHOLE // len(unit) + 1))[:WHOLE]
         whole += _taken(read, text, 1)
         pieces += _taken(read, text[: WHOLE // PIECES], PIECES)
-    assert whole < 6 * pieces + 0.5, f"{whole:.2f} s for the whole, {pieces:.2f} s in {PIECES} pieces"
+    return whole, pieces
 
 
 def _taken(read: Callable[[str], object], text: str, times: int) -> float:
-    began = time.process_time()
-    for _ in range(times):
-        re.purge()  # a pattern that is made of the text is made each time
-        read(text)
-    return time.process_time() - began
+    gc.disable()  # in a process that has run many tests it takes longer than what is measured
+    try:
+        began = time.process_time()
+        for _ in range(times):
+            re.purge()  # a pattern that is made of the text is made each time
+            read(text)
+        return time.process_time() - began
+    finally:
+        gc.enable()
