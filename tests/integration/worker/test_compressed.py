@@ -26,11 +26,12 @@ def packed(way: str, key: str, size: int) -> Published:
 def test_a_bomb_is_dead_lettered_as_it_came_and_what_fits_runs(
     broker: Broker, make_guarded: Callable[..., Guarded]
 ) -> None:
-    guarded = make_guarded(broker, dead_letter={"max_decompressed": LIMIT})
+    guarded = make_guarded(broker, dead_letter={"queue": "bombs.dead", "max_decompressed": LIMIT})
+    queue, guarded.prefix = f"{guarded.prefix}.tasks", "bombs"  # where its letters are
     worker = guarded.worker()
     bombs = [packed(way, "never", 3 * LIMIT) for way in WAYS]
     right = [packed(way, f"right{number}", LIMIT // 2) for number, way in enumerate(WAYS)]
-    publish(guarded.app, f"{guarded.prefix}.tasks", [*bombs, *right])
+    publish(guarded.app, queue, [*bombs, *right])
     letters = guarded.letters(len(bombs))
     for number in range(len(right)):
         guarded.wait_for_runs(f"right{number}", 1)
