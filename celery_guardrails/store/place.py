@@ -6,12 +6,13 @@ under an id that follows from its bytes. It must not know what a death changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, select
 
+from celery_guardrails.letters.codec import NewerSchema, decode
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.identity import is_letter_id, own_id
 from celery_guardrails.letters.record import Letter
@@ -73,19 +74,35 @@ def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -
 
 
 def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
-    """The same, where no two letters share the id of a death: whoever knows how ids are made can guess the next one."""
+    """The same, where no two works share the id of a death: whoever knows how ids are made can guess the next one."""
     ids = sorted({key_of(one.item.letter.id) for one in found})
     rows = conn.execute(select(death.c.id, death.c.letter_id).where(death.c.id.in_(ids)))
     holders: dict[str, str] = {row.id: row.letter_id for row in rows}
+    bodies = _bodies(conn, holders)
     apart = []
     for one in found:
         letter = one.item.letter
-        holder = holders.setdefault(key_of(letter.id), key_of(letter.origin_id))
-        if holder != key_of(letter.origin_id):
+        key = key_of(letter.id)
+        holder = holders.setdefault(key, key_of(letter.origin_id))
+        body = bodies.setdefault(key, letter.message.body)
+        # the first death brings no claim token: the same one again has the same message
+        other_work = letter.dead_letter_id is None and body is not None and body != letter.message.body
+        if other_work or holder != key_of(letter.origin_id):
             changed = letter.model_copy(update={"id": own_id(one.item.payload, "apart")})
             one = replace(one, item=replace(one.item, letter=changed), holder=holder)
         apart.append(one)
     return apart
+
+
+def _bodies(conn: Connection, ids: Collection[str]) -> dict[str, bytes | None]:
+    """The messages' bodies of deaths that the archive has; `None` where it cannot be read."""
+    bodies: dict[str, bytes | None] = {}
+    for row in conn.execute(select(death.c.id, death.c.payload).where(death.c.id.in_(sorted(ids)))) if ids else ():
+        try:
+            bodies[row.id] = decode(row.payload).message.body
+        except (ValueError, NewerSchema):
+            bodies[row.id] = None
+    return bodies
 
 
 def _placed(conn: Connection, item: Archivable, known: dict[str, claims.Claimed]) -> Placed:

@@ -1,4 +1,4 @@
-"""What somebody forges neither keeps an honest end of requeued work out, nor hides what is refused later."""
+"""What somebody forges neither keeps an honest end out, nor hides what is refused later."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.recovery import search as reading
 from celery_guardrails.recovery import transition
@@ -49,6 +50,34 @@ def test_a_letter_with_the_id_of_a_death_that_is_known_is_one_of_its_own(mortuar
     assert forged.id not in (letter.id, right.id)
     assert reading.get(mortuary.store, forged.id).letter.task == "evil.task"
     assert row(mortuary, letter.id).death_id == right.id
+
+
+def forged(letter: Letter) -> Letter:
+    """One that has the id of a first death, which anybody can guess, and other work."""
+    return letter.model_copy(update={"message": letter.message.model_copy(update={"body": b"[[], {}, {}]"})})
+
+
+def test_a_forged_first_death_does_not_keep_the_honest_one_out(mortuary: Mortuary) -> None:
+    honest = mortuary.letter(task="billing.charge")
+    mortuary.archive(forged(honest))
+    (kept,) = mortuary.archive(honest)
+    assert (kept.outcome, kept.id == honest.id) == (Outcome.NEW, False)
+    assert reading.get(mortuary.store, kept.id).letter.message.body == honest.message.body
+    assert "it has the id of a death" in trail(mortuary, honest.id)[-1].reason
+    assert [found.outcome for found in mortuary.archive(honest)] == [Outcome.DUPLICATE]
+
+
+def test_neither_does_a_forged_first_death_of_the_same_batch(mortuary: Mortuary) -> None:
+    honest = mortuary.letter()
+    first, second = mortuary.archive(forged(honest), honest)
+    assert (first.outcome, second.outcome) == (Outcome.NEW, Outcome.NEW)
+    assert first.id != second.id
+
+
+def test_the_same_first_death_told_twice_in_other_words_is_one(mortuary: Mortuary) -> None:
+    letter = mortuary.bury()
+    again = letter.model_copy(update={"explanation": "told by the main process, too"})
+    assert [found.outcome for found in mortuary.archive(again)] == [Outcome.DUPLICATE]
 
 
 def test_a_first_refusal_of_another_kind_or_on_another_day_has_its_entry(mortuary: Mortuary) -> None:
