@@ -94,6 +94,7 @@ _OPTIONS = (
 
 _YES = "With a QUERY: do not ask first. Needed where there is no terminal to ask at."
 _YES_REQUEUE = "Do not ask first, nor about what may have run already. A QUERY needs it where there is no terminal."
+_LONGEST_WAIT = 86_400.0
 _YES_RESTORE = "Do not ask first, nor about requeued letters. A QUERY needs it where there is no terminal."
 
 
@@ -111,8 +112,8 @@ def _change_options(yes: str) -> Callable[[Any], Any]:
 @click.command(short_help="Put dead letters back into their queues.")
 @_change_options(_YES_REQUEUE)
 @click.option(
-    "--wait", "wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0,
-    help="Wait so long for the outcome: recovered, or dead again. A guardian must run. Default 0.",
+    "--wait", "wait", metavar="SECONDS", type=click.FloatRange(0, _LONGEST_WAIT), default=0.0,
+    help="Wait so long for the outcome: recovered, or dead again. A guardian must run. At most a day. Default 0.",
 )  # fmt: skip
 @click.option(
     INCLUDE, "include_may_have_run", is_flag=True,

@@ -44,6 +44,12 @@ def test_the_command_to_type_again_keeps_what_was_typed(shop: Shop) -> None:
     assert shop.run("dlq", "discard", "state:dead", "--reason", "x", "--json").stderr.strip().endswith("--json --yes")
 
 
+def test_nobody_waits_for_ever(shop: Shop) -> None:
+    result = shop.run("dlq", "requeue", "task:shop.mail", "--reason", "x", "--wait", "inf")
+    assert result.exit_code == 2
+    assert "86400" in result.stderr
+
+
 def test_the_help_of_a_discard_speaks_of_no_requeue(shop: Shop) -> None:
     words = " ".join(shop.run("dlq", "discard", "--help").stdout.split())
     assert "With a QUERY: do not ask first." in words
