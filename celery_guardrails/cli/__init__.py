@@ -38,7 +38,7 @@ def guardian(
     **_preload: Any,
 ) -> None:
     """Archive dead letters, post alerts, confirm recoveries: runs until SIGTERM."""
-    from celery_guardrails.cli.guardian import command, probe
+    from celery_guardrails.cli.daemon import command, probe
 
     if once and check:
         raise click.UsageError("--once or --check, and not both.", ctx)

@@ -109,7 +109,7 @@ class _Process(Process):  # type: ignore[misc]
     def run(self) -> None:
         # Alembic tells of each of its plugins when it is imported, and of each step of a migration.
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        from celery_guardrails.cli.guardian import serve, stopped_by_signals
+        from celery_guardrails.cli.daemon import serve, stopped_by_signals
         from celery_guardrails.cli.project import Project
         from celery_guardrails.errors import GuardrailsError
 

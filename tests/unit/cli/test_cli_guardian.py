@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 from celery_guardrails import clock
 from celery_guardrails.cli import assembly
 from celery_guardrails.cli.assembly import alerts_go_to, assembled, await_archive, dead_letter_queues
-from celery_guardrails.cli.guardian import serve, stopped_by_signals
+from celery_guardrails.cli.daemon import serve, stopped_by_signals
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.letters.recovery import Recovery
