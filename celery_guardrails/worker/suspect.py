@@ -36,6 +36,7 @@ __all__ = ["execute", "execute_once", "retried"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
+_KNOWN = "%s[%s] is acknowledged without running: %s"
 # Brokers that say of a message whether they have delivered it before.
 _TELLING = ("amqp", "redis")
 
@@ -131,6 +132,10 @@ def _acknowledge_and_hand_over(request: Any, pool: Any, begin: Callable[[], bool
 
 def _acknowledge(request: Any) -> bool:
     """Keep it in the journal, then acknowledge it; says whether it begins."""
+    if _acknowledged_here(request):  # its twin has begun while it waited for a child or a thread
+        logger.warning(_KNOWN, request.name, request.id, "it was acknowledged here before")
+        request.let_go()
+        return False
     if not journal.keep(request):
         return False
     if not acknowledge_at_once(request, partial(_gone, request), partial(journal.end, request)):
@@ -189,7 +194,7 @@ def _verdict(request: Any) -> Tell | None:
 
 
 def _drop(request: Any, why: str) -> None:
-    logger.warning("%s[%s] is acknowledged without running: %s", request.name, request.id, why)
+    logger.warning(_KNOWN, request.name, request.id, why)
     state.task_ready(request)
     request.let_go()
 

@@ -74,9 +74,31 @@ def test_what_was_acknowledged_before_it_began_is_not_run_when_its_broker_forget
     told, later = Header(now), Header(now + timedelta(seconds=1))
     for key, header in (("once", told), ("once", told), ("later", later), ("unknown", Header()), ("unknown", Header())):
         publisher.publish(message(losing, "t-3", key, header, task="guarded.until_go"), [queue])
+    losing.wait_for_runs("unknown", 2)  # what is acknowledged late may overtake them
     losing.finish()
     assert {key: len(losing.runs(key)) for key in ("once", "later", "unknown")} == {"once": 1, "later": 1, "unknown": 2}
     assert worker.log().count("is acknowledged without running: it was acknowledged here before") == 1
+    losing.no_letters()
+    publisher.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_of_two_that_wait_for_their_turn_one_runs(losing, pool):
+    """Neither was acknowledged when the other one came."""
+    worker = losing.worker("-c", "1", pool=pool)
+    losing.tasks.until_go.delay("before")
+    losing.wait_for_runs("before", 1)
+    publisher = Guardrails.of(losing.app).publisher
+    queue = losing.app.amqp.queues[f"{losing.prefix}.tasks"]
+    told = Header(datetime.now(timezone.utc))
+    for _ in range(2):
+        publisher.publish(message(losing, "t-4", "twin", told, task="guarded.until_go"), [queue])
+    wait_until(lambda: worker.log().count("[t-4] received") == 2, 30, "both to be taken")
+    (losing.runs_folder / "go").touch()
+    losing.wait_for_runs("twin", 1)
+    worker.wait_for_log("it was acknowledged here before")
+    losing.finish()
+    assert len(losing.runs("twin")) == 1
     losing.no_letters()
     publisher.close()
 
