@@ -36,7 +36,6 @@ __all__ = ["execute", "execute_once", "retried"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-_KNOWN = "%s[%s] is acknowledged without running: %s"
 # Brokers that say of a message whether they have delivered it before.
 _TELLING = ("amqp", "redis")
 
@@ -76,8 +75,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
     request.__dict__.pop("execute_using_pool", None)
     if is_plain(request.task):
         return request.execute_using_pool(pool, **options)
-    if _acknowledged_here(request):
-        _drop(request, "it was acknowledged here before")
+    if _is_dropped(request):
         raise TaskRevokedError(request.id)
     journal.watch(request)
     begin = partial(_acknowledge, request)
@@ -132,9 +130,7 @@ def _acknowledge_and_hand_over(request: Any, pool: Any, begin: Callable[[], bool
 
 def _acknowledge(request: Any) -> bool:
     """Keep it in the journal, then acknowledge it; says whether it begins."""
-    if _acknowledged_here(request):  # its twin has begun while it waited for a child or a thread
-        logger.warning(_KNOWN, request.name, request.id, "it was acknowledged here before")
-        request.let_go()
+    if _is_dropped(request):  # its twin has begun while it waited for a child or a thread
         return False
     if not journal.keep(request):
         return False
@@ -158,13 +154,16 @@ def _remember(request: Any) -> None:
     Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
 
 
-def _acknowledged_here(request: Any) -> bool:
-    """Whether this very message was acknowledged here: a broker that was killed may have lost that."""
+def _is_dropped(request: Any) -> bool:
+    """Drop this very message if it was acknowledged here: a broker that was killed may have lost that."""
     try:
-        return Guardrails.of(request.task.app).seen.was_acknowledged(Copy.of(request), request.message.body)
+        if not Guardrails.of(request.task.app).seen.was_acknowledged(Copy.of(request), request.message.body):
+            return False
     except Exception:
         logger.warning("guardrails failed before %s[%s]", request.name, request.id, exc_info=True)
         return False
+    _drop(request, "it was acknowledged here before")
+    return True
 
 
 def _verdict(request: Any) -> Tell | None:
@@ -194,7 +193,7 @@ def _verdict(request: Any) -> Tell | None:
 
 
 def _drop(request: Any, why: str) -> None:
-    logger.warning(_KNOWN, request.name, request.id, why)
+    logger.warning("%s[%s] is acknowledged without running: %s", request.name, request.id, why)
     state.task_ready(request)
     request.let_go()
 
