@@ -6,7 +6,7 @@ under an id that follows from its bytes. It must not know what a death changes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -76,9 +76,9 @@ def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -
 def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
     """The same, where no two works share the id of a death: whoever knows how ids are made can guess the next one."""
     ids = sorted({key_of(one.item.letter.id) for one in found})
-    rows = conn.execute(select(death.c.id, death.c.letter_id).where(death.c.id.in_(ids)))
+    rows = conn.execute(select(death.c.id, death.c.letter_id, death.c.payload).where(death.c.id.in_(ids))).all()
     holders: dict[str, str] = {row.id: row.letter_id for row in rows}
-    bodies = _bodies(conn, holders)
+    bodies = {row.id: _body(row.payload) for row in rows}
     apart = []
     for one in found:
         letter = one.item.letter
@@ -94,15 +94,12 @@ def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
     return apart
 
 
-def _bodies(conn: Connection, ids: Collection[str]) -> dict[str, bytes | None]:
-    """The messages' bodies of deaths that the archive has; `None` where it cannot be read."""
-    bodies: dict[str, bytes | None] = {}
-    for row in conn.execute(select(death.c.id, death.c.payload).where(death.c.id.in_(sorted(ids)))) if ids else ():
-        try:
-            bodies[row.id] = decode(row.payload).message.body
-        except (ValueError, NewerSchema):
-            bodies[row.id] = None
-    return bodies
+def _body(payload: bytes) -> bytes | None:
+    """The body of the message of a death that the archive has; `None` where it cannot be read."""
+    try:
+        return decode(payload).message.body
+    except (ValueError, NewerSchema):
+        return None
 
 
 def _placed(conn: Connection, item: Archivable, known: dict[str, claims.Claimed]) -> Placed:
