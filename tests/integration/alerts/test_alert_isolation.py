@@ -100,17 +100,21 @@ def test_a_group_that_cannot_be_kept_is_left_out_and_said_once(
     assert desk.uncounted() == 0, "they would come again with each run"
 
 
+def cursed(whole: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    """The same, but that it fails for one task's group."""
+
+    def call(group: Any, *rest: Any) -> Any:
+        if group.task == "shop.cursed":
+            raise error
+        return whole(group, *rest)
+
+    return call
+
+
 def test_a_group_that_cannot_be_stepped_is_left_out_and_said_once(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = counting.step
-
-    def step(group: Any, *rest: Any) -> Any:
-        if group.task == "shop.cursed":
-            raise OverflowError("date value out of range")
-        return whole(group, *rest)
-
-    monkeypatch.setattr(counting, "step", step)
+    monkeypatch.setattr(counting, "step", cursed(counting.step, OverflowError("date value out of range")))
     for _ in range(2):
         desk.die("shop.cursed")
         desk.die("shop.good")
@@ -148,14 +152,7 @@ def test_an_event_that_cannot_be_read_is_left_out(desk: Desk, store: Store) -> N
 def test_a_group_that_cannot_be_shown_is_alerted_in_brief(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = posting.render
-
-    def render(group: Any, *rest: Any) -> Any:
-        if group.task == "shop.cursed":
-            raise ValueError("no such colour")
-        return whole(group, *rest)
-
-    monkeypatch.setattr(posting, "render", render)
+    monkeypatch.setattr(posting, "render", cursed(posting.render, ValueError("no such colour")))
     for _ in range(3):
         desk.die("shop.cursed")
         desk.die("shop.good")
