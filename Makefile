@@ -20,7 +20,7 @@ OLDEST := .venv-oldest
 # what depends most on the versions of Celery and kombu; OLDEST_TESTS=tests/integration runs all of them
 OLDEST_TESTS ?= tests/integration/worker/test_runtime_loss.py tests/integration/worker/test_unread_messages.py \
   tests/integration/redis/test_keeping.py tests/integration/redis/test_strange_records.py \
-  tests/unit/policy tests/unit/transport tests/unit/worker/test_report.py
+  tests/unit/policy tests/unit/transport tests/unit/app/test_config_report.py
 # hundreds of workers are started: none of them should have to compile the package again
 export PYTHONDONTWRITEBYTECODE :=
 HOUSE := $(wildcard celery_guardrails tests example_project bench house)

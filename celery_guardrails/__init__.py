@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celery_guardrails.log import install
 
 if TYPE_CHECKING:
+    from celery_guardrails.app.guardrails import Guardrails
     from celery_guardrails.errors import (
         ConfigurationError,
         DeadLetterError,
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from celery_guardrails.policy import Constant, Exponential, Linear, Policy, Schedule
-    from celery_guardrails.worker.install import Guardrails
-    from celery_guardrails.worker.task import GuardedTask, GuardMixin
+    from celery_guardrails.task.guarded import GuardedTask, GuardMixin
 
 __all__ = [
     "ConfigurationError",
@@ -52,8 +52,8 @@ __all__ = [
 
 _HOMES = {
     "celery_guardrails.policy": ("Constant", "Exponential", "Linear", "Policy", "Schedule"),
-    "celery_guardrails.worker.install": ("Guardrails",),
-    "celery_guardrails.worker.task": ("GuardMixin", "GuardedTask"),
+    "celery_guardrails.app.guardrails": ("Guardrails",),
+    "celery_guardrails.task.guarded": ("GuardMixin", "GuardedTask"),
 }
 
 install()

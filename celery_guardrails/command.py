@@ -43,7 +43,7 @@ def celery_command(app: str, command: str, *words: str, tail: str = "") -> str:
     """A command as a person types it: `celery -A shop guardrails dlq show ID`.
 
     Args:
-        app: what stands after `-A`, as a shell takes it (`worker/typed.py`): a `--workdir` may go with it.
+        app: what stands after `-A`, as a shell takes it (`app/command_name.py`): a `--workdir` may go with it.
         command: the sub-commands, such as `guardrails dlq show`: our own words, which are not quoted.
         words: arguments, each of which is quoted.
         tail: what follows, our own words, such as `--reason "..."`.

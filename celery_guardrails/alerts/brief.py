@@ -8,8 +8,8 @@ from __future__ import annotations
 from hashlib import sha256
 
 from celery_guardrails.alerts.render import Rendered, Style
-from celery_guardrails.alerts.text import cut, escape, one_line
 from celery_guardrails.command import celery_command
+from celery_guardrails.text import cut, escape, one_line
 
 __all__ = ["render_in_brief"]
 

@@ -24,7 +24,6 @@ from celery_guardrails.alerts.lease import PosterLease, SoleLease
 from celery_guardrails.alerts.render import Rendered, Style, render, render_reply
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Posted, Sink
-from celery_guardrails.alerts.text import one_line
 from celery_guardrails.alerts.trouble import Circuit, Remedy, look_remedy, remedy
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.store import alert, outbox
@@ -32,6 +31,7 @@ from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
 from celery_guardrails.store.probe import raise_if_away
+from celery_guardrails.text import one_line
 
 __all__ = ["Delivery", "Poster"]
 

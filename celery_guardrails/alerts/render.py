@@ -16,12 +16,12 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.group import Affected, AlertGroup, ErrorCount, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
-from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, since, when
 from celery_guardrails.command import celery_command, query_term
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.store.column import cut as stored
+from celery_guardrails.text import code, count_of, cut, escape, one_line, since, when
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 

@@ -25,7 +25,6 @@ from celery_guardrails.alerts.render import Style
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Sink
-from celery_guardrails.alerts.text import one_line
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.settings import AlertSettings
@@ -35,6 +34,7 @@ from celery_guardrails.store.alert_change import GroupChange, apply_changes
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
 from celery_guardrails.store.probe import raise_if_away
+from celery_guardrails.text import one_line
 
 __all__ = ["AlertService", "Report"]
 

@@ -14,8 +14,8 @@ from celery.bin.base import CeleryOption, handle_preload_options
 from celery.bin.worker import worker
 from celery.signals import celeryd_init
 
+from celery_guardrails.app.config_report import hide_settings
 from celery_guardrails.cli.group import CleanCommand, LazyGroup
-from celery_guardrails.worker.report import hide_settings
 
 __all__ = ["guardian", "guardrails"]
 
@@ -38,7 +38,7 @@ def guardian(
     **_preload: Any,
 ) -> None:
     """Archive dead letters, post alerts, confirm recoveries: runs until SIGTERM."""
-    from celery_guardrails.cli.daemon import command, probe
+    from celery_guardrails.cli.daemon.command import command, probe
 
     if once and check:
         raise click.UsageError("--once or --check, and not both.", ctx)
@@ -59,7 +59,7 @@ def guardian(
         "retries": "celery_guardrails.cli.retries:retries",
         "alerts": "celery_guardrails.cli.alerts:alerts",
         "audit": "celery_guardrails.cli.audit:audit",
-        "doctor": "celery_guardrails.cli.doctor:doctor",
+        "doctor": "celery_guardrails.cli.doctor.command:doctor",
         "topology": "celery_guardrails.cli.topology:topology",
         "migrate": "celery_guardrails.cli.migrate:migrate",
     },
@@ -73,7 +73,7 @@ def guardrails(ctx: click.Context, **_preload: Any) -> None:
 
 def _embed(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
     if value and not ctx.resilient_parsing:
-        from celery_guardrails.cli.embedded import EmbeddedGuardian
+        from celery_guardrails.cli.daemon.embedded import EmbeddedGuardian
 
         ctx.obj.app.steps["worker"].add(EmbeddedGuardian)
     return value
@@ -112,7 +112,7 @@ def _install_by_settings(instance: Any = None, **_: Any) -> None:
         return
     app = instance.app
     if app.conf.get("guardrails") is not None:
-        from celery_guardrails.worker.install import Guardrails
+        from celery_guardrails.app.guardrails import Guardrails
 
         Guardrails.of(app)
     if "_celery_guardrails" in vars(app):

@@ -13,16 +13,16 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.sinks.build import build_sink
 from celery_guardrails.alerts.sinks.sink import Message
-from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.assembly import alerts_go_to
+from celery_guardrails.cli.daemon.assembly import alerts_go_to
 from celery_guardrails.cli.group import LazyGroup
 from celery_guardrails.cli.output import Column, ago, emit_json, json_option, note, printer, say, table
+from celery_guardrails.cli.pending import tell_unarchived
 from celery_guardrails.cli.project import project_of
-from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.errors import SinkError
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.store import alert
 from celery_guardrails.store.alert import GroupRow
+from celery_guardrails.text import count_of
 
 __all__ = ["alerts"]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from celery_guardrails.alerts.text import count_of
 from celery_guardrails.cli.group import LazyGroup
 from celery_guardrails.cli.output import Column, emit_json, json_option, limit_type, note, printer, short, table
 from celery_guardrails.cli.project import Project, project_of
@@ -20,6 +19,7 @@ from celery_guardrails.recovery import search
 from celery_guardrails.redaction.process import shown, shown_data
 from celery_guardrails.store import audit as trail
 from celery_guardrails.store.audit import ACTIONS, AuditEntry
+from celery_guardrails.text import count_of
 
 __all__ = ["audit"]
 

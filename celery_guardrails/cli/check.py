@@ -11,11 +11,13 @@ from dataclasses import asdict
 
 import click
 
-from celery_guardrails.alerts.text import count_of
+from celery_guardrails.app.argument_name import misnamed
+from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
+from celery_guardrails.app.in_force import contradictions, is_guarded, task_faults
+from celery_guardrails.cli.doctor.checks.catalogue import CHECKS
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Level, found_by
 from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, say, table
-from celery_guardrails.cli.pitfall.catalogue import CHECKS
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Level, found_by
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import ConfigurationError, Fault, StoreError
 from celery_guardrails.policy import faults as declarations
@@ -23,9 +25,7 @@ from celery_guardrails.policy.merge import match_pattern
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.settings import Settings
 from celery_guardrails.store.engine import open_store, sqlite_file
-from celery_guardrails.worker.argument_name import misnamed
-from celery_guardrails.worker.effective import contradictions, is_guarded, task_faults
-from celery_guardrails.worker.install import BUILT_IN, Guardrails
+from celery_guardrails.text import count_of
 
 __all__ = ["check"]
 

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import cut
 from celery_guardrails.cli.width import GAP, broken, longest_piece, longest_word, shared, spare
 from celery_guardrails.printable import lines, one_line
+from celery_guardrails.text import cut
 
 __all__ = [
     "Column",

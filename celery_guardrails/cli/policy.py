@@ -8,9 +8,11 @@ import click
 from celery import Task
 from rich.text import Text
 
-from celery_guardrails.cli.drawing import draw
+from celery_guardrails.app.guardrails import BUILT_IN
+from celery_guardrails.app.in_force import under_guard_by
 from celery_guardrails.cli.output import Column, clean, emit_json, json_option, note, printer, table
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.cli.timeline import draw
 from celery_guardrails.clock import shown
 from celery_guardrails.errors import nearest
 from celery_guardrails.policy.declaration import declared
@@ -18,8 +20,6 @@ from celery_guardrails.policy.merge import Effective
 from celery_guardrails.policy.policy import Policy
 from celery_guardrails.policy.schedule import MOST_ROWS, PlannedAttempt, schedule
 from celery_guardrails.redaction.process import shown_data
-from celery_guardrails.worker.effective import under_guard_by
-from celery_guardrails.worker.install import BUILT_IN
 
 __all__ = ["policy"]
 

@@ -1,7 +1,7 @@
 """`guardrails retries`: what waits in the broker to run later, and deciding that it runs now, or not at all.
 
 Owns which entries a command line means and what is said of them. Waiting itself is the transport's business, and what
-cancelling leaves behind is in `worker/cancel.py`.
+cancelling leaves behind is in `cli/cancel.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of
+from celery_guardrails.cli.actor import given_reason, whoever_runs_this
 from celery_guardrails.cli.group import LazyGroup
 from celery_guardrails.cli.output import (
     Column,
@@ -29,12 +29,12 @@ from celery_guardrails.cli.output import (
     span,
     table,
 )
-from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy import Attempt, match_pattern
 from celery_guardrails.redaction.process import shown
+from celery_guardrails.text import count_of
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 
 __all__ = ["retries"]
@@ -128,7 +128,7 @@ def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json:
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[str, ...], reason: str, by: str | None, as_json: bool) -> None:
     """Decide that waiting tasks will not run: each becomes a dead letter, which can be requeued."""
-    from celery_guardrails.worker.cancel import cancel as cancel_waiting
+    from celery_guardrails.worker.failure.unrun import cancel as cancel_waiting
 
     project = project_of(ctx)
     actor = by or whoever_runs_this()

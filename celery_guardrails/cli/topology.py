@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from celery_guardrails.app.topology import dead_letter_queues, needed_topology
 from celery_guardrails.cli.output import Column, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import ConfigurationError
@@ -19,7 +20,6 @@ from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.declared import declared_by_celery, undeclared_line
 from celery_guardrails.transport.redis.rights import needs
 from celery_guardrails.transport.topology import Topology
-from celery_guardrails.worker.needed import dead_letter_queues, needed_topology
 
 __all__ = ["topology"]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of
 from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.guardian.service import Service
+from celery_guardrails.text import count_of
 from celery_guardrails.transport.consumer import ConsumerLost, ConsumerRefused, DeadLetterConsumer, Delivery
 from celery_guardrails.transport.service import Patience
 

@@ -15,7 +15,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.event import AlertEvent
-from celery_guardrails.alerts.text import cut, one_line
 from celery_guardrails.guardian.set_aside import SetAsideLog
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
 from celery_guardrails.letters.record import SELF_TEST
@@ -26,6 +25,7 @@ from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.letter import Archivable, Archived, Before, Outcome
 from celery_guardrails.store.probe import probe, raise_if_away
+from celery_guardrails.text import cut, one_line
 
 __all__ = ["Ingest", "IngestReport", "Received"]
 

@@ -1,7 +1,7 @@
 """The dead-letter queues as the guardian sees them: batches of deliveries, acknowledged when the archive has them.
 
 Owns consuming and acknowledging; what a delivery means is decided by the guardian. On Redis a letter is never held
-outside Redis, as `redis/safekeeping.py` sees to.
+outside Redis, as `redis/letter_consumer.py` sees to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.connection import connection_errors, opened
 from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.depth import depth
-from celery_guardrails.transport.redis.safekeeping import Safekeeping
+from celery_guardrails.transport.redis.letter_consumer import Safekeeping
 from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.routing import consumed_from
 

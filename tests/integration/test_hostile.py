@@ -11,12 +11,12 @@ import pytest
 from celery import Celery
 
 from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.claim import draw_token
 from celery_guardrails.letters.header import HEADER, Header, read_header
 from celery_guardrails.recovery.requeue import requeue
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.transport.dead_letter import Replayer
-from celery_guardrails.worker.install import Guardrails
 from tests.conftest import Broker
 from tests.guarded import APP, Guarded
 from tests.harness import Harness, Process

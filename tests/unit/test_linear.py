@@ -15,7 +15,6 @@ from datetime import datetime, timezone
 
 import pytest
 
-from celery_guardrails.alerts.text import escape
 from celery_guardrails.command import query_term, shell_quote
 from celery_guardrails.errors import QueryError
 from celery_guardrails.letters.preview import preview
@@ -28,6 +27,7 @@ from celery_guardrails.printable import lines, one_line
 from celery_guardrails.recovery.query import parse_query
 from celery_guardrails.redaction import Redactor, is_denied
 from celery_guardrails.store.column import cut
+from celery_guardrails.text import escape
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 WHOLE, PIECES, TRIES = 20_000, 10, 3

@@ -23,9 +23,9 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
 from celery_guardrails.alerts.sinks.sink import Message, Posted
-from celery_guardrails.alerts.text import cut, escape
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.redaction.process import shown
+from celery_guardrails.text import cut, escape
 
 __all__ = ["SlackSink", "SlackWebhookSink"]
 

@@ -13,8 +13,7 @@ from typing import Any
 import click
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.dlq.asked import filtered, is_query
+from celery_guardrails.cli.actor import given_reason, whoever_runs_this
 from celery_guardrails.cli.dlq.awaiting import Awaited, await_recovery
 from celery_guardrails.cli.dlq.doubt import (
     INCLUDE,
@@ -26,8 +25,8 @@ from celery_guardrails.cli.dlq.doubt import (
     question,
     underway,
 )
+from celery_guardrails.cli.dlq.selection import filtered, is_query
 from celery_guardrails.cli.output import emit_json, is_attended, note, progress, say
-from celery_guardrails.cli.person import given_reason, whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
@@ -36,6 +35,7 @@ from celery_guardrails.recovery import requeue as requeueing
 from celery_guardrails.recovery import search, transition
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import LetterSummary, State
+from celery_guardrails.text import count_of
 
 __all__ = ["discard", "requeue", "restore"]
 

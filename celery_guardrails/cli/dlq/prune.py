@@ -7,9 +7,9 @@ from datetime import timedelta
 import click
 
 from celery_guardrails import clock
+from celery_guardrails.cli.actor import whoever_runs_this
 from celery_guardrails.cli.output import Column, emit_json, is_attended, note, progress, span, table
 from celery_guardrails.cli.output import printer as console_of
-from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.recovery.retention import kept, prune_pass
 from celery_guardrails.store import retention

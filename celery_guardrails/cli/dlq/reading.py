@@ -10,8 +10,7 @@ import click
 from rich.text import Text
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.text import count_of
-from celery_guardrails.cli.dlq.asked import filtered, query_options
+from celery_guardrails.cli.dlq.selection import filtered, query_options
 from celery_guardrails.cli.output import (
     Column,
     ago,
@@ -25,14 +24,15 @@ from celery_guardrails.cli.output import (
     stamp,
     table,
 )
+from celery_guardrails.cli.pending import tell_unarchived
 from celery_guardrails.cli.project import Project, project_of
-from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.policy.decision import shown_reason
 from celery_guardrails.recovery import search
 from celery_guardrails.store.letter import GROUPINGS
 from celery_guardrails.store.record import Group, LetterSummary, State, Stats
+from celery_guardrails.text import count_of
 
 __all__ = ["groups", "list_", "show_letters", "state_text", "stats"]
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from celery_guardrails import clock
+from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.cli.dlq.reading import show_letters, state_text
 from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, stamp, table
+from celery_guardrails.cli.pending import tell_unarchived
 from celery_guardrails.cli.project import Project, project_of
-from celery_guardrails.cli.unarchived import tell_unarchived
 from celery_guardrails.command import query_term
 from celery_guardrails.errors import DeadLetterAmbiguous
 from celery_guardrails.letters.ran import MAY_HAVE_RUN, why_may_have_run
@@ -27,7 +28,6 @@ from celery_guardrails.store.audit import AuditEntry
 from celery_guardrails.store.claim import Doubt
 from celery_guardrails.store.filter import Query, Term
 from celery_guardrails.store.record import ArchivedLetter, Death, State
-from celery_guardrails.worker.effective import is_guarded
 
 __all__ = ["show"]
 

@@ -5,7 +5,7 @@
          └────────── restore (one script) ──────────┘  once the score is older than the visibility timeout
 
 Owns kombu's keys and formats on Redis, so that plain workers can share a queue with guarded ones. redis-py is an
-extra: `channel.py`, `qos.py` and `client.py` are imported only where the broker is Redis.
+extra: `channel.py`, `qos.py` and `connection.py` are imported only where the broker is Redis.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.trouble import passing
 
 __all__ = ["BindingChannel"]

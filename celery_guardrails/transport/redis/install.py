@@ -9,7 +9,7 @@ from typing import Any
 
 from kombu import Connection
 
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 
 __all__ = ["take_safely"]
 

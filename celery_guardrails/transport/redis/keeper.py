@@ -16,7 +16,7 @@ from typing import Any
 from celery import Celery
 
 from celery_guardrails.policy.taxonomy import classify
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.rights import Missing, missing
 from celery_guardrails.transport.redis.trouble import passing
 
@@ -49,7 +49,7 @@ class Keeper:
 
     def __init__(self, app: Celery, custody: Custody, read: bool = False) -> None:
         from celery_guardrails.transport.redis import keeping
-        from celery_guardrails.transport.redis.client import Line
+        from celery_guardrails.transport.redis.connection import Line
 
         self.custody = custody
         self._line = Line(app, _ANSWER, read=read)

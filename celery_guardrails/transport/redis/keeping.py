@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.quarantine import bury_all
 from celery_guardrails.transport.redis.restore import give_back, quarantine_key, restore_expired, unacked_keys
 from celery_guardrails.transport.redis.script import ACK, LEASE

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from celery_guardrails.transport.redis.custody import Fate
+from celery_guardrails.transport.redis.held import Fate
 from celery_guardrails.transport.redis.record import Unreadable
 
 __all__ = ["TakenMessage"]

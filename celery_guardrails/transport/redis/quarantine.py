@@ -9,7 +9,7 @@ import logging
 import time
 from typing import Any
 
-from celery_guardrails.transport.redis.custody import Quarantined
+from celery_guardrails.transport.redis.held import Quarantined
 from celery_guardrails.transport.redis.record import quarantined, read_quarantined
 from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import QUARANTINE

@@ -21,9 +21,9 @@ from redis.exceptions import ResponseError
 from celery_guardrails.clock import from_epoch
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.publisher import Envelope, Publisher
-from celery_guardrails.transport.redis.client import Line
-from celery_guardrails.transport.redis.waiting_script import DROP, FALLEN_DUE, PUT, RELEASE
+from celery_guardrails.transport.redis.connection import Line
 from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.transport.waiting.redis_script import DROP, FALLEN_DUE, PUT, RELEASE
 
 __all__ = ["RedisWaiting"]
 

@@ -17,13 +17,13 @@ from kombu import Queue
 from sqlalchemy import text
 
 from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli import guardrails
-from celery_guardrails.cli.pitfall import context as pitfall_context
-from celery_guardrails.cli.pitfall.finding import Level
+from celery_guardrails.cli.doctor import context as doctor_context
+from celery_guardrails.cli.doctor.finding import Level
 from celery_guardrails.store.engine import VERSION_TABLE, open_store
 from celery_guardrails.testing.slack import Mode, SlackStandIn
 from celery_guardrails.transport.publisher import Envelope
-from celery_guardrails.worker.install import Guardrails
 from tests.conftest import Broker, run_server
 from tests.integration.cli.ward import Ward
 from tests.servers import RedisServer
@@ -43,7 +43,7 @@ def slack() -> Iterator[SlackStandIn]:
 def _no_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none can answer, do not wait a second for workers."""
     if "make_shop" not in request.fixturenames:
-        monkeypatch.setattr(pitfall_context, "_WORKERS_TIMEOUT", 0.1)
+        monkeypatch.setattr(doctor_context, "_WORKERS_TIMEOUT", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from celery_guardrails.cli.pitfall import archive, journal, spool
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Finding, Level
+from celery_guardrails.cli.doctor.checks import archive, journal, spool
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Finding, Level
 from celery_guardrails.cli.project import Project
 from celery_guardrails.store.engine import open_store
 from celery_guardrails.transport.spool import Spool

@@ -9,9 +9,9 @@ from pathlib import Path
 from celery import Celery
 
 from celery_guardrails import GuardedTask, Policy
-from celery_guardrails.cli.pitfall import journal
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Finding, Level
+from celery_guardrails.cli.doctor.checks import journal
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Finding, Level
 from celery_guardrails.cli.project import Project
 from tests.integration.transport.test_journal import dead
 

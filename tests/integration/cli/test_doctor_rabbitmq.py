@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from kombu import Queue
 
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.routing import delay_word
-from celery_guardrails.worker.install import Guardrails
 from tests.conftest import Broker
 from tests.integration.cli.ward import Ward
 

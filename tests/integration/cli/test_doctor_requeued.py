@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from celery_guardrails import clock
-from celery_guardrails.cli.pitfall import requeued
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Finding, Level
+from celery_guardrails.cli.doctor.checks import requeued
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Finding, Level
 from celery_guardrails.cli.project import Project
 from celery_guardrails.recovery import transition
 from tests.unit.cli.conftest import Shop
@@ -61,7 +61,7 @@ def test_what_runs_as_a_plain_task_is_named(shop: Shop) -> None:
 
 
 def test_without_an_archive_it_says_nothing_of_its_own(shop: Shop) -> None:
-    from celery_guardrails.cli.pitfall.finding import Check, found_by
+    from celery_guardrails.cli.doctor.finding import Check, found_by
 
     context = Context(Project(shop.app, "shop"), online=False)
     assert found_by(Check("recoveries", requeued.unreported), context) == []

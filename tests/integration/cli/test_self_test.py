@@ -179,6 +179,9 @@ def child_of(parent: int) -> int | None:
                 command, status = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
             except OSError:
                 continue
-            if b"cli.canary.child" in command and int(status.rpartition(")")[2].split()[1]) == parent:
+            if (
+                b"cli.doctor.self_test.worker_process" in command
+                and int(status.rpartition(")")[2].split()[1]) == parent
+            ):
                 return int(entry.name)
     return None

@@ -9,7 +9,7 @@ import click
 import pytest
 from celery import Celery
 
-from celery_guardrails.worker.typed import named_on_command_line, typed_name
+from celery_guardrails.app.command_name import named_on_command_line, typed_name
 from tests.harness import ROOT, Harness
 
 APP = "tests.apps.secretive"

@@ -9,9 +9,9 @@ from typing import Any
 from celery import Celery
 
 from celery_guardrails import GuardedTask, Policy, clock
-from celery_guardrails.cli.pitfall.catalogue import CHECKS
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Finding, Level, found_by
+from celery_guardrails.cli.doctor.checks.catalogue import CHECKS
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Finding, Level, found_by
 from celery_guardrails.cli.project import Project
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import open_store

@@ -17,8 +17,8 @@ from kombu import Connection, Consumer, Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.acknowledge import acknowledge
 from celery_guardrails.transport.redis import keeping
-from celery_guardrails.transport.redis.client import Line
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.connection import Line
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
 from celery_guardrails.transport.redis.restore import restore_expired

@@ -11,11 +11,11 @@ import pytest
 import redis
 from celery import Celery
 
-from celery_guardrails.cli.pitfall.context import Context
-from celery_guardrails.cli.pitfall.finding import Level
-from celery_guardrails.cli.pitfall.redis import rights
+from celery_guardrails.cli.doctor.checks.redis import rights
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Level
 from celery_guardrails.cli.project import Project
-from celery_guardrails.transport.redis.client import Line
+from celery_guardrails.transport.redis.connection import Line
 from celery_guardrails.transport.redis.rights import COMMANDS, missing, needs
 from tests.conftest import Broker
 from tests.waiting import wait_until
@@ -97,7 +97,8 @@ def test_all_that_is_needed_is_enough(redis_broker: Broker, limit: Callable[[str
 
 
 def test_the_scripts_use_no_other_commands() -> None:
-    from celery_guardrails.transport.redis import script, waiting_script
+    from celery_guardrails.transport.redis import script
+    from celery_guardrails.transport.waiting import redis_script as waiting_script
 
     texts = [each.text for module in (script, waiting_script) for each in vars(module).values() if hasattr(each, "sha")]
     used = {name for text in texts for name in re.findall(r"redis\.p?call\('(\w+)'", text)}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from celery_guardrails.transport.redis import script, waiting_script
+from celery_guardrails.transport.redis import script
+from celery_guardrails.transport.waiting import redis_script as waiting_script
 from tests.conftest import Broker, run_server
 from tests.servers import RedisCluster
 from tests.waiting import wait_until

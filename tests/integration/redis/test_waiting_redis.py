@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.redis import RedisWaiting
-from celery_guardrails.worker.install import Guardrails
 from tests.conftest import Broker
 from tests.waiting import wait_until
 

@@ -16,8 +16,8 @@ import pytest
 from celery import Celery
 
 from celery_guardrails import access
-from celery_guardrails.cli.assembly import assembled
-from celery_guardrails.cli.daemon import serve
+from celery_guardrails.cli.daemon.assembly import assembled
+from celery_guardrails.cli.daemon.command import serve
 from celery_guardrails.cli.project import Project
 from celery_guardrails.store.engine import open_store, sqlite_file, sqlite_files
 from tests.harness import ROOT

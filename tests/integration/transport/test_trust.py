@@ -308,7 +308,7 @@ def test_whoever_may_write_above_is_named(folder: Path) -> None:
 def test_a_worker_says_at_start_that_an_empty_spool_is_not_trusted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from celery_guardrails.worker.service import _see_spool
+    from celery_guardrails.worker.main.housekeeping import _see_spool
 
     caplog.set_level(logging.WARNING)
     spool = Spool(folder / "spool", LIMIT)

@@ -19,11 +19,11 @@ from celery import chain, chord, group
 from celery.signals import after_task_publish, before_task_publish
 from kombu.exceptions import OperationalError
 
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.codec import decode
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import declared_queue
-from celery_guardrails.worker.install import Guardrails
 from tests.harness import Harness, Process
 from tests.waiting import wait_until
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kombu.serialization import dumps
 
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.transport.publisher import Envelope, Publisher
 from celery_guardrails.transport.started import StartedMarks, mark_name
-from celery_guardrails.worker.install import Guardrails
 from tests.guarded import Guarded
 from tests.waiting import wait_until
 

@@ -16,13 +16,13 @@ import pytest
 from celery import Celery
 
 from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.service import SpoolShipping
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
-from celery_guardrails.worker.install import Guardrails
-from celery_guardrails.worker.service import BrokerServices, Housekeeping, HousekeepingThread
+from celery_guardrails.worker.main.housekeeping import BrokerServices, Housekeeping, HousekeepingThread
 from tests.guarded import Guarded
 from tests.waiting import wait_until
 

@@ -86,7 +86,7 @@ class Application:
         return [path for path in (self.harness.folder / "spool").glob("*") if path.is_file()]
 
     def close(self) -> None:
-        from celery_guardrails.worker.install import Guardrails
+        from celery_guardrails.app.guardrails import Guardrails
 
         Guardrails.of(self.tasks.app).publisher.close()
         self.tasks.app.pool.force_close_all()

@@ -19,11 +19,11 @@ from celery_guardrails.errors import SpoolError
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.journal.entry import Taken
 from celery_guardrails.transport.journal.journal import Journal
-from celery_guardrails.worker import journal
-from celery_guardrails.worker.lost import LostWork
-from celery_guardrails.worker.postpone import Postponing, postpone, resumed
+from celery_guardrails.worker.failure.lost import LostWork
+from celery_guardrails.worker.main import journal
+from celery_guardrails.worker.main.postpone import Postponing, postpone, resumed
 from tests.conftest import Broker
-from tests.unit.worker.traced import Gate, received
+from tests.unit.traced import Gate, received
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 BODY = b'[["ada"], {"token": "hush"}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -125,7 +125,7 @@ def test_it_has_the_id_that_the_worker_would_have_given_it(
     """A death that the worker reported, and that its journal has as well, is one letter."""
     from billiard.exceptions import WorkerLostError
 
-    from tests.unit.worker.test_ending import info
+    from tests.unit.worker.main.test_ending import info
 
     gate = Gate(app)
     request = received(app.tasks["unit.pay"], "ada")
@@ -230,7 +230,7 @@ def test_what_must_not_begin_waits_and_goes_back_once(
     app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock_ = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("celery_guardrails.worker.postpone.time.monotonic", lambda: clock_.now)
+    monkeypatch.setattr("celery_guardrails.worker.main.postpone.time.monotonic", lambda: clock_.now)
     consumer, guard = Consumer(app), Guardrails.of(app)
     Postponing(consumer)
     requests = [received(app.tasks["unit.pay"], "ada") for _ in range(3)]

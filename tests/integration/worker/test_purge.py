@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_guardrails.worker.install import Guardrails
+from celery_guardrails.app.guardrails import Guardrails
 from tests.conftest import Broker
 from tests.guarded import Guarded
 

@@ -14,10 +14,10 @@ from celery_guardrails.alerts.event import AlertEvent, LettersChanged
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.render import Style, headline, render, render_reply
-from celery_guardrails.alerts.text import code, count_of, cut, escape, one_line, since, when
 from celery_guardrails.store.record import Before
 from celery_guardrails.testing.slack_limits import faults_of
 from celery_guardrails.testing.slack_show import shown
+from celery_guardrails.text import code, count_of, cut, escape, one_line, since, when
 
 T0 = datetime(2026, 3, 1, 14, 2, 5, tzinfo=timezone.utc)
 EVENT = AlertEvent(

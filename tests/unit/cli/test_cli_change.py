@@ -11,9 +11,9 @@ import click
 import pytest
 
 from celery_guardrails import clock
+from celery_guardrails.cli.actor import whoever_runs_this
 from celery_guardrails.cli.dlq import change
 from celery_guardrails.cli.dlq.awaiting import Awaited
-from celery_guardrails.cli.person import whoever_runs_this
 from celery_guardrails.errors import StoreError
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.recovery import transition

@@ -15,8 +15,9 @@ from celery.bin.worker import worker as worker_command
 from celery.concurrency.solo import TaskPool
 from celery.exceptions import ImproperlyConfigured
 
-from celery_guardrails.cli import _collect_faults, embedded
-from celery_guardrails.cli.embedded import EmbeddedGuardian, _Process
+from celery_guardrails.cli import _collect_faults
+from celery_guardrails.cli.daemon import embedded
+from celery_guardrails.cli.daemon.embedded import EmbeddedGuardian, _Process
 from celery_guardrails.policy import faults
 
 
@@ -108,7 +109,9 @@ def test_a_worker_that_never_started_it_ends_too(worker: Any) -> None:
 
 def test_one_that_does_not_end_is_killed(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    monkeypatch.setattr("celery_guardrails.cli.embedded.os.kill", lambda pid, number: killed.append((pid, number)))
+    monkeypatch.setattr(
+        "celery_guardrails.cli.daemon.embedded.os.kill", lambda pid, number: killed.append((pid, number))
+    )
     started(worker, Child(stubborn=True)).stop(worker)
     assert killed == [(Child.pid, 9)]
 

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 from celery_guardrails import clock
-from celery_guardrails.cli import assembly
-from celery_guardrails.cli.assembly import alerts_go_to, assembled, await_archive, dead_letter_queues
-from celery_guardrails.cli.daemon import serve, stopped_by_signals
+from celery_guardrails.cli.daemon import assembly
+from celery_guardrails.cli.daemon.assembly import alerts_go_to, assembled, await_archive, dead_letter_queues
+from celery_guardrails.cli.daemon.command import serve, stopped_by_signals
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.letters.recovery import Recovery
@@ -80,7 +80,7 @@ def test_once_tells_what_it_knew_and_what_recovered(shop: Shop) -> None:
 
 def test_once_posts_to_slack_and_keeps_what_slack_refuses(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.archive()
-    monkeypatch.setattr("celery_guardrails.cli.assembly.DRAIN", timedelta(milliseconds=50))
+    monkeypatch.setattr("celery_guardrails.cli.daemon.assembly.DRAIN", timedelta(milliseconds=50))
     with SlackStandIn() as slack:
         shop.app.conf.guardrails |= {"slack": {"token": "xoxb-1", "channel": "C1", "base_url": slack.base_url}}
         slack.script("chat.postMessage", *[Mode.SERVER_ERROR] * 20)
@@ -239,7 +239,7 @@ def test_an_archive_that_is_away_is_waited_for_and_said_once(
     shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.archive()
-    monkeypatch.setattr("celery_guardrails.cli.assembly._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("celery_guardrails.cli.daemon.assembly._FIRST_PAUSE", 0.01)
     tries: list[int] = []
     really = assembly.open_archive
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.retries import _due
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.codec import decode
@@ -16,7 +17,6 @@ from celery_guardrails.letters.replay import replay
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.dead_letter import DeadLetterSender
-from celery_guardrails.worker.install import Guardrails
 from tests.unit.cli.conftest import Shop, lines
 from tests.unit.cli.waiting_in_memory import InMemoryWaiting, waiting
 

@@ -15,7 +15,7 @@ from celery.bin.worker import worker
 
 from celery_guardrails import Constant, GuardedTask, Policy, Schedule
 from celery_guardrails.cli import _extend_worker, guardrails
-from celery_guardrails.cli.drawing import draw
+from celery_guardrails.cli.timeline import draw
 from celery_guardrails.policy.schedule import PlannedAttempt, schedule
 from tests.unit.cli.conftest import Shop, lines, runner
 

@@ -109,7 +109,7 @@ def framed(*modules):
 
 
 def test_frames_above_the_task_s_own_code_are_skipped():
-    error = framed("celery.app.trace", "celery_guardrails.worker.task", "shop.tasks", "celery_guardrails.testing")
+    error = framed("celery.app.trace", "celery_guardrails.task.guarded", "shop.tasks", "celery_guardrails.testing")
     text = traceback_text(error)
     assert "celery.app.trace.py" not in text
     assert "worker.task.py" not in text

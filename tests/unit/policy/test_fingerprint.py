@@ -58,7 +58,7 @@ def test_frames_of_libraries_are_passed_over():
     library = "/srv/.venv/lib/python3.11/site-packages/vendor.py"
     vendored = caught(FAILS, "vendor", library)
     assert fingerprint(vendored) == fingerprint(caught(FAILS, "vendor.moved", library))
-    for framework in ("celery_guardrails.worker.task", "celery.app.trace"):
+    for framework in ("celery_guardrails.task.guarded", "celery.app.trace"):
         assert fingerprint(caught(FAILS, framework)) == fingerprint_of("ValueError", "order 1")
     assert module._is_own("<frozen importlib._bootstrap>") is False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 
 
 def test_what_is_missing_twice_in_a_row_is_counted_once() -> None:

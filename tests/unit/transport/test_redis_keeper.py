@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from celery_guardrails.transport.redis import keeping
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.keeper import Keeper
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from celery_guardrails.transport.redis import custody as custody_module
-from celery_guardrails.transport.redis.custody import Custody
+from celery_guardrails.transport.redis import held as custody_module
+from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.record import (
     Unreadable,
     quarantined,

@@ -1,0 +1,50 @@
+"""What a `map`, `starmap` or `chunks` message of Celery's says: which task it runs, and for which items.
+
+Owns reading its arguments, whatever is in them. It must not know whether the task is under guard (`task/carrier.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["CARRIERS", "arguments_of", "carried_items", "carried_name"]
+
+CARRIERS = ("celery.chunks", "celery.map", "celery.starmap")
+"""Celery's tasks that run another one for many items."""
+_SINGLE = "celery.map"
+"""The one whose items are one argument each, and not several."""
+
+
+def carried_name(name: Any, args: Any, kwargs: Any) -> str:
+    """The name of the task that such a message runs; `""` where it is no such message, or names none."""
+    if name not in CARRIERS:
+        return ""
+    inner = _argument(args, kwargs, 0, "task")
+    found = inner.get("task") if isinstance(inner, Mapping) else inner
+    return found if isinstance(found, str) else ""
+
+
+def carried_items(name: str, args: Any, kwargs: Any) -> list[Sequence[Any]]:
+    """The inner task's positional arguments for each of the items that such a message runs it for."""
+    items = _argument(args, kwargs, 1, "it")
+    if not isinstance(items, (list, tuple)):
+        return []
+    if name == _SINGLE:
+        return [(item,) for item in items]
+    return [item if isinstance(item, (list, tuple)) else (item,) for item in items]
+
+
+def arguments_of(payload: Any) -> tuple[Any, Any]:
+    """The arguments in a decoded message body, of either protocol; none where it is no task's."""
+    if isinstance(payload, Mapping):
+        return payload.get("args"), payload.get("kwargs")
+    if isinstance(payload, (list, tuple)) and len(payload) > 1:
+        return payload[0], payload[1]
+    return (), {}
+
+
+def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
+    if isinstance(kwargs, Mapping) and name in kwargs:
+        return kwargs[name]
+    return args[position] if isinstance(args, (list, tuple)) and len(args) > position else None

@@ -1,0 +1,57 @@
+"""What guardrails cannot do for a task, seen by how it is declared: said at a worker's start, by `check` and `doctor`.
+
+Owns those findings as data. None of them is a fault: a pool or a framework may do what guardrails cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Task
+
+from celery_guardrails.app.lazy_body import kind_of_body
+
+__all__ = ["Caveat", "caveats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """One task that guardrails cannot serve as declared; `fix` is what to write instead."""
+
+    task: str
+    found: str
+    fix: str
+
+
+def caveats(tasks: Iterable[Task]) -> Iterator[Caveat]:
+    """What is to be said of these guarded tasks.
+
+    Args:
+        tasks: the tasks under guard.
+    """
+    for task in tasks:
+        if (strategy := task.Strategy) != Task.Strategy:
+            yield Caveat(
+                task.name,
+                f"takes its messages by a Strategy of its own ({_name(strategy)}), as batch tasks do: guardrails cannot"
+                " see how each message ends, and what fails there makes no retry and no dead letter",
+                "handle failures inside the task, or leave it out of `guard`",
+            )
+        kind, instead = kind_of_body(task)
+        if kind and not _has_own_call(type(task)):
+            yield Caveat(task.name, f"is {kind}: a worker calls it and runs nothing of its body", instead)
+
+
+def _has_own_call(cls: type) -> bool:
+    """Whether a class of the application's calls the body its own way, and so may run it."""
+    return any(
+        "__call__" in vars(base) and not base.__module__.startswith(("celery.", "celery_guardrails."))
+        for base in cls.__mro__
+        if not getattr(vars(base).get("__call__"), "_guardrails", False)
+    )
+
+
+def _name(strategy: Any) -> str:
+    return strategy if isinstance(strategy, str) else str(getattr(strategy, "__qualname__", strategy))

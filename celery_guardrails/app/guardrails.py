@@ -1,0 +1,350 @@
+"""What guardrails is to one Celery application: its settings, its tasks' policies, its connections.
+
+Owns installation, validation and putting tasks under guard by name. Settings are read when they are first needed,
+because Celery loads its configuration lazily.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from celery import Celery, Task, bootsteps, current_app
+from celery.signals import worker_process_init
+
+from celery_guardrails.app.config_report import hide_settings
+from celery_guardrails.app.in_force import effective_policy, is_guarded, subject_of, task_faults
+from celery_guardrails.app.own_option import cover, step_aside, uncover
+from celery_guardrails.app.registry import guard_registered
+from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy import Effective, Policy, match_pattern
+from celery_guardrails.redaction import Redactor, hide_also, shown
+from celery_guardrails.settings import Settings, load_settings
+from celery_guardrails.transport.address import address_faults
+from celery_guardrails.transport.compression import bound_unpacking
+from celery_guardrails.transport.dead_letter import DeadLetterSender
+from celery_guardrails.transport.dispatch import Dispatch
+from celery_guardrails.transport.journal.abandoned import Journals
+from celery_guardrails.transport.journal.journal import Journal, Slot
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.transport.spool import Spool
+from celery_guardrails.transport.started import StartedMarks
+from celery_guardrails.transport.waiting.build import waiting_for
+from celery_guardrails.transport.waiting.protocol import Waiting
+from celery_guardrails.worker.main.seen import Seen, Succeeded
+
+__all__ = ["BUILT_IN", "Guardrails"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+BUILT_IN = re.compile(r"celery\.")
+"""Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
+
+_CAPTURED = 1000
+# On the application itself, so that the two are let go together.
+_INSTALLED = "_celery_guardrails"
+_lock = threading.RLock()
+
+hide_settings()  # here: an application may show its settings before any task of its is bound
+
+
+class Guardrails:
+    """Guardrails on one application.
+
+    The first `GuardedTask` that is bound installs it; `Guardrails(app)` does so explicitly.
+
+    Args:
+        app: the application.
+        guard: name patterns (`billing.*`) of tasks to put under guard without touching their code, beside those
+            of the setting `guard`.
+
+    Attributes:
+        captured: in eager mode, the dead letters of this process: the last 1,000.
+        unkept: letters that neither broker nor spool took, each with its entry in the journal and its queue.
+        postponing: the consumer's step that keeps what must not begin; `None` outside of a worker.
+        turns: the consumer's step by which early work waits for a free thread; `None` outside of a worker.
+        carriers: `map`, `starmap` and `chunks` as they run for each inner task (`task/carrier.py`).
+    """
+
+    def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
+        self.app = app
+        self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
+        self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
+        self.postponing: Any = None
+        self.turns: Any = None
+        self._guard = tuple(guard)
+        self._settings: Settings | None = None
+        self._policies: dict[str, Effective] = {}
+        self.carriers: dict[tuple[str, str], Task] = {}
+        self._publisher: Publisher | None = None
+        self._caveats_said = False
+        with _lock:
+            earlier = vars(app).get(_INSTALLED)
+            if earlier is not None:
+                self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
+                self.captured, self._publisher = earlier.captured, earlier._publisher
+            setattr(app, _INSTALLED, self)
+        app.steps["worker"].update((GuardStep, "celery_guardrails.worker.main.housekeeping:Housekeeping"))
+        app.steps["consumer"].update((TraceStep, "celery_guardrails.worker.consumer.binding:BindingStep"))
+        for step in ("main.prefork:PoolStep", "consumer.intake:Intake", "consumer.redis:RedisStep",
+                     "main.postpone:Postponing", "main.turn:Turns"):  # fmt: skip
+            app.steps["consumer"].add(f"celery_guardrails.worker.{step}")  # by name: it needs this module
+        worker_process_init.connect(_process_started)
+        app.on_after_finalize.connect(self._finalized, weak=False)
+        guard_registered(app, self._guard, _adopt)
+        if app.finalized:
+            self._finalized()
+
+    @classmethod
+    def of(cls, app: Celery) -> Guardrails:
+        """The application's guardrails, installed when it has none yet."""
+        app = app._get_current_object() if hasattr(app, "_get_current_object") else app
+        with _lock:
+            installed: Guardrails | None = vars(app).get(_INSTALLED)
+            return installed or cls(app)
+
+    @property
+    def settings(self) -> Settings:
+        """The application's settings, read once.
+
+        Raises:
+            ConfigurationError: they are wrong; it lists every fault.
+        """
+        if self._settings is None:
+            self._settings = load_settings(self.app.conf.get("guardrails"), os.environ)
+            hide_also(self._settings.redact, self._settings.redact_patterns)
+        return self._settings
+
+    def redactor(self, policy: Policy | None = None) -> Redactor:
+        """What hides secrets from people: by the settings, and by the policy where there is one."""
+        return Redactor((*self.settings.redact, *(policy.redact if policy else ())), self.settings.redact_patterns)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The name patterns of tasks to put under guard, from the code and from the settings."""
+        return tuple(dict.fromkeys((*self._guard, *self.settings.guard)))
+
+    @property
+    def publisher(self) -> Publisher:
+        """Confirmed publishing on connections of our own."""
+        if self._publisher is None:
+            self._publisher = Publisher(self.app, self.settings.dead_letter.publish_timeout)
+        return self._publisher
+
+    @cached_property
+    def waiting(self) -> Waiting:
+        """Where messages wait until they are due, outside the workers."""
+        return waiting_for(self.app, self.publisher)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """What keeps letters and retries that the broker does not take."""
+        chosen = self.settings.dead_letter
+        return Spool(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What keeps the work of this worker that runs at most once."""
+        chosen = self.settings.dead_letter
+        return Journal(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
+
+    @cached_property
+    def journals(self) -> Journals:
+        """The journals of all workers that share this one's spool."""
+        return Journals(Path(self.settings.dead_letter.spool_dir), self.app.main or "")
+
+    @cached_property
+    def started(self) -> StartedMarks:
+        """Marks in the broker of suspects that run."""
+        return StartedMarks(self.app, self.publisher)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """Which attempts this process knows of."""
+        return Seen()
+
+    @cached_property
+    def succeeded(self) -> Succeeded:
+        """Asks the result backend whether a task has succeeded already."""
+        return Succeeded()
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """The way out of a failed attempt: broker, else spool."""
+        return Dispatch(self.publisher, self.waiting, self.dead_letters, self.spool)
+
+    @property
+    def dead_letters(self) -> DeadLetterSender:
+        """The way to the dead-letter queue."""
+        chosen = self.settings.dead_letter
+        return DeadLetterSender(self.publisher, chosen.queue, chosen.queue_arguments)
+
+    def policy_of(self, task: Task) -> Effective:
+        """The task's policy in force, and where each field came from.
+
+        Raises:
+            ConfigurationError: the layers contradict each other.
+        """
+        task = subject_of(task)
+        found = self._policies.get(task.name)
+        if found is None:
+            found = self._policies[task.name] = effective_policy(task, self.settings)
+        return found
+
+    def guarded_tasks(self) -> list[Task]:
+        """The application's tasks under guard, by name."""
+        self.sweep()
+        return [task for name, task in sorted(self.app.tasks.items()) if is_guarded(task) and not BUILT_IN.match(name)]
+
+    def sweep(self) -> None:
+        """Put the tasks whose names match a pattern under guard: those registered by now."""
+        from celery_guardrails.task.carrier import install_carriers  # it needs this module
+
+        install_carriers(self.app)
+        patterns = dict.fromkeys(self.patterns)
+        if patterns:
+            for name, task in list(self.app._tasks.items()):
+                matches = match_pattern(patterns, name)
+                if matches:
+                    _adopt(task, matches[0][0])
+
+    def faults(self) -> list[Fault]:
+        """Every fault of the settings and of the tasks' policies."""
+        try:
+            settings = self.settings
+        except ConfigurationError as exc:
+            return list(exc.faults)
+        found = address_faults(self.app)
+        if self.app.conf.task_protocol != 2:
+            problem = "guarded tasks keep their history in message headers, which protocol 1 does not have"
+            found.append(Fault("task_protocol", str(self.app.conf.task_protocol), problem, None, "write 2"))
+        for task in self.guarded_tasks():
+            found.extend(task_faults(task, settings))
+        return found
+
+    def prepare(self) -> None:
+        """Make ready for a worker: tasks under guard, policies valid, acknowledgement as declared.
+
+        Raises:
+            ConfigurationError: something is wrong; it lists every fault.
+        """
+        if faults := self.faults():
+            raise ConfigurationError(faults)
+        self.declare_options()
+
+    def declare_options(self) -> None:
+        """Have each guarded task's Celery options say what its policy says, in this process.
+
+        A child that is not forked does not get them from the worker's main process, and would not know that it may
+        leave a message unacknowledged.
+        """
+        if self.settings.enabled:
+            bound_unpacking(self.settings.dead_letter.max_decompressed)
+            for task in self.guarded_tasks():
+                self._take_charge(task)
+
+    def take_charge(self, task: Task) -> None:
+        """Have one task's options say what its policy says, if it is guarded; never raises.
+
+        For a task that runs eagerly, where no worker starts and nobody may have finalized the application.
+        """
+        try:
+            if self.settings.enabled and not BUILT_IN.match(task.name):
+                self._take_charge(task)
+        except ConfigurationError:
+            return  # a worker says so at start; a failing task is left as it was
+        except Exception:
+            logger.warning("the options of %s do not say what its policy says", task.name, exc_info=True)
+
+    def _take_charge(self, task: Task) -> None:
+        step_aside(task)
+        if uncover(task):
+            self._policies.pop(task.name, None)
+        policy = self.policy_of(task).policy
+        retries = None if policy.max_attempts is None else policy.max_attempts - 1
+        cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,
+                     "retry_on_worker_lost": False})  # fmt: skip
+
+    def retrace(self, hostname: str | None = None) -> None:
+        """Give the tasks under guard our tracer, in the process that is to run them; never raises.
+
+        Args:
+            hostname: the worker's name; `None` for the one that Celery has noted in this process.
+        """
+        from celery_guardrails.worker.child.tracer import retrace  # it needs this module
+
+        try:
+            if self.settings.enabled:
+                retrace(self.app, self.guarded_tasks(), hostname)
+        except Exception:
+            logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
+
+    def say_caveats(self) -> None:
+        """Log, once in this process, what cannot be done for tasks as they are declared; never raises."""
+        from celery_guardrails.app.caveat import caveats  # it needs this module
+
+        if self._caveats_said:
+            return
+        self._caveats_said = True
+        try:
+            if self.settings.enabled:
+                for caveat in caveats(self.guarded_tasks()):
+                    logger.warning("%s %s. Fix: %s", caveat.task, caveat.found, caveat.fix)
+        except Exception:
+            logger.warning("the tasks' declarations could not be looked through", exc_info=True)
+
+    def _finalized(self, *_: Any, **__: Any) -> None:
+        try:
+            self.sweep()
+        except ConfigurationError:
+            return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
+        for task in list(self.app._tasks.values()):
+            if is_guarded(task):
+                self.take_charge(task)
+
+
+def _adopt(task: Any, pattern: str) -> None:
+    from celery_guardrails.task.guarded import adopt  # it needs this module to install itself
+
+    adopt(task, pattern)
+
+
+def _process_started(sender: str | None = None, **_: Any) -> None:
+    # One receiver for every application: Celery takes the bound methods of two objects for the same one.
+    guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
+    if guard is not None:
+        try:
+            guard.declare_options()
+        except Exception:
+            logger.warning("this process does not know how its tasks are acknowledged and retried", exc_info=True)
+        guard.retrace(sender)
+
+
+class GuardStep(bootsteps.Step):  # type: ignore[misc]
+    """Stops a worker whose policies or settings are wrong before it takes a message."""
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        try:
+            Guardrails.of(worker.app).prepare()
+        except ConfigurationError as exc:
+            raise click.ClickException(f"celery-guardrails is not configured right.\n{shown(str(exc))}") from exc
+
+
+class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Puts our tracer in place in pools that run tasks in the worker's own process, each time Celery builds its own."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        guard = Guardrails.of(consumer.app)
+        guard.retrace(consumer.hostname)
+        guard.say_caveats()

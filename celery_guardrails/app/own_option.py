@@ -1,0 +1,244 @@
+"""What Celery's own options say of a guarded task, as layers of its policy.
+
+Owns which options count, whether anybody set them (the task, its class, `task_annotations`, the application's
+`task_acks_late`), and what each means as a field of a policy. Celery's defaults (3 retries, 180 s, early
+acknowledgement) count as nothing said. Where these layers stand among the others is in `in_force.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery, Task
+from celery.app.annotations import resolve_all
+
+from celery_guardrails.policy import Constant, Exponential, Layer, Policy, faults
+
+__all__ = [
+    "ANNOTATED", "CONFIGURED", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late", "own_layers", "said_by",
+    "step_aside", "uncover", "unreadable",
+]  # fmt: skip
+
+OWN = "the task's own options"
+ANNOTATED = "task_annotations"
+CONFIGURED = "task_acks_late"
+
+OWN_ACKS = "_guardrails_own_acks_late"
+"""Where a class keeps what it and its bases said of `acks_late` before Celery filled in its default."""
+_COVERED = "_guardrails_covered"
+_IN_FORCE = "_guardrails_in_force"
+_BACKOFF_MAX = 600  # Celery's, for `retry_backoff`
+_COUNTERPART = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
+"""What in `retry_kwargs` stands in place of which option, for automatic retries."""
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The value of an option that somebody set, and who: the task's own options, or a setting of the application."""
+
+    value: Any
+    origin: str
+
+
+def said_by(task: Task, option: str) -> Said | None:
+    """What is said explicitly of one of Celery's options, by whoever wins in Celery; `None`: nothing.
+
+    Args:
+        task: a task that Celery has bound.
+        option: such as `max_retries`.
+    """
+    instance = vars(task).get(_COVERED, {}).get(option, vars(task).get(option, _NOTHING))
+    if instance is not _NOTHING:  # set on the task itself: annotations are on its class
+        return Said(instance, OWN)
+    annotated = _annotation(task, option)
+    if annotated is not _NOTHING:
+        return Said(annotated, ANNOTATED)
+    own = _own(task, option)
+    if own is not _NOTHING:
+        return Said(own, OWN)
+    if option == "acks_late" and _is_configured(task.app, CONFIGURED):
+        return Said(task.app.conf[CONFIGURED], CONFIGURED)
+    return None
+
+
+def own_layers(task: Task) -> list[Layer]:
+    """A layer for each field that Celery's options set, named by the option; what cannot be read is left out."""
+    return [layer for layer, _ in _read(task) if layer is not None]
+
+
+def unreadable(task: Task) -> list[str]:
+    """Options whose value means nothing, such as `max_retries = 'three'`, each with what is wrong with it."""
+    return [problem for _, problem in _read(task) if problem]
+
+
+def cover(task: Task, values: Mapping[str, Any]) -> None:
+    """Set attributes of the task to what is in force; what it said itself is still found by `said_by`."""
+    covered, in_force = vars(task).setdefault(_COVERED, {}), vars(task).setdefault(_IN_FORCE, {})
+    for name, value in values.items():
+        covered.setdefault(name, vars(task).get(name, _NOTHING))
+        with suppress(AttributeError):  # a property of the class's, which reckons it itself
+            setattr(task, name, value)
+            in_force[name] = value
+
+
+def uncover(task: Task) -> bool:
+    """Note what somebody has set on the task since `cover`, as tests do; whether there is any."""
+    found = {name: vars(task).get(name) for name, value in vars(task).get(_IN_FORCE, {}).items()
+             if vars(task).get(name) != value}  # fmt: skip
+    if found:
+        vars(task)[_COVERED].update(found)
+    return bool(found)
+
+
+def step_aside(task: Task) -> None:
+    """Have Celery's `autoretry_for` leave the task's body alone: what it says is a layer of the policy."""
+    original = vars(task).get("_orig_run")
+    if original is not None:
+        task.run = original
+
+
+def own_acks_late(cls: type) -> bool | None:
+    """What a class or a base says of `acks_late`; `None`: nothing.
+
+    Celery writes its default on a class when it binds it, after it has noted `__bound__` there. What the class's body
+    or a decorator says stands before that note, in the order in which attributes were set.
+    """
+    for base in cls.__mro__:
+        attributes = vars(base)
+        if OWN_ACKS in attributes:
+            found: bool | None = attributes[OWN_ACKS]
+            return found
+        names = list(attributes)
+        if attributes.get("acks_late") is None:
+            continue
+        if "__bound__" not in attributes or base is Task or names.index("acks_late") < names.index("__bound__"):
+            return bool(attributes["acks_late"])
+    return None
+
+
+def _annotation(task: Task, option: str) -> Any:
+    found = _NOTHING
+    for annotation in resolve_all(task.app.annotations, task):
+        found = annotation.get(option, found)
+    # of a class that derives from a registered one, Celery forgets the annotations
+    return found if found is not _NOTHING and getattr(type(task), option, _NOTHING) == found else _NOTHING
+
+
+def _own(task: Task, option: str) -> Any:
+    """What its classes say of it."""
+    if option == "acks_late":
+        acks = own_acks_late(type(task))
+        return _NOTHING if acks is None else acks
+    for cls in type(task).__mro__:
+        if option in vars(cls) and cls is not Task:
+            found = vars(cls)[option]
+            return getattr(task, option, None) if isinstance(found, property) else found
+    return _NOTHING
+
+
+def _is_configured(app: Celery, key: str) -> bool:
+    """Whether the application's configuration says it itself, under any of the names that Celery takes for it."""
+    conf = app.conf
+    conf.get(key)  # loads it
+    # before Celery 5.7 the names of old are not among the first
+    names = {*conf._to_keys(key), *(convert(key) for convert in conf._keys or ())}
+    defaults = conf.maps[-1]
+    return any(name in settings for settings in conf.maps if settings is not defaults for name in names)
+
+
+def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
+    """Each layer, or what is wrong with the option that it would be made of."""
+    said = {option: found for option in _OPTIONS if (found := said_by(task, option)) is not None}
+    for option, fields in _fields(said):
+        layer, problem = None, ""
+        try:
+            with faults.collecting() as wrong:
+                policy = Policy(**fields())
+            problem = "; ".join(fault.problem for fault in wrong)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as exc:
+            problem = str(exc)
+        if not problem:
+            origin = said[option].origin
+            layer = Layer(origin if origin == CONFIGURED else f"{origin} ({option})", policy, explicit=False)
+        yield layer, f"{option} = {faults.shown(said[option].value)}: {problem}" if problem else ""
+
+
+def _fields(said: Mapping[str, Said]) -> Iterator[tuple[str, Any]]:
+    """Which option sets which fields: its name, and a function that reads them."""
+    value = {option: found.value for option, found in said.items()}
+    automatic: Mapping[str, Any] = value["retry_kwargs"] if isinstance(value.get("retry_kwargs"), Mapping) else {}
+    if not value.get("autoretry_for"):
+        # to Celery these are of automatic retries alone: they give way to what holds for every retry
+        automatic = {key: kept for key, kept in automatic.items() if _COUNTERPART.get(key) not in said}
+        if value.get("default_retry_delay") is not None:
+            value.pop("retry_backoff", None)
+    if value.get("autoretry_for"):
+        yield "autoretry_for", lambda: {"retry_on": _retried(value)}
+    if value.get("dont_autoretry_for"):
+        yield "dont_autoretry_for", lambda: {"give_up_on": _given_up(value)}
+    if automatic.get("max_retries") is not None:
+        yield "retry_kwargs", lambda: {"max_attempts": _attempts(automatic["max_retries"])}
+    elif "max_retries" in said:
+        yield "max_retries", lambda: {"max_attempts": _attempts(value["max_retries"])}
+    if value.get("retry_backoff"):
+        yield "retry_backoff", lambda: _exponential(value)
+    elif automatic.get("countdown") is not None:
+        yield "retry_kwargs", lambda: _constant(automatic["countdown"])
+    elif value.get("default_retry_delay") is not None:
+        yield "default_retry_delay", lambda: _constant(value["default_retry_delay"])
+    if value.get("acks_late") is not None:
+        yield "acks_late", lambda: {"acks": "late" if value["acks_late"] else "early"}
+
+
+def _retried(value: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
+    """The errors to retry: for Celery `dont_autoretry_for` wins however far up in an error's classes it stands."""
+    never = tuple(cls for cls in value.get("dont_autoretry_for") or () if isinstance(cls, type))
+    return tuple(cls for cls in value["autoretry_for"] if not (isinstance(cls, type) and issubclass(cls, never)))
+
+
+def _given_up(value: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The errors not to retry: of an error with bases among both, too, whichever base stands first."""
+    never = tuple(value["dont_autoretry_for"])
+    kept = _retried(value) if value.get("autoretry_for") else ()
+    if all(issubclass(one, cls) for one in never for cls in kept):
+        return never  # nearer than what is retried in any case
+    return (*never, NeverRetried(never))
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRetried:
+    """A predicate: whether an error is one of these."""
+
+    errors: tuple[type[BaseException], ...]
+
+    def __call__(self, error: BaseException) -> bool:
+        return isinstance(error, self.errors)
+
+
+def _attempts(retries: Any) -> int | None:
+    """Executions in all. A negative number means to Celery that nothing is retried, `inf` and `None` that all is."""
+    if retries is not None and not isinstance(retries, (int, float)):
+        raise TypeError("is not a number")
+    return None if retries is None or retries == math.inf else max(1, int(retries) + 1)
+
+
+def _constant(seconds: Any) -> dict[str, Any]:
+    return {"backoff": Constant(seconds), "jitter": "none"}
+
+
+def _exponential(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As Celery reckons `retry_backoff`: whole seconds, doubled, and by default any time from 0 to that."""
+    first, cap = int(max(1.0, float(value["retry_backoff"]))), int(value.get("retry_backoff_max", _BACKOFF_MAX))
+    jitter = "full" if value.get("retry_jitter", True) else "none"
+    return {"backoff": Exponential(first, factor=2, cap=cap), "jitter": jitter}
+
+
+_OPTIONS = (
+    "autoretry_for", "dont_autoretry_for", "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max",
+    "retry_jitter", "default_retry_delay", "acks_late",
+)  # fmt: skip

@@ -1,0 +1,117 @@
+"""The request class of a task that brings one of its own (Celery's guide: "Custom requests"): ours mixed over theirs.
+
+Owns how the two become one class, once for each, and what is wrong where they cannot. A class is looked up when a
+worker asks for it, because a task may name it by a dotted path or by a property. It must not know what ours does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from types import new_class
+from typing import Any
+
+from celery import Task
+from celery.utils.imports import symbol_by_name
+
+from celery_guardrails.errors import Fault
+
+__all__ = ["OURS", "RequestClass", "install_request", "request_faults"]
+
+OURS = "celery_guardrails.worker.main.request:GuardedRequest"
+"""Where ours is: by name, because producers need not load a worker's code."""
+
+_CELERYS = "celery.worker.request.Request"
+
+
+class RequestClass:
+    """Stands in a task class for the `Request` that it has of its own, and gives ours mixed over that one.
+
+    Args:
+        own: what the class says: a request class, a dotted path or a property.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the class has none of its own; one of its tasks still may."""
+        return bool(self._own == OURS)
+
+    def __get__(self, task: Any, owner: type | None = None) -> Any:
+        theirs = self.theirs(task, owner)
+        try:
+            return _mixed(_resolved(theirs))
+        except (ImportError, AttributeError, TypeError, ValueError):
+            return theirs  # a fault at start; with `enabled: False` it is as without guardrails
+
+    def __set__(self, task: Any, value: Any) -> None:
+        vars(task)["Request"] = value
+
+    def theirs(self, task: Any, owner: type | None = None) -> Any:
+        """What the task says, as it says it."""
+        if task is not None and "Request" in vars(task):
+            return vars(task)["Request"]
+        return self._own.__get__(task, owner) if hasattr(type(self._own), "__get__") else self._own
+
+
+def install_request(cls: type) -> None:
+    """Have the workers of a guarded task class make ours of the request class that it, or a base, has of its own."""
+    own = next((vars(base)["Request"] for base in cls.__mro__ if _is_own(vars(base).get("Request"))), OURS)
+    installed = inspect.getattr_static(cls, "Request")
+    if not isinstance(installed, RequestClass) or (own != OURS and installed is not own):
+        cls.Request = own if isinstance(own, RequestClass) else RequestClass(own)  # type: ignore[attr-defined]
+
+
+def request_faults(task: Task) -> list[Fault]:
+    """What keeps guardrails from following a task through the request class that it has of its own."""
+    own = inspect.getattr_static(type(task), "Request", None)
+    theirs = own.theirs(task, type(task)) if isinstance(own, RequestClass) else OURS
+    if theirs == OURS:
+        return []
+    try:
+        _mixed(_resolved(theirs))
+    except (ImportError, AttributeError, ValueError) as exc:
+        problem, suggestion = f"cannot be imported: {exc}", "write where it is, such as 'shop.requests:OurRequest'"
+    except _Unfit as exc:
+        problem, suggestion = f"{exc}: guardrails could not see how its tasks end", f"derive it from {_CELERYS}"
+    except TypeError as exc:
+        problem = f"cannot be mixed with guardrails' own: {exc}"
+        suggestion = f"write a class on {_CELERYS} whose metaclass, __init_subclass__ and __slots__ allow further bases"
+    else:
+        return []
+    shown = theirs if isinstance(theirs, str) else getattr(theirs, "__qualname__", repr(theirs))
+    return [Fault("Request", shown, problem, task.name, suggestion)]
+
+
+class _Unfit(TypeError):
+    """What a task has for a request class is none."""
+
+
+def _is_own(value: Any) -> bool:
+    return value not in (None, OURS, Task.Request) and not (isinstance(value, RequestClass) and value.is_ours)
+
+
+def _resolved(theirs: Any) -> Any:
+    return symbol_by_name(theirs)
+
+
+@cache
+def _mixed(theirs: Any) -> Any:
+    """Ours over theirs, over Celery's.
+
+    Raises:
+        TypeError: they cannot become one class.
+    """
+    from celery.worker.request import Request
+
+    ours: Any = symbol_by_name(OURS)
+    if not isinstance(theirs, type):
+        raise _Unfit("is not a class")
+    if theirs is Request or issubclass(theirs, ours):
+        return ours if theirs is Request else theirs
+    if not issubclass(theirs, Request):
+        raise _Unfit(f"is not derived from {_CELERYS}")
+    attributes = {"__module__": theirs.__module__, "__doc__": theirs.__doc__, "is_mixed": True}
+    return new_class(theirs.__name__, (ours, theirs, *ours.below), exec_body=lambda space: space.update(attributes))

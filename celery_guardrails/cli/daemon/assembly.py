@@ -1,0 +1,220 @@
+"""A guardian put together from an application: its queues, archive, services, and what it says of itself at start.
+
+Here because only the commands know Celery as well as the guardian. It must not know how the guardian is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+from celery_guardrails import clock
+from celery_guardrails.access import exposure
+from celery_guardrails.alerts.lease import StoreLease
+from celery_guardrails.alerts.service import AlertService
+from celery_guardrails.alerts.service import Report as AlertReport
+from celery_guardrails.alerts.sinks.build import build_sink
+from celery_guardrails.app.topology import dead_letter_queues
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.guardian.guardian import Guardian, OnceReport
+from celery_guardrails.guardian.ingest import Ingest
+from celery_guardrails.guardian.pruning import Pruning
+from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
+from celery_guardrails.letters.redaction import LetterRedaction
+from celery_guardrails.settings import Settings
+from celery_guardrails.store import lease
+from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files
+from celery_guardrails.transport.compression import bound_unpacking
+from celery_guardrails.transport.consumer import DeadLetterConsumer
+from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
+from celery_guardrails.transport.spool import Spool
+from celery_guardrails.worker.main.housekeeping import BrokerServices
+
+__all__ = ["Assembly", "alerts_go_to", "assembled", "await_archive", "dead_letter_queues", "open_archive"]
+
+logger = logging.getLogger("celery_guardrails.guardian")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+DRAIN = timedelta(seconds=30)
+"""How long `--once` waits for a slow sink; what is left stays in the archive for the next guardian."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A guardian with what it was made of.
+
+    `queues` are the dead-letter queues that it consumes, beside each of which it consumes the one for recoveries.
+    `broker` ships the `spool`, and releases what waits and is due.
+    """
+
+    guardian: Guardian
+    alerts: AlertService
+    store: Store
+    settings: Settings
+    queues: tuple[str, ...]
+    poster: StoreLease
+    broker: BrokerServices
+    spool: Spool
+
+    def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
+        """Ship the spool, archive what waits, then say it; for a guardian that was assembled without its alert service.
+
+        Raises:
+            ConsumerLost: the broker cannot be reached.
+            StoreError: the archive cannot be written.
+        """
+        for service in self.broker.services:
+            service.run_once(clock.now(), flush=True)
+        archived = self.guardian.run_once(progress)
+        return archived, self.alerts.drain(DRAIN)
+
+    def introduction(self) -> list[str]:
+        """Where the archive is, what is consumed, where alerts go, and what to keep in mind."""
+        lines = [
+            f"archive: {self.store.url}",
+            f"dead-letter queues: {', '.join(self.queues)}",
+            f"spool: {self.spool.directory}",
+            f"alerts go to {alerts_go_to(self.settings)}",
+        ]
+        if self.store.engine.dialect.name == "sqlite":
+            lines.append(
+                "SQLite is for guardians on one machine with a disk that lasts; "
+                "set store.url to postgresql://... for more than one, or in a container without a volume"
+            )
+        if not self.settings.enabled:
+            lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
+        return lines
+
+    def cautions(self) -> list[str]:
+        """Who else may read an archive of SQLite, which is left as it is: what another version has made, say."""
+        path = sqlite_file(self.settings.store.url)
+        try:
+            found = exposure(sqlite_files(path.resolve())) if path else []
+        except OSError:  # removed meanwhile
+            return []
+        return [f"archive: {each}. Type: {each.fix}" for each in found]
+
+
+def alerts_go_to(settings: Settings) -> str:
+    """Where alerts go, in words and without secrets."""
+    if settings.slack.token is not None:
+        return f"Slack, channel {settings.slack.channel}"
+    if settings.slack.webhook_url is not None:
+        return "Slack, through a webhook"
+    return "the log, because no Slack is set"
+
+
+def open_archive(project: Project) -> Store:
+    """The archive, ready to be written; a database without tables of ours gets them.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened.
+    """
+    if faults := project.guardrails.faults():
+        raise ConfigurationError(faults)
+    store = open_store(project.settings.store.url, app=project.name)
+    try:
+        return store.ready()
+    except StoreError:
+        store.close()
+        raise
+
+
+def await_archive(project: Project, stop: threading.Event) -> Store | None:
+    """The archive, once its database answers, which is waited for as long as it takes.
+
+    Returns:
+        `None` when `stop` was set before that.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened, and waiting would not help.
+    """
+    pause, told = _FIRST_PAUSE, False
+    while True:
+        try:
+            store = open_archive(project)
+        except StoreError as exc:
+            if not exc.away:
+                raise
+            if not told:
+                logger.warning("%s; dead letters stay in their queue, and it is tried until it answers", exc)
+            told = True
+        else:
+            if told:
+                logger.warning("archive %s: it answers", store.url)
+            return store
+        if stop.wait(pause):
+            return None
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+@contextmanager
+def assembled(project: Project, store: Store | None = None, *, once: bool = False) -> Iterator[Assembly]:
+    """A guardian for this project, whose lease and heartbeat are given back at the end.
+
+    Args:
+        project: the application.
+        store: the archive, ready, which is closed at the end; `None`: it is opened here.
+        once: leave its alert service out of its services: `Assembly.once` runs that itself, to the end.
+
+    Raises:
+        ConfigurationError: a setting or a policy is wrong.
+        StoreError: the archive cannot be opened; nothing is consumed then.
+    """
+    store = store or open_archive(project)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    assembly = _assemble(project, store, owner, once)
+    try:
+        yield assembly
+    finally:
+        _leave(assembly, owner)
+
+
+def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembly:
+    guardrails, settings = project.guardrails, project.guardrails.settings
+    bound_unpacking(settings.dead_letter.max_decompressed)
+    queues = dead_letter_queues(guardrails)
+    recovered = [recovered_queue(queue) for queue in queues]
+    arguments = settings.dead_letter.queue_arguments
+    consumer = DeadLetterConsumer(project.app, [declared_queue(name, arguments) for name in (*queues, *recovered)])
+    poster = StoreLease(store, owner)
+    alerts = AlertService(
+        store,
+        build_sink(settings.slack),
+        settings.alerts,
+        fallback_channel=settings.slack.fallback_channel,
+        lease=poster,
+        app=project.name,
+    )
+    broker = BrokerServices(guardrails)
+    services: list[Service] = [
+        RequeueFinishing(store, Replayer(project.app, project.publisher)),
+        Pruning(store, settings.retention, owner),
+    ]
+    if not once:
+        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
+    redaction = LetterRedaction(settings.redact, settings.redact_patterns)
+    guardian = Guardian(consumer, Ingest(store, recovered, settings.environment, redaction), services)
+    return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
+
+
+def _leave(assembly: Assembly, owner: str) -> None:
+    try:
+        assembly.poster.release(clock.now())
+        with assembly.store.begin() as conn:
+            lease.forget(conn, owner)
+    except StoreError as exc:
+        logger.warning("could not sign off, another guardian takes over when its lease is over: %s", exc)
+    finally:
+        assembly.broker.close()
+        assembly.store.close()

@@ -1,0 +1,68 @@
+"""Where alerts go: Slack, its token and its channel, and Sentry beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from celery_guardrails.alerts.sinks.build import build_sink
+from celery_guardrails.alerts.sinks.slack import SlackSink
+from celery_guardrails.cli.doctor.context import Context
+from celery_guardrails.cli.doctor.finding import Finding, fault, fine, warning
+from celery_guardrails.errors import SinkError
+
+__all__ = ["sentry", "slack"]
+
+_NOT_SET = 'set slack.token and slack.channel, by GUARDRAILS_SLACK_TOKEN and "slack": {"channel": "#alerts"}'
+_SCOPES = "give the bot channels:history and channels:read (groups:... for a private channel)"
+
+
+def slack(context: Context) -> Iterator[Finding]:
+    """Whether Slack takes the token, and has the channel."""
+    settings = context.settings.slack
+    sink = build_sink(settings)
+    if not isinstance(sink, SlackSink):
+        if settings.webhook_url is None:
+            yield warning("no Slack is set: alerts go to the guardian's log", _NOT_SET)
+        else:
+            try_it = context.project.typed("alerts test")
+            yield fine(f"a webhook, which can only be tried by posting: {try_it}")
+        return
+    try:
+        sink.check()
+    except SinkError as exc:
+        yield fault(f"Slack does not take the token: {exc.reason}", "correct slack.token")
+        return
+    try:
+        sink.find("celery-guardrails doctor", since=context.now)
+    except SinkError as exc:
+        yield _channel(sink.channel, exc.reason)
+    else:
+        yield fine(f"the token is taken, and {sink.channel} is there and can be read")
+
+
+def _channel(channel: str, reason: str) -> Finding:
+    if "missing_scope" in reason:
+        words = f"the token is taken, but may not look into {channel}"
+        return warning(f"{words}: after a lost answer an alert may be posted twice", _SCOPES)
+    if "not_in_channel" in reason:
+        return fault(f"the bot is not in {channel}", f"in Slack: /invite the bot to {channel}")
+    if "channel_not_found" in reason:
+        return fault(
+            f"the token is taken, but there is no channel {channel}", "correct slack.channel, or invite the bot"
+        )
+    return warning(f"the token is taken, but {channel} could not be looked at: {reason}", "try again later")
+
+
+def sentry(context: Context) -> Iterator[Finding]:
+    """Whether Sentry, where the application has it, hears of Celery's tasks."""
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.is_initialized():
+        return
+    if sdk.get_client().get_integration("celery") is None:
+        yield warning(
+            "Sentry is initialised without its Celery integration: failed tasks do not reach it",
+            "add CeleryIntegration() to sentry_sdk.init(integrations=[...])",
+        )
+    else:
+        yield fine("Sentry is initialised, with its Celery integration")

@@ -1,0 +1,37 @@
+"""How many dead letters still wait in their queues, said beside what the archive holds.
+
+Asked with a short timeout and only told: a broker that is down must not keep anybody from reading the archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celery_guardrails.cli.output import note
+from celery_guardrails.cli.project import Project
+from celery_guardrails.command import celery_command
+from celery_guardrails.text import count_of
+from celery_guardrails.transport.consumer import ConsumerLost, waiting
+
+__all__ = ["tell_unarchived", "unarchived"]
+
+
+def unarchived(project: Project, queues: Sequence[str]) -> int | None:
+    """How many wait in these queues; `None` when the broker does not say."""
+    try:
+        return waiting(project.app, queues)
+    except ConsumerLost:
+        return None
+
+
+def tell_unarchived(project: Project) -> None:
+    """Say on stderr how many dead letters are not in the archive yet, if any, and what to do about it."""
+    from celery_guardrails.cli.daemon.assembly import dead_letter_queues
+
+    queues = dead_letter_queues(project.guardrails)
+    count = unarchived(project, queues)
+    if count is None:
+        note("The broker does not answer: whether dead letters wait in the queue is not known.")
+    elif count:
+        still = count_of(count, "dead letter still waits", "dead letters still wait")
+        note(f"{still} in the queue, not in the archive yet: run {celery_command(project.name, 'guardian --once')}")

@@ -1,0 +1,168 @@
+"""`map`, `starmap` and `chunks` of a guarded task: one message that runs it for many items, under that task's policy.
+
+Celery sends such work as a task of its own (`celery.starmap`, ...), which names the inner task in its arguments. Owns
+the step from such a message to its carrier: the task as Celery runs it, with the inner task's policy, acknowledgement
+and expected errors. One that names a task which is not under guard, or any other task of Celery's, stays as it is.
+
+    message ── strategy (main process) ──> carrier's request      body ── tracer (the process that runs it) ──> carrier
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from celery import Celery, Task
+from celery._state import _task_stack
+from celery.worker.strategy import default
+
+from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name
+from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
+from celery_guardrails.app.in_force import is_guarded, subject_of
+from celery_guardrails.app.lazy_body import LAZY, never_ran
+from celery_guardrails.task.guarded import GuardMixin, install_call
+
+__all__ = ["carrier_in", "carrier_of", "carriers", "install_carriers", "strategy"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_STRATEGY = f"{__name__}:strategy"
+
+
+class _Carrier(GuardMixin):
+    """One of Celery's tasks as it runs for one inner task. `carrier_of` makes it; it is not in the registry."""
+
+    _guardrails_carries: Any
+    # a lost worker is counted and bounded by max_crashes
+    reject_on_worker_lost = False
+    retry_on_worker_lost = False
+
+    @property
+    def acks_late(self) -> bool:
+        """As the inner task is acknowledged."""
+        return bool(self._guardrails_carries.acks_late)
+
+    @property
+    def throws(self) -> Any:
+        """What the inner task expects."""
+        return self._guardrails_carries.throws
+
+
+class _Carries:
+    """What the registered task of Celery's gets: the way to the carrier, where there is one."""
+
+    Strategy = _STRATEGY
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top  # type: ignore[attr-defined]
+        # a worker's tracer is the carrier's already; eager mode comes here
+        carrier = None if request is None or request.called_directly else carrier_of(self, args, kwargs)
+        if carrier is None:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        _task_stack.push(carrier)
+        try:
+            return carrier(*args, **kwargs)
+        finally:
+            _task_stack.pop()
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """As the inner task is sent: with our header, and waiting outside the workers."""
+        carrier = carrier_of(self, args, kwargs)
+        send = super().apply_async if carrier is None else carrier.apply_async  # type: ignore[misc]
+        return send(args, kwargs, *rest, **options)
+
+
+def install_carriers(app: Celery) -> None:
+    """Give an application's `map`, `starmap` and `chunks` their way to carriers, once."""
+    for task in carriers(app):
+        cls = type(task)
+        if not issubclass(cls, _Carries):
+            attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+            task.__class__ = type(cls.__name__, (_Carries, cls), attributes)
+
+
+def carriers(app: Celery) -> list[Task]:
+    """The application's `map`, `starmap` and `chunks`, as registered."""
+    return [task for task in map(app._tasks.get, CARRIERS) if task is not None]
+
+
+def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
+    """The carrier of a message, or `None` where it stays Celery's own; never raises.
+
+    Args:
+        task: the registered task, one of `CARRIERS`.
+        args: the message's.
+        kwargs: the message's.
+    """
+    try:
+        inner = task.app.tasks.get(carried_name(task.name, args, kwargs))
+        if inner is None or not is_guarded(inner) or BUILT_IN.match(inner.name):
+            return None
+        guard = Guardrails.of(task.app)
+        if not guard.settings.enabled:
+            return None
+        made = guard.carriers.get((task.name, inner.name))
+        if made is None or made._guardrails_carries is not inner:
+            made = guard.carriers[task.name, inner.name] = _made(task, inner)
+        return made
+    except Exception:
+        logger.warning("guardrails failed on a %s: Celery runs it unguarded", task.name, exc_info=True)
+        return None
+
+
+def carrier_in(task: Any, payload: Any) -> Any:
+    """The same of a message whose body is decoded."""
+    return carrier_of(task, *arguments_of(payload))
+
+
+def strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's way from a message to a request, with the carrier in place of the registered task.
+
+    A task that no worker knows is treated as in a message of its own.
+    """
+    usual = default(task, app, consumer, **options)
+    handlers: dict[Any, Callable[..., Any]] = {}
+
+    def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **rest: Any) -> Any:
+        payload = _payload(message) if body is None else body
+        name = carried_name(task.name, *arguments_of(payload))
+        if name and name not in app.tasks and Guardrails.of(app).settings.enabled:
+            return consumer.on_unknown_task(None, message, KeyError(name))
+        carrier = carrier_in(task, payload)
+        if carrier is None:
+            return usual(message, body, ack, reject, callbacks, **rest)
+        if carrier not in handlers:
+            handlers[carrier] = default(carrier, app, consumer, **options)
+        return handlers[carrier](message, body, ack, reject, callbacks, **rest)
+
+    return handle
+
+
+def _payload(message: Any) -> Any:
+    try:
+        return message.payload  # decoded once: Celery's own strategy looks into it, too
+    except Exception:  # noqa: BLE001 Celery finds out by itself
+        return None
+
+
+def _made(task: Any, inner: Any) -> Any:
+    cls = next(base for base in type(task).__mro__ if base is not _Carries and not issubclass(base, _Carries))
+    made: Any = type(cls.__name__, (_Carrier, cls), {"__module__": cls.__module__, "_guardrails_carries": inner})
+    install_call(made)
+    Guardrails.of(task.app).take_charge(inner)  # in a process that may never start a worker
+    carrier = made.__new__(made)
+    vars(carrier).update({key: value for key, value in vars(task).items() if key != "__trace__"})
+    carrier.run = partial(_run_items, carrier, carrier.run)
+    return carrier
+
+
+def _run_items(carrier: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run the inner task for each item. An item whose body nothing runs fails the message, as it fails by itself."""
+    results = run(*args, **kwargs)
+    if type(results) is list and not carrier.request.is_eager:
+        unrun = [found for one in results if type(one) in LAZY and (found := never_ran(subject_of(carrier), one))]
+        if unrun:
+            raise unrun[0]
+    return results

@@ -1,0 +1,311 @@
+"""`GuardedTask`: the base class that an application swaps in.
+
+Owns the seams to Celery: publishing (our header), running (`__call__`), `retry()` and installation. What happens
+after a failure is in `worker/child/body.py`; this file only leads there, and costs a task that succeeds next to
+nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from time import time
+from typing import Any, ClassVar
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Retry, TaskPredicate
+
+from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
+from celery_guardrails.app.in_force import subject_of
+from celery_guardrails.app.lazy_body import LAZY, never_ran
+from celery_guardrails.app.own_option import OWN_ACKS, own_acks_late
+from celery_guardrails.app.request_class import OURS, RequestClass, install_request
+from celery_guardrails.letters.header import HEADER, VERSION
+from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.letters.work import new_token
+from celery_guardrails.policy import Policy
+from celery_guardrails.task.delayed import apply_timed, to_its_queue
+from celery_guardrails.task.on_commit import install_on_commit
+from celery_guardrails.transport.routing import ROUTE
+from celery_guardrails.worker.child.body import attempt_failed, attempt_recovered
+from celery_guardrails.worker.child.exits import is_of_body
+from celery_guardrails.worker.child.retry_call import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
+from celery_guardrails.worker.failure.failed_run import STARTED, is_plain
+from celery_guardrails.worker.failure.sent_repr import described_by, kept_reprs
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+__all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
+
+_INSIDE = "_guardrails_inside"
+_TIMED = frozenset(("countdown", "eta", "expires"))
+# what describes a delivery, not the work, and must not travel again when a task hands its headers on
+_PAST = frozenset((*BROKER_HEADERS, ROUTE))
+_POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
+"""Celery's `apply_async` takes these by position, too."""
+
+
+class GuardMixin:
+    """What makes a task guarded. `GuardedTask` is this on Celery's `Task`; mix it into a task class of your own."""
+
+    policy: ClassVar[Policy | None] = None
+    """What the class declares. Fields that it leaves out come from its base classes, then from the settings."""
+
+    Request = RequestClass(OURS)
+
+    _guardrails_guarded = True
+    request_stack: Any
+    run: Callable[..., Any]
+    name: str
+    app: Celery
+    expires: Any
+
+    @classmethod
+    def bind(cls, app: Celery) -> Any:
+        """Called by Celery; notes whether the task sets `acks_late` itself, before Celery fills in its default."""
+        if OWN_ACKS not in vars(cls):  # Celery binds twice
+            setattr(cls, OWN_ACKS, own_acks_late(cls))
+        return super().bind(app)  # type: ignore[misc]
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Called by Celery when the task gets its application: installs guardrails there, once."""
+        super().on_bound(app)  # type: ignore[misc]
+        Guardrails.of(app)
+        install_call(cls)
+        install_request(cls)
+        install_on_commit(cls, app)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request._protected or request.called_directly:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        # As Celery's own protected __call__ does: a further call of this task inside is a plain one.
+        request._protected = 1
+        if _INSIDE in request.__dict__:
+            return self.run(*args, **kwargs)
+        result = _run(self, request, self.run, args, kwargs)
+        if type(result) is _Failed:
+            raise result.outcome
+        return result
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """As Celery's, with the header that says when the work was first published.
+
+        With a `countdown` or an `eta` the task waits outside the workers where the broker offers a way, and the
+        broker has confirmed it when this returns. `expires` reaches the worker, which dead-letters what is too late;
+        only with `on_expired="drop"` it lets RabbitMQ drop it.
+
+        Raises:
+            kombu.exceptions.OperationalError: the broker did not take it.
+        """
+        timed = (options and not _TIMED.isdisjoint(options)) or self.expires is not None
+        headers = options.get("headers")
+        if not headers:
+            options["headers"] = {HEADER: _first(rest, options)}
+        else:
+            # headers that a task hands on to another one must not make that one inherit its history
+            header = _of_this_work(self, headers, options) or _first(rest, options)
+            options["headers"] = {key: value for key, value in headers.items() if key not in _PAST} | {HEADER: header}
+            if "redelivered" in options:
+                to_its_queue(self.app, options)
+        if not timed:
+            return super().apply_async(args, kwargs, *rest, **options)  # type: ignore[misc]
+        options.update(zip(_POSITIONAL, rest, strict=False))
+        return apply_timed(self, options, partial(super().apply_async, args, kwargs))  # type: ignore[misc]
+
+    def signature_from_request(
+        self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
+    ) -> Any:
+        """As Celery's, for a retry; what the sender hides in `argsrepr` and `kwargsrepr` stays hidden."""
+        request = self.request if request is None else request  # type: ignore[attr-defined]
+        try:
+            kept = {} if is_plain(self) else kept_reprs(self.app, request, args, kwargs)
+        except Exception:
+            logger.warning("a retry of %s shows its arguments as Celery does", self.name, exc_info=True)
+            kept = {}
+        return super().signature_from_request(request, args, kwargs, queue, **{**kept, **options})  # type: ignore[misc]
+
+    def apply(self, *args: Any, **options: Any) -> Any:
+        """As Celery's; in this process, which may never start a worker, the policy is put in force first."""
+        Guardrails.of(self.app).take_charge(self)
+        return super().apply(*args, **options)  # type: ignore[misc]
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Retry the task by hand, within its policy.
+
+        An explicit `countdown` (seconds) or `eta` is honoured within the policy's attempts and deadline; without
+        one the policy's backoff decides, which is `default_retry_delay` where the task sets that and no policy of
+        its own says otherwise. `max_retries` holds for this call, as in Celery: it wins over the task's option of
+        that name and over the settings' default policy, but can only lower a `max_attempts` that a policy of this
+        task declares. When no attempt is left this raises `exc` (or `MaxRetriesExceededError`), as Celery does, and
+        the work is dead-lettered if that leaves the task.
+
+        Raises:
+            celery.exceptions.Retry: always, unless `throw` is false, when another attempt was scheduled.
+        """
+
+        def celery_retry(**changed: Any) -> Retry:
+            if options.get("headers") and HEADER in changed.get("headers", ()):
+                # as in Celery, the caller's stand in place of the request's
+                changed["headers"] = {**options["headers"], HEADER: changed["headers"][HEADER]}
+            given = {
+                "args": args, "kwargs": kwargs, "exc": exc, "throw": throw, "eta": eta, "countdown": countdown,
+                "max_retries": max_retries, **options, **changed,
+            }  # fmt: skip
+            return super(GuardMixin, self).retry(**given)  # type: ignore[misc]
+
+        altered = args is not None or kwargs is not None or bool(options)
+        call = RetryCall(celery_retry, exc, throw, eta, countdown, max_retries, altered)
+        return retry_by_hand(self, call)
+
+
+class GuardedTask(GuardMixin, Task):  # type: ignore[misc]
+    """A Celery task under guard: swap it in as base class and declare a `Policy`.
+
+    Use it as `@app.task(base=GuardedTask, policy=Policy(...))`, subclass it with a `policy` attribute, or guard a
+    whole application with `Celery(..., task_cls=GuardedTask)`. Celery's own tasks (`celery.*`) stay as they are.
+    """
+
+    abstract = True
+
+
+def _first(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of a first publish: work of its own, whatever else has the same task id."""
+    header: dict[str, Any] = {"v": VERSION, "published_at": round(time(), 3), "work": new_token()}
+    if options.get("task_id") or (rest and rest[0]):
+        header["given"] = True
+    if "argsrepr" in options or "kwargsrepr" in options:
+        header["described"] = described_by(options)
+    return header
+
+
+def _of_this_work(task: Any, headers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """The header that a retry which goes Celery's way keeps; `None`: what is published is work of its own.
+
+    A task that publishes itself once more, with its own request's options and not as its next attempt, makes new work.
+    """
+    retries = options.get("retries")
+    if not retries:
+        return None
+    running = task.request_stack.top
+    if running is None or running.id != options.get("task_id"):
+        return headers.get(HEADER)
+    if retries <= (running.retries or 0):
+        return None
+    return headers.get(HEADER) or running.__dict__.get(HEADER)
+
+
+def install_call(cls: type) -> None:
+    """Make the body hook the outermost call of a task class.
+
+    Nothing is to be done where nobody else defines `__call__`. Where a class does (Flask's application context,
+    say), that one is called inside ours, so that its failures are met too.
+    """
+    if BUILT_IN.match(str(getattr(subject_of(cls), "name", None) or "")):
+        return
+    definers = [base for base in cls.__mro__ if "__call__" in base.__dict__ and base not in (Task, object)]
+    outer = definers[0] if definers else None
+    if definers == [GuardMixin] or outer is None or getattr(outer.__dict__["__call__"], "_guardrails", False):
+        return
+    inner = definers[1] if outer is GuardMixin else outer
+    if inner.__module__.startswith("celery.") and outer is GuardMixin:
+        return
+    original: Callable[..., Any] = inner.__dict__["__call__"]
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = self.request_stack.top
+        if request is None or request._protected or request.called_directly or _INSIDE in request.__dict__:
+            return original(self, *args, **kwargs)
+        request.__dict__[_INSIDE] = True
+
+        result = _run(self, request, partial(original, self), args, kwargs)
+        if type(result) is _Failed:
+            raise result.outcome
+        return result
+
+    __call__._guardrails = True  # type: ignore[attr-defined]
+    cls.__call__ = __call__  # type: ignore[method-assign]
+
+
+def adopt(task: Task, pattern: str) -> None:
+    """Put a task under guard that was registered with another base class; its name, signatures and calls go on.
+
+    What its Celery options say (`autoretry_for`, `max_retries`, ...) becomes a layer of its policy.
+    """
+    cls = type(task)
+    if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):
+        return
+    attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_guardrails_adopted": pattern}
+    if not isinstance(getattr(cls, "policy", None), (Policy, type(None))):
+        attributes["policy"] = cls.policy  # the library means something else by that name
+    guarded = type(cls.__name__, (GuardMixin, cls), attributes)
+    install_call(guarded)
+    install_request(guarded)
+    task.__class__ = guarded
+
+
+class _Failed:
+    """What `_run` hands back when the body failed: the exception that is to leave the task."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: BaseException) -> None:
+        self.outcome = outcome
+
+
+def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run the body. Every guarded task comes this way, so each line is paid for by those that succeed.
+
+    What is to be raised is handed back: Celery copies every frame between here and its tracer, at a tenth of a
+    millisecond each, and outside the handler a Retry has no context to be copied with it.
+    """
+    if request.is_eager:
+        return _run_eagerly(task, request, call, args, kwargs)
+    request.__dict__[STARTED] = time()
+    try:
+        result = call(*args, **kwargs)
+    except TaskPredicate as signal:
+        if not is_unpublished(signal, task, request):
+            # it hands over to its replacement, or needs no outcome: as with a success, nobody waits for it any more
+            if isinstance(signal, Ignore):
+                attempt_recovered(task, request)
+            raise
+        return _Failed(retry_as_raised(task, request, signal))
+    except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
+        return _Failed(attempt_failed(task, request, exc))
+    except BaseException as exc:
+        if not is_of_body(exc, task, request):
+            raise
+        return _Failed(attempt_failed(task, request, exc))
+    if type(result) in LAZY and (unrun := never_ran(task, result)) is not None:
+        return _Failed(attempt_failed(task, request, unrun))
+    if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
+        attempt_recovered(task, request)
+    return result
+
+
+def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Eager mode: one attempt. A Retry that leaves it says what comes next, and Celery runs that as its own retries."""
+    request.__dict__[STARTED] = time()
+    try:
+        return call(*args, **kwargs)
+    except TaskPredicate:
+        raise
+    except Exception as exc:
+        outcome = attempt_failed(task, request, exc)
+        if outcome is exc:
+            raise
+        raise outcome from None

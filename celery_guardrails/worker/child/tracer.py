@@ -1,0 +1,153 @@
+"""What a guarded task's tracer tells the worker's main process about a failed attempt: the error, in a few bytes.
+
+Celery copies every frame and its code, pickles that to the main process and reads only the error and a text there.
+Owns the lean forms, and putting them into the tracers. It must not know how it was decided what happens next.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import Celery, Task, signals
+from celery.app import trace
+from celery.backends import base
+from celery.backends.base import DisabledBackend
+from celery.exceptions import Retry
+
+from celery_guardrails.task.carrier import carrier_of, carriers
+from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
+from celery_guardrails.worker.child.retry_call import is_unpublished
+from celery_guardrails.worker.failure.failed_run import UNKEPT
+from celery_guardrails.worker.failure.untold import OnceInFull
+
+__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
+
+_DEEPEST = 50
+_MESSAGE = 500
+
+
+class RetryInfo(ExceptionInfo):  # type: ignore[misc]
+    """What Celery's main process, its events and its log read of a retry; without frames.
+
+    Args:
+        retry: what was raised.
+        text: stands for the traceback.
+    """
+
+    def __init__(self, retry: Retry, text: str) -> None:
+        self.type = type(retry)
+        self.exception = retry
+        self.traceback = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.exception, self.traceback)
+
+
+class FailureInfo(ExceptionInfo):  # type: ignore[misc]
+    """A failure as Celery makes it, which leaves its frames behind when it crosses to the main process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "tb": None}
+
+
+class GuardInfo(OutsideInfo):
+    """Celery's handling of an outcome, told to the main process without what nobody looks at there."""
+
+    __slots__ = ()
+
+    def handle_retry(self, task: Task, req: Any, store_errors: bool = True, **kwargs: Any) -> ExceptionInfo:
+        """Store, log and return the retry, as Celery's does.
+
+        Celery's own is used where the frames may be looked at: somebody listens to `task_retry`, or the task has
+        an `on_retry`.
+        """
+        if signals.task_retry.receivers or getattr(task.on_retry, "__func__", None) is not Task.on_retry:
+            return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
+        if is_unpublished(self.retval, task, req):
+            return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
+        retry: Retry = self.retval
+        if store_errors and not isinstance(task.backend, DisabledBackend):
+            text = "".join(traceback.format_exception(type(retry), retry, sys.exc_info()[2]))
+            task.backend.mark_as_retry(req.id, retry.exc, text, request=req)
+        else:
+            text = brief(retry)
+        context = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
+        trace.info(trace.LOG_RETRY, context)
+        return RetryInfo(retry, text)
+
+    def handle_failure(self, task: Task, req: Any, **options: Any) -> ExceptionInfo:
+        """Store, tell and return the failure, as Celery's does."""
+        found = super().handle_failure(task, req, **options)
+        if type(found) is ExceptionInfo:
+            found.__class__ = FailureInfo
+        if UNKEPT in req.__dict__:
+            found.unkept = req.__dict__[UNKEPT]  # the main process has the message in its journal
+        return found
+
+
+def brief(retry: Retry) -> str:
+    """Where the attempt failed and what comes next, in the form of a traceback without source lines."""
+    exc = retry.exc
+    lines = []
+    if isinstance(exc, BaseException):
+        lines = ["Traceback (most recent call last):\n", *_places(exc.__traceback__)]
+        lines.append(f"{str(retry.excs)[:_MESSAGE]}\n\n")
+    return "".join([*lines, f"{type(retry).__module__}.{type(retry).__qualname__}: {str(retry)[:_MESSAGE]}\n"])
+
+
+def _places(frames: TracebackType | None) -> Iterable[str]:
+    """The frames, outermost first, as many as are worth reading."""
+    found: list[str] = []
+    while frames is not None and len(found) < _DEEPEST:
+        code = frames.tb_frame.f_code
+        found.append(f'  File "{code.co_filename}", line {frames.tb_lineno}, in {code.co_name}\n')
+        frames = frames.tb_next
+    return found
+
+
+def retrace(app: Celery, tasks: Iterable[Task], hostname: str | None = None) -> None:
+    """Give tasks a tracer with our `GuardInfo`, in the process that is to run them.
+
+    Args:
+        app: their application.
+        tasks: the tasks under guard.
+        hostname: the worker's name; `None` for the one that Celery has noted in this process.
+    """
+    if not hasattr(trace.report_internal_error, "_guardrails"):
+        trace.report_internal_error = quietly_reported(trace.report_internal_error)
+        logging.getLogger(base.__name__).addFilter(OnceInFull())
+    # Celery's own place for it, which it passes on to forked children; before 5.7 the signal does not say the name.
+    noted = trace._localized
+    name = hostname or (noted[2] if len(noted) > 2 else None)
+    for task in tasks:
+        task.__trace__ = _guarded(task, app, name)
+    for task in carriers(app):
+        task.__trace__ = _carried(task, app, name)
+
+
+def _guarded(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    # looked up now: Sentry and others put their own in its place
+    tracer = trace.build_tracer(task.name, task, app.loader, hostname, app=app, Info=GuardInfo)
+    return ended_as_decided(tracer)
+
+
+def _carried(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    """The tracer of a `map` or `starmap`: for each message that of its carrier, else Celery's."""
+    usual = trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+    tracers: dict[Task, Callable[..., Any]] = {}
+
+    def traced(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
+        carrier = carrier_of(task, args, kwargs)
+        if carrier is None:
+            return usual(uuid, args, kwargs, request)
+        if carrier not in tracers:
+            tracers[carrier] = _guarded(carrier, app, hostname)
+        return tracers[carrier](uuid, args, kwargs, request)
+
+    return traced

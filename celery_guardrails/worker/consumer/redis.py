@@ -1,0 +1,122 @@
+"""Workers on Redis: they take by script, and keep, give back and set aside on threads of their own.
+
+Owns the consumer's step that puts this in place; the threads are in `transport/redis/keeper.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from celery import VERSION, bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
+from celery.worker import state
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.topology import dead_letter_queues
+from celery_guardrails.transport.redis.held import Custody
+from celery_guardrails.transport.redis.install import take_safely
+from celery_guardrails.transport.redis.keeper import Keeper
+from celery_guardrails.transport.redis.trouble import PAUSE
+from celery_guardrails.worker.main.shutdown import is_ending_cold
+
+__all__ = ["RedisStep"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Has the consumer's connection take by script, and starts the keeper; does nothing on other brokers."""
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        self.keeper: Keeper | None = None
+        self._allowed = False
+        super().__init__(consumer, **kwargs)
+        guard = Guardrails.of(consumer.app)
+        if guard.settings.enabled:
+            self._wrap(consumer, guard)
+
+    def start(self, consumer: Any) -> None:
+        """Start the keeper, once."""
+        if self.keeper is not None:
+            self.keeper.start()
+
+    def stop(self, consumer: Any) -> None:
+        """After a lost connection, let the old channels go; tasks that run keep their messages in any case."""
+        if self.keeper is not None and consumer.blueprint.state == bootsteps.RUN:
+            self.keeper.custody.retire()
+
+    def terminate(self, consumer: Any) -> None:
+        """Nothing, for the same reason."""
+
+    def shutdown(self, consumer: Any) -> None:
+        """End the keeper: no task runs any more."""
+        if self.keeper is not None:
+            self.keeper.end()
+
+    def _wrap(self, consumer: Any, guard: Guardrails) -> None:
+        from celery_guardrails.worker.consumer.unreadable import bury_raw
+
+        custody = Custody(lambda raw, queue, tag: bury_raw(guard, raw, queue, tag), lambda: _running(consumer))
+
+        def connection_for_read(heartbeat: Any = None) -> Any:
+            connection = consumer.app.connection_for_read(heartbeat=heartbeat)
+            try:
+                if take_safely(connection, custody) and self.keeper is None:
+                    self.keeper = Keeper(consumer.app, custody, read=True)
+            except Exception:
+                logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
+            self._await_writes()  # before: a server that cannot save refuses even the first question
+            connected = consumer.ensure_connected(connection)
+            self._await_writes()
+            if not self._allowed:
+                self._allowed = self._look_at_rights(consumer, guard)
+            self.start(consumer)
+            return connected
+
+        consumer.connection_for_read = connection_for_read
+
+    def _await_writes(self) -> None:
+        """Wait while the server refuses to write: what Celery declares next would end the worker."""
+        while self.keeper is not None and self.keeper.is_refused():
+            state.maybe_shutdown()
+            time.sleep(PAUSE)
+
+    def _look_at_rights(self, consumer: Any, guard: Guardrails) -> bool:
+        """Whether this user may do all that guardrails needs; `False` where the server could not be asked now.
+
+        Raises:
+            WorkerShutdown: it may not. Without scripts a message can be lost, and retries and letters have no place.
+        """
+        if self.keeper is None:
+            return True
+        try:
+            missing = self.keeper.missing(dead_letter_queues(guard), list(consumer.app.amqp.queues.consume_from))
+        except Exception:
+            logger.debug("the rights on Redis could not be looked at", exc_info=True)
+            return False
+        if missing is None:
+            return True
+        logger.critical(
+            "%s: guardrails could lose tasks without, so this worker does not start. Give it the right, %s",
+            missing,
+            missing.fix,
+        )
+        raise WorkerShutdown(EX_FAILURE)
+
+
+def _running(consumer: Any) -> set[str]:
+    """The tags of tasks that go on when the connection is lost; none where they are to be cancelled, or at the end."""
+    if (
+        VERSION[:2] < (5, 7)  # Celery 5.5 does not hear of the results of tasks that outlive a connection
+        or consumer.blueprint.state != bootsteps.RUN
+        or is_ending_cold()
+        or consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
+    ):
+        return set()
+    going_on = set(state.active_requests)
+    if "flush" not in vars(consumer.pool):  # only prefork takes back what it has not begun
+        going_on.update(state.reserved_requests)
+    return {str(request.message.delivery_tag) for request in going_on}

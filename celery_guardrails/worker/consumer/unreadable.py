@@ -1,0 +1,321 @@
+"""The letter of a message that never became a task: nobody knows it, or nobody can read it.
+
+Owns what is taken from such a message and its identity: the same message gives the same letter, two messages never
+share one. Must not trust anything in the message, and must not know when it is taken (`intake.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from celery.exceptions import InvalidTaskError
+
+from celery_guardrails import clock
+from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.in_force import is_guarded, subject_of
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, unknown_args
+from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, Preview
+from celery_guardrails.letters.redaction import redacted
+from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.letters.work import Work
+from celery_guardrails.policy import Policy, describe
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
+from celery_guardrails.redaction import Redactor
+from celery_guardrails.task.carrier import carrier_in
+from celery_guardrails.transport.body import as_published
+from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.failure.letter import preview_of
+from celery_guardrails.worker.failure.sent_repr import sender_text
+
+__all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+UNNAMED = "(undecodable)"
+"""The task of a letter whose message names none."""
+
+_UNREAD = UUID("0d1cf6b6-7c0f-5e1a-9d2e-7a0f7f1be0a4")
+_LONGEST_NAME = 255
+# What a broker, or kombu, writes on a message on its way: the message stays the same one.
+_PASSING = frozenset({*BROKER_HEADERS, "redelivered"})
+_HEADERS = "application_headers"  # AMQP's properties hold the headers once more
+_PRIORITY = range(256)
+_RELATED = {"root_id": "root_id", "parent_id": "parent_id", "group_id": "group"}
+
+
+def letter_of(
+    guard: Guardrails, message: Any, reason: Reason, exc: BaseException, worker: str, consumed: Iterable[str]
+) -> Letter:
+    """The dead letter of a message as kombu hands it out; whatever is in the message, there is one.
+
+    Args:
+        guard: the application's guardrails.
+        message: the message, not acknowledged yet.
+        reason: `unknown_task` or `undecodable`.
+        exc: what was wrong with it.
+        worker: the worker's name.
+        consumed: the queues that the worker takes from.
+    """
+    now = clock.now()
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    body = as_published(message.body, message.content_encoding)
+    properties = message.properties if isinstance(message.properties, Mapping) else {}
+    original = OriginalMessage.model_construct(
+        body=body,
+        content_type=_named(message.content_type),
+        content_encoding=_named(message.content_encoding),
+        headers=json_safe(headers),
+        properties=json_safe({key: value for key, value in properties.items() if key != _HEADERS}),
+        compressed=bool(message.errors),
+    )
+    try:
+        return _letter(guard, message, original, reason, exc, worker, list(consumed), now)
+    except Exception:
+        logger.warning("a message that could not be read is described in brief", exc_info=True)
+        return _brief(guard, original, reason, exc, worker, str(uuid4()), now)
+
+
+def bury(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
+    """Send a letter on its way, and say whether broker or spool have it; never raises.
+
+    Args:
+        guard: the application's guardrails.
+        letter: the letter.
+        queue: its dead-letter queue; `None`: the application's.
+    """
+    try:
+        guard.dispatch.bury(letter, queue, letter.died_at)
+    except Exception as exc:  # noqa: BLE001 whatever it is, the message must not be taken for kept
+        logger.warning("%s[%s] stays unacknowledged: %s", letter.task, letter.task_id, exc)
+        return False
+    logger.warning("%s[%s] is dead-lettered as %s: %s", letter.task, letter.task_id, letter.reason, letter.explanation)
+    return True
+
+
+def bury_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
+    """Dead-letter what lies in a queue and is no message at all, and say whether it may be removed; never raises.
+
+    Such a letter can be looked at and discarded, not requeued: there is nothing to run.
+
+    Args:
+        guard: the application's guardrails.
+        raw: the item, byte for byte.
+        queue: where it lay.
+        tag: what tells it from an equal item: the same on every delivery of this one, `""` when nothing does.
+    """
+    try:
+        now = clock.now()
+        problem = f"an item in {queue} is not a message: it has {len(raw)} bytes that no worker can read"
+        original = OriginalMessage.model_construct(
+            body=raw, content_type=None, content_encoding=None, headers={}, properties={"guardrails_raw_from": queue}
+        )
+        identity = f"raw/{queue}/{tag}/{hashlib.sha256(raw).hexdigest()}"
+        letter = _brief(guard, original, Reason.UNDECODABLE, InvalidTaskError(problem), "", identity, now)
+    except Exception:
+        logger.warning("an unreadable item of %s stays where it is", queue, exc_info=True)
+        return False
+    return bury(guard, letter)
+
+
+def _letter(
+    guard: Guardrails, message: Any, original: OriginalMessage, reason: Reason, exc: BaseException, worker: str,
+    consumed: list[str], now: datetime,
+) -> Letter:  # fmt: skip
+    fields = _fields(message, original)
+    header = read_header(message.headers)
+    delivery = message.delivery_info if isinstance(message.delivery_info, Mapping) else {}
+    exchange, routing_key = _text(delivery.get("exchange")), _text(delivery.get("routing_key"))
+    queue = _queue(guard, exchange, routing_key, consumed)
+    task_id = _task_id(message, fields)
+    work = Work.of(
+        header, task_id=task_id, task=_text(fields.get("task")), queue=queue, body=original.body,
+        properties=original.properties, arrival=None,
+    )  # fmt: skip
+    letter = _brief(guard, original, reason, exc, worker, _identity(original, work), now)
+    priority = original.properties.get("priority")
+    name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or _text(fields.get("task"))
+    attempts = tuple(FailedAttempt.of(attempt) for attempt in header.attempts)
+    task = _known(guard, reason, fields)
+    policy = guard.policy_of(task).policy if task is not None and is_guarded(subject_of(task)) else None
+    redactor = guard.redactor(policy)
+    changes: dict[str, Any] = {
+        "task": name or UNNAMED,
+        "task_id": task_id,
+        **{name: _text(fields.get(key)) or None for name, key in _RELATED.items()},
+        "attempts": attempts,
+        "queue": queue,
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "priority": priority if isinstance(priority, int) and priority in _PRIORITY else None,
+        "first_failed_at": attempts[0].ended_at if attempts else now,
+        "preview": _preview(guard, task, redactor, fields, original),
+        **_from_header(header),
+        **_from_policy(policy),
+    }
+    return redacted(Letter(**{**{name: getattr(letter, name) for name in Letter.model_fields}, **changes}), redactor)
+
+
+def _brief(
+    guard: Guardrails, original: OriginalMessage, reason: Reason, exc: BaseException, worker: str, identity: str,
+    now: datetime,
+) -> Letter:  # fmt: skip
+    """The letter without what a message may say of itself."""
+    hide = guard.redactor().text
+    failure = describe(exc, now, with_traceback=False, hide=hide)
+    unknown = reason is Reason.UNKNOWN_TASK
+    # what a reader says in further lines quotes what it could not read
+    said = failure.message.partition("\n")[0]
+    problem = said if isinstance(exc, InvalidTaskError) else f"{type(exc).__name__}: {said}"
+    if unknown:
+        problem = "this worker has no task of that name"
+    problem = hide(problem)
+    return Letter(
+        # a tag may hold half a surrogate pair, which the name of a UUID must not
+        id=str(uuid5(_UNREAD, f"{identity}/{reason.value}".encode("utf-8", "backslashreplace").decode())),
+        task=UNNAMED,
+        task_id="",
+        reason=reason,
+        explanation=problem,
+        failure=LetterFailure(
+            type=failure.error,
+            message=problem,
+            category=Category.NOT_FOUND if unknown else Category.VALIDATION,
+            fingerprint=UNKNOWN_TASK if unknown else UNDECODABLE,
+        ),
+        environment=guard.settings.environment,
+        worker=worker,
+        first_failed_at=now,
+        died_at=now,
+        preview=Preview(args=_not_read(original)),
+        message=original,
+    )
+
+
+def _fields(message: Any, original: OriginalMessage) -> Mapping[str, Any]:
+    """What the message says of its task: headers, or in protocol 1 the body, which was decoded to find the task."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    payload = None
+    if "task" not in headers or original.content_type == "application/json":
+        try:
+            payload = message.payload
+        except Exception:  # noqa: BLE001 it is here because it cannot be read
+            payload = None
+    if "task" in headers:
+        return {**headers, "payload": payload}
+    if isinstance(payload, Mapping):
+        arguments = [payload.get("args", ()), payload.get("kwargs", {}), None]
+        return {**payload, **headers, "group": payload.get("taskset"), "payload": arguments}
+    return headers
+
+
+def _identity(original: OriginalMessage, work: Work) -> str:
+    """What tells this message from every other one: its work, and all that it says, which is not to be trusted.
+
+    Over AMQP a message that says nothing of its publish cannot be told from one with the same content, when it is
+    delivered again no more than when it is delivered first: there each delivery counts, since two letters are better
+    than none.
+    """
+    content = {key: value for key, value in original.headers.items() if key not in _PASSING}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    digest.update(b"\0" + original.body)
+    return f"{work.key}/{digest.hexdigest()}"
+
+
+def _task_id(message: Any, fields: Mapping[str, Any]) -> str:
+    found = fields.get("id")
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)[:_LONGEST_NAME]
+    properties = message.properties if isinstance(message.properties, Mapping) else {}
+    return _text(found) or _text(properties.get("correlation_id"))
+
+
+def _queue(guard: Guardrails, exchange: str, routing_key: str, consumed: list[str]) -> str:
+    """Where it came from: over a virtual transport the message itself says so, and may be wrong."""
+    if len(consumed) == 1:
+        return consumed[0]
+    name = queue_name(guard.app, exchange, routing_key)
+    return name if name in consumed or not consumed else ""
+
+
+def _from_header(header: Header) -> dict[str, Any]:
+    return {
+        "published_at": header.published_at,
+        "generation": header.generation,
+        "dead_letter_id": header.dead_letter_id,
+        "claim_token": header.claim_token,
+    }
+
+
+def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
+    """The task that a message is for, or the carrier of one; `None` where this worker does not know it."""
+    name = fields.get("task")
+    task = guard.app.tasks.get(name) if isinstance(name, str) and reason is not Reason.UNKNOWN_TASK else None
+    return task if task is None or name not in CARRIERS else carrier_in(task, fields.get("payload"))
+
+
+def _from_policy(policy: Policy | None) -> dict[str, Any]:
+    if policy is None:
+        return {}
+    return {
+        "version": policy.version,
+        "owner": policy.owner,
+        "runbook": policy.runbook,
+        "severity": policy.severity,
+    }
+
+
+def _preview(
+    guard: Guardrails, task: Any, redactor: Redactor, fields: Mapping[str, Any], original: OriginalMessage
+) -> Preview:
+    """The arguments, if they can be read, by the names of the task's parameters; without a task no values at all.
+
+    Raw bytes are never shown: nobody knows what in them is secret.
+    """
+    payload = fields.get("payload")
+    unread = Preview(args=_not_read(original))
+    if payload is None:
+        return unread
+    limit = OVERSIZED_LIMIT if len(original.body) > guard.settings.dead_letter.max_payload else PREVIEW_LIMIT
+    try:
+        if isinstance(payload, (str, bytes, Mapping)):
+            raise TypeError(f"a {type(payload).__name__} is no list of arguments")
+        args, kwargs, *_ = payload
+    except (TypeError, ValueError):
+        return Preview(args=unknown_args(payload) if not isinstance(payload, (list, tuple)) else _no_arguments(payload))
+    try:
+        sender = None
+        if isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
+            sender = sender_text(guard.app, original.headers, args, kwargs, known=task is not None)
+        return preview_of(task, args, kwargs, redactor, limit, sender)
+    except Exception:  # noqa: BLE001 it only explains
+        return unread
+
+
+def _no_arguments(payload: Collection[Any]) -> str:
+    return f"(a list of {len(payload)} in place of arguments)"
+
+
+def _not_read(original: OriginalMessage) -> str:
+    return f"({len(original.body)} bytes{', compressed,' if original.compressed else ''} that were not read)"
+
+
+def _named(value: Any) -> str | None:
+    return _text(value) or None
+
+
+def _text(value: Any) -> str:
+    """A text that JSON and every store can hold, at most 255 characters; what is no text is none."""
+    if not isinstance(value, str):
+        return ""
+    return value[:_LONGEST_NAME].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")

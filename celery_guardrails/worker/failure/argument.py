@@ -1,0 +1,71 @@
+"""A task's arguments by their names, and which values of them must not be shown anywhere.
+
+Owns how positional arguments get their parameters' names. It must not fail whatever the arguments are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from celery_guardrails.app.carried import carried_items
+from celery_guardrails.app.in_force import subject_of
+from celery_guardrails.redaction import Redactor
+
+__all__ = ["arguments_by_name", "knowing", "parameter_names", "secret_values"]
+
+_ITEMS = 20
+"""Items of a message that runs a task for each of them whose values are looked for."""
+
+
+def parameter_names(task: Any) -> list[str]:
+    """The names of the positional parameters, as a caller counts them."""
+    try:
+        parameters = inspect.signature(task.run).parameters.values()
+    except (AttributeError, TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def arguments_by_name(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:
+    """The arguments by their names, for each item."""
+    subject = subject_of(task)
+    names = parameter_names(subject)
+    if subject is task:
+        return [{**dict(zip(names, args, strict=False)), **kwargs}]
+    return [dict(zip(names, item, strict=False)) for item in carried_items(task.name, args, kwargs)]
+
+
+def secret_values(task: Any, args: Any, kwargs: Any, redactor: Redactor) -> Iterator[Any]:
+    """The values that are hidden by the name of their parameter, or by one within them."""
+    if isinstance(kwargs, Mapping):
+        yield from redactor.hidden(kwargs)
+    if not args:
+        return
+    subject = subject_of(task)
+    names = parameter_names(subject)
+    items = [args] if subject is task else carried_items(task.name, args, kwargs)[:_ITEMS]
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            for name, value in zip_longest(names[: len(item)], itertools.islice(item, len(names) or None)):
+                yield from redactor.hidden(value, name)
+
+
+def knowing(redactor: Redactor, task: Any, request: Any) -> Redactor:
+    """The redactor of one run, which hides the run's own secret arguments in whatever text they stand.
+
+    A passphrase of plain words, in an error's message, has nothing that shows what it is; the task was given it under a
+    name, though.
+
+    Args:
+        redactor: by the settings and the policy.
+        task: the task, or the carrier that runs it for many items.
+        request: the run's.
+    """
+    try:
+        return redactor.knowing(secret_values(task, request.args or (), request.kwargs or {}, redactor))
+    except Exception:  # noqa: BLE001 whatever the arguments are: names and looks count
+        return redactor

@@ -1,0 +1,219 @@
+"""From a failed run to a dead letter.
+
+Owns what is taken from the task, its request and its policy. The parts that only explain (previews, ids for
+tracing) may fail without harm; the message itself is always kept whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from kombu.serialization import dumps
+
+from celery_guardrails.app.carried import carried_items
+from celery_guardrails.app.in_force import subject_of
+from celery_guardrails.letters.preview import (
+    OVERSIZED_LIMIT,
+    PREVIEW_LIMIT,
+    named_in_items,
+    preview,
+    preview_items,
+    preview_unknown,
+    unknown_args,
+    unknown_kwargs,
+)
+from celery_guardrails.letters.ran import may_have_run
+from celery_guardrails.letters.record import (
+    FailedAttempt,
+    Letter,
+    LetterFailure,
+    Named,
+    OriginalMessage,
+    Preview,
+    letter_id,
+)
+from celery_guardrails.letters.sender_text import SenderText
+from celery_guardrails.policy import Policy, declared
+from celery_guardrails.policy.decision import DeadLetter
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.redaction import Redactor
+from celery_guardrails.transport.body import as_published
+from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.failure.argument import arguments_by_name, parameter_names
+from celery_guardrails.worker.failure.failed_run import FailedRun
+from celery_guardrails.worker.failure.original import kept, original_of
+from celery_guardrails.worker.failure.sent_repr import sender_text
+
+__all__ = ["LONGEST_EXPLANATION", "capture", "of_policy", "parameter_names", "preview_of"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+LONGEST_EXPLANATION = 500
+"""Characters of an explanation; it is cut after it is redacted, because half a secret looks like none."""
+
+
+def capture(run: FailedRun, decision: DeadLetter) -> Letter:
+    """The dead letter of a failed run: everything needed to run it again and to understand why it died."""
+    request, policy, header = run.request, run.policy, run.header
+    attempts = (*header.attempts, run.attempt(None))
+    delivery: Mapping[str, Any] = request.delivery_info or {}
+    exchange, routing_key = delivery.get("exchange") or "", delivery.get("routing_key") or ""
+    message = _message(run)
+    shown = _shown(run, len(message.body))
+    return Letter(
+        id=letter_id(run.work, run.number, header.generation, decision.reason),
+        dead_letter_id=header.dead_letter_id,
+        claim_token=header.claim_token,
+        generation=header.generation,
+        task=subject_of(run.task).name,
+        task_id=request.id,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        group_id=request.group,
+        reason=decision.reason,
+        explanation=run.redactor.text(decision.explanation)[:LONGEST_EXPLANATION],
+        failure=_failure(run),
+        attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
+        environment=run.guard.settings.environment,
+        worker=str(request.hostname or ""),
+        queue=delivery.get("queue") or queue_name(run.task.app, exchange, routing_key),
+        exchange=exchange,
+        routing_key=routing_key,
+        priority=delivery.get("priority"),
+        published_at=header.published_at,
+        first_failed_at=attempts[0].ended_at,
+        died_at=run.now,
+        correlation=shown.correlation,
+        affected=shown.affected,
+        **of_policy(policy),
+        crashes=header.crashes,
+        may_have_run=may_have_run(decision.reason, late=bool(run.task.acks_late), in_doubt=decision.in_doubt),
+        preview=shown.preview,
+        message=message,
+    )
+
+
+def of_policy(policy: Policy) -> dict[str, Any]:
+    """What a letter takes from the policy in force, by its fields."""
+    names = ("version", "owner", "runbook", "severity")
+    return {"policy": declared(policy), **{name: getattr(policy, name) for name in names}}
+
+
+class _Shown:
+    """What people see of the arguments."""
+
+    def __init__(self) -> None:
+        self.preview = Preview()
+        self.correlation: dict[str, Named] = {}
+        self.affected: dict[str, Named] = {}
+
+
+def _shown(run: FailedRun, payload: int) -> _Shown:
+    shown = _Shown()
+    try:
+        settings, policy = run.guard.settings, run.policy
+        redactor = run.guard.redactor(policy)
+        args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
+        limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
+        sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)
+        shown.preview = preview_of(run.task, args, kwargs, redactor, limit, sender)
+        items = arguments_by_name(run.task, args, kwargs)
+        shown.correlation = sender.seen(named_in_items(policy.correlate, items, redactor), kwargs)
+        shown.affected = sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs)
+    except Exception:
+        logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
+    return shown
+
+
+def preview_of(
+    task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int = PREVIEW_LIMIT, sender: SenderText | None = None
+) -> Preview:
+    """The arguments of a message, or its items where it runs the task for each of them, as people may see them.
+
+    Args:
+        task: the task; a carrier (`task/carrier.py`) for a `map` or `starmap`; `None`: not known here, so that no
+            value is shown.
+        args: the message's; what is no list or tuple is not shown.
+        kwargs: the message's; what is no mapping is not shown.
+        redactor: what to hide.
+        limit: characters kept of each.
+        sender: what the sender shows of them itself, which then stands in place of ours.
+    """
+    if task is None:
+        made = preview_unknown(args, kwargs, redactor)
+        return _as_sent(sender, made, [*redactor.hidden(args), *redactor.hidden(kwargs)], redactor, limit)
+    names, subject = parameter_names(subject_of(task)), subject_of(task)
+    if subject is task:
+        items: list[Sequence[Any]] = [args] if isinstance(args, (list, tuple)) else []
+        made = _preview(args, kwargs, names, redactor, limit)
+    else:
+        items = carried_items(task.name, args, kwargs)
+        made = preview_items(task.name, items, names, redactor, limit)
+    if sender is None:
+        return made
+    secrets = [*redactor.hidden(kwargs)]
+    for item in items:
+        for name, value in zip_longest(names[: len(item)], item):
+            secrets += redactor.hidden(value, name)
+    return _as_sent(sender, made, secrets, redactor, limit)
+
+
+def _as_sent(sender: SenderText | None, made: Preview, secrets: list[Any], redactor: Redactor, limit: int) -> Preview:
+    """Our preview, or the sender's own texts in its place: without what is secret by its name, or by its looks."""
+    if sender is None:
+        return made
+    texts = {which: text for which in ("args", "kwargs") if (text := getattr(sender, which)) is not None}
+    return SenderText(**{which: redactor.text(text) for which, text in texts.items()}).over(made, secrets, limit)
+
+
+def _preview(args: Any, kwargs: Any, names: list[str], redactor: Redactor, limit: int) -> Preview:
+    """The preview of a known task's arguments, of which one or the other may be none at all."""
+    is_list, is_mapping = isinstance(args, (list, tuple)), isinstance(kwargs, Mapping)
+    shown = preview(args if is_list else (), kwargs if is_mapping else {}, names, redactor, limit)
+    if is_list and is_mapping:
+        return shown
+    wrong = {} if is_list else {"args": unknown_args(args)}
+    if not is_mapping:
+        wrong["kwargs"] = unknown_kwargs(kwargs, redactor)
+    return shown.model_copy(update=wrong)
+
+
+def _message(run: FailedRun) -> OriginalMessage:
+    original = original_of(run.request)
+    return _rebuilt(run) if original is None else kept(original, run.request)
+
+
+def _rebuilt(run: FailedRun) -> OriginalMessage:
+    """The message as Celery would write it again: in eager mode, or past our request (a Strategy of its own)."""
+    request = run.request
+    embed = {"callbacks": request.callbacks, "errbacks": request.errbacks, "chain": request.chain,
+             "chord": request.chord}  # fmt: skip
+    serializer = run.task.serializer or run.task.app.conf.task_serializer
+    content_type, encoding, body = dumps((request.args or (), request.kwargs or {}, embed), serializer)
+    headers = {
+        "lang": "py", "task": run.task.name, "id": request.id, "root_id": request.root_id or request.id,
+        "parent_id": request.parent_id, "group": request.group, "retries": request.retries,
+    }  # fmt: skip
+    return OriginalMessage.model_construct(
+        body=as_published(body, encoding),
+        content_type=content_type,
+        content_encoding=encoding,
+        headers=headers,
+        properties={},
+    )
+
+
+def _failure(run: FailedRun) -> LetterFailure:
+    failure = run.failure
+    return LetterFailure(
+        type=failure.error,
+        message=failure.message,
+        category=Category(failure.category),
+        fingerprint=failure.fingerprint,
+        traceback=failure.traceback,
+        transient=failure.transient,
+    )

@@ -1,0 +1,95 @@
+"""`argsrepr` and `kwargsrepr` of a message: telling the sender's own from Celery's, and keeping them over a retry.
+
+Celery writes both into every message. Our header says which of them the caller of `apply_async` gave; of a publisher
+that does not write our header, a text is its own when Celery would have written another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.utils.saferepr import saferepr
+
+from celery_guardrails.app.carried import CARRIERS
+from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.sender_text import SenderText
+
+__all__ = ["described_by", "kept_reprs", "sender_text"]
+
+_NAMES = {"args": "argsrepr", "kwargs": "kwargsrepr"}
+_UNKNOWN = "(hidden by the sender)"
+_CHANGED = "(changed by a retry, hidden by the sender)"
+_LEVELS = 3  # Celery's, before it had the setting
+_BRACKETS = str.maketrans("()", "[]")
+
+
+def described_by(options: Mapping[str, Any]) -> list[str]:
+    """Which of the arguments, `args` and `kwargs`, these options of `apply_async` describe themselves."""
+    return [which for which, option in _NAMES.items() if options.get(option) is not None]
+
+
+def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any, *, known: bool = True) -> SenderText:
+    """What the sender of a message shows of its arguments itself.
+
+    Args:
+        app: the application.
+        headers: the message's, or a request's attributes, which hold them.
+        args: positional arguments, decoded.
+        kwargs: keyword arguments, decoded.
+        known: whether its task is known here. Else only a text counts that its caller is known to have written: another
+            program's, which Celery would have written otherwise, may show all of them.
+    """
+    described = read_header(headers).described
+    own = {which: which in described for which in _NAMES}
+    texts = {which: headers.get(option) for which, option in _NAMES.items()}
+    if known and headers.get("task") not in CARRIERS:  # whose arguments are another task's, and shown by item
+        own["args"] = own["args"] or _is_own(app, texts["args"], tuple(args), "argsrepr_maxsize")
+        own["kwargs"] = own["kwargs"] or _is_own(app, texts["kwargs"], dict(kwargs), "kwargsrepr_maxsize")
+    return SenderText(**{which: _text(texts[which]) for which in _NAMES if own[which]})
+
+
+def kept_reprs(app: Celery, request: Any, args: Any, kwargs: Any) -> dict[str, str]:
+    """The options that have a retry of this request hide what its sender hid.
+
+    Args:
+        app: the application.
+        request: the request.
+        args: the retry's positional arguments, `None` for the request's.
+        kwargs: likewise.
+    """
+    text = sender_text(app, request.__dict__, request.args or (), request.kwargs or {})
+    if text == SenderText():
+        return {}
+    kept = {}
+    for which, new in (("args", args), ("kwargs", kwargs)):
+        own: str | None = getattr(text, which)
+        if new is not None and not _equal(new, getattr(request, which)):
+            kept[_NAMES[which]] = _CHANGED  # what was hidden may have moved there
+        elif own is not None:
+            kept[_NAMES[which]] = own
+    return kept
+
+
+def _equal(new: Any, old: Any) -> bool:
+    try:
+        return bool(new == old) if isinstance(new, Mapping) else list(new) == list(old)
+    except Exception:  # noqa: BLE001 a user's __eq__
+        return False
+
+
+def _is_own(app: Celery, text: Any, value: Any, size: str) -> bool:
+    if not isinstance(text, str) or not text:
+        return False
+    levels = app.conf.get("task_repr_maxlevels", _LEVELS)
+    return _plain(text) != _plain(saferepr(value, getattr(app.amqp, size), maxlevels=levels))
+
+
+def _plain(text: str) -> str:
+    """Without the difference between tuples and lists, which JSON does not keep."""
+    return text.replace(",)", ")").translate(_BRACKETS)
+
+
+def _text(text: Any) -> str:
+    return text if isinstance(text, str) else _UNKNOWN

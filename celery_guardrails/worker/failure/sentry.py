@@ -1,0 +1,135 @@
+"""What Sentry is told: our facts on the event that its own integration sends, and one trace for all attempts.
+
+Owns nothing but that. It does nothing where the application has not initialised Sentry with its Celery integration,
+sends no event of its own except for parked work, which Sentry cannot see, and is silent on retries. The event of a dead
+letter has no more secrets than the letter shows (`sentry_event.py`). Never raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.letters.replay import BROKER_HEADERS
+from celery_guardrails.policy import Policy
+from celery_guardrails.redaction import Redactor
+from celery_guardrails.worker.failure.sentry_event import hiding
+
+__all__ = ["annotate", "report", "telling", "trace_on"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_TRACE, _BAGGAGE, _ENQUEUED = "sentry-trace", "baggage", "sentry-task-enqueued-time"
+
+
+def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
+    """Put what we know on the scope of the running task, before its exception leaves it, and hide what is secret there.
+
+    Args:
+        letter: the dead letter.
+        policy: the policy in force.
+        redactor: what to hide.
+    """
+    sdk = _sdk()
+    if sdk is None:
+        return
+    scope = sdk.get_isolation_scope()
+    tags = {
+        "guardrails.task": letter.task,
+        "guardrails.reason": letter.reason.value,
+        "guardrails.category": letter.failure.category.value,
+        "guardrails.owner": letter.owner,
+        "guardrails.attempts": str(letter.attempts[-1].number if letter.attempts else 1),
+    }
+    for name, value in tags.items():
+        if value is not None:
+            scope.set_tag(name, value)
+    scope.set_context(
+        "guardrails",
+        {
+            "dead_letter_id": letter.origin_id,
+            "explanation": letter.explanation,
+            "generation": letter.generation,
+            "queue": letter.queue,
+            "runbook": policy.runbook,
+            "policy": letter.policy,
+        },
+    )
+    scope.fingerprint = [letter.task, letter.failure.fingerprint]
+    scope.add_event_processor(hiding(redactor, letter.preview))
+
+
+def report(exc: BaseException) -> None:
+    """Send the event of parked work, which leaves the task as Celery's Ignore and so never reaches Sentry."""
+    sdk = _sdk()
+    if sdk is not None:
+        sdk.capture_exception(exc)
+
+
+@contextmanager
+def telling(buried: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
+    """What is told of this letter's end in a process that runs many tasks has our facts, and nothing else has them.
+
+    Celery tells of hard time limits and lost workers in the main process, where no task has a scope.
+    """
+    with ExitStack() as stack:
+        try:
+            sdk = _sdk()
+            if sdk is not None and buried is not None:
+                # what was logged before is other tasks', with bodies of messages that nobody could read among it
+                stack.enter_context(sdk.isolation_scope()).clear_breadcrumbs()
+                annotate(*buried)
+        except Exception:
+            logger.warning("Sentry is not told about the dead letter of an end", exc_info=True)
+        yield
+
+
+def trace_on(headers: MutableMapping[str, Any], task: Any, request: Any, now: datetime) -> None:
+    """Put the running attempt's trace on its next attempt's message, as Sentry's own `apply_async` does.
+
+    Without it each attempt would begin a trace of its own, where the publisher has no Sentry. The headers go to the top
+    and into a nested `headers`, where Sentry looks for them; that one hides the others from the task's
+    `request.headers`, so it has them, too.
+
+    Args:
+        headers: the message's.
+        task: the task.
+        request: the attempt's. Where it does not run in this process and thread (the main process publishes for a child
+            that is gone), what its message had stays.
+        now: this instant.
+    """
+    try:
+        sdk = _sdk()
+        if sdk is None or task.request.id != request.id:
+            return
+        if not sdk.get_client().get_integration("celery").propagate_traces:
+            return
+        traceparent = sdk.get_traceparent()
+        if not traceparent:
+            return
+        found = headers.get("headers")
+        custom = found if isinstance(found, Mapping) else request.headers or {}
+        nested = {key: value for key, value in custom.items() if key not in BROKER_HEADERS}
+        trace = {_TRACE: traceparent, _ENQUEUED: now.timestamp()}
+        before = nested.get(_BAGGAGE) or headers.get(_BAGGAGE)
+        ours = sdk.get_baggage()
+        if before and "sentry-trace_id" not in before and ours:
+            trace[_BAGGAGE] = f"{before},{ours}"
+        elif before or ours:
+            trace[_BAGGAGE] = before or ours
+        headers.update(trace)
+        headers["headers"] = {**nested, **trace}
+    except Exception:
+        logger.warning("the next attempt does not continue Sentry's trace", exc_info=True)
+
+
+def _sdk() -> Any:
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.is_initialized() or sdk.get_client().get_integration("celery") is None:
+        return None
+    return sdk

@@ -1,0 +1,203 @@
+"""A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
+
+Owns that letter, with reason `cancelled`, and the order of the two steps. Doing it twice makes the same letter again,
+because its id follows from the work and the attempt that will not be. `unrun_letter` makes it, and that of an attempt
+which is given up for another reason (`unsure.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kombu.compression import decompress
+from kombu.serialization import loads, prepare_accept_content
+
+from celery_guardrails.app.carried import CARRIERS
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.in_force import is_guarded, subject_of
+from celery_guardrails.letters.codec import json_safe
+from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.record import (
+    FailedAttempt,
+    Letter,
+    LetterFailure,
+    OriginalMessage,
+    Preview,
+    letter_id,
+)
+from celery_guardrails.letters.redaction import redacted
+from celery_guardrails.letters.work import Work
+from celery_guardrails.policy import Policy
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.failure import Category
+from celery_guardrails.task.carrier import carrier_of
+from celery_guardrails.transport.publisher import Envelope
+from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.worker.failure.letter import of_policy, preview_of
+from celery_guardrails.worker.failure.sent_repr import sender_text
+
+__all__ = ["Verdict", "cancel", "cancelled_letter", "unrun_letter"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why an attempt is given up before it began.
+
+    `message` is what its failure says where no attempt failed before; `in_doubt`: its message may be with the broker.
+    """
+
+    reason: Reason
+    explanation: str
+    message: str
+    in_doubt: bool = False
+
+
+def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime) -> Letter | None:
+    """Dead-letter a waiting task, confirmed, then take it off the waiting ones.
+
+    Args:
+        guard: the application's guardrails.
+        waiting: what waits.
+        actor: who decides it.
+        reason: why.
+        now: this instant.
+
+    Returns:
+        Its letter; `None` when it no longer waited, because it became due meanwhile: it runs, and its letter is there
+        too.
+
+    Raises:
+        PublishError: the broker did not take the letter; it goes on waiting.
+        Unlistable: this broker cannot take a waiting task away.
+    """
+    letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
+    guard.dead_letters.send(letter, policy.dead_letter_queue)
+    return letter if guard.waiting.remove([waiting.id]) else None
+
+
+def cancelled_letter(
+    guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime
+) -> tuple[Letter, Policy]:
+    """The dead letter of a task that was cancelled while it waited (what, by whom, why), and its policy."""
+    text = f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}"
+    return unrun_letter(guard, waiting, Verdict(Reason.CANCELLED, text, f"{actor}: {reason}"), now)
+
+
+def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now: datetime) -> tuple[Letter, Policy]:
+    """The dead letter of an attempt that is given up before it began, and the policy of its task."""
+    envelope = waiting.envelope
+    arguments = _arguments(guard, waiting)
+    task = _task(guard, waiting.task, arguments)
+    policy = guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
+    headers = envelope.headers
+    header = read_header(headers)
+    letter = Letter(
+        id=letter_id(_work(waiting, header), waiting.attempt, header.generation, verdict.reason),
+        dead_letter_id=header.dead_letter_id,
+        claim_token=header.claim_token,
+        generation=header.generation,
+        task=waiting.task if task is None else subject_of(task).name,
+        task_id=waiting.task_id,
+        root_id=_text(headers.get("root_id")),
+        parent_id=_text(headers.get("parent_id")),
+        group_id=_text(headers.get("group")),
+        reason=verdict.reason,
+        explanation=verdict.explanation,
+        failure=_failure(header, verdict),
+        attempts=tuple(FailedAttempt.of(attempt) for attempt in header.attempts),
+        environment=guard.settings.environment,
+        queue=waiting.queue,
+        exchange=envelope.exchange,
+        routing_key=envelope.routing_key,
+        priority=envelope.priority,
+        published_at=header.published_at,
+        first_failed_at=header.attempts[0].ended_at if header.attempts else now,
+        died_at=now,
+        **of_policy(policy),
+        # what waits has not begun; an attempt before this one may have, of what is to run at most once
+        may_have_run=verdict.in_doubt or (bool(header.attempts) and policy.acks == "early"),
+        preview=_preview(guard, task, arguments, policy, headers),
+        message=_message(envelope),
+    )
+    return redacted(letter, guard.redactor(policy)), policy
+
+
+def _work(waiting: WaitingTask, header: Header) -> Work:
+    envelope = waiting.envelope
+    try:
+        body = _decompressed(envelope)
+    except Exception:  # noqa: BLE001 a way to compress that this process has not got
+        body = envelope.body
+    return Work.of(
+        header,
+        task_id=waiting.task_id,
+        task=waiting.task,
+        queue=waiting.queue,
+        body=body,
+        properties=envelope.properties,
+        arrival=waiting.id,
+    )
+
+
+def _message(envelope: Envelope) -> OriginalMessage:
+    return OriginalMessage.model_construct(
+        body=envelope.body,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        headers=json_safe(envelope.headers),
+        properties=json_safe(envelope.properties),
+        compressed="compression" in envelope.headers,
+    )
+
+
+def _decompressed(envelope: Envelope) -> bytes:
+    kind = envelope.headers.get("compression")
+    return bytes(decompress(envelope.body, kind)) if kind else envelope.body
+
+
+def _task(guard: Guardrails, name: str, arguments: tuple[Any, Any] | None) -> Any:
+    """The task, or the carrier of one that a `map` or `starmap` runs; `None`: not known here."""
+    task = guard.app.tasks.get(name)
+    carrier = carrier_of(task, *arguments) if name in CARRIERS and arguments is not None else None
+    return task if carrier is None else carrier
+
+
+def _failure(header: Header, verdict: Verdict) -> LetterFailure:
+    """Why there was to be another attempt: the last error, else the verdict."""
+    kind, fingerprint = verdict.reason.value, f"v1:{verdict.reason.value}"
+    if not header.attempts:
+        return LetterFailure(type=kind, message=verdict.message, category=Category.UNKNOWN, fingerprint=fingerprint)
+    last = header.attempts[-1]
+    return LetterFailure(
+        type=last.error, message=last.message, category=last.category, fingerprint=last.fingerprint or fingerprint
+    )
+
+
+def _arguments(guard: Guardrails, waiting: WaitingTask) -> tuple[Any, Any] | None:
+    """Its arguments; `None` where this process cannot or must not decode them."""
+    envelope = waiting.envelope
+    try:
+        accept = prepare_accept_content(guard.app.conf.accept_content)
+        decoded = loads(_decompressed(envelope), envelope.content_type, envelope.content_encoding, accept=accept)
+        return tuple(decoded[0]), dict(decoded[1])
+    except Exception as exc:  # noqa: BLE001 only what people see suffers, the message is kept whole
+        logger.info("no preview of the arguments of %s[%s]: %s", waiting.task, waiting.task_id, exc)
+        return None
+
+
+def _preview(
+    guard: Guardrails, task: Any, arguments: tuple[Any, Any] | None, policy: Policy, headers: dict[str, Any]
+) -> Preview:
+    if arguments is None:
+        return Preview()
+    sender = sender_text(guard.app, headers, *arguments, known=task is not None)
+    return preview_of(task, *arguments, guard.redactor(policy), sender=sender)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,59 @@
+"""A spooled attempt of work that runs at most once, of which nobody knows whether the broker has it: a dead letter.
+
+Owns that letter, `retry_unpublishable` and "may have run already", and its way out. Doing it twice makes the same
+letter again, because its id follows from the work and the attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy import Policy
+from celery_guardrails.policy.decision import Reason
+from celery_guardrails.transport.routing import came_from, queue_name
+from celery_guardrails.transport.spooled import Spooled
+from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.worker.failure.unrun import Verdict, unrun_letter
+
+__all__ = ["bury_unsure", "unsure_letter"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+def bury_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> None:
+    """Dead-letter an entry of the spool that may have been published.
+
+    Args:
+        guard: the application's guardrails.
+        entry: what was to be published, once.
+        why: why nobody knows whether it was.
+        now: this instant.
+
+    Raises:
+        PublishError: neither the broker nor the spool took the letter.
+    """
+    letter, policy = unsure_letter(guard, entry, why, now)
+    guard.dispatch.bury(letter, policy.dead_letter_queue, now)
+    logger.warning("%s is dead-lettered as %s: %s", entry.what, letter.reason.shown, letter.explanation)
+
+
+def unsure_letter(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> tuple[Letter, Policy]:
+    """The dead letter of such an entry, and the policy of its task."""
+    envelope = entry.envelope
+    headers = envelope.headers
+    origin = came_from(guard.app, envelope.exchange, envelope.routing_key, headers)
+    waiting = WaitingTask(
+        id=str(headers.get("id") or ""),
+        task=str(headers.get("task") or ""),
+        task_id=str(headers.get("id") or ""),
+        queue=origin.queue or queue_name(guard.app, envelope.exchange, envelope.routing_key),
+        due_at=entry.due_at or entry.at,
+        attempt=int(headers.get("retries") or 0) + 1,
+        envelope=envelope,
+    )
+    text = f"attempt {waiting.attempt} of what runs at most once may have been published all the same: {why}"
+    verdict = Verdict(Reason.RETRY_UNPUBLISHABLE, text[:500], f"it is not published again: {why}", in_doubt=True)
+    return unrun_letter(guard, waiting, verdict, now)

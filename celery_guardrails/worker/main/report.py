@@ -1,0 +1,272 @@
+"""How an end that main has met is settled: the retry or the letter published, then everybody told, then the ack.
+
+Owns the order, and what Celery's backend, hooks, signals and events hear. It must not know why it was decided so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded
+from celery import signals
+from celery.exceptions import Retry
+from celery.worker import state
+from celery.worker.request import Request
+from kombu.utils.encoding import safe_repr
+
+from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.record import FailedAttempt, Letter
+from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
+from celery_guardrails.policy.decision import Retry as Again
+from celery_guardrails.worker.child.body import park
+from celery_guardrails.worker.child.tracer import RetryInfo
+from celery_guardrails.worker.failure import sentry
+from celery_guardrails.worker.failure.brief import brief_letter, bury_brief
+from celery_guardrails.worker.failure.failed_run import FailedRun
+from celery_guardrails.worker.failure.letter import capture
+from celery_guardrails.worker.failure.next_attempt import publish_retry, unpublishable
+from celery_guardrails.worker.failure.notice import log_death
+from celery_guardrails.worker.failure.original import original_of
+from celery_guardrails.worker.failure.untold import log_untold
+from celery_guardrails.worker.main import journal
+from celery_guardrails.worker.main.seen import Life
+
+__all__ = [
+    "End",
+    "Tell",
+    "einfo",
+    "settled",
+    "settled_in_brief",
+    "tell_of_cancel",
+    "tell_of_failure",
+    "tell_of_requeue",
+    "tell_of_success",
+    "tell_of_timeout",
+    "told",
+]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+Tell = Callable[[], Any]
+
+# Celery 5.7 tells the task's hooks and the signals of a hard time limit where the pool reports it; before, elsewhere.
+_TELLS_OF_TIMEOUT = "on_failure" in Request.on_timeout.__code__.co_names
+
+
+class End(Enum):
+    """What main has made of an end: a letter that Celery has yet to tell of, or all is done."""
+
+    BURIED = "buried"
+    SETTLED = "settled"
+
+
+def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None, *, ran: bool = True) -> Tell:
+    """Publish what was decided, and return what is left to do: telling of it, and the ack.
+
+    Args:
+        request: the worker's request; its `ended` says what has become of it.
+        run: what failed.
+        decision: what is to happen.
+        tell: how Celery tells of a failure here; `None`: it will, at its next call (`End.BURIED`).
+        ran: whether the body began; otherwise this attempt is not in the letter's history.
+    """
+    request.ended = End.SETTLED
+    if isinstance(decision, Again):
+        delay = decision.delay.total_seconds()
+        try:
+            publish_retry(run.guard, run.task, run.request, run.header.with_attempt(run.attempt(delay)), delay, run.now)
+        except PublishError as lost:
+            decision = unpublishable(lost)
+        else:
+            logger.warning("%s[%s] is retried: %s", run.task.name, request.id, decision.reason)
+            return partial(_tell_of_retry, request, run, decision)
+    letter = capture(run, decision)
+    if not ran:
+        before = tuple(FailedAttempt.of(attempt) for attempt in run.header.attempts)
+        letter = letter.model_copy(update={"attempts": before, "may_have_run": decision.in_doubt})
+    try:
+        run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
+    except PublishError as lost:
+        return partial(_give_back, request, lost, letter, run.policy.dead_letter_queue)
+    log_death(letter)
+    if run.policy.on_exhausted == "park":
+        return partial(_tell_of_parking, request, run, letter)
+    request.buried = (letter, run.policy, run.redactor)
+    return _to_be_told(request, tell)
+
+
+def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tell | None, text: str) -> Tell:
+    """Settle an end on which guardrails itself failed, by a letter of the little that is sure.
+
+    Args:
+        request: the worker's request.
+        exc: what ended the task.
+        reason: why it is dead.
+        tell: as for `settled`.
+        text: the explanation.
+
+    Raises:
+        Exception: not even that could be done.
+    """
+    original = original_of(request._context)
+    if original is None:
+        raise LookupError("the request has lost its message")
+    letter = brief_letter(request.task, request._context, original, exc, DeadLetter(reason, text))
+    try:
+        bury_brief(request.task, letter)
+    except PublishError as lost:
+        request.ended = End.SETTLED
+        return partial(_give_back, request, lost, letter, None)
+    return _to_be_told(request, tell)
+
+
+def einfo(exc: BaseException) -> ExceptionInfo:
+    """Billiard's form of an exception, with a traceback, which that form needs."""
+    try:
+        raise exc
+    except BaseException:  # noqa: BLE001 raised just above
+        return ExceptionInfo()
+
+
+def tell_of_failure(request: Any, exc: BaseException) -> None:
+    """Store the failure and send its signal and event: where Celery has no way of its own to do so."""
+    state.task_ready(request)
+    _store_failure(request, exc)
+    _signal_failure(request, exc)
+
+
+def tell_of_timeout(request: Any, timeout: float, celery: Tell) -> None:
+    """Let Celery tell of a hard time limit, once."""
+    task = request.task
+    keeps = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
+    if task.acks_late and not keeps:
+        request.acknowledge()  # Celery would give it back, again and again
+    celery()
+    if not _TELLS_OF_TIMEOUT:
+        _signal_failure(request, TimeLimitExceeded(timeout))
+
+
+def tell_of_success(request: Any) -> None:
+    """The worker was lost after the success had been stored: nothing failed."""
+    logger.warning("%s[%s] had succeeded before its worker was lost", request.name, request.id)
+    state.task_ready(request, successful=True)
+    request.acknowledge()
+
+
+def tell_of_cancel(request: Any, celery: Tell) -> None:
+    """It is ended here, and its message goes back: whoever cannot be told must not keep it from that.
+
+    Args:
+        request: the worker's request, which runs.
+        celery: how Celery tells of it.
+    """
+    request._already_cancelled = True  # first: else the end of its child is that of work that somebody has revoked
+    with _harmless(request):
+        celery()
+
+
+def tell_of_requeue(request: Any) -> None:
+    """The task asked for its message to be put back, and it is."""
+    state.task_ready(request)
+    request.let_go()
+    request.send_event("task-rejected", requeue=True)
+
+
+def told(request: Any, tell: Tell) -> None:
+    """Tell, and acknowledge: what raises meanwhile, a hook of the user or the backend, must not keep the message.
+
+    Args:
+        request: the worker's request, whose end is settled.
+        tell: how Celery tells of it.
+    """
+    try:
+        with sentry.telling(request.buried):
+            tell()
+    except Exception as untold:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, untold)
+    finally:
+        state.task_ready(request)
+        request.acknowledge()  # does nothing where Celery has done it
+
+
+def _to_be_told(request: Any, tell: Tell | None) -> Tell:
+    if tell is None:
+        request.ended = End.BURIED
+        return partial(state.task_ready, request)
+    request.ended = End.SETTLED
+    return partial(told, request, tell)
+
+
+def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:
+    task, exc = run.task, run.failure.exception
+    retry = Retry(decision.reason, exc, when=decision.delay.total_seconds())
+    state.task_ready(request)
+    run.guard.seen.note(Life.of(request), run.number)  # the next one's retries
+    with _harmless(request):
+        if request.store_errors:
+            task.backend.mark_as_retry(request.id, exc, "", request=run.request)
+    request.acknowledge()
+    with _harmless(request), _running(task, run.request):
+        request.send_event("task-retried", exception=safe_repr(exc), traceback="")
+        task.on_retry(exc, request.id, request.args, request.kwargs, None)
+        signals.task_retry.send(sender=task, request=run.request, reason=retry, einfo=None)
+    request.hear_retry(RetryInfo(retry, ""))
+
+
+def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:
+    state.task_ready(request)
+    with _harmless(request):
+        park(run, letter)
+    request.acknowledge()
+
+
+def _give_back(request: Any, lost: PublishError, letter: Letter, queue: str | None) -> None:
+    """The last resort: leave the message with the broker, which will deliver it again, or in the journal."""
+    state.task_ready(request)
+    if request.acknowledged or journal.is_kept(request):
+        logger.warning("the dead letter of %s[%s] is not taken: %s", request.name, request.id, lost)
+        journal.leave(request, letter, queue)
+        return
+    logger.warning("%s[%s] goes back to its queue: %s", request.name, request.id, lost)
+    request.reject(requeue=True)
+
+
+def _store_failure(request: Any, exc: BaseException) -> None:
+    with _harmless(request):
+        request.task.backend.mark_as_failure(
+            request.id, exc, request=request._context, store_result=request.store_errors
+        )
+
+
+def _signal_failure(request: Any, exc: BaseException) -> None:
+    info = einfo(exc)
+    with _harmless(request), _running(request.task, request._context):
+        signals.task_failure.send(
+            sender=request.task, task_id=request.id, exception=exc, args=request.args, kwargs=request.kwargs,
+            traceback=info.traceback, einfo=info,
+        )  # fmt: skip
+        request.send_event("task-failed", exception=safe_repr(exc), traceback=info.traceback)
+
+
+@contextmanager
+def _running(task: Any, context: Any) -> Iterator[None]:
+    """With the task's request in place, so that its hooks and receivers find it."""
+    task.request_stack.push(context)
+    try:
+        yield
+    finally:
+        task.request_stack.pop()
+
+
+@contextmanager
+def _harmless(request: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as untold:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, untold)

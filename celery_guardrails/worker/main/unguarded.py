@@ -1,0 +1,139 @@
+"""Work that was put back and ends while guardrails is switched off (`enabled: False`): its letter hears of the end.
+
+It runs as a plain Celery task does, and nothing here changes its outcome. But somebody has put it back with a name and
+a reason, and its letter would stay `requeued` for ever. Owns which ends that are Celery's own are deaths, in the
+worker's main process; a success is reported where it runs (`worker/child/body.py`). Not seen are a `map` or
+`starmap`, messages that never become a task, and a worker that is killed as a whole: `dlq requeue` says so and asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.letters.header import read_header
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy.decision import DeadLetter, Reason
+from celery_guardrails.worker.child.body import attempt_recovered
+from celery_guardrails.worker.failure.brief import brief_letter
+from celery_guardrails.worker.failure.failed_run import STARTED, examine, is_plain
+from celery_guardrails.worker.failure.letter import capture
+from celery_guardrails.worker.failure.notice import log_death
+from celery_guardrails.worker.failure.original import original_of
+
+__all__ = ["cancelled", "failed", "revoked", "timed_out"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_LOST = (WorkerLostError, SystemExit, KeyboardInterrupt)
+_REPORTED = "_guardrails_reported"
+_OFF = "it had been put back, and guardrails is switched off (enabled: False), so that it was not tried again"
+
+
+def failed(request: Any, exc_info: Any) -> None:
+    """Report an outcome of the pool that is not a success, before Celery handles it; never raises.
+
+    Args:
+        request: the worker's request.
+        exc_info: billiard's form of the exception.
+    """
+    if not _is_owed(request):
+        return
+    exc = exc_info.exception
+    exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+    task = request.task
+    if isinstance(exc, (Retry, Ignore, Terminated)) or (isinstance(exc, Reject) and exc.requeue):
+        return  # it goes on, or its end is told elsewhere
+    if _goes_on(request, exc):
+        return
+    if task.throws and isinstance(exc, task.throws):
+        attempt_recovered(task, request._context)  # it has ended as its task meant it to
+        return
+    _report(request, exc, _reason_of(exc), str(exc_info.traceback or ""))
+
+
+def timed_out(request: Any, timeout: float) -> None:
+    """Report a hard time limit, of which gevent's pool tells in this way only; never raises."""
+    if _is_owed(request):
+        _report(request, TimeLimitExceeded(timeout), Reason.TIME_LIMIT)
+
+
+def cancelled(request: Any) -> None:
+    """Report a task that a cold shutdown ends while it runs, unless its message goes back; never raises."""
+    if _is_owed(request) and (request.acknowledged or not request.task.acks_late):
+        _report(request, WorkerLostError("the worker was shut down cold while the task ran"), Reason.CANCELLED)
+
+
+def revoked(request: Any, expired: bool) -> None:
+    """Report a task that somebody has revoked, or that is past its `expires`; never raises."""
+    if _is_owed(request):
+        words = "expired before it could start" if expired else "somebody revoked it after it had been put back"
+        _report(request, TaskRevokedError(words), Reason.EXPIRED if expired else Reason.CANCELLED)
+
+
+def _is_owed(request: Any) -> bool:
+    """Whether its end is still to be reported: it was put back, and runs without guardrails."""
+    try:
+        if not is_plain(request.task) or _REPORTED in request.__dict__:
+            return False
+        return read_header(request.request_dict).dead_letter_id is not None
+    except Exception:  # noqa: BLE001 whatever it is, the task goes its way
+        return False
+
+
+def _goes_on(request: Any, exc: BaseException) -> bool:
+    """Whether Celery gives the message of a task that was killed back to its queue, or publishes it again."""
+    task = request.task
+    if isinstance(exc, TimeLimitExceeded):
+        keeps = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
+        return bool(task.acks_late and not keeps)
+    if not isinstance(exc, _LOST):
+        return False
+    if not isinstance(exc, WorkerLostError) and (request._already_cancelled or request._already_revoked):
+        return True  # by our own signal: the broker has the message, or its end is reported
+    most, retries = task.max_retries, request._context.retries or 0
+    again = getattr(task, "retry_on_worker_lost", False) and (most is None or retries < most)
+    return bool(again or (task.acks_late and task.reject_on_worker_lost))
+
+
+def _reason_of(exc: BaseException) -> Reason:
+    kinds = ((Reject, Reason.REJECTED), (TimeLimitExceeded, Reason.TIME_LIMIT), (_LOST, Reason.WORKER_LOST))
+    return next((reason for kind, reason in kinds if isinstance(exc, kind)), Reason.PERMANENT_ERROR)
+
+
+def _report(request: Any, exc: BaseException, reason: Reason, traceback: str = "") -> None:
+    request.__dict__[_REPORTED] = True
+    try:
+        guard = Guardrails.of(request.task.app)
+        letter, queue = _letter(guard, request, exc, DeadLetter(reason, _OFF), traceback)
+        guard.dispatch.bury(letter, queue, letter.died_at)
+        log_death(letter)
+    except Exception:
+        words = "%s[%s] had been put back, and its letter does not hear of its end"
+        logger.warning(words, request.name, request.id, exc_info=True)
+
+
+def _letter(
+    guard: Guardrails, request: Any, exc: BaseException, decision: DeadLetter, traceback: str
+) -> tuple[Letter, str | None]:
+    context = request._context
+    if request.time_start:
+        context.__dict__[STARTED] = request.time_start
+    try:
+        run = examine(request.task, context, exc)
+        text = run.redactor.text(traceback)
+        return capture(
+            replace(run, failure=replace(run.failure, traceback=text)), decision
+        ), run.policy.dead_letter_queue
+    except Exception:
+        logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
+    original = original_of(context)
+    if original is None:
+        raise LookupError("the request has lost its message")
+    return brief_letter(request.task, context, original, exc, decision), None
