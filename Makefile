@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check coverage test-oldest bench chaos servers clean
+.PHONY: help demo test check coverage test-oldest bench chaos brokers servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -58,6 +58,9 @@ bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write ben
 
 chaos: $(VENV)/.installed-dev servers ## break everything while 5,000 tasks run on each broker, then balance the books (about 30 minutes)
 	$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+brokers: $(VENV)/.installed-dev servers ## a Redis and a RabbitMQ to try a change on by hand, until Ctrl-C
+	$(BIN)/python -m tests.brokers
 
 servers: ## see to Redis, RabbitMQ and PostgreSQL: found, else installed when root
 	sh tests/install_servers.sh

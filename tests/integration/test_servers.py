@@ -12,6 +12,7 @@ from queue import Empty
 
 import pytest
 from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from tests.conftest import run_server
 from tests.harness import ROOT
@@ -141,6 +142,26 @@ def test_servers_go_with_a_test_process_that_is_killed():
         os.kill(child.pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(int(pid)), 30, "the server is gone")
     subprocess.run(["rm", "-r", "--", str(Path(directory))], check=True)
+
+
+def test_brokers_to_try_a_change_on_run_until_ctrl_c(redis_server):
+    command = [sys.executable, "-m", "tests.brokers", "redis"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as brokers:
+        name, export, assignment = brokers.stdout.readline().split()
+        variable, _, url = assignment.partition("=")
+        assert (name, export, variable) == ("redis", "export", "BROKER_URL")
+        assert exchange(url, {"n": 6}) == {"n": 6}
+        assert brokers.stdout.readline() == "Ctrl-C ends them.\n"
+        brokers.send_signal(signal.SIGINT)
+        assert brokers.wait(30) == 0
+    with pytest.raises(OperationalError):
+        exchange(url, {"n": 7})
+
+
+def test_a_broker_that_does_not_exist_is_refused(harness):
+    done = harness.run_python("-m", "tests.brokers", "kafka")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no broker kafka: choose among redis, rabbitmq" in done.stderr
 
 
 def test_ports_are_never_handed_out_twice():
