@@ -1,22 +1,109 @@
-"""What setup.cfg promises and what the tests try are the same."""
+"""What setup.cfg promises is what the code imports, what the tests try, and what the README says."""
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+
+import pytest
 
 from tests.harness import ROOT
 
+PACKAGE = ROOT / "celery_guardrails"
+BROUGHT = {"amqp": "kombu", "billiard": "celery", "pydantic_core": "pydantic", "redis": "celery"}
+"""Modules that are imported without a requirement of their own, and who requires them: each is a part of its bringer,
+whose bounds hold for both; `redis` comes with the extra of that name."""
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
 
 def requirements(lines: str, operator: str) -> dict[str, str]:
-    found = re.findall(rf"^([\w.-]+){operator}([\w.]+)", lines, re.MULTILINE)
+    """The versions behind an operator, by name: of `celery>=5.5.0,<5.8` it is 5.5.0 behind `>=`."""
+    found = re.findall(rf"^([\w.-]+)(?:\[[\w,]+\])?[^#\n]*?{operator}([\w.]+)", lines, re.MULTILINE)
     return dict(found)
 
 
-def test_the_oldest_versions_promised_are_the_oldest_tested():
-    setup = configparser.ConfigParser(interpolation=None)
-    setup.read(ROOT / "setup.cfg")
-    promised = requirements(setup["options"]["install_requires"], ">=")
+def setup() -> configparser.ConfigParser:
+    found = configparser.ConfigParser(interpolation=None)
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
+def required() -> set[str]:
+    names = re.findall(r"^([\w.-]+)", setup()["options"]["install_requires"], re.MULTILINE)
+    return {canonical(name) for name in names}
+
+
+def imported() -> set[str]:
+    """The foreign modules that the package imports anywhere, also within a function."""
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {PACKAGE.name}
+
+
+def distributions() -> Mapping[str, set[str]]:
+    """Which installed distributions have a module."""
+    return {module: {canonical(name) for name in names} for module, names in metadata.packages_distributions().items()}
+
+
+def test_what_is_imported_is_required() -> None:
+    brought = {module for module in imported() if not distributions()[module] & required()}
+    assert brought == set(BROUGHT)
+
+
+@pytest.mark.parametrize(("module", "bringer"), BROUGHT.items())
+def test_what_is_brought_by_a_requirement_is_required_there(module: str, bringer: str) -> None:
+    lines = metadata.requires(bringer) or []
+    if module == "redis":  # celery's extra is kombu's
+        lines = [*lines, *(metadata.requires("kombu") or [])]
+    assert bringer in required()
+    assert distributions()[module] & {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
+
+
+def test_what_is_required_is_imported() -> None:
+    used = set().union(*(distributions()[module] for module in imported()))
+    assert required() - used == set()
+
+
+def test_the_oldest_versions_promised_are_the_oldest_tested() -> None:
+    promised = requirements(setup()["options"]["install_requires"], ">=")
     tested = requirements((ROOT / "tests" / "oldest.txt").read_text(), "==")
-    assert promised
+    assert {canonical(name) for name in promised} == required()
     assert {name: tested.get(name) for name in promised} == promised
+
+
+def said_in_readme(what: str) -> tuple[str, str]:
+    """The first and the last version of Python or Celery that the README names."""
+    ((first, last),) = set(re.findall(rf"\b{what} (\d\.\d+) to (\d\.\d+)", (ROOT / "README.md").read_text("utf-8")))
+    return first, last
+
+
+def test_the_versions_of_python_are_those_that_the_readme_promises() -> None:
+    listed = re.findall(r"Python :: (3\.\d+)", setup()["metadata"]["classifiers"])
+    assert listed == [f"3.{minor}" for minor in range(int(listed[0][2:]), int(listed[-1][2:]) + 1)]
+    first, last = said_in_readme("Python")
+    assert (listed[0], listed[-1]) == (first, last)
+    assert setup()["options"]["python_requires"] == f">={first}"
+    assert f'target-version = "py{first.replace(".", "")}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    for script in ("Makefile", "house/find_python.sh", "CONTRIBUTING.md"):
+        text = (ROOT / script).read_text("utf-8")
+        assert f"Python {first} or newer" in text or f"Python {first}+" in text
+
+
+def test_the_versions_of_celery_are_those_that_the_readme_promises() -> None:
+    lines = setup()["options"]["install_requires"]
+    first, last = said_in_readme("Celery")
+    assert requirements(lines, ">=")["celery"].startswith(f"{first}.")
+    installed = metadata.version("celery")
+    assert (int(installed.split(".")[0]), int(installed.split(".")[1])) <= tuple(map(int, last.split(".")))

@@ -8,11 +8,8 @@ for. Where values are validated, merged and described, every field is met, so th
 from __future__ import annotations
 
 import ast
-import configparser
-import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -139,14 +136,3 @@ def test_every_member_of_an_enumeration_is_named_somewhere() -> None:
     }
     unnamed = [f"{owner}.{member}" for _, owner, member in members() if f"{owner}.{member}" not in named]
     assert sorted(unnamed) == sorted(UNNAMED)
-
-
-def test_the_versions_of_python_are_those_that_the_readme_promises() -> None:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    listed = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
-    (first, last) = re.search(
-        r"^Python (3\.\d+) to (3\.\d+), Celery", Path(ROOT / "README.md").read_text(), re.M
-    ).groups()  # type: ignore[union-attr]
-    assert (listed[0], listed[-1]) == (first, last)
-    assert setup["options"]["python_requires"] == f">={first}"

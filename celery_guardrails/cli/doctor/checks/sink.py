@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from celery_guardrails.alerts.sinks.build import build_sink
@@ -10,6 +9,7 @@ from celery_guardrails.alerts.sinks.slack import SlackSink
 from celery_guardrails.cli.doctor.context import Context
 from celery_guardrails.cli.doctor.finding import Finding, fault, fine, warning
 from celery_guardrails.errors import SinkError
+from celery_guardrails.worker.failure.sentry import sentry_of_application
 
 __all__ = ["sentry", "slack"]
 
@@ -56,8 +56,8 @@ def _channel(channel: str, reason: str) -> Finding:
 
 def sentry(context: Context) -> Iterator[Finding]:
     """Whether Sentry, where the application has it, hears of Celery's tasks."""
-    sdk = sys.modules.get("sentry_sdk")
-    if sdk is None or not sdk.is_initialized():
+    sdk = sentry_of_application()
+    if sdk is None:
         return
     if sdk.get_client().get_integration("celery") is None:
         yield warning(

@@ -18,6 +18,7 @@ from celery import signals
 
 from celery_guardrails.cli.doctor.self_test.task import Journal, canary_queue, generation_of, registered
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.worker.failure.sentry import sentry_of_application
 
 __all__ = ["main"]
 
@@ -72,8 +73,8 @@ def _follow(parent: int) -> None:
 
 def _silence_sentry() -> None:
     """The canary's death is no event: an empty DSN is Sentry's own way to be off."""
-    sdk = sys.modules.get("sentry_sdk")
-    if sdk is not None and sdk.is_initialized():
+    sdk = sentry_of_application()
+    if sdk is not None:
         sdk.init(dsn="", default_integrations=False)
 
 
