@@ -11,6 +11,7 @@ from celery.app.trace import build_tracer, setup_worker_optimizations
 from bench import guarded, plain
 from bench.figure import Pair, alternate
 from celery_guardrails import Guardrails
+from celery_guardrails.worker.child.tracer import retrace
 
 CALLS = 20_000
 ROUNDS = 15
@@ -19,7 +20,7 @@ ROUNDS = 15
 def measure(rounds: int = ROUNDS, calls: int = CALLS) -> Pair:
     """Microseconds a task, as a worker's child runs it."""
     setup_worker_optimizations(guarded.app, "bench@here")
-    Guardrails.of(guarded.app).retrace("bench@here")
+    retrace(Guardrails.of(guarded.app), "bench@here")
     header = {"guardrails": {"v": 1, "published_at": 1_700_000_000.0}}
     # as a worker does: the registered tasks, not the proxies that decorators leave in modules
     ours = _loop(guarded.app.tasks["bench.works"].__trace__, header, calls)

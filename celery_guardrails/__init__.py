@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from celery_guardrails.log import install
 
 if TYPE_CHECKING:
-    from celery_guardrails.app.guardrails import Guardrails
     from celery_guardrails.errors import (
         ConfigurationError,
         DeadLetterError,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from celery_guardrails.policy import Constant, Exponential, Linear, Policy, Schedule
-    from celery_guardrails.task.guarded import GuardedTask, GuardMixin
+    from celery_guardrails.task import GuardedTask, GuardMixin, Guardrails
 
 __all__ = [
     "ConfigurationError",
@@ -52,8 +51,7 @@ __all__ = [
 
 _HOMES = {
     "celery_guardrails.policy": ("Constant", "Exponential", "Linear", "Policy", "Schedule"),
-    "celery_guardrails.app.guardrails": ("Guardrails",),
-    "celery_guardrails.task.guarded": ("GuardMixin", "GuardedTask"),
+    "celery_guardrails.task": ("GuardMixin", "GuardedTask", "Guardrails"),
 }
 
 install()

@@ -1,6 +1,7 @@
 """What a `map`, `starmap` or `chunks` message of Celery's says: which task it runs, and for which items.
 
-Owns reading its arguments, whatever is in them. It must not know whether the task is under guard (`task/carrier.py`).
+Owns reading its arguments, whatever is in them, and asking for the carrier that runs it under guard. It must not know
+how that is made (`task/carrier.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["CARRIERS", "arguments_of", "carried_items", "carried_name"]
+from celery import Celery, Task
+
+__all__ = ["CARRIERS", "arguments_of", "carried_items", "carried_name", "carrier_in", "carrier_of", "carriers"]
 
 CARRIERS = ("celery.chunks", "celery.map", "celery.starmap")
 """Celery's tasks that run another one for many items."""
@@ -48,3 +51,25 @@ def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
     if isinstance(kwargs, Mapping) and name in kwargs:
         return kwargs[name]
     return args[position] if isinstance(args, (list, tuple)) and len(args) > position else None
+
+
+def carriers(app: Celery) -> list[Task]:
+    """The application's `map`, `starmap` and `chunks`, as registered."""
+    return [task for task in map(app._tasks.get, CARRIERS) if task is not None]
+
+
+def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
+    """The carrier of a message (`task/carrier.py`), or `None` where it stays Celery's own; never raises.
+
+    Args:
+        task: a registered task.
+        args: the message's.
+        kwargs: the message's.
+    """
+    find = getattr(task, "guardrails_carrier", None)
+    return None if find is None else find(args, kwargs)
+
+
+def carrier_in(task: Any, payload: Any) -> Any:
+    """The same of a message whose body is decoded."""
+    return carrier_of(task, *arguments_of(payload))

@@ -5,15 +5,22 @@ Owns those findings as data. None of them is a fault: a pool or a framework may 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from celery import Task
 
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.lazy_body import kind_of_body
 
-__all__ = ["Caveat", "caveats"]
+__all__ = ["Caveat", "caveats", "log_caveats"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_logged: WeakSet[Guardrails] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +62,16 @@ def _has_own_call(cls: type) -> bool:
 
 def _name(strategy: Any) -> str:
     return strategy if isinstance(strategy, str) else str(getattr(strategy, "__qualname__", strategy))
+
+
+def log_caveats(guard: Guardrails) -> None:
+    """Log, once in this process, what cannot be done for an application's tasks as they are declared; never raises."""
+    if guard in _logged:
+        return
+    _logged.add(guard)
+    try:
+        if guard.settings.enabled:
+            for caveat in caveats(guard.guarded_tasks()):
+                logger.warning("%s %s. Fix: %s", caveat.task, caveat.found, caveat.fix)
+    except Exception:
+        logger.warning("the tasks' declarations could not be looked through", exc_info=True)

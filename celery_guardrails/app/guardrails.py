@@ -16,18 +16,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import click
-from celery import Celery, Task, bootsteps, current_app
+from celery import Celery, Task, current_app
 from celery.signals import worker_process_init
+from kombu.utils.imports import symbol_by_name
 
+from celery_guardrails.app.adopter import adopter
 from celery_guardrails.app.config_report import hide_settings
 from celery_guardrails.app.in_force import effective_policy, is_guarded, subject_of, task_faults
 from celery_guardrails.app.own_option import cover, step_aside, uncover
 from celery_guardrails.app.registry import guard_registered
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.policy import Effective, Policy, match_pattern
-from celery_guardrails.redaction import Redactor, hide_also, shown
+from celery_guardrails.policy import Effective, Policy
+from celery_guardrails.redaction import Redactor, hide_also
 from celery_guardrails.settings import Settings, load_settings
 from celery_guardrails.transport.address import address_faults
 from celery_guardrails.transport.compression import bound_unpacking
@@ -40,9 +41,8 @@ from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.started import StartedMarks
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.transport.waiting.protocol import Waiting
-from celery_guardrails.worker.main.seen import Seen, Succeeded
 
-__all__ = ["BUILT_IN", "Guardrails"]
+__all__ = ["BUILT_IN", "Guardrails", "is_plain"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -53,6 +53,21 @@ _CAPTURED = 1000
 # On the application itself, so that the two are let go together.
 _INSTALLED = "_celery_guardrails"
 _lock = threading.RLock()
+
+# Of the rooms above, by name: Celery loads them when a worker starts.
+_STEPS = {
+    "worker": ("main.steps:GuardStep", "main.housekeeping:Housekeeping"),
+    "consumer": (
+        "main.steps:TraceStep",
+        "main.prefork:PoolStep",
+        "main.postpone:Postponing",
+        "main.turn:Turns",
+        "consumer.binding:BindingStep",
+        "consumer.intake:Intake",
+        "consumer.redis:RedisStep",
+    ),
+}
+_CHILD = "celery_guardrails.worker.child.tracer:prepare_child"
 
 hide_settings()  # here: an application may show its settings before any task of its is bound
 
@@ -86,21 +101,17 @@ class Guardrails:
         self._policies: dict[str, Effective] = {}
         self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
-        self._caveats_said = False
         with _lock:
             earlier = vars(app).get(_INSTALLED)
             if earlier is not None:
                 self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
                 self.captured, self._publisher = earlier.captured, earlier._publisher
             setattr(app, _INSTALLED, self)
-        app.steps["worker"].update((GuardStep, "celery_guardrails.worker.main.housekeeping:Housekeeping"))
-        app.steps["consumer"].update((TraceStep, "celery_guardrails.worker.consumer.binding:BindingStep"))
-        for step in ("main.prefork:PoolStep", "consumer.intake:Intake", "consumer.redis:RedisStep",
-                     "main.postpone:Postponing", "main.turn:Turns"):  # fmt: skip
-            app.steps["consumer"].add(f"celery_guardrails.worker.{step}")  # by name: it needs this module
+        for blueprint, steps in _STEPS.items():
+            app.steps[blueprint].update(f"celery_guardrails.worker.{step}" for step in steps)
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
-        guard_registered(app, self._guard, _adopt)
+        guard_registered(app, self._guard)
         if app.finalized:
             self._finalized()
 
@@ -168,21 +179,11 @@ class Guardrails:
         return StartedMarks(self.app, self.publisher)
 
     @cached_property
-    def seen(self) -> Seen:
-        """Which attempts this process knows of."""
-        return Seen()
-
-    @cached_property
-    def succeeded(self) -> Succeeded:
-        """Asks the result backend whether a task has succeeded already."""
-        return Succeeded()
-
-    @property
     def dispatch(self) -> Dispatch:
         """The way out of a failed attempt: broker, else spool."""
         return Dispatch(self.publisher, self.waiting, self.dead_letters, self.spool)
 
-    @property
+    @cached_property
     def dead_letters(self) -> DeadLetterSender:
         """The way to the dead-letter queue."""
         chosen = self.settings.dead_letter
@@ -207,15 +208,7 @@ class Guardrails:
 
     def sweep(self) -> None:
         """Put the tasks whose names match a pattern under guard: those registered by now."""
-        from celery_guardrails.task.carrier import install_carriers  # it needs this module
-
-        install_carriers(self.app)
-        patterns = dict.fromkeys(self.patterns)
-        if patterns:
-            for name, task in list(self.app._tasks.items()):
-                matches = match_pattern(patterns, name)
-                if matches:
-                    _adopt(task, matches[0][0])
+        adopter().sweep(self.app, self.patterns)
 
     def faults(self) -> list[Fault]:
         """Every fault of the settings and of the tasks' policies."""
@@ -271,36 +264,9 @@ class Guardrails:
             self._policies.pop(task.name, None)
         policy = self.policy_of(task).policy
         retries = None if policy.max_attempts is None else policy.max_attempts - 1
+        # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again
         cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,
                      "retry_on_worker_lost": False})  # fmt: skip
-
-    def retrace(self, hostname: str | None = None) -> None:
-        """Give the tasks under guard our tracer, in the process that is to run them; never raises.
-
-        Args:
-            hostname: the worker's name; `None` for the one that Celery has noted in this process.
-        """
-        from celery_guardrails.worker.child.tracer import retrace  # it needs this module
-
-        try:
-            if self.settings.enabled:
-                retrace(self.app, self.guarded_tasks(), hostname)
-        except Exception:
-            logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
-
-    def say_caveats(self) -> None:
-        """Log, once in this process, what cannot be done for tasks as they are declared; never raises."""
-        from celery_guardrails.app.caveat import caveats  # it needs this module
-
-        if self._caveats_said:
-            return
-        self._caveats_said = True
-        try:
-            if self.settings.enabled:
-                for caveat in caveats(self.guarded_tasks()):
-                    logger.warning("%s %s. Fix: %s", caveat.task, caveat.found, caveat.fix)
-        except Exception:
-            logger.warning("the tasks' declarations could not be looked through", exc_info=True)
 
     def _finalized(self, *_: Any, **__: Any) -> None:
         try:
@@ -312,39 +278,13 @@ class Guardrails:
                 self.take_charge(task)
 
 
-def _adopt(task: Any, pattern: str) -> None:
-    from celery_guardrails.task.guarded import adopt  # it needs this module to install itself
-
-    adopt(task, pattern)
+def is_plain(task: Any) -> bool:
+    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
+    return BUILT_IN.match(subject_of(task).name) is not None or not Guardrails.of(task.app).settings.enabled
 
 
 def _process_started(sender: str | None = None, **_: Any) -> None:
     # One receiver for every application: Celery takes the bound methods of two objects for the same one.
     guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
     if guard is not None:
-        try:
-            guard.declare_options()
-        except Exception:
-            logger.warning("this process does not know how its tasks are acknowledged and retried", exc_info=True)
-        guard.retrace(sender)
-
-
-class GuardStep(bootsteps.Step):  # type: ignore[misc]
-    """Stops a worker whose policies or settings are wrong before it takes a message."""
-
-    def __init__(self, worker: Any, **_: Any) -> None:
-        try:
-            Guardrails.of(worker.app).prepare()
-        except ConfigurationError as exc:
-            raise click.ClickException(f"celery-guardrails is not configured right.\n{shown(str(exc))}") from exc
-
-
-class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Puts our tracer in place in pools that run tasks in the worker's own process, each time Celery builds its own."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, consumer: Any) -> None:
-        guard = Guardrails.of(consumer.app)
-        guard.retrace(consumer.hostname)
-        guard.say_caveats()
+        symbol_by_name(_CHILD)(guard, sender)

@@ -12,8 +12,8 @@ from typing import Any
 
 from celery.app import trace
 
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.errors import PermanentError
-from celery_guardrails.worker.failure.failed_run import is_plain
 
 __all__ = ["LAZY", "kind_of_body", "never_ran", "others_run_it"]
 

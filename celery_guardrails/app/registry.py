@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery
 
+from celery_guardrails.app.adopter import adopter
 from celery_guardrails.policy import match_pattern
 
 __all__ = ["guard_registered"]
@@ -30,19 +31,18 @@ class _Watched:
         self.hear(task)
 
 
-def guard_registered(app: Celery, named: Sequence[str], adopt: Callable[[Any, str], None]) -> None:
+def guard_registered(app: Celery, named: Sequence[str]) -> None:
     """Put the tasks that are registered by now, and those that will be, under guard where their names match.
 
     Args:
         app: the application.
         named: name patterns from the code, beside those of the setting `guard`.
-        adopt: puts one task under guard, by a pattern.
     """
 
     def hear(task: Any) -> None:
         try:
             if matches := match_pattern(dict.fromkeys((*named, *_configured(app))), task.name):
-                adopt(task, matches[0][0])
+                adopter().adopt(task, matches[0][0])
         except Exception:
             logger.warning("%r is not put under guard when it is registered", task, exc_info=True)
 

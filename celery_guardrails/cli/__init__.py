@@ -112,7 +112,7 @@ def _install_by_settings(instance: Any = None, **_: Any) -> None:
         return
     app = instance.app
     if app.conf.get("guardrails") is not None:
-        from celery_guardrails.app.guardrails import Guardrails
+        from celery_guardrails.task import Guardrails
 
         Guardrails.of(app)
     if "_celery_guardrails" in vars(app):

@@ -26,7 +26,7 @@ def unarchived(project: Project, queues: Sequence[str]) -> int | None:
 
 def tell_unarchived(project: Project) -> None:
     """Say on stderr how many dead letters are not in the archive yet, if any, and what to do about it."""
-    from celery_guardrails.cli.daemon.assembly import dead_letter_queues
+    from celery_guardrails.app.topology import dead_letter_queues
 
     queues = dead_letter_queues(project.guardrails)
     count = unarchived(project, queues)

@@ -13,10 +13,10 @@ from celery import Celery
 from click.core import ParameterSource
 
 from celery_guardrails.app.command_name import named_on_command_line
-from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.command import celery_command
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.settings import Settings
+from celery_guardrails.task import Guardrails
 from celery_guardrails.transport.publisher import Publisher
 
 if TYPE_CHECKING:

@@ -128,7 +128,7 @@ def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json:
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[str, ...], reason: str, by: str | None, as_json: bool) -> None:
     """Decide that waiting tasks will not run: each becomes a dead letter, which can be requeued."""
-    from celery_guardrails.worker.failure.unrun import cancel as cancel_waiting
+    from celery_guardrails.cli.cancel import cancel as cancel_waiting
 
     project = project_of(ctx)
     actor = by or whoever_runs_this()

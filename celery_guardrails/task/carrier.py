@@ -14,21 +14,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery
 from celery._state import _task_stack
-from celery.worker.strategy import default
 
-from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name
+from celery_guardrails.app.carried import carried_name, carriers
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.app.lazy_body import LAZY, never_ran
 from celery_guardrails.task.guarded import GuardMixin, install_call
 
-__all__ = ["carrier_in", "carrier_of", "carriers", "install_carriers", "strategy"]
+__all__ = ["install_carriers"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-_STRATEGY = f"{__name__}:strategy"
+_STRATEGY = "celery_guardrails.worker.consumer.strategy:strategy"
 
 
 class _Carrier(GuardMixin):
@@ -58,7 +57,7 @@ class _Carries:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top  # type: ignore[attr-defined]
         # a worker's tracer is the carrier's already; eager mode comes here
-        carrier = None if request is None or request.called_directly else carrier_of(self, args, kwargs)
+        carrier = None if request is None or request.called_directly else _carrier_of(self, args, kwargs)
         if carrier is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         _task_stack.push(carrier)
@@ -67,9 +66,13 @@ class _Carries:
         finally:
             _task_stack.pop()
 
+    def guardrails_carrier(self, args: Any, kwargs: Any) -> Any:
+        """The carrier of a message with these arguments, or `None`; `app/carried.py` asks."""
+        return _carrier_of(self, args, kwargs)
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """As the inner task is sent: with our header, and waiting outside the workers."""
-        carrier = carrier_of(self, args, kwargs)
+        carrier = _carrier_of(self, args, kwargs)
         send = super().apply_async if carrier is None else carrier.apply_async  # type: ignore[misc]
         return send(args, kwargs, *rest, **options)
 
@@ -83,19 +86,8 @@ def install_carriers(app: Celery) -> None:
             task.__class__ = type(cls.__name__, (_Carries, cls), attributes)
 
 
-def carriers(app: Celery) -> list[Task]:
-    """The application's `map`, `starmap` and `chunks`, as registered."""
-    return [task for task in map(app._tasks.get, CARRIERS) if task is not None]
-
-
-def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
-    """The carrier of a message, or `None` where it stays Celery's own; never raises.
-
-    Args:
-        task: the registered task, one of `CARRIERS`.
-        args: the message's.
-        kwargs: the message's.
-    """
+def _carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
+    """The carrier of a message, or `None` where it stays Celery's own; never raises."""
     try:
         inner = task.app.tasks.get(carried_name(task.name, args, kwargs))
         if inner is None or not is_guarded(inner) or BUILT_IN.match(inner.name):
@@ -109,41 +101,6 @@ def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
         return made
     except Exception:
         logger.warning("guardrails failed on a %s: Celery runs it unguarded", task.name, exc_info=True)
-        return None
-
-
-def carrier_in(task: Any, payload: Any) -> Any:
-    """The same of a message whose body is decoded."""
-    return carrier_of(task, *arguments_of(payload))
-
-
-def strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's way from a message to a request, with the carrier in place of the registered task.
-
-    A task that no worker knows is treated as in a message of its own.
-    """
-    usual = default(task, app, consumer, **options)
-    handlers: dict[Any, Callable[..., Any]] = {}
-
-    def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **rest: Any) -> Any:
-        payload = _payload(message) if body is None else body
-        name = carried_name(task.name, *arguments_of(payload))
-        if name and name not in app.tasks and Guardrails.of(app).settings.enabled:
-            return consumer.on_unknown_task(None, message, KeyError(name))
-        carrier = carrier_in(task, payload)
-        if carrier is None:
-            return usual(message, body, ack, reject, callbacks, **rest)
-        if carrier not in handlers:
-            handlers[carrier] = default(carrier, app, consumer, **options)
-        return handlers[carrier](message, body, ack, reject, callbacks, **rest)
-
-    return handle
-
-
-def _payload(message: Any) -> Any:
-    try:
-        return message.payload  # decoded once: Celery's own strategy looks into it, too
-    except Exception:  # noqa: BLE001 Celery finds out by itself
         return None
 
 

@@ -23,11 +23,10 @@ from kombu.compression import compress
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps
 
-from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import Waiting
-from celery_guardrails.worker.failure.failed_run import is_plain
 
 __all__ = ["apply_timed", "to_its_queue"]
 

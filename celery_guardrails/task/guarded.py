@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from celery import Celery, Task
 from celery.exceptions import Ignore, Retry, TaskPredicate
 
-from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
+from celery_guardrails.app.guardrails import BUILT_IN, Guardrails, is_plain
 from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.app.lazy_body import LAZY, never_ran
 from celery_guardrails.app.own_option import OWN_ACKS, own_acks_late
@@ -32,12 +32,12 @@ from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.child.body import attempt_failed, attempt_recovered
 from celery_guardrails.worker.child.exits import is_of_body
 from celery_guardrails.worker.child.retry_call import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
-from celery_guardrails.worker.failure.failed_run import STARTED, is_plain
+from celery_guardrails.worker.failure.failed_run import STARTED
 from celery_guardrails.worker.failure.sent_repr import described_by, kept_reprs
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-__all__ = ["GuardMixin", "GuardedTask", "adopt", "install_call"]
+__all__ = ["GuardMixin", "GuardedTask", "install_call"]
 
 _INSIDE = "_guardrails_inside"
 _TIMED = frozenset(("countdown", "eta", "expires"))
@@ -238,23 +238,6 @@ def install_call(cls: type) -> None:
 
     __call__._guardrails = True  # type: ignore[attr-defined]
     cls.__call__ = __call__  # type: ignore[method-assign]
-
-
-def adopt(task: Task, pattern: str) -> None:
-    """Put a task under guard that was registered with another base class; its name, signatures and calls go on.
-
-    What its Celery options say (`autoretry_for`, `max_retries`, ...) becomes a layer of its policy.
-    """
-    cls = type(task)
-    if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):
-        return
-    attributes = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_guardrails_adopted": pattern}
-    if not isinstance(getattr(cls, "policy", None), (Policy, type(None))):
-        attributes["policy"] = cls.policy  # the library means something else by that name
-    guarded = type(cls.__name__, (GuardMixin, cls), attributes)
-    install_call(guarded)
-    install_request(guarded)
-    task.__class__ = guarded
 
 
 class _Failed:

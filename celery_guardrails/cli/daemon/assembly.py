@@ -36,7 +36,7 @@ from celery_guardrails.transport.compression import bound_unpacking
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
 from celery_guardrails.transport.spool import Spool
-from celery_guardrails.worker.main.housekeeping import BrokerServices
+from celery_guardrails.worker.failure.broker_services import BrokerServices
 
 __all__ = ["Assembly", "alerts_go_to", "assembled", "await_archive", "dead_letter_queues", "open_archive"]
 

@@ -18,8 +18,7 @@ from kombu import Connection
 
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import BUILT_IN
-from celery_guardrails.app.topology import needed_topology
-from celery_guardrails.cli.daemon.assembly import dead_letter_queues
+from celery_guardrails.app.topology import dead_letter_queues, needed_topology
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.store import lease

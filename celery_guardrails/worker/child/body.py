@@ -19,7 +19,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Reject, Retry
 
 from celery_guardrails import clock
-from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.app.in_force import retries_automatically, subject_of
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, read_header, write_header
@@ -33,12 +33,12 @@ from celery_guardrails.worker.child.exits import harmless, is_terminating
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.brief import brief_letter, bury_brief
-from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine, is_plain
+from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine
+from celery_guardrails.worker.failure.journaled import mark_done
 from celery_guardrails.worker.failure.letter import capture
 from celery_guardrails.worker.failure.next_attempt import publish_retry, unpublishable
 from celery_guardrails.worker.failure.notice import log_death
 from celery_guardrails.worker.failure.original import original_of
-from celery_guardrails.worker.main import journal
 
 __all__ = [
     "FINAL",
@@ -191,7 +191,7 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
         publish_retry(run.guard, run.task, run.request, header, delay, run.now)
     except PublishError as lost:
         return _bury(run, unpublishable(lost), exc)
-    journal.mark_done(run.task, run.request)
+    mark_done(run.task, run.request)
     retry: BaseException = Retry(decision.reason, harmless(exc), when=delay)
     return retry
 
@@ -238,7 +238,7 @@ def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseExcep
             run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
         except PublishError as lost:
             return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
-        journal.mark_done(run.task, run.request)
+        mark_done(run.task, run.request)
     log_death(letter)
     _harmlessly(lambda: sentry.annotate(letter, run.policy, run.redactor), run.task)
     if run.policy.on_exhausted != "park":
@@ -262,7 +262,7 @@ def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLet
             bury_brief(task, letter)
         except PublishError as lost:
             return _unacknowledged(task, request, exc, lost, letter, None)
-        journal.mark_done(task, request)
+        mark_done(task, request)
     except Exception:
         logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
     return exc

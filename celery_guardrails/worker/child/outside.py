@@ -18,12 +18,13 @@ from celery.app.trace import TraceInfo, trace_ok_t
 from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.utils.serialization import get_pickleable_exception
 
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.errors import PublishError
 from celery_guardrails.worker.child.body import after_body_failed, attempt_failed, attempt_unbegun
 from celery_guardrails.worker.child.exits import harmless, is_killed
 from celery_guardrails.worker.child.retry_call import is_unpublished, retry_as_raised
-from celery_guardrails.worker.failure.failed_run import SEEN, STARTED, is_plain
+from celery_guardrails.worker.failure.failed_run import SEEN, STARTED
 from celery_guardrails.worker.failure.untold import log_untold
 
 __all__ = ["OutsideInfo", "ended_as_decided", "quietly_reported"]

@@ -18,6 +18,7 @@ from celery._state import _task_stack
 from celery.exceptions import Reject, Retry
 from celery.utils.serialization import raise_with_context
 
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, write_header
@@ -27,9 +28,9 @@ from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.soft_limit import undisturbed
-from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine, is_plain
+from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
+from celery_guardrails.worker.failure.journaled import mark_done
 from celery_guardrails.worker.failure.next_attempt import publish_retry, republishable, unpublishable
-from celery_guardrails.worker.main import journal
 
 __all__ = ["RetryCall", "is_unpublished", "retry_as_raised", "retry_by_hand"]
 
@@ -149,7 +150,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
     except Exception:  # noqa: BLE001 logged where it is handed on
         return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
-    journal.mark_done(task, request)
+    mark_done(task, request)
     return retry
 
 

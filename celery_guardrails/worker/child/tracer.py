@@ -20,13 +20,16 @@ from celery.backends import base
 from celery.backends.base import DisabledBackend
 from celery.exceptions import Retry
 
-from celery_guardrails.task.carrier import carrier_of, carriers
+from celery_guardrails.app.carried import carrier_of, carriers
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
 from celery_guardrails.worker.child.retry_call import is_unpublished
 from celery_guardrails.worker.failure.failed_run import UNKEPT
 from celery_guardrails.worker.failure.untold import OnceInFull
 
-__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "retrace"]
+__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "prepare_child", "retrace"]
+
+logger = logging.getLogger("celery_guardrails.worker")
 
 _DEEPEST = 50
 _MESSAGE = 500
@@ -111,14 +114,35 @@ def _places(frames: TracebackType | None) -> Iterable[str]:
     return found
 
 
-def retrace(app: Celery, tasks: Iterable[Task], hostname: str | None = None) -> None:
-    """Give tasks a tracer with our `GuardInfo`, in the process that is to run them.
+def retrace(guard: Guardrails, hostname: str | None = None) -> None:
+    """Give an application's tasks under guard our tracer, in the process that is to run them; never raises.
 
     Args:
-        app: their application.
-        tasks: the tasks under guard.
+        guard: the application's guardrails.
         hostname: the worker's name; `None` for the one that Celery has noted in this process.
     """
+    try:
+        if guard.settings.enabled:
+            _retrace(guard.app, guard.guarded_tasks(), hostname)
+    except Exception:
+        logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
+
+
+def prepare_child(guard: Guardrails, hostname: str | None) -> None:
+    """Make a process of the pool ready when it starts: what its tasks' options say, and their tracer; never raises.
+
+    Args:
+        guard: the application's guardrails.
+        hostname: the worker's name.
+    """
+    try:
+        guard.declare_options()
+    except Exception:
+        logger.warning("this process does not know how its tasks are acknowledged and retried", exc_info=True)
+    retrace(guard, hostname)
+
+
+def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
     if not hasattr(trace.report_internal_error, "_guardrails"):
         trace.report_internal_error = quietly_reported(trace.report_internal_error)
         logging.getLogger(base.__name__).addFilter(OnceInFull())

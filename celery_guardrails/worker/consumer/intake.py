@@ -19,13 +19,12 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.exceptions import InvalidTaskError, NotRegistered
 
-from celery_guardrails.app.carried import CARRIERS
+from celery_guardrails.app.carried import CARRIERS, carrier_in
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.letters.header import without_claim
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
-from celery_guardrails.task.carrier import carrier_in
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.consumer.shape import misshapen

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4, uuid5
 from celery.exceptions import InvalidTaskError
 
 from celery_guardrails import clock
-from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name
+from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name, carrier_in
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.letters.codec import json_safe
@@ -32,7 +32,6 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
 from celery_guardrails.redaction import Redactor
-from celery_guardrails.task.carrier import carrier_in
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.failure.letter import preview_of

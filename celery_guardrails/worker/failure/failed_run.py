@@ -12,8 +12,7 @@ from typing import Any
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from celery_guardrails import clock
-from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
-from celery_guardrails.app.in_force import subject_of
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy, describe
@@ -22,7 +21,7 @@ from celery_guardrails.redaction import Redactor
 from celery_guardrails.worker.failure.argument import knowing
 from celery_guardrails.worker.failure.work import work_of
 
-__all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine", "is_plain"]
+__all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine"]
 
 STARTED = "_guardrails_started"
 """Where a request keeps when its attempt began, in epoch seconds."""
@@ -74,11 +73,6 @@ class FailedRun:
             delay=delay,
             generation=self.header.generation,
         )
-
-
-def is_plain(task: Any) -> bool:
-    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
-    return BUILT_IN.match(subject_of(task).name) is not None or not Guardrails.of(task.app).settings.enabled
 
 
 def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:

@@ -29,7 +29,7 @@ from celery_guardrails.worker.failure.brief import brief_letter
 from celery_guardrails.worker.failure.failed_run import STARTED, examine
 from celery_guardrails.worker.failure.letter import capture
 from celery_guardrails.worker.failure.original import ORIGINAL, Original
-from celery_guardrails.worker.main.ending import has_succeeded
+from celery_guardrails.worker.failure.succeeded import has_succeeded
 
 __all__ = ["LostWork", "lost_letter"]
 

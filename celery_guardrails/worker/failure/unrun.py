@@ -1,8 +1,7 @@
-"""A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
+"""The dead letter of an attempt that is given up before it began: somebody cancelled it, or nobody knows where it is.
 
-Owns that letter, with reason `cancelled`, and the order of the two steps. Doing it twice makes the same letter again,
-because its id follows from the work and the attempt that will not be. `unrun_letter` makes it, and that of an attempt
-which is given up for another reason (`unsure.py`).
+Owns that letter. Doing it twice makes the same letter again, because its id follows from the work and the attempt that
+will not be.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from kombu.compression import decompress
 from kombu.serialization import loads, prepare_accept_content
 
-from celery_guardrails.app.carried import CARRIERS
+from celery_guardrails.app.carried import CARRIERS, carrier_of
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.letters.codec import json_safe
@@ -33,13 +32,12 @@ from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
-from celery_guardrails.task.carrier import carrier_of
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 from celery_guardrails.worker.failure.letter import of_policy, preview_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
 
-__all__ = ["Verdict", "cancel", "cancelled_letter", "unrun_letter"]
+__all__ = ["Verdict", "unrun_letter"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -55,37 +53,6 @@ class Verdict:
     explanation: str
     message: str
     in_doubt: bool = False
-
-
-def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime) -> Letter | None:
-    """Dead-letter a waiting task, confirmed, then take it off the waiting ones.
-
-    Args:
-        guard: the application's guardrails.
-        waiting: what waits.
-        actor: who decides it.
-        reason: why.
-        now: this instant.
-
-    Returns:
-        Its letter; `None` when it no longer waited, because it became due meanwhile: it runs, and its letter is there
-        too.
-
-    Raises:
-        PublishError: the broker did not take the letter; it goes on waiting.
-        Unlistable: this broker cannot take a waiting task away.
-    """
-    letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
-    guard.dead_letters.send(letter, policy.dead_letter_queue)
-    return letter if guard.waiting.remove([waiting.id]) else None
-
-
-def cancelled_letter(
-    guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime
-) -> tuple[Letter, Policy]:
-    """The dead letter of a task that was cancelled while it waited (what, by whom, why), and its policy."""
-    text = f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}"
-    return unrun_letter(guard, waiting, Verdict(Reason.CANCELLED, text, f"{actor}: {reason}"), now)
 
 
 def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now: datetime) -> tuple[Letter, Policy]:

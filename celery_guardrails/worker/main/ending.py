@@ -23,14 +23,15 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from celery.worker import state
 
-from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, decide_time_limit
 from celery_guardrails.worker.child.body import rng
-from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine, is_plain
+from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine
 from celery_guardrails.worker.failure.next_attempt import publish_again, unpublishable
-from celery_guardrails.worker.main import journal
+from celery_guardrails.worker.failure.succeeded import has_succeeded
+from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.report import (
     End,
     Tell,
@@ -52,7 +53,6 @@ __all__ = [
     "crashed",
     "expired",
     "failed",
-    "has_succeeded",
     "revoked",
     "timed_out",
     "unanswered",
@@ -222,18 +222,6 @@ def crashed(request: Any, crashes: int) -> Tell:
     return _crashed(request, exc, crashes, request.fail_as_celery)
 
 
-def has_succeeded(request: Any) -> bool:
-    """Whether this life of the task has succeeded already, as far as the result backend says; never raises."""
-    # of a chord's task the success is stored before the chord hears of it: only another run is sure to tell it
-    if request.chord:
-        return False
-    header = read_header(request.request_dict)
-    # results are kept by task id: where somebody chose it, a success may be another work's
-    if not header.owns_its_id:
-        return False
-    return Guardrails.of(request.task.app).succeeded(request, header.life_starts_at)
-
-
 def _safely(request: Any, usual: Tell, meet: Callable[[], Tell], brief: Callable[[str], Tell] | None = None) -> None:
     """Do what `meet` finds is to be done; what is usual under the kill switch.
 
@@ -267,7 +255,7 @@ def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
         text = f"the task rejected its message: {run.failure.message}"
         return settled(request, run, DeadLetter(Reason.REJECTED, text), usual)
     # before it is published: where this is not main's own thread, main may take the copy at once
-    run.guard.seen.forget(Copy.of(request), request.message.body)
+    seen.of(run.guard).forget(Copy.of(request), request.message.body)
     try:
         publish_again(run.guard, run.task, run.request, run.now)
     except PublishError as lost:

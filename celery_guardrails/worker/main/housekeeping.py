@@ -10,65 +10,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from kombu import Queue
 
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import SpoolError
-from celery_guardrails.transport.dead_letter import declared_queue
-from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.service import SPOOL_FIX, SpoolShipping, WaitingRelease, fix_of
-from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.spool import Spool
-from celery_guardrails.transport.spooled import Spooled
-from celery_guardrails.transport.waiting.build import waiting_for
+from celery_guardrails.worker.failure.broker_services import BrokerServices
 from celery_guardrails.worker.failure.lost import LostWork
-from celery_guardrails.worker.failure.unsure import bury_unsure
 
-__all__ = ["BrokerServices", "Housekeeping", "HousekeepingThread", "purge_waiting"]
+__all__ = ["Housekeeping", "HousekeepingThread", "purge_waiting"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-_ANSWER = timedelta(seconds=2)
-"""How long one publish of this thread may take: nobody waits for it, and what fails is tried again."""
 _LONGEST_NAP = 5.0
 _PAGE = 500
 """Waiting messages that a purge reads at once."""
-
-
-class BrokerServices:
-    """What is to be done for an application's broker now and then, over connections of its own.
-
-    Args:
-        guard: the application's guardrails.
-
-    Attributes:
-        services: shipping the spool, and, where somebody has to do it, releasing what waits and is due; making letters
-            of what dead workers left.
-    """
-
-    def __init__(self, guard: Guardrails) -> None:
-        self._publisher = Publisher(guard.app, _ANSWER)
-        self._waiting = waiting_for(guard.app, self._publisher)
-        shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard), partial(bury_unsure, guard))
-        self.services: list[SpoolShipping | WaitingRelease | LostWork] = [SpoolShipping(shipper)]
-        if self._waiting.released:
-            self.services.append(WaitingRelease(self._waiting))
-        self.services.append(LostWork(guard))
-
-    def close(self) -> None:
-        """Close the connections; never raises."""
-        for line in (self._publisher, self._waiting):
-            close: Callable[[], None] = getattr(line, "close", _nothing)  # a way to wait may have a line of its own
-            with suppress(Exception):
-                close()
 
 
 class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -78,7 +38,7 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
     """
 
     label = "Housekeeping"
-    requires = ("celery.worker.components:Pool", "celery_guardrails.app.guardrails:GuardStep")
+    requires = ("celery.worker.components:Pool", "celery_guardrails.worker.main.steps:GuardStep")
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         self.obj: HousekeepingThread | None = None
@@ -210,19 +170,3 @@ def purge_waiting(guard: Guardrails) -> int:
     if gone:
         logger.warning("purge: erased %d messages that waited for these queues", gone)
     return gone
-
-
-def _nothing() -> None:
-    """What closing means where there is nothing to close."""
-
-
-def _queues_of(guard: Guardrails) -> Callable[[Spooled], list[Queue]]:
-    arguments = guard.settings.dead_letter.queue_arguments
-
-    def queues(entry: Spooled) -> list[Queue]:
-        if entry.letter:
-            return [declared_queue(entry.envelope.routing_key, arguments)]
-        known = guard.app.amqp.queues
-        return [known[name] for name in entry.declare if name in known]
-
-    return queues

@@ -20,10 +20,10 @@ from celery_guardrails.errors import SpoolError
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.journal.entry import Taken
-from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
+from celery_guardrails.worker.failure.original import ORIGINAL, Original
 from celery_guardrails.worker.main.postpone import postpone, resumed
 
-__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "mark_done", "strand", "watch"]
+__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "strand", "watch"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -80,25 +80,6 @@ def end(request: Any, heard: bool = True) -> None:
     request.__dict__.pop("on_success", None)
     if slot is not None:
         slot.done(reuse=heard)
-
-
-def mark_done(task: Any, request: Any) -> None:
-    """A letter or a retry is published or spooled by the process that ran the task; never raises.
-
-    Its main process removes the entry when it hears of that, unless it dies before.
-
-    Args:
-        task: the task.
-        request: its request in that process.
-    """
-    try:
-        guard, original = Guardrails.of(task.app), original_of(request)
-        if task.acks_late or original is None or not guard.settings.dead_letter.journal:
-            return
-        body = as_published(original.body, original.content_encoding)
-        guard.journal.mark_done(request.id, lambda taken: taken.body == body and taken.headers == original.headers)
-    except Exception:
-        logger.warning("the journal is not told of the end of %s[%s]", task.name, request.id, exc_info=True)
 
 
 def is_kept(request: Any) -> bool:

@@ -21,12 +21,12 @@ from typing import Any
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
-from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.started import mark_name
-from celery_guardrails.worker.failure.failed_run import is_plain
-from celery_guardrails.worker.main import journal
-from celery_guardrails.worker.main.ending import crashed, has_succeeded, unanswered, unbegun
+from celery_guardrails.worker.failure.succeeded import has_succeeded
+from celery_guardrails.worker.main import journal, seen
+from celery_guardrails.worker.main.ending import crashed, unanswered, unbegun
 from celery_guardrails.worker.main.prefork import acknowledge_at_once, before_writing, runs_here, writes_later
 from celery_guardrails.worker.main.report import Tell
 from celery_guardrails.worker.main.seen import Copy, Life
@@ -92,7 +92,7 @@ def retried(request: Any) -> None:
     """Remember that the pool has published the next attempt of this request."""
     try:
         copy = Copy.of(request)
-        Guardrails.of(request.task.app).seen.note(copy.life, copy.retries + 1)
+        seen.of(Guardrails.of(request.task.app)).note(copy.life, copy.retries + 1)
     except Exception:
         logger.warning("guardrails failed on a retry of %s[%s]", request.name, request.id, exc_info=True)
 
@@ -151,13 +151,13 @@ def _gone(request: Any) -> None:
 
 
 def _remember(request: Any) -> None:
-    Guardrails.of(request.task.app).seen.acknowledged(Copy.of(request), request.message.body)
+    seen.of(Guardrails.of(request.task.app)).acknowledged(Copy.of(request), request.message.body)
 
 
 def _is_dropped(request: Any) -> bool:
     """Drop this very message if it was acknowledged here: a broker that was killed may have lost that."""
     try:
-        if not Guardrails.of(request.task.app).seen.was_acknowledged(Copy.of(request), request.message.body):
+        if not seen.of(Guardrails.of(request.task.app)).was_acknowledged(Copy.of(request), request.message.body):
             return False
     except Exception:
         logger.warning("guardrails failed before %s[%s]", request.name, request.id, exc_info=True)
@@ -170,15 +170,15 @@ def _verdict(request: Any) -> Tell | None:
     """What is to be done in place of running it; `None`: it runs."""
     guard, copy = Guardrails.of(request.task.app), Copy.of(request)
     again = bool(request.delivery_info.get("redelivered"))
-    if guard.seen.is_overtaken(copy.life, copy.retries):
+    if seen.of(guard).is_overtaken(copy.life, copy.retries):
         return partial(_drop, request, "a later attempt of it is known")
     if again and (other := running(request, copy)) is not None:
         return partial(take_over, request, other, partial(request.known.has, copy))
     if again and request.known.has(copy):
         return partial(_drop, request, "it has ended here before")
-    if not guard.seen.begins(copy) and not again and _tells(guard):
+    if not seen.of(guard).begins(copy) and not again and _tells(guard):
         return partial(_drop, request, "the same message has begun here before")
-    guard.seen.note(copy.life, copy.retries)
+    seen.of(guard).note(copy.life, copy.retries)
     if again and has_succeeded(request):
         return partial(_drop, request, "the result backend says that it has succeeded")
     if not request.task.acks_late:

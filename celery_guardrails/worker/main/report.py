@@ -34,7 +34,7 @@ from celery_guardrails.worker.failure.next_attempt import publish_retry, unpubli
 from celery_guardrails.worker.failure.notice import log_death
 from celery_guardrails.worker.failure.original import original_of
 from celery_guardrails.worker.failure.untold import log_untold
-from celery_guardrails.worker.main import journal
+from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.seen import Life
 
 __all__ = [
@@ -207,7 +207,7 @@ def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:
     task, exc = run.task, run.failure.exception
     retry = Retry(decision.reason, exc, when=decision.delay.total_seconds())
     state.task_ready(request)
-    run.guard.seen.note(Life.of(request), run.number)  # the next one's retries
+    seen.of(run.guard).note(Life.of(request), run.number)  # the next one's retries
     with _harmless(request):
         if request.store_errors:
             task.backend.mark_as_retry(request.id, exc, "", request=run.request)

@@ -15,6 +15,7 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker import state
 from celery.worker.request import Request
 
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
@@ -22,7 +23,6 @@ from celery_guardrails.policy import Policy
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
-from celery_guardrails.worker.failure.failed_run import is_plain
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.main import ending, journal, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended

@@ -1,36 +1,26 @@
-"""What a worker recognises as done already: an attempt that was overtaken, a requeue sent twice, work that succeeded.
+"""What a worker recognises as done already: an attempt that was overtaken, a requeue sent twice, early work.
 
-Owns three bounded memories of this process and one careful question to the result backend. It is asked only about
-messages that came back or went out before, and about those that run at most once; any other that runs for the first
-time costs nothing here.
+Owns three bounded memories of this process. They are asked only about messages that came back or went out before, and
+about those that run at most once; any other that runs for the first time costs nothing here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from celery import states
-from celery.backends.base import DisabledBackend
-
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.work import Work
 from celery_guardrails.worker.failure.work import work_of
 
-__all__ = ["Copy", "Life", "Seen", "Succeeded"]
-
-logger = logging.getLogger("celery_guardrails.worker")
+__all__ = ["Copy", "Life", "Seen", "of"]
 
 _MOST = 10_000
-_PATIENCE = 2.0
-_PAUSE = 60.0
+_kept: WeakKeyDictionary[Guardrails, Seen] = WeakKeyDictionary()
 
 
 class Life(NamedTuple):
@@ -116,62 +106,10 @@ class Seen:
             self._acknowledged.pop((copy, _digest(body)), None)
 
 
-class Succeeded:
-    """Asks the result backend whether a task has succeeded already.
-
-    It is asked in a thread of its own, at most 2 seconds long; a backend that does not answer is left alone for a
-    minute, because whoever asks is the worker's main process.
-    """
-
-    def __init__(self, patience: float = _PATIENCE, pause: float = _PAUSE) -> None:
-        self._patience = patience
-        self._pause = pause
-        self._asked_again_at = 0.0
-
-    def __call__(self, request: Any, since: datetime | None) -> bool:
-        """Whether the backend has a success of this request's work from after `since`; never raises.
-
-        It knows task ids only. What the task published itself, under its own id, may have succeeded in its place.
-
-        Args:
-            request: the worker's request.
-            since: when this life of the task began. `None` is not known, and then a success may be an older one's.
-        """
-        backend = request.task.backend
-        if since is None or request.ignore_result or isinstance(backend, DisabledBackend):
-            return False
-        if str(backend.as_uri()).startswith("rpc") or time.monotonic() < self._asked_again_at:
-            return False
-        try:
-            meta = self._ask(lambda: backend._get_task_meta_for(request.id))
-        except Exception as exc:  # noqa: BLE001 whatever it is, the answer is not known
-            self._asked_again_at = time.monotonic() + self._pause
-            logger.warning("the result backend does not say whether %s has succeeded: %r", request.id, exc)
-            return False
-        if meta.get("parent_id") == request.id:
-            return False
-        return meta.get("status") == states.SUCCESS and _after(meta.get("date_done"), since)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        answer: Future[Any] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(question())
-            except BaseException as exc:  # noqa: BLE001 handed on
-                answer.set_exception(exc)
-
-        # a thread that hangs must not hold up the worker's end, as an executor's would
-        threading.Thread(target=ask, name="guardrails-result", daemon=True).start()
-        return answer.result(self._patience)
-
-
-def _after(done: Any, since: datetime) -> bool:
-    try:
-        at = done if isinstance(done, datetime) else datetime.fromisoformat(str(done))
-    except ValueError:
-        return False
-    return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)) >= since
+def of(guard: Guardrails) -> Seen:
+    """What this process has seen of an application's work."""
+    kept = _kept.get(guard)
+    return _kept.setdefault(guard, Seen()) if kept is None else kept
 
 
 def _digest(body: Any) -> bytes:

@@ -16,13 +16,13 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 
-from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.worker.child.body import attempt_recovered
 from celery_guardrails.worker.failure.brief import brief_letter
-from celery_guardrails.worker.failure.failed_run import STARTED, examine, is_plain
+from celery_guardrails.worker.failure.failed_run import STARTED, examine
 from celery_guardrails.worker.failure.letter import capture
 from celery_guardrails.worker.failure.notice import log_death
 from celery_guardrails.worker.failure.original import original_of

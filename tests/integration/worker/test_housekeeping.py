@@ -22,7 +22,8 @@ from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.service import SpoolShipping
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.transport.spooled import Spooled
-from celery_guardrails.worker.main.housekeeping import BrokerServices, Housekeeping, HousekeepingThread
+from celery_guardrails.worker.failure.broker_services import BrokerServices
+from celery_guardrails.worker.main.housekeeping import Housekeeping, HousekeepingThread
 from tests.guarded import Guarded
 from tests.waiting import wait_until
 

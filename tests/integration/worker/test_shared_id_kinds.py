@@ -7,11 +7,11 @@ from celery import chord
 
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.cli.cancel import cancelled_letter
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import letter_id
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy.decision import Reason
-from celery_guardrails.worker.failure.unrun import cancelled_letter
 from tests.integration.worker.sharing import Sharing
 
 

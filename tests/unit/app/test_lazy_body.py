@@ -12,7 +12,7 @@ from celery import Celery
 from celery.app import trace as tracing
 
 from celery_guardrails import Constant, GuardedTask, Guardrails, Policy
-from celery_guardrails.app.caveat import caveats
+from celery_guardrails.app.caveat import caveats, log_caveats
 from celery_guardrails.app.lazy_body import others_run_it
 from tests.unit.traced import Gate, trace
 
@@ -177,8 +177,8 @@ def test_a_strategy_of_ones_own_is_named_beforehand(app: Celery) -> None:
 def test_a_worker_says_it_once(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
     declared(app, an_async)
     guard = Guardrails.of(app)
-    guard.say_caveats()
-    guard.say_caveats()
+    log_caveats(guard)
+    log_caveats(guard)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("unit.lazy is an `async def`")

@@ -10,14 +10,13 @@ from celery import Celery, Task
 from kombu.serialization import dumps
 
 from celery_guardrails import GuardedTask, Guardrails, clock
-from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_items, carried_name
+from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_items, carried_name, carrier_of
+from celery_guardrails.app.guardrails import is_plain
+from celery_guardrails.cli.cancel import cancelled_letter
 from celery_guardrails.letters.preview import preview_items
 from celery_guardrails.redaction import Redactor
-from celery_guardrails.task.carrier import carrier_of
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
-from celery_guardrails.worker.failure.failed_run import is_plain
-from celery_guardrails.worker.failure.unrun import cancelled_letter
 
 
 def inner(app: Celery, quick: Any, **options: Any) -> Any:

@@ -15,12 +15,13 @@ from greenlet import GreenletExit
 from celery_guardrails import GuardedTask, Guardrails
 from celery_guardrails.errors import PublishError
 from celery_guardrails.worker.child import outside
+from celery_guardrails.worker.child.tracer import retrace
 from tests.unit.traced import Gate, error_of
 
 
 def handed_out(task: Any, **options: Any) -> Any:
     """What a worker's process that runs tasks gives the main one."""
-    Guardrails.of(task.app).retrace("w@here")
+    retrace(Guardrails.of(task.app), "w@here")
     request = {"id": str(uuid.uuid4()), "retries": 0, "delivery_info": {"routing_key": "unit.tasks"}, **options}
     return task.__trace__(request["id"], (), {}, request)
 
@@ -128,7 +129,7 @@ def test_celery_says_itself_what_fails_outside_a_task_that_nobody_guards(
     @app.task(shared=False)
     def plain() -> None: ...
 
-    Guardrails.of(app).retrace("w@here")
+    retrace(Guardrails.of(app), "w@here")
     monkeypatch.setattr(app.loader, "on_task_init", broken)
     with pytest.warns(RuntimeWarning, match="outside body"):
         build_tracer(plain.name, plain, app=app)("t-1", (), {}, {"id": "t-1", "delivery_info": {}})

@@ -14,8 +14,8 @@ from celery.app import trace as tracing
 from celery.exceptions import Retry
 
 from celery_guardrails import GuardedTask, Guardrails
-from celery_guardrails.app.guardrails import TraceStep
 from celery_guardrails.worker.child.tracer import GuardInfo, RetryInfo, brief, retrace
+from celery_guardrails.worker.main.steps import TraceStep
 from tests.unit.traced import Gate
 
 
@@ -174,7 +174,7 @@ def test_the_kill_switch_leaves_celerys_tracer(new_app: Any, quick: Any) -> None
     @quick(app)
     def off() -> None: ...
 
-    Guardrails.of(app).retrace("w@here")
+    retrace(Guardrails.of(app), "w@here")
     assert off.__trace__ is None
 
 
@@ -186,7 +186,7 @@ def test_where_it_cannot_be_had_celerys_tracer_stays(
 
     failing.__trace__ = mine = object()
     monkeypatch.setattr(tracing, "build_tracer", refuse)
-    Guardrails.of(app).retrace("w@here")
+    retrace(Guardrails.of(app), "w@here")
     assert failing.__trace__ is mine
     assert "Celery's slower way" in caplog.text
 
@@ -203,8 +203,8 @@ def test_the_workers_name_is_celerys_own(
 
     monkeypatch.setattr(tracing, "_localized", noted)
     monkeypatch.setattr(tracing, "build_tracer", note)
-    retrace(app, [failing])
-    retrace(app, [failing], "given@here")
+    retrace(Guardrails.of(app))
+    retrace(Guardrails.of(app), "given@here")
     assert names == [noted[2] if noted else None, "given@here"]
 
 

@@ -1,0 +1,36 @@
+"""Work of the journal that is over, as the process that ran it says: a letter or a retry is published or spooled.
+
+Owns that mark in the journal. The worker's main process keeps and removes the entries (`worker/main/journal.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.transport.body import as_published
+from celery_guardrails.worker.failure.original import original_of
+
+__all__ = ["mark_done"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+def mark_done(task: Any, request: Any) -> None:
+    """A letter or a retry is published or spooled by the process that ran the task; never raises.
+
+    Its main process removes the entry when it hears of that, unless it dies before.
+
+    Args:
+        task: the task.
+        request: its request in that process.
+    """
+    try:
+        guard, original = Guardrails.of(task.app), original_of(request)
+        if task.acks_late or original is None or not guard.settings.dead_letter.journal:
+            return
+        body = as_published(original.body, original.content_encoding)
+        guard.journal.mark_done(request.id, lambda taken: taken.body == body and taken.headers == original.headers)
+    except Exception:
+        logger.warning("the journal is not told of the end of %s[%s]", task.name, request.id, exc_info=True)

@@ -1,0 +1,41 @@
+"""The first steps of a worker under guard: it does not start with wrong settings, and its tasks get our tracer.
+
+Owns when both happen. Celery loads these steps by name (`app/guardrails.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from celery import bootsteps
+
+from celery_guardrails.app.caveat import log_caveats
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.errors import ConfigurationError
+from celery_guardrails.redaction import shown
+from celery_guardrails.worker.child.tracer import retrace
+
+__all__ = ["GuardStep", "TraceStep"]
+
+
+class GuardStep(bootsteps.Step):  # type: ignore[misc]
+    """Stops a worker whose policies or settings are wrong before it takes a message."""
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        try:
+            Guardrails.of(worker.app).prepare()
+        except ConfigurationError as exc:
+            raise click.ClickException(f"celery-guardrails is not configured right.\n{shown(str(exc))}") from exc
+
+
+class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Puts our tracer in place in pools that run tasks in the worker's own process, each time Celery builds its own."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """Put it in place, and say what cannot be done."""
+        guard = Guardrails.of(consumer.app)
+        retrace(guard, consumer.hostname)
+        log_caveats(guard)
