@@ -30,7 +30,10 @@ class Gate(Publisher):
         super().__init__(app)
         self.sent: list[Envelope] = []
         self.closed: set[str] = set()
-        Guardrails.of(app)._publisher = self
+        guard = Guardrails.of(app)
+        guard._publisher = self
+        for service in ("dispatch", "dead_letters"):
+            vars(guard).pop(service, None)  # made with the publisher before
 
     def publish(self, envelope: Envelope, declare: Sequence[Any] = ()) -> None:
         if envelope.routing_key in self.closed:
