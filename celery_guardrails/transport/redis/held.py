@@ -42,6 +42,8 @@ class Custody:
 
     Attributes:
         trouble: what the server refuses for now, so that it is said once.
+        gather: called with a channel and a tag: acknowledges that message without waiting for Redis, and says whether
+            it does; by itself it does not.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Custody:
         self.quarantined = quarantined
         self.running = running
         self.trouble = Trouble(who)
+        self.gather: Callable[[Any, str], bool] = _at_once
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()
@@ -77,7 +80,7 @@ class Custody:
             return list(self._doubtful)
 
     def ack_later(self, tag: str) -> None:
-        """Redis did not take this ack. The message is kept until it does, so that nobody else gets it."""
+        """Redis has not taken this ack, yet. The message is kept until it has, so that nobody else gets it."""
         with self._lock:
             self._returns.pop(tag, None)
             self._acks.add(tag)
@@ -127,3 +130,8 @@ class Custody:
         with self._lock:
             acks = list(self._acks)
         return [*(tag for channel in self.channels() for tag in channel.held()), *acks]
+
+
+def _at_once(channel: Any, tag: str) -> bool:
+    """Nothing is gathered: every acknowledgement is sent by itself, and its answer waited for."""
+    return False

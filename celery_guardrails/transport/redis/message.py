@@ -62,7 +62,14 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         self.channel.custody.return_later([self.delivery_tag], Fate(gone, back))
 
     def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
-        """Acknowledge it, as Celery does for what has run; a server that refuses is told later, by the keeper."""
+        """Acknowledge it, as Celery does for what has run: nobody looks at what comes of it.
+
+        So it is sent with the others of this turn of the event loop, where there is one. A server that refuses is told
+        later, by the keeper.
+        """
+        if self.taken_from is not None and not self.acknowledged and self.channel.qos.gather(self.delivery_tag):
+            self._state = "ACK"
+            return
         try:
             super().ack_log_error(logger, errors, multiple)
         except redis.exceptions.RedisError as exc:

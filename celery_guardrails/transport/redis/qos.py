@@ -43,6 +43,16 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
         """Count a message that was taken and is not handed on yet, so that closing the channel gives it back."""
         self._quick_append(delivery_tag, None)
 
+    def gather(self, delivery_tag: str) -> bool:
+        """Acknowledge a message without waiting for Redis, where its worker can; says whether it does.
+
+        From then on the custody has it, and there is room for another message.
+        """
+        if self.channel.is_over or not self.channel.custody.gather(self.channel, delivery_tag):
+            return False
+        virtual.QoS.ack(self, delivery_tag)
+        return True
+
     def ack(self, delivery_tag: str) -> None:
         """Forget a message that is done; where Redis does not hear of it, the keeper tells it later.
 

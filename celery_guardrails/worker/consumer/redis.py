@@ -16,6 +16,7 @@ from celery.worker import state
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.topology import dead_letter_queues
+from celery_guardrails.transport.redis.gathering import Gathering
 from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
@@ -32,6 +33,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self.keeper: Keeper | None = None
+        self._gathering: Gathering | None = None
         self._allowed = False
         super().__init__(consumer, **kwargs)
         guard = Guardrails.of(consumer.app)
@@ -43,8 +45,20 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self.keeper is not None:
             self.keeper.start()
 
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Called by Celery when its event loop begins, and again after a lost connection: acknowledge by turns."""
+        if self.keeper is not None and self._gathering is not None:
+            hub.on_tick.add(self._gathering.turn)
+            self._gathering.open()
+
+    def close(self, consumer: Any) -> None:
+        """The worker stops, warm or cold: the event loop has ended, and what is acknowledged from now on goes alone."""
+        if self._gathering is not None:
+            self._gathering.close()
+
     def stop(self, consumer: Any) -> None:
         """After a lost connection, let the old channels go; tasks that run keep their messages in any case."""
+        self.close(consumer)
         if self.keeper is not None and consumer.blueprint.state == bootsteps.RUN:
             self.keeper.custody.retire()
 
@@ -60,6 +74,8 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         from celery_guardrails.worker.consumer.unreadable import bury_raw
 
         custody = Custody(lambda raw, queue, tag: bury_raw(guard, raw, queue, tag), lambda: _running(consumer))
+        self._gathering = Gathering(custody)
+        custody.gather = self._gathering.add
 
         def connection_for_read(heartbeat: Any = None) -> Any:
             connection = consumer.app.connection_for_read(heartbeat=heartbeat)
