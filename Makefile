@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check coverage test-oldest bench chaos brokers servers clean
+.PHONY: help demo test check coverage test-oldest bench chaos brokers servers clean docs
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -23,7 +23,7 @@ OLDEST_TESTS ?= tests/integration/worker/test_runtime_loss.py tests/integration/
   tests/unit/policy tests/unit/transport tests/unit/app/test_config_report.py
 # hundreds of workers are started: none of them should have to compile the package again
 export PYTHONDONTWRITEBYTECODE :=
-HOUSE := $(wildcard celery_guardrails tests example_project bench house)
+HOUSE := $(wildcard celery_guardrails tests example_project bench house docs)
 PACKAGING := setup.cfg setup.py pyproject.toml
 
 help: ## show this
@@ -47,6 +47,11 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports, leng
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python house/lengths.py $(HOUSE)
+
+docs: $(VENV)/.installed-docs ## build the documentation into build/docs; a warning, or a link that leads nowhere, is a fault
+	rm -rf build/docs
+	$(BIN)/sphinx-build -b html -W --keep-going -n -q -E -d build/doctrees docs build/docs
+	$(BIN)/python house/links.py build/docs
 
 test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest Celery and Python that setup.cfg promises
 	$(OLDEST)/bin/python --version
@@ -81,6 +86,11 @@ $(VENV)/.installed-example: $(PACKAGING) | $(BIN)/python
 $(VENV)/.installed-dev: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $(VENV)/.installed-example $@
+
+# apart from the rest: whoever only runs the tests does not wait for Sphinx
+$(VENV)/.installed-docs: $(PACKAGING) | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	touch $@
 
 $(OLDEST)/.installed: $(PACKAGING) tests/oldest.txt
 	@test -n "$(OLDEST_PYTHON)"
