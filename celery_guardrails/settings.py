@@ -91,21 +91,21 @@ class DeadLetterSettings(_Section):
 
     Args:
         queue: the dead-letter queue. Default `celery.dead_letter`.
-        queue_arguments: the broker's arguments when it is declared. Default none.
-        spool_dir: where a worker keeps letters and retries that the broker does not take, until it does; relative to
-            the working directory, created when it is needed, readable by its owner only. Workers and guardians of
-            one machine may share it; it has to be on a disk that outlives the process (in a container, a volume).
-            Default `guardrails.spool`.
-        spool_limit: bytes that the spool may take, and the journal of each worker as many again. What does not fit
-            stays unacknowledged with the broker, where acks are late; where they are early, the task does not begin.
+        queue_arguments: the broker's arguments with which the queue is declared. Default none.
+        spool_dir: where a worker keeps letters and retries that the broker does not take, until the broker does. The
+            path is relative to the working directory; the directory is made when it is needed, for its owner only.
+            Workers and guardians of one machine may share it. It has to be on a disk that outlives the process: in a
+            container, a volume. Default `guardrails.spool`.
+        spool_limit: bytes that the spool may take; the journal of each worker may take as many again. Work that does
+            not fit stays unacknowledged with the broker (`acks="late"`), or does not begin (`acks="early"`).
             Default 268,435,456 (256 MiB).
         journal: whether a worker keeps work that runs at most once (`acks="early"`) on disk, beside the spool, from
-            before its acknowledgement until its end is settled. It costs such a task a sync of the disk. `False`: what
-            was acknowledged when a worker is killed as a whole is gone, unheard. Default true.
-        max_payload: bytes of arguments up to which the preview is made; a larger payload is kept whole, only its
-            preview is cut. Default 262,144.
+            before its acknowledgement until its end is settled, at one sync of the disk a task. With `False`, work
+            that was acknowledged when its whole worker is killed is gone, and nobody learns of it. Default true.
+        max_payload: bytes of arguments from which the preview is cut shorter; the payload itself is kept whole.
+            Default 262,144 (256 KiB).
         max_decompressed: bytes that a compressed message may have once it is unpacked, in workers and guardians. A
-            larger one is dead-lettered as `undecodable`, with its body as it came. Default 134,217,728 (128 MiB).
+            larger message is dead-lettered as `undecodable`, with its body as it came. Default 134,217,728 (128 MiB).
         publish_timeout: how long a worker waits for the broker's confirmation. Default 5 seconds.
     """
 
@@ -120,7 +120,13 @@ class DeadLetterSettings(_Section):
 
 
 class StoreSettings(_Section):
-    """Where the archive is: an SQLAlchemy URL. SQLite is for one machine with a disk that lasts."""
+    """Where the archive is.
+
+    Args:
+        url: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`. A SQLite file is relative to the working directory, and
+            is for one machine with a disk that lasts; PostgreSQL is for several machines and needs the extra
+            `postgres`. Default `sqlite:///guardrails.sqlite3`.
+    """
 
     url: Annotated[DatabaseUrl, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
 
@@ -129,12 +135,12 @@ class SlackSettings(_Section):
     """How Slack is reached; with neither `token` nor `webhook_url` alerts go to the log.
 
     Args:
-        token: a bot token; messages are then updated in place. Needs `channel`.
-        channel: the channel's id or name.
-        webhook_url: an incoming webhook, used when there is no token; it cannot edit.
-        base_url: the API's address; `None` is Slack's own.
-        proxy: the HTTP proxy; `None` is what the environment says (`HTTPS_PROXY`, and `NO_PROXY` for exceptions).
-        timeout: of one request. Default 10 seconds.
+        token: a bot token. A message is then updated in place. Needs `channel`. Default none.
+        channel: the id or the name of the channel that the bot posts to. Default none.
+        webhook_url: an incoming webhook, used when there is no token. A webhook cannot edit a message. Default none.
+        base_url: the API's address; `None` is Slack's own. Default none.
+        proxy: the HTTP proxy; `None` is what `HTTPS_PROXY` says, with `NO_PROXY` for exceptions. Default none.
+        timeout: how long one request may take. Default 10 seconds.
         fallback_channel: where an alert goes when the channel is gone. Default none.
     """
 
@@ -157,15 +163,16 @@ class AlertSettings(_Section):
     """When people hear of dead letters.
 
     Args:
-        group_by: `("task",)`, the default, or `("task", "error")`.
-        group_wait: from the first dead letter to the message. Default 30 seconds.
-        group_wait_urgent: likewise when severity is critical or there are 50 at once. Default 5 seconds.
-        edit_interval: least time between two edits of a message. Default 60 seconds.
-        cooldown: nothing new in the channel for so long, unless it gets worse. Default 30 minutes.
-        quiet: without a failure for so long, the problem is resolved. Default 15 minutes.
-        reopen_within: failing again within this time goes on in the same message. Default 1 hour.
+        group_by: `("task",)` is one message for each task, `("task", "error")` one for each error of a task.
+            Default `("task",)`.
+        group_wait: time from the first dead letter to the message. Default 30 seconds.
+        group_wait_urgent: the same time where severity is critical, or there are 50 at once. Default 5 seconds.
+        edit_interval: least time between two edits of a message. Default 1 minute.
+        cooldown: least time between two messages about one problem, unless it gets worse. Default 30 minutes.
+        quiet: the problem is resolved when no task has failed for so long. Default 15 minutes.
+        reopen_within: a problem that comes back within this time goes on in the same message. Default 1 hour.
         console_url: where the message's button leads. Default none.
-        log_always: write alerts to the log too when Slack is set. Default false.
+        log_always: whether alerts go to the log, too, when Slack is set. Default false.
     """
 
     group_by: GroupByField = ("task",)
@@ -180,20 +187,23 @@ class AlertSettings(_Section):
 
 
 class Settings(_Section):
-    """Everything that an application configures besides its tasks.
+    """Everything that an application configures besides its tasks; each section is described by its own class.
 
     Args:
         environment: the name that alerts and dead letters carry. Default `production`.
-        policy: defaults for every guarded task.
-        policies: by task name pattern (`billing.*`); the most specific match is stronger than a task's own policy.
-        dead_letter, store, slack, alerts: the sections above.
-        retention: how long the archive keeps what is `dead`, `recovered`, `discarded`, and the `audit` trail; a key
-            left out keeps its default (90, 14, 30 and 400 days), `None` is for ever.
-        redact: key names never shown or stored in clear, for every task. Default none.
+        policy: a policy's fields for every guarded task; every other declaration is stronger. Default none.
+        policies: a policy's fields by task name pattern, such as `{"billing.*": {...}}`. The most specific pattern
+            wins, and is stronger than what the task itself declares. Default none.
+        retention: how long the archive keeps what is `dead`: dead letters that nobody has put back or discarded,
+            `recovered`: letters whose work has succeeded, `discarded`: letters that somebody has discarded, `audit`:
+            the audit trail. A key left out keeps its default; `None` is for ever.
+            Default 90 days, 14 days, 30 days, 400 days.
+        redact: names of arguments and keys that are never shown in clear, for every task. Default none.
         redact_patterns: regular expressions; what one finds in an argument, a message or a traceback is not shown.
             Default none.
-        guard: name patterns of tasks to put under guard without touching their code. Default none.
-        enabled: `False` makes every guarded task behave as a plain one.
+        guard: name patterns of plain, shared or third-party tasks to put under guard without touching their code.
+            Default none.
+        enabled: whether guarded tasks are guarded; with `False` they all run as plain tasks. Default true.
     """
 
     environment: Annotated[str, Field(min_length=1)] = "production"

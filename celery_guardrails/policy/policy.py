@@ -26,32 +26,47 @@ class Policy(BaseModel):
     """What should happen when a task fails. Frozen; fields left out fall back to the weaker declarations.
 
     Args:
-        retry_on: exception classes, dotted paths (need not be importable) or predicates `exc -> bool`. Given, it
-            replaces the built-in transient taxonomy; `None`, the default, is that taxonomy.
-        give_up_on: likewise, never retried. Where both match, the class nearer in the exception's MRO wins; a tie
-            gives up. Default none.
-        max_attempts: executions in all, at least 1. Default 5 (Celery's `max_retries=4`); `None` is bounded by
-            `deadline` alone.
-        deadline: from the first publish to the start of the last attempt; work that was sent with a `countdown` or an
-            `eta` counts from when it was due, work that was put back from then. Default 2 hours; `None` is none.
-        backoff: the delay before jitter. Default `Exponential("5s", factor=3, cap="5m")`.
-        backoff_for: a backoff of its own per exception class, dotted path or category. Default none.
-        jitter: a ratio from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`. Default 0.25.
-        respect_retry_after: a server's `Retry-After` is the least delay. Default true.
-        on_exhausted: `"fail"` (default) re-raises: state FAILURE, errbacks run. `"park"`: state DEAD_LETTERED, so
-            that a later requeue can still complete its chord.
-        max_crashes: worker deaths before the task is dead-lettered, at least 1. Default 3.
-        dead_letter_queue: a queue of its own for this task's dead letters. `None`: the one of the settings.
-        on_expired: `"dead_letter"` (default), or `"drop"`: a task past its `expires` is forgotten, as in Celery.
-        acks: `"late"` (default) runs at least once, `"early"` at most once. Where the application says early itself
-            (`task_acks_late = False`, or `task_annotations`), it is early whatever a policy says.
-        owner: who the alert names. Default none.
-        runbook: where the alert says what to do. Default none.
-        severity: `"info"`, `"warning"`, `"error"` (default) or `"critical"`.
+        retry_on: the errors that are tried again: exception classes, dotted paths (which need not be importable) or
+            predicates `exc -> bool`. `None` is the built-in taxonomy, which retries only what it can name as
+            transient: timeouts, connections, rate limits, 5xx, locks. An error that it has no name for counts as the
+            error that it was raised from (`raise ... from`). Default none.
+        give_up_on: the errors that are never tried again, written likewise. Where an error's class matches both,
+            through two of its base classes, the nearer base class wins; where both match the same class,
+            `give_up_on` wins. Default none.
+        max_attempts: how often the task is executed in all (Celery's `max_retries=4` is 5); `None` is bounded by
+            `deadline` alone. Default 5.
+        deadline: time from the first publish to the start of the last attempt; a retry that would start later is not
+            scheduled. Work that was sent with a `countdown` or an `eta` counts from when it was due, work that was
+            put back counts from then. `None` is no deadline. Default 2 hours.
+        backoff: the delay before jitter: `Exponential`, `Constant`, `Linear`, `Schedule(["5s", "15s", "1m"])`, a
+            callable `(attempt, failure) -> seconds`, or any tenacity wait.
+            Default `Exponential("5s", factor=3, cap="5m")`.
+        backoff_for: a backoff of its own per exception class, dotted path or category, such as
+            `{"rate_limit": Constant("1m")}`. Default none.
+        jitter: how far a delay is moved at random. A ratio of 0.25 makes 2 minutes anything from 1:30 to 2:30.
+            Default 0.25.
+        respect_retry_after: whether a server's `Retry-After`, or `TransientError(retry_after=60)`, is the least delay.
+            Default true.
+        on_exhausted: with `"fail"` the last error is raised: state FAILURE, errbacks run. With `"park"` the state is
+            DEAD_LETTERED, so that a later requeue can still complete its chord. Default `"fail"`.
+        max_crashes: how many deaths of its worker end the task as `worker_lost`; each is an attempt, too. Takes the
+            place of Celery's `reject_on_worker_lost`. Default 3.
+        dead_letter_queue: a queue of its own for this task's dead letters. `None` is the queue of the settings.
+            Default none.
+        on_expired: what becomes of a task that is past its `expires`: a dead letter, or with `"drop"` nothing, as in
+            Celery. Default `"dead_letter"`.
+        acks: `"late"` runs at least once. `"early"` runs at most once, and keeps the work on the worker's disk while
+            it runs. Where the application itself says `False` (`task_acks_late`, or `task_annotations`) it is early,
+            whatever a policy says. Default `"late"`.
+        owner: whom the alert names. Default none.
+        runbook: where the alert says that people find what to do. Default none.
+        severity: how bad a dead letter of this task is. Default `"error"`.
         affected_by: names of the arguments that say who is affected. Default none.
         correlate: names of the arguments that are kept in clear for tracing. Default none.
-        redact: names of the arguments that are never shown or stored in clear. Default none.
-        max_latency: the promise on time in the queue, for alerts. Default 5 minutes.
+        redact: names of the arguments that are never shown in clear, beside `password`, `token`, `card` and their
+            like. Default none.
+        max_latency: the promise on time in the queue. It is accepted and shown; it takes effect in a later version.
+            Default 5 minutes.
         version: the job's version, kept in the dead letter. Default none.
 
     Durations are seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`.
