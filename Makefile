@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check coverage test-oldest bench chaos brokers servers clean docs
+.PHONY: help demo test check docs pictures coverage test-oldest bench chaos brokers servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -52,6 +52,9 @@ docs: $(VENV)/.installed-docs ## build the documentation into build/docs; a warn
 	rm -rf build/docs
 	$(BIN)/sphinx-build -b html -W --keep-going -n -q -E -d build/doctrees docs build/docs
 	$(BIN)/python house/links.py build/docs
+
+pictures: $(VENV)/.installed-example ## draw the documentation's pictures anew, from what people see (half a minute)
+	$(BIN)/python -m house.pictures
 
 test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest Celery and Python that setup.cfg promises
 	$(OLDEST)/bin/python --version
