@@ -1,35 +1,38 @@
-"""The README's first ten minutes, as they are written there: each line that is run here stands in it."""
+"""The quick starts on Redis, as they are written: each line that is run here stands on its page."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from pathlib import Path
+
+import pytest
 
 from tests.conftest import Broker
+from tests.document.block import blocks_of
+from tests.document.command import console_lines
 from tests.harness import Harness, Process
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 REDIS = "redis://localhost:6379/0"
+PAGES = ("README.md",)
 
 
 class Reader:
-    """Somebody who pastes what one section of the README says.
+    """Somebody who pastes what one page says.
 
     Args:
+        page: the page's path.
         harness: starts the processes; its folder is where the reader works.
-        broker_url: stands in place of the Redis that the section takes for granted.
+        broker_url: stands in place of the Redis that the page takes for granted.
     """
 
-    def __init__(self, harness: Harness, broker_url: str) -> None:
-        readme = (ROOT / "README.md").read_text("utf-8")
-        (section,) = re.findall(r"^## The first ten minutes\n(.*?)^##", readme, re.MULTILINE | re.DOTALL)
+    def __init__(self, page: str, harness: Harness, broker_url: str) -> None:
         self.harness = harness
-        (self.code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        blocks = list(blocks_of(page))
+        self.code = next(block.text for block in blocks if block.text.startswith("# shop.py\n"))
         self.code = self.code.replace(REDIS, broker_url)
-        self.lines = [shlex.split(line, comments=True) for line in re.findall(r"^\$ (.+)$", section, re.MULTILINE)]
+        consoles = [block.text for block in blocks if block.kind == "console"]
+        self.lines = [shlex.split(line, comments=True) for text in consoles for _, line in console_lines(text)]
 
     def write(self, old: str = "", new: str = "") -> None:
         """Write `shop.py`, with one text in place of another."""
@@ -37,7 +40,7 @@ class Reader:
         (self.harness.folder / "shop.py").write_text(self.code.replace(old, new) if old else self.code)
 
     def line(self, *words: str) -> list[str]:
-        """The section's first line that has these words."""
+        """The page's first line that has these words."""
         return next(line for line in self.lines if set(words) <= set(line))
 
     def celery(self, *words: str) -> tuple[str, str]:
@@ -60,8 +63,9 @@ class Reader:
         return [letter["state"] for letter in json.loads(done.stdout)] if done.returncode == 0 else []
 
 
-def test_what_a_new_user_pastes_works(harness: Harness, redis_broker: Broker) -> None:
-    reader = Reader(harness, redis_broker.url)
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_new_user_pastes_works(page: str, harness: Harness, redis_broker: Broker) -> None:
+    reader = Reader(page, harness, redis_broker.url)
     reader.write()
     assert "1 task under guard" in reader.celery("check")[0]
     worker = reader.worker()
