@@ -77,7 +77,13 @@ class GuardrailsError(Exception):
 
 
 class ConfigurationError(GuardrailsError):
-    """A policy or a setting is wrong. `.faults` lists every fault found, `.setting` and `.value` name the first."""
+    """A policy or a setting is wrong.
+
+    Attributes:
+        faults: every fault that was found.
+        setting: the field, or the dotted key, of the first fault.
+        value: the value of the first fault; a secret's is hidden.
+    """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__(tuple(faults))
@@ -147,10 +153,13 @@ class Unlistable(GuardrailsError):
 
 
 class StoreError(GuardrailsError):
-    """The archive cannot be opened, read or written. `.url` never holds a password.
+    """The archive cannot be opened, read or written.
 
-    `.away` says that the database does not answer now, or is locked: trying again helps. `.full` says that it has no
-    room, or cannot write for another reason that lies in its machine: somebody has to see to that.
+    Attributes:
+        url: where the archive is, without the password.
+        reason: what the database said.
+        away: whether the database does not answer now, or is locked: trying again helps.
+        full: whether it has no room, or cannot write for another reason of its machine's: somebody has to see to it.
     """
 
     def __init__(self, url: str, reason: str, away: bool = False, full: bool = False) -> None:
@@ -187,7 +196,7 @@ class QueryError(GuardrailsError):
 
 
 class DeadLetterError(GuardrailsError):
-    """Something is wrong with one dead letter, `.dead_letter_id`."""
+    """Something is wrong with one dead letter. Its attribute `dead_letter_id` says which."""
 
     def __init__(self, dead_letter_id: str, problem: str = "") -> None:
         super().__init__(dead_letter_id, problem)
@@ -242,7 +251,13 @@ class ReasonRequired(GuardrailsError):
 
 
 class SinkError(GuardrailsError):
-    """A sink did not take an alert. `.retryable` says whether trying again can help."""
+    """A sink did not take an alert.
+
+    Attributes:
+        reason: what the sink said.
+        retryable: whether trying again can help.
+        retry_after: the least wait in seconds that the sink asked for, or `None`.
+    """
 
     def __init__(self, reason: str, retryable: bool = True, retry_after: float | None = None) -> None:
         super().__init__(reason, retryable, retry_after)

@@ -84,21 +84,20 @@ class Guardrails:
 
     Attributes:
         captured: in eager mode, the dead letters of this process: the last 1,000.
-        unkept: letters that neither broker nor spool took, each with its entry in the journal and its queue.
-        postponing: the consumer's step that keeps what must not begin; `None` outside of a worker.
-        turns: the consumer's step by which early work waits for a free thread; `None` outside of a worker.
-        carriers: `map`, `starmap` and `chunks` as they run for each inner task (`task/carrier.py`).
     """
 
     def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
         self.app = app
         self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
+        # letters that neither broker nor spool took, each with its entry in the journal and its queue
         self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
+        # the consumer's steps that keep what must not begin, and by which early work waits for a free thread
         self.postponing: Any = None
         self.turns: Any = None
         self._guard = tuple(guard)
         self._settings: Settings | None = None
         self._policies: dict[str, Effective] = {}
+        # `map`, `starmap` and `chunks` as they run for each inner task (`task/carrier.py`)
         self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
         with _lock:

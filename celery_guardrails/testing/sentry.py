@@ -15,9 +15,14 @@ __all__ = ["SentryStandIn"]
 
 
 class SentryStandIn(LocalServer):
-    """Sentry on 127.0.0.1, as a context manager. Initialise the SDK with `.dsn`.
+    """Sentry on 127.0.0.1, as a context manager. Initialise the SDK with its `dsn`.
 
-    `events` are the error events, `envelopes` every item as (type, content), oldest first.
+    Args:
+        port: where to listen; 0 takes a free one.
+
+    Attributes:
+        events: the error events, oldest first.
+        envelopes: every item that arrived, as its type and its content, oldest first.
     """
 
     def __init__(self, port: int = 0) -> None:

@@ -31,7 +31,7 @@ _WEBHOOK = "/services/T0/B0/standin"
 
 
 class Mode(str, Enum):
-    """How to answer a call. Any of Slack's error words, such as `"not_in_channel"`, may stand in place of one."""
+    """How the stand-in answers a call. In place of a mode, any of Slack's error words may stand: `not_in_channel`."""
 
     OK = "ok"
     RATE_LIMITED = "429"
@@ -62,17 +62,18 @@ class SlackMessage:
 
 
 class SlackStandIn(LocalServer):
-    """Slack on 127.0.0.1, as a context manager.
-
-    Set `mode` for all calls from now on; `script("chat.postMessage", Mode.SERVER_ERROR, Mode.OK)` for the next calls
-    of one method (`"webhook"` for the webhook, `"*"` for any). `retry_after` (seconds) goes into 429 answers,
-    `slow_for` (seconds) is how long `Mode.SLOW` takes to answer what it has done. `scopes` are what the token may do
-    beside posting: remove `history` or `list` to have those methods refused. `clock` gives the epoch seconds of a
-    message's ts; replace it where a test's time is a value.
+    """Slack on 127.0.0.1, as a context manager: `with SlackStandIn() as slack: ...`.
 
     Args:
         port: where to listen; 0 takes a free one.
         on_change: called with a message and `posted`, `edited` or `replied` after each change.
+
+    Attributes:
+        mode: how all calls are answered from now on.
+        retry_after: the seconds that a 429 answer asks for. Default 30.
+        slow_for: the seconds that `Mode.SLOW` takes to answer what it has done. Default 30.
+        scopes: what the token may do beside posting; without `history` or `list` those methods are refused.
+        clock: gives the epoch seconds of a message's `ts`; replace it where a test sets the time.
     """
 
     def __init__(self, port: int = 0, on_change: Callable[[SlackMessage, str], None] | None = None) -> None:
@@ -101,7 +102,12 @@ class SlackStandIn(LocalServer):
         return f"{self.address}{_WEBHOOK}"
 
     def script(self, method: str, *modes: Mode | str) -> None:
-        """Answer the next calls of `method` in these ways, one each, then as `mode` says again."""
+        """Answer the next calls of one method in these ways, one each, then as `mode` says again.
+
+        Args:
+            method: such as `chat.postMessage`; `webhook` for the webhook, `*` for any.
+            modes: a `Mode`, or any of Slack's error words, such as `not_in_channel`.
+        """
         with self._lock:
             self._scripts[method].extend(modes)
 
