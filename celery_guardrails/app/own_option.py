@@ -19,10 +19,15 @@ from celery.app.annotations import resolve_all
 from celery_guardrails.policy import Constant, Exponential, Layer, Policy, faults
 
 __all__ = [
-    "ANNOTATED", "CONFIGURED", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late", "own_layers", "said_by",
-    "step_aside", "uncover", "unreadable",
+    "ANNOTATED", "CONFIGURED", "OPTIONS", "OWN", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late",
+    "own_layers", "said_by", "step_aside", "uncover", "unreadable",
 ]  # fmt: skip
 
+OPTIONS = (
+    "autoretry_for", "dont_autoretry_for", "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max",
+    "retry_jitter", "default_retry_delay", "acks_late",
+)  # fmt: skip
+"""Celery's options that are a layer of a policy."""
 OWN = "the task's own options"
 ANNOTATED = "task_annotations"
 CONFIGURED = "task_acks_late"
@@ -153,7 +158,7 @@ def _is_configured(app: Celery, key: str) -> bool:
 
 def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
     """Each layer, or what is wrong with the option that it would be made of."""
-    said = {option: found for option in _OPTIONS if (found := said_by(task, option)) is not None}
+    said = {option: found for option in OPTIONS if (found := said_by(task, option)) is not None}
     for option, fields in _fields(said):
         layer, problem = None, ""
         try:
@@ -236,9 +241,3 @@ def _exponential(value: Mapping[str, Any]) -> dict[str, Any]:
     first, cap = int(max(1.0, float(value["retry_backoff"]))), int(value.get("retry_backoff_max", _BACKOFF_MAX))
     jitter = "full" if value.get("retry_jitter", True) else "none"
     return {"backoff": Exponential(first, factor=2, cap=cap), "jitter": jitter}
-
-
-_OPTIONS = (
-    "autoretry_for", "dont_autoretry_for", "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max",
-    "retry_jitter", "default_retry_delay", "acks_late",
-)  # fmt: skip

@@ -14,6 +14,7 @@ import click
 from celery_guardrails.app.argument_name import misnamed
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import contradictions, is_guarded, task_faults
+from celery_guardrails.cli import conversion
 from celery_guardrails.cli.doctor.checks.catalogue import CHECKS
 from celery_guardrails.cli.doctor.context import Context
 from celery_guardrails.cli.doctor.finding import Level, found_by
@@ -31,11 +32,19 @@ __all__ = ["check"]
 
 
 @click.command(short_help="Check the settings and every task's policy.")
+@click.option(
+    "--migrate",
+    is_flag=True,
+    help="For each task with retry options of Celery's, print the policy that says the same.",
+)
 @json_option
 @click.pass_context
-def check(ctx: click.Context, as_json: bool) -> None:
+def check(ctx: click.Context, migrate: bool, as_json: bool) -> None:
     """Check the settings and every task's policy; exit 1 with everything that is wrong."""
     project = project_of(ctx)
+    if migrate:
+        declarations.stop()
+        ctx.exit(conversion.show(project, as_json=as_json))
     found = _faults(project)
     if as_json:
         emit_json([_as_json(fault) for fault in found])
