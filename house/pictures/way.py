@@ -1,10 +1,15 @@
-"""The way of a message: from the producer to its end, and back by a person's hand."""
+"""The way of a message, from the producer to its end and back by a person's hand: `python -m house.pictures.way`."""
 
 from __future__ import annotations
 
-from canvas import Canvas
+import sys
+from pathlib import Path
 
-__all__ = ["drawn"]
+from house.pictures.canvas import Canvas
+
+__all__ = ["PICTURE", "drawn"]
+
+PICTURE = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "way.svg"
 
 _W, _H = 180, 62
 _X = (24, 254, 484, 714)
@@ -77,3 +82,8 @@ _TITLE = (
     "Failure: a decision follows. A retry waits in the broker and goes back to the queue. A dead letter goes to the "
     "dead-letter queue, or to the spool while the broker is away. The guardian archives it and tells Slack. A person requeues it."
 )
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawn(), "utf-8")
+    sys.exit(0)
