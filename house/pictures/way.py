@@ -80,7 +80,8 @@ def _arrows(canvas: Canvas) -> None:
 _TITLE = (
     "The way of a message. The producer publishes it to a queue, a worker runs it. Success: it is acknowledged. "
     "Failure: a decision follows. A retry waits in the broker and goes back to the queue. A dead letter goes to the "
-    "dead-letter queue, or to the spool while the broker is away. The guardian archives it and tells Slack. A person requeues it."
+    "dead-letter queue, or to the spool while the broker is away. The guardian archives it and tells Slack. A person "
+    "requeues it."
 )
 
 
