@@ -98,7 +98,7 @@ def yaml_faults(text: str) -> Iterator[str]:
         yield f"no YAML: {error}"
         return
     for document in documents:
-        yield from _in_tree(document)
+        yield from _in_tree(document, _claimed(document))
         if isinstance(document, Mapping) and "apiVersion" in document and not _is_named(document):
             yield "a manifest needs a kind and a name"
 
@@ -107,19 +107,25 @@ def _is_named(manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("kind") and (manifest.get("metadata") or {}).get("name"))
 
 
-def _in_tree(node: Any) -> Iterator[str]:
+def _claimed(node: Any) -> frozenset[str]:
+    """The volumes that a StatefulSet claims for its pods: beside their template, not in it."""
+    claims = (node.get("spec") or {}).get("volumeClaimTemplates") or () if isinstance(node, Mapping) else ()
+    return frozenset(claim["metadata"]["name"] for claim in claims)
+
+
+def _in_tree(node: Any, claimed: frozenset[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
         command = [*_words(node.get("command")), *_words(node.get("args"))]
         if command:
             yield from _command(command)
         if "test" in node:
             yield from _command(_words(node["test"]))
-        yield from _unmounted(node)
+        yield from _unmounted(node, claimed)
         for value in node.values():
-            yield from _in_tree(value)
+            yield from _in_tree(value, claimed)
     elif isinstance(node, Sequence) and not isinstance(node, str):
         for value in node:
-            yield from _in_tree(value)
+            yield from _in_tree(value, claimed)
 
 
 def _words(value: Any) -> list[str]:
@@ -140,14 +146,12 @@ def _command(words: Sequence[str]) -> Iterator[str]:
         yield from faults_in_command(words)
 
 
-def _unmounted(node: Mapping[Any, Any]) -> Iterator[str]:
-    """What the containers of a pod mount has to be among its volumes."""
+def _unmounted(node: Mapping[Any, Any], claimed: frozenset[str]) -> Iterator[str]:
+    """What the containers of a pod mount has to be among its volumes, or those that are `claimed` for it."""
     containers = node.get("containers")
     if not isinstance(containers, Sequence):
         return
-    volumes = {volume["name"] for volume in node.get("volumes") or ()} | {
-        claim["metadata"]["name"] for claim in node.get("volumeClaimTemplates") or ()
-    }
+    volumes = {volume["name"] for volume in node.get("volumes") or ()} | claimed
     for container in containers:
         for mount in container.get("volumeMounts") or ():
             if mount["name"] not in volumes:
