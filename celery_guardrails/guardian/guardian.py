@@ -14,15 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from celery_guardrails import clock
 from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
-from celery_guardrails.guardian.service import Service
+from celery_guardrails.service import Runner, Service
 from celery_guardrails.text import count_of
 from celery_guardrails.transport.consumer import ConsumerLost, ConsumerRefused, DeadLetterConsumer, Delivery
-from celery_guardrails.transport.service import Patience
 
 __all__ = ["Guardian", "OnceReport"]
 
@@ -72,10 +71,8 @@ class Guardian:
     ) -> None:
         self._consumer = consumer
         self._ingest = ingest
-        self._services = list(services)
+        self._runner = Runner(services, logger)
         self._now = now
-        self._ran: dict[str, datetime] = {}
-        self._patience = {service.name: Patience() for service in services}
         self._in_hand: list[Delivery] = []
         self._archive_away = False
         self._away: set[str] = set()
@@ -88,7 +85,7 @@ class Guardian:
         try:
             while not stop.is_set():
                 self._step(stop)
-                self._serve(self._now())
+                self._runner.serve(self._now)
         finally:
             self._in_hand = []
             self._consumer.close()
@@ -110,7 +107,7 @@ class Guardian:
                 counts = (report.archived, report.recovered, report.known, len(report.held))
                 totals = [total + count for total, count in zip(totals, counts, strict=True)]
                 progress(len(batch))
-            for service in self._services:
+            for service in self._runner.services:
                 service.run_once(self._now(), flush=True)
         finally:
             self._consumer.close()
@@ -194,40 +191,9 @@ class Guardian:
             logger.info(_said(report))
         return report
 
-    def _serve(self, now: datetime) -> None:
-        for service in self._services:
-            patience = self._patience[service.name]
-            if self._is_due(service, now):
-                self._ran[service.name] = now
-                try:
-                    service.run_once(now, flush=False)
-                except Exception as exc:
-                    if patience.fail(now):
-                        # a `StoreError` says all there is to say
-                        trace = not isinstance(exc, StoreError)
-                        said = "the service %s failed, and is tried again: %s"
-                        logger.warning(said, service.name, exc, exc_info=trace)
-                else:
-                    if patience.succeed():
-                        logger.warning("the service %s runs again", service.name)
-
-    def _is_due(self, service: Service, now: datetime) -> bool:
-        ran = self._ran.get(service.name)
-        # a clock that was set back must not make it wait for hours
-        waits = ran is not None and timedelta(0) <= now - ran < service.every
-        return not waits and self._patience[service.name].allows(now)
-
     def _idle(self) -> float:
         """Seconds to wait for a delivery: until the next service is due, at most a second."""
-        now = self._now()
-        if any(self._is_due(service, now) for service in self._services):
-            return _LEAST_IDLE
-        left = [
-            (ran + each.every - now) / timedelta(seconds=1)
-            for each in self._services
-            if (ran := self._ran.get(each.name))
-        ]
-        return min([_IDLE, *(max(_LEAST_IDLE, seconds) for seconds in left if seconds > 0)])
+        return self._runner.idle(self._now(), _LEAST_IDLE, _IDLE)
 
 
 def _said(report: IngestReport[Delivery]) -> str:

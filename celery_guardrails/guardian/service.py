@@ -1,7 +1,7 @@
-"""The guardian's services, which all have one shape, and the small ones among them.
+"""The small ones among the guardian's services.
 
-A service has a name, how often it runs, and `run_once(now, flush)`. Archiving is not one: it is what the loop is for.
-Those that a worker has too, shipping the spool and releasing what waits, are in `transport/service.py`.
+Archiving is not one: it is what the loop is for. Those that a worker has too, shipping the spool and releasing what
+waits, are in `transport/service.py`.
 """
 
 from __future__ import annotations
@@ -10,33 +10,15 @@ import logging
 import os
 import socket
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.recovery.requeue import RequeuePublisher, finish_requeues
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store
 
-__all__ = ["Alerting", "Heartbeat", "RequeueFinishing", "Service"]
+__all__ = ["Alerting", "Heartbeat", "RequeueFinishing"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
-
-
-class Service(Protocol):
-    """Something that the guardian does now and then.
-
-    Attributes:
-        name: for the log.
-    """
-
-    name: str
-
-    @property
-    def every(self) -> timedelta:
-        """How often it runs; it may change from one time to the next."""
-
-    def run_once(self, now: datetime, flush: bool) -> object:
-        """Do it. `flush` means that the guardian ends afterwards: do not wait for anything."""
 
 
 class Alerting:

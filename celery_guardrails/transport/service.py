@@ -1,7 +1,6 @@
 """What has to be done for a broker now and then, by workers and guardians alike: ship the spool, release what is due.
 
-Owns how often, and that a broker that is away is asked less and less, and told of once. The shape is that of the
-guardian's services: `name`, `every`, `run_once(now, flush)`.
+Owns how often, and that a broker that is away is asked less and less, and told of once.
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ import logging
 from datetime import datetime, timedelta
 
 from celery_guardrails.errors import PublishError, SpoolError
+from celery_guardrails.service import Patience
 from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.waiting.protocol import Waiting
 
-__all__ = ["SPOOL_FIX", "Patience", "SpoolShipping", "WaitingRelease", "fix_of"]
+__all__ = ["SPOOL_FIX", "SpoolShipping", "WaitingRelease", "fix_of"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -28,31 +28,6 @@ def fix_of(exc: BaseException) -> str:
     if not isinstance(exc, SpoolError):
         return ""
     return f" Type: {exc.fix}" if exc.fix else f" {SPOOL_FIX}"
-
-
-class Patience:
-    """How long to leave alone what does not answer: 1 second, twice as long each time, at most 5."""
-
-    def __init__(self) -> None:
-        self._until: datetime | None = None
-        self._pause = timedelta(seconds=1)
-
-    def allows(self, now: datetime) -> bool:
-        """Whether it may be asked."""
-        # a clock that was set back must not make it wait for hours
-        return self._until is None or not timedelta(0) < self._until - now <= self._pause
-
-    def fail(self, now: datetime) -> bool:
-        """It did not answer; returns whether that is new."""
-        first = self._until is None
-        self._pause = timedelta(seconds=1) if first else min(2 * self._pause, timedelta(seconds=5))
-        self._until = now + self._pause
-        return first
-
-    def succeed(self) -> bool:
-        """It answered; returns whether that is new."""
-        first, self._until = self._until is not None, None
-        return first
 
 
 class SpoolShipping:

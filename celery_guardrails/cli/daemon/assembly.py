@@ -27,8 +27,9 @@ from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.guardian.guardian import Guardian, OnceReport
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.guardian.pruning import Pruning
-from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing, Service
+from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing
 from celery_guardrails.letters.redaction import LetterRedaction
+from celery_guardrails.service import Service
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files

@@ -13,6 +13,7 @@ from functools import partial
 from kombu import Queue
 
 from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.service import Service
 from celery_guardrails.transport.dead_letter import declared_queue
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.service import SpoolShipping, WaitingRelease
@@ -43,7 +44,7 @@ class BrokerServices:
         self._publisher = Publisher(guard.app, _ANSWER)
         self._waiting = waiting_for(guard.app, self._publisher)
         shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard), partial(bury_unsure, guard))
-        self.services: list[SpoolShipping | WaitingRelease | LostWork] = [SpoolShipping(shipper)]
+        self.services: list[Service] = [SpoolShipping(shipper)]
         if self._waiting.released:
             self.services.append(WaitingRelease(self._waiting))
         self.services.append(LostWork(guard))

@@ -22,9 +22,9 @@ from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Reason
+from celery_guardrails.service import Patience
 from celery_guardrails.transport.journal.abandoned import Abandoned, Left
 from celery_guardrails.transport.journal.entry import State, Taken
-from celery_guardrails.transport.service import Patience
 from celery_guardrails.worker.failure.brief import brief_letter
 from celery_guardrails.worker.failure.failed_run import STARTED, examine
 from celery_guardrails.worker.failure.letter import capture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import Any
 
 from celery import bootsteps
@@ -17,16 +16,16 @@ from celery import bootsteps
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import SpoolError
-from celery_guardrails.transport.service import SPOOL_FIX, SpoolShipping, WaitingRelease, fix_of
+from celery_guardrails.service import Runner
+from celery_guardrails.transport.service import SPOOL_FIX, fix_of
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.worker.failure.broker_services import BrokerServices
-from celery_guardrails.worker.failure.lost import LostWork
 
 __all__ = ["Housekeeping", "HousekeepingThread", "purge_waiting"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-_LONGEST_NAP = 5.0
+_SHORTEST_NAP, _LONGEST_NAP = 0.01, 5.0
 _PAGE = 500
 """Waiting messages that a purge reads at once."""
 
@@ -94,17 +93,14 @@ class HousekeepingThread(threading.Thread):
         super().__init__(name="guardrails-housekeeping", daemon=True)
         self._broker = broker
         self._ended = threading.Event()
-        self._due: dict[str, float] = {}
-        self._failing: set[str] = set()
+        self._runner = Runner(broker.services, logger, "housekeeping (%s)")
 
     def run(self) -> None:
         """Work; never raises."""
         try:
             while not self._ended.is_set():
-                for service in self._broker.services:
-                    self._serve(service)
-                nap = min(self._due.values(), default=_LONGEST_NAP) - time.monotonic()
-                self._ended.wait(min(_LONGEST_NAP, max(0.01, nap)))
+                self._runner.serve(clock.now, self._ended.is_set)
+                self._ended.wait(self._runner.idle(clock.now(), _SHORTEST_NAP, _LONGEST_NAP))
         finally:
             self._broker.close()
 
@@ -113,18 +109,6 @@ class HousekeepingThread(threading.Thread):
         self._ended.set()
         if self.is_alive():
             self.join(bound)
-
-    def _serve(self, service: SpoolShipping | WaitingRelease | LostWork) -> None:
-        if self._ended.is_set() or time.monotonic() < self._due.get(service.name, 0.0):
-            return
-        try:
-            service.run_once(clock.now(), flush=False)
-            self._failing.discard(service.name)
-        except Exception:
-            if service.name not in self._failing:
-                self._failing.add(service.name)
-                logger.warning("housekeeping (%s) failed and is tried again", service.name, exc_info=True)
-        self._due[service.name] = time.monotonic() + service.every.total_seconds()
 
 
 def _see_spool(spool: Spool) -> None:

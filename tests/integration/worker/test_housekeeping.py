@@ -107,7 +107,7 @@ def running(broker: Any) -> Iterator[HousekeepingThread]:
 def test_a_service_that_fails_is_told_of_once_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     odd = Odd(Counting(True), Counting(False))
     with running(odd) as thread:
-        wait_until(lambda: min(service.runs for service in odd.services) > 5, 30, "runs of both")
+        wait_until(lambda: min(service.runs for service in odd.services) > 2, 30, "runs of both")
     assert not thread.is_alive()
     assert odd.closed == 1
     assert caplog.text.count("housekeeping (failing True) failed") == 1

@@ -114,11 +114,11 @@ def test_a_service_runs_as_often_as_it_says_now() -> None:
         return NOW + timedelta(seconds=next(seconds))
 
     daemon = guardian(broker, Archive(broker, 0), [service], now)
-    daemon._serve(now())
-    daemon._serve(now())
+    daemon._runner.serve(now)
+    daemon._runner.serve(now)
     assert len(service.ran) == 1
     service.every = timedelta(0)
-    daemon._serve(now())
+    daemon._runner.serve(now)
     assert len(service.ran) == 2
 
 
@@ -127,7 +127,7 @@ def test_a_service_that_fails_is_told_of_once_and_left_alone_for_a_moment(caplog
     service = Service("alerts", timedelta(milliseconds=500), fails=3)
     daemon = guardian(broker, Archive(broker, 0), [service])
     for tenth in range(120):
-        daemon._serve(NOW + timedelta(seconds=tenth / 10))
+        daemon._runner.serve(lambda at=NOW + timedelta(seconds=tenth / 10): at)
     assert [(at - NOW).total_seconds() for at in service.ran[:5]] == [0, 1, 3, 7, 7.5]
     assert caplog.text.count("the service alerts failed, and is tried again: ") == 1
     assert caplog.text.count("the service alerts runs again") == 1

@@ -1,0 +1,119 @@
+"""Services: what a worker or a guardian does now and then, beside its work.
+
+Owns their shape (a name, how often, `run_once(now, flush)`), when each is due, and that one which fails is left alone
+for longer and longer, and logged once. It must not know what they do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from celery_guardrails.errors import StoreError
+
+__all__ = ["Patience", "Runner", "Service"]
+
+
+class Service(Protocol):
+    """Something that a worker or a guardian does now and then.
+
+    Attributes:
+        name: for the log.
+    """
+
+    name: str
+
+    @property
+    def every(self) -> timedelta:
+        """How often it runs; it may change from one time to the next."""
+
+    def run_once(self, now: datetime, flush: bool) -> object:
+        """Do it. `flush` means that the process ends afterwards: do not wait for anything."""
+
+
+class Patience:
+    """How long to leave alone what does not answer: 1 second, twice as long each time, at most 5."""
+
+    def __init__(self) -> None:
+        self._until: datetime | None = None
+        self._pause = timedelta(seconds=1)
+
+    def allows(self, now: datetime) -> bool:
+        """Whether it may be asked."""
+        # a clock that was set back must not make it wait for hours
+        return self._until is None or not timedelta(0) < self._until - now <= self._pause
+
+    def fail(self, now: datetime) -> bool:
+        """It did not answer; returns whether that is new."""
+        first = self._until is None
+        self._pause = timedelta(seconds=1) if first else min(2 * self._pause, timedelta(seconds=5))
+        self._until = now + self._pause
+        return first
+
+    def succeed(self) -> bool:
+        """It answered; returns whether that is new."""
+        first, self._until = self._until is not None, None
+        return first
+
+
+class Runner:
+    """Runs services by turns, each when it is due.
+
+    Args:
+        services: what is to be run.
+        logger: where it is logged that a service fails, and that it runs again.
+        called: how the log names a service, such as `the service %s`.
+    """
+
+    def __init__(self, services: Sequence[Service], logger: logging.Logger, called: str = "the service %s") -> None:
+        self.services = list(services)
+        self._logger = logger
+        self._called = called
+        self._ran: dict[str, datetime] = {}
+        self._patience = {service.name: Patience() for service in self.services}
+
+    def serve(self, now: Callable[[], datetime], is_over: Callable[[], bool] = lambda: False) -> None:
+        """Run those that are due; never raises.
+
+        Args:
+            now: the clock.
+            is_over: whether no other is to be begun.
+        """
+        for service in self.services:
+            at = now()
+            if not is_over() and self.is_due(service, at):
+                self._ran[service.name] = at
+                self._run(service, at)
+
+    def is_due(self, service: Service, now: datetime) -> bool:
+        """Whether it is time for a service."""
+        ran = self._ran.get(service.name)
+        # a clock that was set back must not make it wait for hours
+        waits = ran is not None and timedelta(0) <= now - ran < service.every
+        return not waits and self._patience[service.name].allows(now)
+
+    def idle(self, now: datetime, least: float, most: float) -> float:
+        """Seconds until the next service is due, within bounds; `least` where one is due now."""
+        if any(self.is_due(service, now) for service in self.services):
+            return least
+        left = [
+            (ran + each.every - now) / timedelta(seconds=1)
+            for each in self.services
+            if (ran := self._ran.get(each.name))
+        ]
+        return min([most, *(max(least, seconds) for seconds in left if seconds > 0)])
+
+    def _run(self, service: Service, now: datetime) -> None:
+        name, patience = self._called % service.name, self._patience[service.name]
+        try:
+            service.run_once(now, flush=False)
+        except Exception as exc:
+            if patience.fail(now):
+                # a `StoreError` says all there is to say
+                trace = not isinstance(exc, StoreError)
+                self._logger.warning("%s failed, and is tried again: %s", name, exc, exc_info=trace)
+        else:
+            if patience.succeed():
+                self._logger.warning("%s runs again", name)
