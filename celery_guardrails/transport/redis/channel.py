@@ -15,6 +15,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable
+from json import JSONDecoder
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -22,11 +23,12 @@ from typing import Any
 import redis
 from kombu.asynchronous import get_event_loop
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import object_hook
 from kombu.utils.scheduling import priority_cycle
 
 from celery_guardrails.transport.redis.binding import BindingChannel
 from celery_guardrails.transport.redis.message import TakenMessage
+from celery_guardrails.transport.redis.portion import Portion
 from celery_guardrails.transport.redis.qos import TakingQoS
 from celery_guardrails.transport.redis.quarantine import bury, set_aside
 from celery_guardrails.transport.redis.record import Unreadable
@@ -38,8 +40,8 @@ __all__ = ["TakingChannel"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
-_MOST = 10
-"""Messages a take: enough to save round trips, few enough to be handed on before the next events."""
+_DECODER = JSONDecoder(object_hook=object_hook)
+"""As kombu's `loads`, which makes one for each message."""
 _PEEK = 0.1
 """Seconds for which a message in another list than the likeliest may wait."""
 
@@ -73,6 +75,7 @@ class TakingChannel(BindingChannel):
         self._again_at = 0.0
         super().__init__(*args, **kwargs)
         self._own = self.own_client
+        self._portion = Portion(self, self.custody.enough)
         self.custody.add(self)
 
     @property
@@ -130,7 +133,7 @@ class TakingChannel(BindingChannel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self._doubt()
-        if monotonic() < self._again_at:
+        if monotonic() < self._again_at or (not self._undelivered and self._portion.waits()):
             return  # without a command under way the event loop waits for its timers
         if self._unkept or not self.ack_emulation:  # without acknowledgements there is nothing to keep
             if timeout is None:
@@ -160,10 +163,7 @@ class TakingChannel(BindingChannel):
             self._send_take(connection, queues)
 
     def _send_take(self, connection: Any, queues: list[str]) -> None:
-        room = self.qos.can_consume_max_estimate()
-        if "can_consume" in vars(self.qos):  # Celery's `worker_disable_prefetch` asks for each message by itself
-            room = 1
-        most = _MOST if room is None else max(1, min(room, _MOST))
+        most = self._portion.size()
         first = next(self._numbers)
         self._numbers = itertools.count(first + most)
         self._sent = [f"{self._prefix}{number}" for number in range(first, first + most)]
@@ -328,7 +328,7 @@ class TakingChannel(BindingChannel):
 
     def _read(self, text: bytes) -> Any:
         try:
-            return loads(bytes_to_str(text))
+            return _DECODER.decode(bytes_to_str(text))
         except Exception as exc:  # kombu's JSON makes dates, decimals and bytes of it, and each of them fails
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
 

@@ -44,6 +44,7 @@ class Custody:
         trouble: what the server refuses for now, so that it is said once.
         gather: called with a channel and a tag: acknowledges that message without waiting for Redis, and says whether
             it does; by itself it does not.
+        enough: gives how many messages keep its pool busy, for a moment; 0 where nobody knows.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Custody:
         self.running = running
         self.trouble = Trouble(who)
         self.gather: Callable[[Any, str], bool] = _at_once
+        self.enough: Callable[[], int] = int
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._doubtful: dict[str, float] = {}
         self._acks: set[str] = set()

@@ -76,6 +76,8 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         custody = Custody(lambda raw, queue, tag: bury_raw(guard, raw, queue, tag), lambda: _running(consumer))
         self._gathering = Gathering(custody)
         custody.gather = self._gathering.add
+        # one message for each process or thread that works, and one more that waits for it
+        custody.enough = lambda: 2 * int(consumer.pool.num_processes or 0)
 
         def connection_for_read(heartbeat: Any = None) -> Any:
             connection = consumer.app.connection_for_read(heartbeat=heartbeat)

@@ -145,3 +145,15 @@ def test_a_plain_worker_shares_the_queue(on_redis: Callable[..., Any]) -> None:
     redis.wait_until_idle()
     assert set(redis.counted()) == set(range(700))
     assert redis.lines("topic", "end")
+
+
+def test_what_has_to_wait_in_the_worker_holds_up_no_other(on_redis: Callable[..., Any]) -> None:
+    """There is room for three more, and never for as many as a worker with enough to do would rather take at once."""
+    redis = on_redis()
+    redis.worker(task_annotations={"onredis.work": {"rate_limit": "1/h"}})
+    for number in range(6):
+        redis.tasks.work.delay(f"limited{number}")
+    for number in range(30):
+        redis.tasks.count.delay(number)
+    wait_until(lambda: len(redis.counted()) == 30, 30, "the others run")
+    assert sum(len(redis.lines(f"limited{number}")) for number in range(6)) == 1

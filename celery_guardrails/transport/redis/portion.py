@@ -1,0 +1,72 @@
+"""How many messages a channel takes at once, and whether it takes now: each take costs as much as several messages.
+
+    room for a few, and the pool has enough to do ── up to 2 ms ──> room for more, or the time is up ──> take
+
+Owns that choice. What bounds it, the prefetch count, is kombu's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from kombu.asynchronous import get_event_loop
+
+__all__ = ["Portion"]
+
+_MOST = 10
+"""Messages a take: enough to save round trips, few enough to be handed on before the next events."""
+_PATIENCE = 0.002
+"""Seconds to wait for room for more: so long may what cannot run now, for its rate limit say, hold up others."""
+
+
+class Portion:
+    """How many messages the takes of one channel are for.
+
+    Args:
+        channel: the channel, for its prefetch count.
+        enough: gives how many messages keep the worker's pool busy; 0 where nobody knows.
+    """
+
+    def __init__(self, channel: Any, enough: Callable[[], int]) -> None:
+        self._channel = channel
+        self._enough = enough
+        self._until = 0.0
+
+    def size(self) -> int:
+        """How many messages to take at most."""
+        room = self._channel.qos.can_consume_max_estimate()
+        if self._is_by_itself():
+            room = 1
+        return _MOST if room is None else max(1, min(room, _MOST))
+
+    def waits(self) -> bool:
+        """Whether there will be more room soon: not where the pool may run out of work, or no loop would ask again."""
+        if not self._is_small():
+            self._until = 0.0
+            return False
+        now = monotonic()
+        if self._until:
+            is_early = now < self._until
+            self._until = self._until if is_early else 0.0
+            return is_early
+        loop = get_event_loop()
+        if loop is None:
+            return False
+        self._until = now + _PATIENCE
+        loop.call_later(_PATIENCE, bool)  # which has it ask again
+        return True
+
+    def _is_small(self) -> bool:
+        """Whether a take would be for a few, while the pool has enough to do."""
+        qos = self._channel.qos
+        room = qos.can_consume_max_estimate()
+        if room is None or room >= _MOST or self._is_by_itself():
+            return False
+        held: int = qos.prefetch_count - room
+        return 0 < self._enough() < held
+
+    def _is_by_itself(self) -> bool:
+        """Whether each message is asked for by itself, as Celery's `worker_disable_prefetch` does."""
+        return "can_consume" in vars(self._channel.qos)
