@@ -22,6 +22,7 @@ from celery.exceptions import Retry
 
 from celery_guardrails.app.carried import carrier_of, carriers
 from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.worker.child.code_copy import keep_copies
 from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
 from celery_guardrails.worker.child.retry_call import is_unpublished
 from celery_guardrails.worker.failure.failed_run import UNKEPT
@@ -145,6 +146,7 @@ def prepare_child(guard: Guardrails, hostname: str | None) -> None:
 def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
     if not hasattr(trace.report_internal_error, "_guardrails"):
         trace.report_internal_error = quietly_reported(trace.report_internal_error)
+        keep_copies()
         logging.getLogger(base.__name__).addFilter(OnceInFull())
     # Celery's own place for it, which it passes on to forked children; before 5.7 the signal does not say the name.
     noted = trace._localized

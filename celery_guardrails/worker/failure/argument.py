@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -23,11 +24,20 @@ _ITEMS = 20
 
 def parameter_names(task: Any) -> list[str]:
     """The names of the positional parameters, as a caller counts them."""
+    run = getattr(task, "run", None)
     try:
-        parameters = inspect.signature(task.run).parameters.values()
+        return list(_positional(run))
+    except TypeError:  # it cannot be remembered
+        return list(_positional.__wrapped__(run))
+
+
+@lru_cache(maxsize=1000)
+def _positional(run: Any) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(run).parameters.values()
     except (AttributeError, TypeError, ValueError):
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 def arguments_by_name(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:
