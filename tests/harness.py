@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.reaper import reaper
@@ -181,8 +181,15 @@ class Harness:
 
     def start(self, app: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
         """Start any `celery -A APP ...` that runs until it is told to stop."""
-        label = f"{next(self._number):02}-{arguments[0]}"
-        command = [sys.executable, "-m", "celery", "-A", app, *arguments]
+        return self._start(arguments[0], ["-m", "celery", "-A", app, *arguments], env)
+
+    def start_python(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+        """Start this Python with any arguments, for what runs until it is told to stop: `-m`, a module's name, ..."""
+        return self._start(arguments[1], arguments, env)
+
+    def _start(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> Process:
+        label = f"{next(self._number):02}-{name}"
+        command = [sys.executable, *arguments]
         process = Process(label, command, self._variables(env), self.folder / f"{label}.log", self.folder)
         self.processes.append(process)
         return process

@@ -20,10 +20,10 @@ from tests.harness import ROOT
 __all__ = ["commands_in", "console_lines", "faults_in_command", "faults_in_line"]
 
 _PROGRAMS = """
-cat cd chmod chown clear cp createdb curl crontab deactivate echo exit flask getent git grep gunicorn head helm install ip
-jobs journalctl jq kill kubectl less ls logger logrotate mkdir mount mv nproc psql rabbitmq-plugins rabbitmqctl
-rabbitmqadmin redis-cli redis-server rm sed service set sh sleep source sqlite3 stat systemctl systemd-analyze tail tee test touch
-trap umask useradd wait watch wc which export bash . [ apt-get
+cat cd chmod chown clear cp createdb curl crontab deactivate echo exit flask getent git grep gunicorn head helm
+install ip jobs journalctl jq kill kubectl less ls logger logrotate mkdir mount mv nproc psql rabbitmq-plugins
+rabbitmqctl rabbitmqadmin redis-cli redis-server rm sed service set sh sleep source sqlite3 stat systemctl
+systemd-analyze tail tee test touch trap umask useradd wait watch wc which export bash . [ apt-get
 """
 _OTHERS_STARTER = "docker docker-compose env exec kubectl nohup podman runuser ssh su sudo time timeout xargs"
 _SHELL_WORDS = "if then elif else fi for while until do done case esac ! { }"
