@@ -22,7 +22,8 @@ from tests.waiting import wait_until
 
 __all__ = ["Reader"]
 
-_THERE_ALREADY = frozenset({"pip", "createdb", "wait"})
+# what a test has done already, and what the README says to those who have a clone
+_THERE_ALREADY = frozenset({"pip", "createdb", "wait", "make"})
 _READY = {"worker": " ready.", "guardian": "archive"}
 _EXAMPLE_ID = re.compile(r"[0-9a-f]{4}")
 
