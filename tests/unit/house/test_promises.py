@@ -15,12 +15,13 @@ import pytest
 
 from celery_guardrails.policy import Policy
 from celery_guardrails.settings import Settings, sections
+from tests.document.reference import field_table
 from tests.harness import ROOT
 
 PACKAGE = ROOT / "celery_guardrails"
 NO_READERS = {"settings.py", "policy/policy.py", "policy/merge.py", "policy/declaration.py", "policy/field.py"}
 LATER = {"max_latency": "it takes effect in a later version"}
-"""What is announced for later, with the words by which the README says so."""
+"""What is announced for later, with the words by which the documentation says so."""
 UNNAMED = {"Category.WORKER_LOST": "policy/catalogue.py names it by its value"}
 """Members of enumerations that no code names, and why they are there."""
 
@@ -104,8 +105,8 @@ def test_every_setting_of_a_section_is_read(field: str) -> None:
 @pytest.mark.parametrize("field", sorted(Policy.model_fields))
 def test_every_field_of_a_policy_is_read_or_announced(field: str) -> None:
     if field in LATER:
-        (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{field}`")]
-        assert LATER[field] in row
+        (row,) = [row for row in field_table().policy_rows() if row.name == field]
+        assert LATER[field] in row.meaning
         assert f"policy.{field}" not in reads()
     else:
         assert f"policy.{field}" in reads()

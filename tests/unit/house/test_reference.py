@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from typing import Any
 
 import pytest
@@ -13,19 +11,8 @@ import celery_guardrails
 from celery_guardrails import testing
 from celery_guardrails.policy import Policy
 from celery_guardrails.settings import ENVIRONMENT_VARIABLES, Settings
+from tests.document.reference import field_table
 from tests.harness import ROOT
-
-
-def _field_table() -> Any:
-    spec = importlib.util.spec_from_file_location("field_table", ROOT / "docs" / "extension" / "field_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["field_table"] = importlib.util.module_from_spec(spec)  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
-    return module
-
-
-field_table = _field_table()
 
 
 def page(name: str) -> str:
@@ -33,7 +20,7 @@ def page(name: str) -> str:
 
 
 def rows() -> dict[str, Any]:
-    found = [row for section in field_table.TABLES["settings"] for row in field_table.setting_rows(section)]
+    found = [row for section in field_table().TABLES["settings"] for row in field_table().setting_rows(section)]
     assert len({row.name for row in found}) == len(found)
     return {row.name: row for row in found}
 
@@ -48,15 +35,15 @@ def test_every_setting_is_in_a_table() -> None:
 
 
 def test_every_field_of_a_policy_is_in_the_table() -> None:
-    assert [row.name for row in field_table.policy_rows()] == list(Policy.model_fields)
+    assert [row.name for row in field_table().policy_rows()] == list(Policy.model_fields)
 
 
 def test_every_variable_is_in_the_table() -> None:
-    assert [row.name for row in field_table.variable_rows()] == list(ENVIRONMENT_VARIABLES)
+    assert [row.name for row in field_table().variable_rows()] == list(ENVIRONMENT_VARIABLES)
 
 
 def test_every_row_says_what_it_means() -> None:
-    every = [*rows().values(), *field_table.policy_rows(), *field_table.variable_rows()]
+    every = [*rows().values(), *field_table().policy_rows(), *field_table().variable_rows()]
     for row in every:
         assert re.fullmatch(r"[A-Z`].{15,}\.", row.meaning), row
         assert "Default" not in row.meaning, row
@@ -89,13 +76,13 @@ def test_a_setting_is_written_as_its_user_writes_it(name: str, kind: str, defaul
     ],
 )
 def test_a_field_is_written_as_its_user_writes_it(name: str, kind: str, default: str) -> None:
-    (row,) = [row for row in field_table.policy_rows() if row.name == name]
+    (row,) = [row for row in field_table().policy_rows() if row.name == name]
     assert (row.kind, row.default) == (kind, default)
 
 
 def test_every_table_is_on_the_page() -> None:
     shown = re.findall(r"^```\{guardrails-table\} (\w+) ?(\w*)$", page("settings.md"), re.MULTILINE)
-    assert sorted(shown) == sorted((name, section) for name, parts in field_table.TABLES.items() for section in parts)
+    assert sorted(shown) == sorted((name, section) for name, parts in field_table().TABLES.items() for section in parts)
 
 
 @pytest.mark.parametrize("command", ["guardian", "guardrails"])
