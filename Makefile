@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs pictures coverage test-oldest bench chaos brokers servers clean
+.PHONY: help demo test check docs pictures coverage test-seams test-oldest bench chaos brokers servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -17,10 +17,11 @@ CHAOS_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+SEAMS := .venv-seams
 # what depends most on the versions of Celery and kombu; OLDEST_TESTS=tests/integration runs all of them
 OLDEST_TESTS ?= tests/integration/worker/test_runtime_loss.py tests/integration/worker/test_unread_messages.py \
   tests/integration/redis/test_keeping.py tests/integration/redis/test_strange_records.py \
-  tests/unit/policy tests/unit/transport tests/unit/app/test_config_report.py
+  tests/unit/policy tests/unit/transport tests/unit/app/test_config_report.py tests/unit/test_seam.py
 # hundreds of workers are started: none of them should have to compile the package again
 export PYTHONDONTWRITEBYTECODE :=
 HOUSE := $(wildcard celery_guardrails tests example_project bench house docs)
@@ -56,6 +57,9 @@ docs: $(VENV)/.installed-docs ## build the documentation into build/docs; a warn
 pictures: $(VENV)/.installed-example ## draw the documentation's pictures anew, from what people see (half a minute)
 	$(BIN)/python -m house.pictures
 
+test-seams: $(VENV)/.installed-dev ## look for Celery's private names in every release that setup.cfg allows, and in the newest
+	$(BIN)/python house/releases.py $(SEAMS)
+
 test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest Celery and Python that setup.cfg promises
 	$(OLDEST)/bin/python --version
 	$(OLDEST)/bin/celery --version
@@ -74,7 +78,7 @@ servers: ## see to Redis, RabbitMQ and PostgreSQL: found, else installed when ro
 	sh tests/install_servers.sh
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .coverage .coverage.* htmlcov .flaky
+	rm -rf $(VENV) $(OLDEST) $(SEAMS) build dist *.egg-info .coverage .coverage.* htmlcov .flaky
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(HOUSE) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -61,7 +61,12 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = next((home for home, names in _HOMES.items() if name in names), "celery_guardrails.errors")
-    value = globals()[name] = getattr(import_module(home), name)
+    try:
+        value = globals()[name] = getattr(import_module(home), name)
+    except (ImportError, AttributeError) as exc:
+        from celery_guardrails.seam import explained
+
+        raise explained(exc) from exc
     return value
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from celery import Celery, Task
 
+from celery_guardrails import seams
+from celery_guardrails.app.registry import registered
+
 __all__ = ["CARRIERS", "arguments_of", "carried_items", "carried_name", "carrier_in", "carrier_of", "carriers"]
 
 CARRIERS = ("celery.chunks", "celery.map", "celery.starmap")
@@ -55,7 +58,9 @@ def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
 
 def carriers(app: Celery) -> list[Task]:
     """The application's `map`, `starmap` and `chunks`, as registered."""
-    return [task for task in map(app._tasks.get, CARRIERS) if task is not None]
+    if not seams.holds(seams.CARRIERS):
+        return []
+    return [task for task in map(registered(app).get, CARRIERS) if task is not None]
 
 
 def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ from celery import Task
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.lazy_body import kind_of_body
+from celery_guardrails.seams import CARRIERS, holds
 
 __all__ = ["Caveat", "caveats", "log_caveats"]
 
@@ -39,7 +40,7 @@ def caveats(tasks: Iterable[Task]) -> Iterator[Caveat]:
         tasks: the tasks under guard.
     """
     for task in tasks:
-        if (strategy := task.Strategy) != Task.Strategy:
+        if holds(CARRIERS) and (strategy := task.Strategy) != Task.Strategy:
             yield Caveat(
                 task.name,
                 f"takes its messages by a Strategy of its own ({_name(strategy)}), as batch tasks do: guardrails cannot"

@@ -12,6 +12,8 @@ from typing import Any
 
 from celery.app.utils import Settings as CelerySettings
 
+from celery_guardrails.seams import REPORTS, holds
+
 __all__ = ["hide_settings", "shown_settings"]
 
 _HIDING = "guardrails_hiding"
@@ -22,7 +24,7 @@ _SECRETS = frozenset(("slack.token", "slack.webhook_url", "slack.proxy", "store.
 def hide_settings() -> None:
     """Have Celery hide the secrets of our settings in this process; doing it again changes nothing."""
     table: Callable[..., dict[str, Any]] | None = getattr(CelerySettings, "table", None)
-    if table is not None and not hasattr(table, _HIDING):
+    if table is not None and holds(REPORTS) and not hasattr(table, _HIDING):
         CelerySettings.table = _hiding(table)
 
 

@@ -24,7 +24,7 @@ from celery_guardrails.app.adopter import adopter
 from celery_guardrails.app.config_report import hide_settings
 from celery_guardrails.app.in_force import effective_policy, is_guarded, subject_of, task_faults
 from celery_guardrails.app.own_option import cover, step_aside, uncover
-from celery_guardrails.app.registry import guard_registered
+from celery_guardrails.app.registry import guard_registered, registered
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, Policy
@@ -50,22 +50,13 @@ BUILT_IN = re.compile(r"celery\.")
 """Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
 
 _CAPTURED = 1000
-# On the application itself, so that the two are let go together.
-_INSTALLED = "_celery_guardrails"
+_INSTALLED = "_celery_guardrails"  # on the application itself: the two are let go together
 _lock = threading.RLock()
 
 # Of the rooms above, by name: Celery loads them when a worker starts.
 _STEPS = {
-    "worker": ("main.steps:GuardStep", "main.housekeeping:Housekeeping"),
-    "consumer": (
-        "main.steps:TraceStep",
-        "main.prefork:PoolStep",
-        "main.postpone:Postponing",
-        "main.turn:Turns",
-        "consumer.binding:BindingStep",
-        "consumer.intake:Intake",
-        "consumer.redis:RedisStep",
-    ),
+    "worker": ("GuardStep", "SeamStep", "Housekeeping"),
+    "consumer": ("TraceStep", "PoolStep", "Postponing", "Turns", "BindingStep", "Intake", "RedisStep"),
 }
 _CHILD = "celery_guardrails.worker.child.tracer:prepare_child"
 
@@ -107,7 +98,7 @@ class Guardrails:
                 self.captured, self._publisher = earlier.captured, earlier._publisher
             setattr(app, _INSTALLED, self)
         for blueprint, steps in _STEPS.items():
-            app.steps[blueprint].update(f"celery_guardrails.worker.{step}" for step in steps)
+            app.steps[blueprint].update(f"celery_guardrails.worker:{step}" for step in steps)
         worker_process_init.connect(_process_started)
         app.on_after_finalize.connect(self._finalized, weak=False)
         guard_registered(app, self._guard)
@@ -272,7 +263,7 @@ class Guardrails:
             self.sweep()
         except ConfigurationError:
             return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
-        for task in list(self.app._tasks.values()):
+        for task in list(registered(self.app).values()):
             if is_guarded(task):
                 self.take_charge(task)
 

@@ -39,7 +39,7 @@ def kind_of_body(task: Any) -> tuple[str, str]:
 
 def others_run_it() -> bool:
     """Whether somebody else's tracer is in Celery's place in this process: it may await what Celery does not."""
-    return not str(getattr(trace.build_tracer, "__module__", "")).startswith(_KNOWN_TRACERS)
+    return not str(getattr(getattr(trace, "build_tracer", None), "__module__", "celery.")).startswith(_KNOWN_TRACERS)
 
 
 def never_ran(task: Any, result: Any) -> PermanentError | None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, Task
-from celery.app.annotations import resolve_all
+from celery.app import annotations as celerys
 
 from celery_guardrails.policy import Constant, Exponential, Layer, Policy, faults
+from celery_guardrails.seams import DECLARED, holds
 
 __all__ = [
     "ANNOTATED", "CONFIGURED", "OPTIONS", "OWN", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late",
@@ -128,7 +129,9 @@ def own_acks_late(cls: type) -> bool | None:
 
 def _annotation(task: Task, option: str) -> Any:
     found = _NOTHING
-    for annotation in resolve_all(task.app.annotations, task):
+    if not holds(DECLARED):
+        return found
+    for annotation in celerys.resolve_all(task.app.annotations, task):
         found = annotation.get(option, found)
     # of a class that derives from a registered one, Celery forgets the annotations
     return found if found is not _NOTHING and getattr(type(task), option, _NOTHING) == found else _NOTHING
@@ -148,6 +151,8 @@ def _own(task: Task, option: str) -> Any:
 
 def _is_configured(app: Celery, key: str) -> bool:
     """Whether the application's configuration says it itself, under any of the names that Celery takes for it."""
+    if not holds(DECLARED):
+        return False
     conf = app.conf
     conf.get(key)  # loads it
     # before Celery 5.7 the names of old are not among the first

@@ -15,8 +15,9 @@ from celery import Celery
 
 from celery_guardrails.app.adopter import adopter
 from celery_guardrails.policy import match_pattern
+from celery_guardrails.seams import BY_NAME, holds
 
-__all__ = ["guard_registered"]
+__all__ = ["guard_registered", "registered"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -46,6 +47,8 @@ def guard_registered(app: Celery, named: Sequence[str]) -> None:
         except Exception:
             logger.warning("%r is not put under guard when it is registered", task, exc_info=True)
 
+    if not holds(BY_NAME):
+        return  # then they are when the application is finalized
     registry: Any = app._tasks
     cls = type(registry)
     if not issubclass(cls, _Watched):
@@ -53,6 +56,14 @@ def guard_registered(app: Celery, named: Sequence[str]) -> None:
     registry.hear = hear
     for task in list(registry.values()):
         hear(task)
+
+
+def registered(app: Celery) -> Mapping[str, Any]:
+    """The tasks that are registered by now, by name. It finalizes no application."""
+    if holds(BY_NAME):
+        known: Mapping[str, Any] = app._tasks
+        return known
+    return dict(app.tasks) if app.finalized else {}
 
 
 def _configured(app: Celery) -> list[str]:

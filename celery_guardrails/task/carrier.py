@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from celery import Celery
-from celery._state import _task_stack
+from celery import Celery, _state
 
 from celery_guardrails.app.carried import carried_name, carriers
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.app.lazy_body import LAZY, never_ran
+from celery_guardrails.seams import CARRIERS as CARRIED
+from celery_guardrails.seams import holds
 from celery_guardrails.task.guarded import GuardMixin, install_call
 
 __all__ = ["install_carriers"]
@@ -60,11 +61,11 @@ class _Carries:
         carrier = None if request is None or request.called_directly else _carrier_of(self, args, kwargs)
         if carrier is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        _task_stack.push(carrier)
+        _state._task_stack.push(carrier)
         try:
             return carrier(*args, **kwargs)
         finally:
-            _task_stack.pop()
+            _state._task_stack.pop()
 
     def guardrails_carrier(self, args: Any, kwargs: Any) -> Any:
         """The carrier of a message with these arguments, or `None`; `app/carried.py` asks."""
@@ -89,6 +90,8 @@ def install_carriers(app: Celery) -> None:
 def _carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
     """The carrier of a message, or `None` where it stays Celery's own; never raises."""
     try:
+        if not holds(CARRIED):
+            return None
         inner = task.app.tasks.get(carried_name(task.name, args, kwargs))
         if inner is None or not is_guarded(inner) or BUILT_IN.match(inner.name):
             return None

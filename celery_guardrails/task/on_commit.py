@@ -10,6 +10,8 @@ from typing import Any
 
 from celery import Celery
 
+from celery_guardrails.seams import ON_COMMIT, holds
+
 __all__ = ["install_on_commit"]
 
 _FIXUP = "celery.fixups.django"
@@ -20,7 +22,7 @@ def install_on_commit(cls: Any, app: Celery) -> None:
 
     What the class has of its own, or from `DjangoTask`, stays.
     """
-    if not any(type(fixup).__module__ == _FIXUP for fixup in app._fixups or ()):
+    if not holds(ON_COMMIT) or not any(type(fixup).__module__ == _FIXUP for fixup in app._fixups or ()):
         return
     from celery.contrib.django.task import DjangoTask  # needs Django
 

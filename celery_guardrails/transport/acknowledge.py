@@ -17,6 +17,8 @@ from amqp import spec
 from amqp.channel import Channel
 from kombu.asynchronous import get_event_loop
 
+from celery_guardrails.seams import AMQP_ACK, holds
+
 __all__ = ["acknowledge"]
 
 _METHOD = 1
@@ -53,7 +55,7 @@ def acknowledge(
         if back is not None:
             back()
         raise
-    if isinstance(message.channel, Channel):
+    if isinstance(message.channel, Channel) and holds(AMQP_ACK):
         try:
             _await_answer(message.channel, time.monotonic() + seconds)
         except BaseException:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celery_guardrails.seams import AMQP_READ, holds
+
 __all__ = ["UNREAD", "read_whatever_comes"]
 
 UNREAD = "guardrails_unread"
@@ -17,11 +19,11 @@ UNREAD = "guardrails_unread"
 
 def read_whatever_comes() -> None:
     """Have this process receive AMQP messages whatever their properties are; doing it again changes nothing."""
-    try:
-        from amqp.serialization import PROPERTY_CLASSES
-        from amqp.spec import Basic
-    except ImportError:  # another release of the client, or none: its own reader stays
+    if not holds(AMQP_READ):
         return
+    from amqp.serialization import PROPERTY_CLASSES
+    from amqp.spec import Basic
+
     read = PROPERTY_CLASSES[Basic.CLASS_ID]
     if not hasattr(read, UNREAD):
         PROPERTY_CLASSES[Basic.CLASS_ID] = _tolerant(read)

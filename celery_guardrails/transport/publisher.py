@@ -19,6 +19,7 @@ from celery import Celery
 from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.seams import REDIS_SPEED, holds
 from celery_guardrails.transport.connection import connection_errors, opened
 from celery_guardrails.transport.declare import declare as declare_on_rabbitmq
 from celery_guardrails.transport.reach import Unroutable, reach, routes_itself
@@ -269,6 +270,8 @@ def _is_answer(line: _Line, exc: Exception) -> bool:
 
 def _keep_client(channel: Any) -> None:
     """Have kombu's Redis channel use one client: it makes one for each command, at twice the cost of a publish."""
+    if not holds(REDIS_SPEED):
+        return
     kept = channel._create_client()
 
     @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from kombu import Connection
 
+from celery_guardrails.seams import REDIS_TAKE, holds
 from celery_guardrails.transport.redis.held import Custody
 
 __all__ = ["take_safely"]
@@ -26,6 +27,8 @@ def take_safely(connection: Connection, custody: Custody) -> bool:
         return False
     from kombu.transport import redis as kombu_redis
 
+    if not holds(REDIS_TAKE):
+        return False
     if not issubclass(transport.Channel, kombu_redis.Channel):
         return False
     guarded = _guarded(transport, custody)

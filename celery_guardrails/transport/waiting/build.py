@@ -6,6 +6,7 @@ import logging
 
 from celery import Celery
 
+from celery_guardrails.seams import REDIS_WAIT, holds
 from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.waiting.amqp import NativeDelay
@@ -28,7 +29,7 @@ def waiting_for(app: Celery, publisher: Publisher) -> Waiting:
             kind = connection.get_transport_cls().driver_type
         if kind == "amqp":
             return NativeDelay(app, publisher)
-        if kind == "redis":
+        if kind == "redis" and holds(REDIS_WAIT):
             return _on_redis(app, publisher)
         if kind in ("sqs", "pgmq"):
             return DelayProperty(publisher, SQS_LIMIT if kind == "sqs" else None)

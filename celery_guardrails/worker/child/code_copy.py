@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from billiard.einfo import Traceback
+from billiard import einfo
+
+from celery_guardrails.seams import COPIES, holds
 
 __all__ = ["Copies", "keep_copies"]
 
@@ -42,7 +44,5 @@ class Copies:
 
 def keep_copies() -> None:
     """Have billiard's tracebacks share the copies of code in this process; nothing where they are made another way."""
-    frame = getattr(Traceback, "Frame", None)
-    copy = getattr(frame, "Code", None)
-    if frame is not None and copy is not None and not isinstance(copy, Copies):
-        frame.Code = Copies(copy)
+    if holds(COPIES) and not isinstance(einfo.Traceback.Frame.Code, Copies):
+        einfo.Traceback.Frame.Code = Copies(einfo.Traceback.Frame.Code)

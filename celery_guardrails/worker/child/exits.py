@@ -17,6 +17,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celery_guardrails.errors import TaskAborted
 from celery_guardrails.policy.describe import describe_type
+from celery_guardrails.seams import EXITS, holds
 
 __all__ = ["harmless", "is_killed", "is_of_body", "is_terminating"]
 
@@ -24,7 +25,7 @@ __all__ = ["harmless", "is_killed", "is_of_body", "is_terminating"]
 def is_terminating() -> bool:
     """Whether this pool process was told by a signal to end: what its task raises now says nothing of the task."""
     # billiard's own name for it came with 4.3
-    return bool(common._should_have_exited[0])
+    return holds(EXITS) and bool(common._should_have_exited[0])
 
 
 def is_killed(exc: BaseException) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import states
-from celery.app.trace import TraceInfo, trace_ok_t
+from celery.app import trace
 from celery.exceptions import Ignore, Reject, Retry, TaskPredicate
 from celery.utils.serialization import get_pickleable_exception
 
@@ -34,7 +34,10 @@ logger = logging.getLogger("celery_guardrails.worker")
 _STATES: dict[type, str] = {Retry: states.RETRY, Ignore: states.IGNORED, Reject: states.REJECTED}
 
 
-class OutsideInfo(TraceInfo):  # type: ignore[misc]
+_TraceInfo: Any = getattr(trace, "TraceInfo", object)  # where it is gone, nobody makes one of ours
+
+
+class OutsideInfo(_TraceInfo):  # type: ignore[misc]
     """Celery's handling of an outcome, which meets the failures that the body hook could not see."""
 
     def handle_retry(self, task: Any, req: Any, **options: Any) -> ExceptionInfo:
@@ -86,8 +89,8 @@ def ended_as_decided(tracer: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as exc:
             if not is_killed(exc):
                 raise
-            info = TraceInfo(states.REJECTED, _back("it was killed while it ran"))
-            return trace_ok_t(_info(info.retval), info, 0.0, None)
+            info = trace.TraceInfo(states.REJECTED, _back("it was killed while it ran"))
+            return trace.trace_ok_t(_info(info.retval), info, 0.0, None)
         return outcome if outcome[1] is None else _as_decided(outcome)
 
     return traced

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NoReturn
 
-from celery import Task
-from celery._state import _task_stack
+from celery import Task, _state
 from celery.exceptions import Reject, Retry
 from celery.utils.serialization import raise_with_context
 
@@ -26,6 +25,7 @@ from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy, Requested, decide
 from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.decision import Retry as Again
+from celery_guardrails.seams import CARRIERS, holds
 from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
@@ -125,7 +125,7 @@ def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
 
 def _carrier_that_runs(task: Any) -> Any:
     """The `map` or `starmap` that runs this task for one of its items: the next attempt is that message's."""
-    running = _task_stack.stack
+    running = _state._task_stack.stack if holds(CARRIERS) else []
     below = running[-2] if len(running) > 1 else None
     return below if below is not None and below is not task and subject_of(below) is task else None
 

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from billiard import pool
 from billiard.exceptions import SoftTimeLimitExceeded
-from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
+
+from celery_guardrails.seams import SOFT_LIMIT, holds
 
 __all__ = ["undisturbed"]
 
@@ -33,7 +35,7 @@ def undisturbed(act: Callable[[], _T]) -> _T:
     try:
         return act()
     finally:
-        signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+        signal.signal(pool.SIG_SOFT_TIMEOUT, pool.soft_timeout_sighandler)
 
 
 def _held_off() -> bool:
@@ -42,7 +44,7 @@ def _held_off() -> bool:
         try:
             if not _may_come():
                 return False
-            signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_IGN)
+            signal.signal(pool.SIG_SOFT_TIMEOUT, signal.SIG_IGN)
             return True
         except SoftTimeLimitExceeded:
             continue
@@ -51,7 +53,8 @@ def _held_off() -> bool:
 def _may_come() -> bool:
     """Whether this is where a pool's signal would be raised: the main thread of a pool process."""
     return (
-        SIG_SOFT_TIMEOUT is not None
+        holds(SOFT_LIMIT)
+        and pool.SIG_SOFT_TIMEOUT is not None
         and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(SIG_SOFT_TIMEOUT) is soft_timeout_sighandler
+        and signal.getsignal(pool.SIG_SOFT_TIMEOUT) is pool.soft_timeout_sighandler
     )

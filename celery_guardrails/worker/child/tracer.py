@@ -22,6 +22,7 @@ from celery.exceptions import Retry
 
 from celery_guardrails.app.carried import carrier_of, carriers
 from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.seams import TRACER, holds
 from celery_guardrails.worker.child.code_copy import keep_copies
 from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
 from celery_guardrails.worker.child.retry_call import is_unpublished
@@ -144,6 +145,8 @@ def prepare_child(guard: Guardrails, hostname: str | None) -> None:
 
 
 def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
+    if not holds(TRACER):
+        return
     if not hasattr(trace.report_internal_error, "_guardrails"):
         trace.report_internal_error = quietly_reported(trace.report_internal_error)
         keep_copies()

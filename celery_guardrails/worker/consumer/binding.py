@@ -8,7 +8,7 @@ waits from before must not be left behind. At start it also logs what the worker
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery import bootsteps
@@ -35,18 +35,16 @@ class BindingStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        add = consumer.add_task_queue
-
-        def add_task_queue(*args: Any, **kwargs: Any) -> Any:
-            before = {queue.name for queue in consumer.task_consumer.queues}
-            added = add(*args, **kwargs)
-            _lead(consumer, [queue for queue in consumer.task_consumer.queues if queue.name not in before])
-            return added
-
-        consumer.add_task_queue = add_task_queue
-
+        consumer.binding, self._consumer = self, consumer
         self._guard = Guardrails.of(consumer.app)
         self._asks = self._guard.settings.enabled
+
+    def added(self, add: Callable[[], Any]) -> Any:
+        """Add a queue, as Celery does, and lead the levels to it."""
+        before = {queue.name for queue in self._consumer.task_consumer.queues}
+        done = add()
+        _lead(self._consumer, [queue for queue in self._consumer.task_consumer.queues if queue.name not in before])
+        return done
 
     def start(self, consumer: Any) -> None:
         """The queues are declared, and no message has come yet."""

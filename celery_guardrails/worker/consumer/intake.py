@@ -4,7 +4,8 @@
                   └─ unknown, unreadable, misshapen ──> letter kept? ── yes ──> Celery's callback: reject or acknowledge
                                                                     └─ no ───> unacknowledged, tried again
 
-Owns the way in: Celery's four callbacks and its handler of messages. Nothing that a message holds may end the worker.
+Owns the way in: what happens in Celery's four callbacks and its handler of messages (`consumer.py` has their places).
+Nothing that a message holds may end the worker.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.letters.header import without_claim
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
+from celery_guardrails.seams import INTAKE, holds
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.consumer.shape import misshapen
@@ -74,9 +76,9 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._held: deque[_Held] = deque()
         self._waits = False
         self._guard = Guardrails.of(consumer.app)
-        self.enabled = self._guard.settings.enabled
+        self.enabled = self._guard.settings.enabled and holds(INTAKE)
         if self.enabled:
-            self._wrap(consumer)
+            consumer.intake = self
 
     def start(self, consumer: Any) -> None:
         """The connection is there, and no message has come yet."""
@@ -88,30 +90,21 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._held.clear()
         self._waits = False
 
-    def _wrap(self, consumer: Any) -> None:
-        unknown_message, unknown_task = consumer.on_unknown_message, consumer.on_unknown_task
-        invalid_task, decode_error = consumer.on_invalid_task, consumer.on_decode_error
-        handler = consumer.create_task_handler
+    def on_unknown_message(self, message: Any, celery: Callable[[], Any]) -> None:
+        """A message names no task: its letter first, then what Celery does."""
+        unread = message.properties.get(f"{UNREAD}_because")
+        problem = InvalidTaskError(f"its properties: {unread}" if unread else "the message names no task")
+        self._bury(message, Reason.UNDECODABLE, problem, celery)
 
-        def on_unknown_message(body: Any, message: Any) -> None:
-            unread = message.properties.get(f"{UNREAD}_because")
-            problem = InvalidTaskError(f"its properties: {unread}" if unread else "the message names no task")
-            self._bury(message, Reason.UNDECODABLE, problem, lambda: unknown_message(body, message))
+    def on_unknown_task(self, message: Any, celery: Callable[[], Any]) -> None:
+        """Nobody has registered the task that a message names: the same."""
+        self._bury(message, Reason.UNKNOWN_TASK, NotRegistered(), celery)
 
-        def on_unknown_task(body: Any, message: Any, exc: Any) -> None:
-            self._bury(message, Reason.UNKNOWN_TASK, NotRegistered(), lambda: unknown_task(body, message, exc))
+    def on_invalid_task(self, message: Any, exc: Any, celery: Callable[[], Any]) -> None:
+        """A message cannot be read, or makes no request: the same."""
+        self._bury(message, Reason.UNDECODABLE, exc, celery)
 
-        def on_invalid_task(body: Any, message: Any, exc: Any) -> None:
-            self._bury(message, Reason.UNDECODABLE, exc, lambda: invalid_task(body, message, exc))
-
-        def on_decode_error(message: Any, exc: Any) -> None:
-            self._bury(message, Reason.UNDECODABLE, exc, lambda: decode_error(message, exc))
-
-        consumer.on_unknown_message, consumer.on_unknown_task = on_unknown_message, on_unknown_task
-        consumer.on_invalid_task, consumer.on_decode_error = on_invalid_task, on_decode_error
-        consumer.create_task_handler = lambda *args, **kwargs: self._handler(handler(*args, **kwargs))
-
-    def _handler(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def handler(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Celery's handler of a message, between a look at its shape and a net under it."""
         consumer, app = self._consumer, self._guard.app
         guarded = _GuardedNames(app)

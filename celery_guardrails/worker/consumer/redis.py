@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import VERSION, bootsteps
@@ -21,6 +22,7 @@ from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
 from celery_guardrails.transport.redis.trouble import PAUSE
+from celery_guardrails.worker.consumer.unreadable import bury_raw
 from celery_guardrails.worker.main.shutdown import is_ending_cold
 
 __all__ = ["RedisStep"]
@@ -34,11 +36,16 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self.keeper: Keeper | None = None
         self._gathering: Gathering | None = None
-        self._allowed = False
+        self._allowed = self._reading = False
         super().__init__(consumer, **kwargs)
-        guard = Guardrails.of(consumer.app)
-        if guard.settings.enabled:
-            self._wrap(consumer, guard)
+        self._consumer, self._guard = consumer, Guardrails.of(consumer.app)
+        self._custody = Custody(self._bury, lambda: _running(consumer))
+        if self._guard.settings.enabled:
+            self._gathering = Gathering(self._custody)
+            self._custody.gather = self._gathering.add
+            # one message for each process or thread that works, and one more that waits for it
+            self._custody.enough = lambda: 2 * int(consumer.pool.num_processes or 0)
+            consumer.taking = self
 
     def start(self, consumer: Any) -> None:
         """Start the keeper, once."""
@@ -70,31 +77,34 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self.keeper is not None:
             self.keeper.end()
 
-    def _wrap(self, consumer: Any, guard: Guardrails) -> None:
-        from celery_guardrails.worker.consumer.unreadable import bury_raw
+    def connected(self, connect: Callable[[], Any]) -> Any:
+        """Open the connection that tasks are read from, by Celery's way, which asks `opened`."""
+        self._reading = True
+        try:
+            return connect()
+        finally:
+            self._reading = False
 
-        custody = Custody(lambda raw, queue, tag: bury_raw(guard, raw, queue, tag), lambda: _running(consumer))
-        self._gathering = Gathering(custody)
-        custody.gather = self._gathering.add
-        # one message for each process or thread that works, and one more that waits for it
-        custody.enough = lambda: 2 * int(consumer.pool.num_processes or 0)
+    def opened(self, connection: Any, connect: Callable[[], Any]) -> Any:
+        """Open a connection by Celery's way; the one that tasks are read from takes by script."""
+        reading, self._reading = self._reading, False
+        if not reading:
+            return connect()
+        try:
+            if take_safely(connection, self._custody) and self.keeper is None:
+                self.keeper = Keeper(self._consumer.app, self._custody, read=True)
+        except Exception:
+            logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
+        self._await_writes()  # before: a server that cannot save refuses even the first question
+        connected = connect()
+        self._await_writes()
+        if not self._allowed:
+            self._allowed = self._look_at_rights(self._consumer, self._guard)
+        self.start(self._consumer)
+        return connected
 
-        def connection_for_read(heartbeat: Any = None) -> Any:
-            connection = consumer.app.connection_for_read(heartbeat=heartbeat)
-            try:
-                if take_safely(connection, custody) and self.keeper is None:
-                    self.keeper = Keeper(consumer.app, custody, read=True)
-            except Exception:
-                logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
-            self._await_writes()  # before: a server that cannot save refuses even the first question
-            connected = consumer.ensure_connected(connection)
-            self._await_writes()
-            if not self._allowed:
-                self._allowed = self._look_at_rights(consumer, guard)
-            self.start(consumer)
-            return connected
-
-        consumer.connection_for_read = connection_for_read
+    def _bury(self, raw: bytes, queue: str, tag: str) -> bool:
+        return bury_raw(self._guard, raw, queue, tag)
 
     def _await_writes(self) -> None:
         """Wait while the server refuses to write: what Celery declares next would end the worker."""

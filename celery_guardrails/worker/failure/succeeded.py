@@ -20,6 +20,7 @@ from celery.backends.base import DisabledBackend
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import read_header
+from celery_guardrails.seams import SUCCESS, holds
 
 __all__ = ["Succeeded", "has_succeeded"]
 
@@ -63,7 +64,7 @@ class Succeeded:
             since: when this life of the task began. `None` is not known, and then a success may be an older one's.
         """
         backend = request.task.backend
-        if since is None or request.ignore_result or isinstance(backend, DisabledBackend):
+        if not holds(SUCCESS) or since is None or request.ignore_result or isinstance(backend, DisabledBackend):
             return False
         if str(backend.as_uri()).startswith("rpc") or time.monotonic() < self._asked_again_at:
             return False

@@ -16,6 +16,7 @@ from celery.worker import state
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import SpoolError
+from celery_guardrails.seams import INTAKE, holds
 
 __all__ = ["Postponing", "postpone", "resumed"]
 
@@ -37,7 +38,8 @@ class Postponing(bootsteps.StartStopStep):  # type: ignore[misc]
         self._held: deque[tuple[float, Any]] = deque()
         self._since: float | None = None
         self._waits = False
-        Guardrails.of(consumer.app).postponing = self
+        if holds(INTAKE):
+            Guardrails.of(consumer.app).postponing = self
 
     def stop(self, consumer: Any) -> None:
         """The connection is over: the broker delivers again what was not acknowledged."""

@@ -10,62 +10,109 @@ from __future__ import annotations
 
 import logging
 import pickle
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from struct import pack
+from types import new_class
 from typing import Any
 
-from billiard.pool import TASK, TERMINATE, Pool
+from billiard import pool as billiard
 from celery import bootsteps
 from celery.exceptions import Ignore
 from celery.worker import state
 
+from celery_guardrails.seams import AT_MOST_ONCE, OUTLIVING, PREFORK, holds
 from celery_guardrails.transport.acknowledge import acknowledge
 from celery_guardrails.worker.main.report import einfo
-from celery_guardrails.worker.main.takeover import HEARS_AFTER_LOSS, going_on
+from celery_guardrails.worker.main.takeover import HEARS_AFTER_LOSS
 
 __all__ = [
+    "GuardedPool",
     "PoolStep",
     "acknowledge_at_once",
     "before_writing",
+    "guarded_pool",
+    "has_begun_after_all",
     "keep_taken",
-    "keep_waiting",
-    "read_first",
-    "restore_prefetch_in_turn",
+    "mixed",
     "runs_here",
-    "track_the_living",
+    "takes_back",
     "writes_later",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 
+class GuardedPool:
+    """Ours over the pool behind Celery's `TaskPool` of processes: `AsynPool`, or an application's own on it."""
+
+    def flush(self) -> None:
+        """Called by Celery when a connection is lost, and in a warm shutdown."""
+        keep_taken(self, super().flush)()  # type: ignore[misc]
+
+    def on_job_process_down(self, job: Any, pid_gone: int) -> None:
+        """Called by Celery for a job whose process has died before it said that it had begun."""
+        if not has_begun_after_all(self, job):
+            super().on_job_process_down(job, pid_gone)  # type: ignore[misc]
+
+    def _track_child_process(self, child: Any, hub: Any) -> None:
+        """Called by Celery for each process whenever its event loop begins.
+
+        Children that died while the worker looked for its broker are passed over: Celery would add them to its event
+        loop again, whose error ends the worker. They are replaced in any case.
+        """
+        if getattr(child, "_sentinel_poll", child) is not None:
+            super()._track_child_process(child, hub)  # type: ignore[misc]
+
+
+def guarded_pool(cls: Any) -> Any:
+    """A pool class of Celery's, or of an application, that uses `GuardedPool`; the class itself where it has no use.
+
+    Args:
+        cls: what the worker was told to use: `TaskPool` of any kind, or a class on one.
+
+    Raises:
+        TypeError: the class does not let anybody derive from it.
+    """
+    inner = getattr(cls, "Pool", None)
+    needed = ("flush", "on_job_process_down", "process_flush_queues", "_track_child_process")
+    if not holds(PREFORK) or not isinstance(inner, type) or not all(hasattr(inner, name) for name in needed):
+        return cls
+    return mixed(cls, {"Pool": mixed(inner, {}, GuardedPool)})
+
+
+def mixed(cls: type, attributes: Mapping[str, Any], *ours: type) -> type:
+    """A class on `cls`, with ours before it, which shows itself as `cls`.
+
+    Raises:
+        TypeError: the class does not let anybody derive from it.
+    """
+    shown = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return new_class(cls.__name__, (*ours, cls), exec_body=lambda space: space.update({**shown, **attributes}))
+
+
 class PoolStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Closes the gaps in the pool of this worker, once."""
+    """Has the consumer remember what the pool of this worker runs after a connection is lost."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        if HEARS_AFTER_LOSS and not writes_later(consumer.pool) and "on_close" not in vars(consumer):
-            keep_waiting(consumer)
-            restore_prefetch_in_turn(consumer)
-        pool = getattr(consumer.pool, "_pool", None)
-        needed = ("on_job_process_down", "process_flush_queues", "outbound_buffer")
-        if pool is not None and all(hasattr(pool, name) for name in needed) and "on_job_process_down" not in vars(pool):
-            read_first(pool)
-            track_the_living(pool)
-            consumer.pool.flush = keep_taken(pool, consumer.pool.flush)
+        consumer.goes_on = HEARS_AFTER_LOSS and holds(OUTLIVING) and not takes_back(consumer.pool)
 
 
 def writes_later(pool: Any) -> bool:
     """Whether this pool (Celery's `TaskPool`) keeps work in main until it writes it to a child."""
-    return hasattr(getattr(pool, "_pool", None), "outbound_buffer")
+    return holds(AT_MOST_ONCE) and hasattr(getattr(pool, "_pool", None), "outbound_buffer")
+
+
+def takes_back(pool: Any) -> bool:
+    """Whether this pool (Celery's `TaskPool`) forgets what it has not begun when a connection is lost."""
+    return bool(vars(pool).get("flush"))
 
 
 def runs_here(pool: Any) -> bool:
     """Whether this pool (Celery's) runs tasks in the worker's own process."""
-    return not isinstance(getattr(pool, "_pool", None), Pool)
+    return not isinstance(getattr(pool, "_pool", None), billiard.Pool)
 
 
 def before_writing(pool: Any, job: Any, request: Any, act: Callable[[], bool]) -> None:
@@ -116,7 +163,7 @@ def acknowledge_at_once(request: Any, gone: Callable[[], None], back: Callable[[
 
 def _written(job: Any, function: Callable[[], Any]) -> tuple[memoryview, memoryview, int]:
     """What Celery's pool writes to a child that is to call a function for this job."""
-    body = pickle.dumps((TASK, (job._job, None, function, (), {})), protocol=pickle.HIGHEST_PROTOCOL)
+    body = pickle.dumps((billiard.TASK, (job._job, None, function, (), {})), protocol=pickle.HIGHEST_PROTOCOL)
     return memoryview(pack(">I", len(body))), memoryview(body), len(body)
 
 
@@ -157,7 +204,7 @@ def keep_taken(pool: Any, celery: Callable[[], None]) -> Callable[[], None]:
 
     def flush() -> None:
         taken = [job for job in tuple(pool._cache.values()) if _is_taken(job) or _is_with_a_child(job)]
-        if not taken or pool._state == TERMINATE:
+        if not taken or pool._state == billiard.TERMINATE:
             celery()
             return
         outbound = pool.outbound_buffer
@@ -210,74 +257,13 @@ def _restore(pool: Any, job: Any) -> None:
         state.task_reserved(request)  # Celery has forgotten that it is here
 
 
-def keep_waiting(consumer: Any) -> None:
-    """Have Celery remember what its pool has not begun when a connection is lost, where that pool runs it all the same.
-
-    Args:
-        consumer: Celery's, with a pool that cannot take back what it was given.
-    """
-    celery = consumer.on_close
-
-    def on_close() -> None:
-        given = going_on()
-        celery()
-        for request in given:
-            state.task_reserved(request)
-
-    consumer.on_close = on_close
-
-
-def restore_prefetch_in_turn(consumer: Any) -> None:
-    """Have the main thread, which reads the connection, restore the prefetch count that a lost connection has reduced.
-
-    Celery does it where a task ends. In a thread of the pool it waits for an answer that the main thread may read, and
-    then both wait for ever.
-
-    Args:
-        consumer: Celery's, with a pool that runs tasks in the worker's own process.
-    """
-    celery = getattr(consumer, "_restore_prefetch_count_after_connection_restart", None)
-    if celery is None:
-        return
-
-    def restore(*args: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            celery(*args)
-        else:
-            consumer.call_soon(celery, *args)
-
-    consumer._restore_prefetch_count_after_connection_restart = restore
-
-
-def read_first(pool: Any) -> None:
-    """Have a prefork pool read what a dead child has said before its job is given to another one."""
-    celery = pool.on_job_process_down
-
-    def on_job_process_down(job: Any, pid_gone: int) -> None:
-        child = job._write_to
-        if child is not None and not job._accepted:
-            try:
-                pool.process_flush_queues(child)
-            except Exception:
-                logger.warning("what a dead pool process said last cannot be read", exc_info=True)
-            if job._accepted:
-                return  # it had begun: it is lost with its child, whose turn comes
-        celery(job, pid_gone)
-
-    pool.on_job_process_down = on_job_process_down
-
-
-def track_the_living(pool: Any) -> None:
-    """Have a prefork pool pass over children that died while the worker looked for its broker.
-
-    It would add them to its event loop again, whose error ends the worker. They are replaced in any case.
-    """
-    celery = getattr(pool, "_track_child_process", None)
-    if celery is None:
-        return
-
-    def track(child: Any, hub: Any) -> None:
-        if getattr(child, "_sentinel_poll", child) is not None:
-            celery(child, hub)
-
-    pool._track_child_process = track
+def has_begun_after_all(pool: Any, job: Any) -> bool:
+    """Whether a job had begun whose process died before anybody knew of it: what the process has said is read first."""
+    child = job._write_to
+    if child is None or job._accepted:
+        return False
+    try:
+        pool.process_flush_queues(child)
+    except Exception:
+        logger.warning("what a dead pool process said last cannot be read", exc_info=True)
+    return bool(job._accepted)  # then it is lost with its process, whose turn comes

@@ -23,6 +23,7 @@ from celery.worker import state
 
 from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.errors import PublishError
+from celery_guardrails.seams import AT_MOST_ONCE, holds
 from celery_guardrails.transport.started import mark_name
 from celery_guardrails.worker.failure.succeeded import has_succeeded
 from celery_guardrails.worker.main import journal, seen
@@ -73,7 +74,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
         ConnectionError: the broker did not take the acknowledgement, and sends the message again.
     """
     request.__dict__.pop("execute_using_pool", None)
-    if is_plain(request.task):
+    if is_plain(request.task) or not holds(AT_MOST_ONCE):
         return request.execute_using_pool(pool, **options)
     if _is_dropped(request):
         raise TaskRevokedError(request.id)

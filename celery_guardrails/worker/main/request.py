@@ -117,9 +117,11 @@ class GuardedRequest(_CelerysPart):
         self.goes_back = requeue
         super().reject(requeue)
 
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False, **options: Any
+    ) -> None:
         """Called by Celery for every outcome of the pool that is not a success."""
-        celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok)
+        celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok, **options)
         unguarded.failed(self, exc_info)
         try:
             ending.failed(self, exc_info, return_ok, celery)

@@ -15,6 +15,7 @@ from typing import Any
 from celery import VERSION
 from celery.worker import state
 
+from celery_guardrails.seams import OUTLIVING, holds
 from celery_guardrails.worker.main.seen import Copy
 
 __all__ = ["HEARS_AFTER_LOSS", "going_on", "running", "take_over"]
@@ -32,7 +33,7 @@ def running(request: Any, copy: Copy) -> Any:
         request: the one whose message came back.
         copy: its copy.
     """
-    if not HEARS_AFTER_LOSS or not copy.life.work.is_lasting:
+    if not HEARS_AFTER_LOSS or not holds(OUTLIVING) or not copy.life.work.is_lasting:
         return None
     for other in going_on():
         if other.id == request.id and other is not request and Copy.of(other) == copy:

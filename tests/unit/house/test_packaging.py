@@ -14,7 +14,7 @@ import pytest
 from tests.harness import ROOT
 
 PACKAGE = ROOT / "celery_guardrails"
-BROUGHT = {"amqp": "kombu", "billiard": "celery", "pydantic_core": "pydantic", "redis": "celery"}
+BROUGHT = {"pydantic_core": "pydantic", "redis": "celery"}
 """Modules that are imported without a requirement of their own, and who requires them: each is a part of its bringer,
 whose bounds hold for both; `redis` comes with the extra of that name."""
 

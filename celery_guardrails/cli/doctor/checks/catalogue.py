@@ -15,6 +15,7 @@ from celery_guardrails.cli.doctor.checks import (
     redis,
     requeued,
     right,
+    seam,
     sink,
     spool,
     task_class,
@@ -27,6 +28,7 @@ __all__ = ["CHECKS"]
 
 CHECKS = (
     Check("settings", worker.settings),
+    Check("seams", seam.seams, offline=True),
     Check("broker", broker.reachable),
     Check("broker", broker.kind),
     Check("rights", right.rights),

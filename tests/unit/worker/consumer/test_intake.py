@@ -15,6 +15,7 @@ from celery_guardrails import GuardedTask, Guardrails
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker.consumer import intake
+from celery_guardrails.worker.consumer.consumer import guarded_consumer
 from celery_guardrails.worker.consumer.intake import RETRY_SECONDS, Intake
 
 NewApp = Callable[..., Celery]
@@ -105,7 +106,7 @@ class Scene:
         @app.task(base=GuardedTask, name="shop.mail", shared=False)
         def mail() -> None: ...
 
-        self.consumer, self.channel = Consumer(app), Channel()
+        self.consumer, self.channel = guarded_consumer(Consumer)(app), Channel()
         self.letters: list[Letter] = []
         self.refused = False
         monkeypatch.setattr(intake, "bury", self._bury)
@@ -234,6 +235,8 @@ def test_a_letter_that_cannot_be_made_leaves_the_message(scene: Scene, monkeypat
 
 
 def test_the_kill_switch_touches_nothing(new_app: NewApp) -> None:
-    consumer = Consumer(new_app({"enabled": False}))
+    consumer = guarded_consumer(Consumer)(new_app({"enabled": False}))
     assert not Intake(consumer).enabled
-    assert "create_task_handler" not in vars(consumer)
+    assert consumer.intake is None
+    message = Message(body=b"[[1]]", delivery_tag="1", channel=Channel(), headers={"task": "shop.mail", "id": "x"})
+    assert consumer.create_task_handler()(message) == "handled"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from celery.exceptions import Reject
 from celery.worker import state
 
 from celery_guardrails.letters.header import HEADER
+from celery_guardrails.worker.consumer.consumer import GuardedConsumer
 from celery_guardrails.worker.main import redelivery, takeover
 from celery_guardrails.worker.main.ended import Ended
-from celery_guardrails.worker.main.prefork import keep_waiting, restore_prefetch_in_turn
 from celery_guardrails.worker.main.request import GuardedRequest
 from celery_guardrails.worker.main.seen import Copy
 from tests.unit.traced import Gate, received
@@ -269,8 +268,12 @@ def test_what_waits_in_a_pool_is_still_here_after_a_lost_connection(late: Any) -
     waiting, done, refused = (here(late) for _ in range(3))
     done.acknowledge()
     refused._apply_result = None
-    consumer = SimpleNamespace(on_close=state.reserved_requests.clear)
-    keep_waiting(consumer)
+
+    class Consumer:
+        def on_close(self) -> None:
+            state.reserved_requests.clear()
+
+    consumer: Any = type("Guarded", (GuardedConsumer, Consumer), {"goes_on": True})()
     consumer.on_close()
     assert list(state.reserved_requests) == [waiting]
 
@@ -280,11 +283,15 @@ def test_the_prefetch_count_is_restored_by_the_main_thread() -> None:
 
     done: list[Any] = []
     later: list[Any] = []
-    consumer = SimpleNamespace(
-        _restore_prefetch_count_after_connection_restart=lambda *args: done.append(args),
-        call_soon=lambda call, *args: later.append((call, args)),
-    )
-    restore_prefetch_in_turn(consumer)
+
+    class Consumer:
+        def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
+            done.append(args)
+
+        def call_soon(self, call: Any, *args: Any) -> None:
+            later.append((call, args))
+
+    consumer: Any = type("Guarded", (GuardedConsumer, Consumer), {"goes_on": True})()
     consumer._restore_prefetch_count_after_connection_restart(1)
     assert (done, later) == ([(1,)], [])
     thread = threading.Thread(target=consumer._restore_prefetch_count_after_connection_restart, args=(2,))

@@ -1,0 +1,60 @@
+"""What a worker does first: see whether this Celery is as guardrails knows it, and put our classes over its own.
+
+Owns the one warning about names that this release lacks, and the classes that Celery is about to make its pool and its
+consumer of. What is looked for is in `seams.py`, what the classes do in `prefork.py` and `consumer.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import click
+from celery import bootsteps
+
+from celery_guardrails import seams
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.errors import ConfigurationError
+from celery_guardrails.log import Lines
+from celery_guardrails.seam import report
+from celery_guardrails.worker.consumer.consumer import guarded_consumer
+from celery_guardrails.worker.main.prefork import guarded_pool
+
+__all__ = ["SeamStep"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+
+class SeamStep(bootsteps.Step):  # type: ignore[misc]
+    """Comes before the pool and the consumer: Celery makes both only when every step of the worker has been told.
+
+    Raises:
+        click.ClickException: this Celery lacks what no task can be guarded without.
+    """
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        missing = seams.missing(loaded=True)
+        if vital := [each for each in missing if any(guard.vital for guard in each.seam.guards)]:
+            raise click.ClickException(report(vital))
+        if missing and _is_enabled(worker.app):
+            logger.warning("%s", Lines(report(missing)))
+        if seams.holds(seams.CLASSES):
+            worker.consumer_cls = _ours(guarded_consumer, worker.consumer_cls, "consumer")
+            worker.pool_cls = _ours(guarded_pool, worker.pool_cls, "pool")
+
+
+def _is_enabled(app: Any) -> bool:
+    try:
+        return Guardrails.of(app).settings.enabled
+    except ConfigurationError:
+        return False  # the worker does not start: GuardStep says why
+
+
+def _ours(mix: Callable[[Any], Any], said: Any, what: str) -> Any:
+    try:
+        return mix(said)
+    except TypeError as exc:
+        words = "the worker's %s class is not under guard: %s. Write a class that can be derived from"
+        logger.warning(words, what, exc)
+        return said
