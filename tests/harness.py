@@ -11,18 +11,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from tests.fork_server import Forked, fork_server, suits, with_root
 from tests.reaper import reaper
-from tests.servers import tail
+from tests.servers import tail, wait_until_stopped
 from tests.waiting import wait_until
 
 __all__ = ["ROOT", "Harness", "Process"]
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_BOUND = 60.0
+_IS_MEASURED = any(name.startswith("COVERAGE_PROCESS") for name in os.environ)
 # a worker that waits for its neighbours at start costs each test a second, and there are no neighbours
 _ALONE = ("--without-mingle", "--without-gossip")
 
@@ -34,19 +37,10 @@ class Process:
     of the group.
     """
 
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes] | Forked, log: Path) -> None:
         self.name = name
         self.log_path = log
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = process
         reaper().watch(self.pid)
 
     @property
@@ -86,8 +80,10 @@ class Process:
         wait_until(said, bound, lambda: f"{text!r} in the log of {self.name}, which ends:\n{tail(self.log_path)}")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the main process; one that has ended is left alone."""
+        """Send a signal to the main process; one that has ended is left alone. After SIGSTOP it has stopped."""
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            wait_until_stopped(self.pid)
 
     def wait(self, bound: float = 30.0) -> int:
         """Wait until it ends by itself, and return its exit code.
@@ -115,8 +111,11 @@ class Process:
         self._process.wait()
 
     def close(self, bound: float = 15.0) -> None:
-        """End it and its whole group: by SIGTERM, after `bound` seconds by SIGKILL."""
-        if self.is_running:
+        """End what is left of it and of its group, by SIGKILL.
+
+        Where coverage is measured it is asked by SIGTERM first, and has `bound` seconds: it writes its figures then.
+        """
+        if _IS_MEASURED and self.is_running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -133,10 +132,12 @@ class Harness:
     Args:
         folder: their working directory and the place of their logs.
         environment: variables for every process, on top of this process's own. Tests may add to it.
+        anew: start an interpreter for each process, where a fork of one that has read Celery would do as well.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, *, anew: bool = False) -> None:
         self.folder = folder
+        self.anew = anew
         self.environment: dict[str, str] = dict(environment or {})
         self.processes: list[Process] = []
         self._number = itertools.count(1)
@@ -181,18 +182,13 @@ class Harness:
 
     def start(self, app: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
         """Start any `celery -A APP ...` that runs until it is told to stop."""
-        return self._start(arguments[0], ["-m", "celery", "-A", app, *arguments], env)
+        label, log = self._place(arguments[0])
+        return self._kept(Process(label, self._start(["-A", app, *arguments], self._variables(env), log, log), log))
 
     def start_python(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
         """Start this Python with any arguments, for what runs until it is told to stop: `-m`, a module's name, ..."""
-        return self._start(arguments[1], arguments, env)
-
-    def _start(self, name: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> Process:
-        label = f"{next(self._number):02}-{name}"
-        command = [sys.executable, *arguments]
-        process = Process(label, command, self._variables(env), self.folder / f"{label}.log", self.folder)
-        self.processes.append(process)
-        return process
+        label, log = self._place(arguments[1])
+        return self._kept(Process(label, self._popen([sys.executable, *arguments], self._variables(env), log), log))
 
     def run(
         self, app: str, *arguments: str, bound: float = 60.0, env: Mapping[str, str] | None = None
@@ -202,7 +198,21 @@ class Harness:
         Raises:
             subprocess.TimeoutExpired: it ran for more than `bound` seconds, and was killed.
         """
-        return self.run_python("-m", "celery", "-A", app, *arguments, bound=bound, env=env)
+        variables, words = self._variables(env), ["-A", app, *arguments]
+        if not self._can_fork(words, variables):
+            return self.run_python("-m", "celery", *words, bound=bound, env=env)
+        with tempfile.TemporaryDirectory(prefix="guardrails-run-") as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            running = self._start(words, variables, out, err)
+            reaper().watch(running.pid)
+            try:
+                code = running.wait(bound)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+                reaper().forget(running.pid)
+            return subprocess.CompletedProcess(["celery", *words], code, out.read_text("utf-8"), err.read_text("utf-8"))
 
     def run_python(
         self, *arguments: str, bound: float = 60.0, env: Mapping[str, str] | None = None
@@ -225,11 +235,40 @@ class Harness:
     def close(self) -> None:
         """End every process that it started."""
         for process in self.processes:  # all at once, then one by one: warm shutdowns take their time side by side
-            if process.is_running:
+            if _IS_MEASURED and process.is_running:
                 process.signal(signal.SIGTERM)
         for process in self.processes:
             process.close()
 
+    def _place(self, name: str) -> tuple[str, Path]:
+        label = f"{next(self._number):02}-{name}"
+        return label, self.folder / f"{label}.log"
+
+    def _kept(self, process: Process) -> Process:
+        self.processes.append(process)
+        return process
+
+    def _start(
+        self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path
+    ) -> subprocess.Popen[bytes] | Forked:
+        if self._can_fork(arguments, environment):
+            return fork_server().start(arguments, environment, self.folder, out, err)
+        return self._popen([sys.executable, "-m", "celery", *arguments], environment, out)
+
+    def _popen(self, command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as out:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _can_fork(self, arguments: list[str], environment: Mapping[str, str]) -> bool:
+        return not (self.anew or _IS_MEASURED) and suits(arguments, environment, fork_server().environment)
+
     def _variables(self, env: Mapping[str, str] | None) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self.environment, **(env or {})}
+        return {**with_root(os.environ), **self.environment, **(env or {})}

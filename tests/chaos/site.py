@@ -9,7 +9,6 @@ import contextlib
 import os
 import random
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ class Site:
         self.accidents: list[str] = []
         self.store_away = False
         self.overdue = self.brokerless = 0
-        self.harness = Harness(folder, {**broker.variables(), **self._variables()})
+        self.harness = Harness(folder, {**broker.variables(), **self._variables()}, anew=True)
         self._rng, self._concurrency = rng, concurrency
         self._buried: list[tuple[float, Process]] = []
         roles = ["guardian"] * guardians + ["worker"] * workers
@@ -106,10 +105,8 @@ class Site:
 
     def submit(self, seed: int, count: int, seconds: float) -> None:
         """Start the submitter."""
-        command = [sys.executable, "-m", "tests.chaos.submitter", str(seed), str(count), str(seconds)]
-        log = self.folder / "submitter.log"
-        self.submitter = Process("submitter", command, self.harness._variables(None), log, self.folder)
-        self.harness.processes.append(self.submitter)
+        arguments = ("-m", "tests.chaos.submitter", str(seed), str(count), str(seconds))
+        self.submitter = self.harness.start_python(*arguments)
 
     def running(self, role: str) -> list[Place]:
         """The places of this role whose process runs and is not about to end; those just started are left alone."""

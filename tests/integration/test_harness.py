@@ -9,6 +9,7 @@ import signal
 import pytest
 from celery import Celery
 
+from tests.fork_server import suits, with_root
 from tests.harness import ROOT
 from tests.servers import is_alive
 from tests.waiting import wait_until
@@ -39,6 +40,50 @@ def test_a_worker_that_cannot_start_shows_its_log(harness):
 def test_a_command_gives_its_code_and_output(harness):
     done = harness.run_python("-c", "import sys; print('out'); sys.exit('one line')")
     assert (done.returncode, done.stdout, done.stderr) == (1, "out\n", "one line\n")
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_forked_command_is_as_one_that_was_started(harness, monkeypatch, anew):
+    """Its arguments, folder, variables, output, exit code and place among the processes."""
+    (harness.folder / "own_app.py").write_text(
+        "import json, os, sys, click, celery\n"
+        "app = celery.Celery(broker='memory://')\n"
+        "seen = {'path': sys.path[0], 'folder': os.getcwd(), 'variable': os.environ.get('OWN'), 'argv': sys.argv[1:],\n"
+        "        'program': os.path.relpath(sys.argv[0], os.path.dirname(celery.__file__)), 'leads': os.getpid() ==\n"
+        "        os.getpgrp() == os.getsid(0), 'input': os.read(0, 1).decode(), 'gone': os.environ.get('GONE'),\n"
+        "        'main': sys.modules['__main__'].__spec__.name}\n"
+        "print(json.dumps(seen))\n"
+    )
+    harness.run("own_app", "report")  # from here on the fork server runs
+    monkeypatch.setenv("GONE", "")
+    harness.anew = anew
+    wrong = harness.run("own_app", "no-such-command")
+    assert (wrong.returncode, "No such command" in wrong.stderr) == (2, True)
+    done = harness.run("own_app", "report", env={"OWN": "own"})
+    assert done.returncode == 0
+    process = harness.start("own_app", "report", env={"OWN": "own"})
+    assert process.wait() == 0
+    expected = {
+        "path": str(harness.folder), "folder": str(harness.folder), "variable": "own", "program": "__main__.py",
+        "leads": True, "input": "", "gone": "", "main": "celery.__main__", "argv": ["-A", "own_app", "report"],
+    }  # fmt: skip
+    assert json.loads(process.log().splitlines()[0]) == expected
+    assert json.loads(done.stdout.splitlines()[0]) == {**expected, "leads": not anew}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["worker", "-P", "gevent"], {}),
+        (["guardrails", "check"], {}),
+        (["report"], {"PYTHONHASHSEED": "1"}),
+        (["report"], {"LC_ALL": "C"}),
+    ],
+)
+def test_what_python_reads_when_it_starts_is_not_forked(arguments, changed):
+    environment = with_root(os.environ)
+    assert suits(["report"], environment, environment)
+    assert not suits(arguments, {**environment, **changed}, environment)
 
 
 def test_a_prefork_worker_runs_tasks_in_its_children_and_stops(plain):
