@@ -1,14 +1,16 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs pictures coverage test-seams test-oldest bench chaos brokers servers clean
+.PHONY: help demo test quick check docs pictures coverage test-seams test-oldest bench chaos brokers servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
-# how many test processes at once; each starts servers of its own, and mostly waits
-JOBS ?= 4
-# whole files, in their order: integration tests come first, and many short files fill up the end
+# how many test processes at once; they mostly wait
+JOBS ?= 8
+# whole files, the longest first; tests/spreading.py says which are dealt out otherwise
 SPREAD := --dist loadfile --no-loadscope-reorder
+# what `make quick` runs: no worker, and of all servers only PostgreSQL
+QUICK_TESTS := tests/contract tests/typing tests/unit
 # further arguments for pytest, such as PYTEST_ARGS="-k redis"
 PYTEST_ARGS ?=
 # further arguments for the chaos suite, such as CHAOS_ARGS="--broker redis --seed 7"
@@ -35,6 +37,9 @@ demo: $(VENV)/.installed-example ## play the whole story on this machine, no ser
 
 test: $(VENV)/.installed-dev servers check ## everything: check, and all tests (what fails gets a second chance, alone)
 	$(BIN)/python house/second_chance.py -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
+
+quick: $(VENV)/.installed-dev servers check ## for daily work, under 2 minutes: check, unit and contract tests
+	$(BIN)/python -m pytest -n $(JOBS) $(SPREAD) $(QUICK_TESTS) $(PYTEST_ARGS)
 
 coverage: $(VENV)/.installed-dev servers ## all tests once more, with coverage by branches (slower)
 	rm -f .coverage .coverage.*
