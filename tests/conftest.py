@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,8 @@ from tests.harness import Harness
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer, Server, ServerMissing
 from tests.servers_postgres import PostgreSQLServer
+from tests.shared_server import RunClient, RunServers, SharedServer
+from tests.spreading import rank, scheduler
 
 # No test depends on how fast the machine is. Everywhere, `make test` and CI included, property tests draw the same
 # examples each time, so that a change is never blamed for what chance has drawn. GUARDRAILS_RANDOM_SEARCH=10 draws
@@ -36,23 +39,64 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_RUN = pytest.StashKey[RunServers | RunClient]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that leads the run has the servers that all its processes share."""
+    given = getattr(config, "workerinput", None)
+    config.stash[_RUN] = RunServers() if given is None else RunClient(given["servers"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Called in xdist's controller for each test process: say where the shared servers are asked for."""
+    node.workerinput["servers"] = node.config.stash[_RUN].listen()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Called in xdist's controller: who runs what."""
+    return scheduler(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, those that take longest come first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers with the run."""
+    config.stash[_RUN].close()
+
+
 @dataclass(frozen=True)
 class Broker:
     """A broker of one test's own: `url` names a Redis database or a RabbitMQ virtual host that nobody has used."""
 
     name: str
     url: str
-    server: RedisServer | RabbitMQServer
+    server: Any
+    """A `SharedServer`; with the mark `own_servers` a `RedisServer` or a `RabbitMQServer`."""
 
 
-def run_server(kind: Callable[[], _S]) -> Iterator[_S]:
-    """The body of a fixture that runs one private server; skips or fails where it is not installed."""
+@contextmanager
+def _present() -> Iterator[None]:
+    """Skip, or fail where servers are required, when the server is not installed."""
     try:
-        server = kind()
+        yield
     except ServerMissing as missing:
         if os.environ.get("GUARDRAILS_REQUIRE_SERVERS") == "1":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+
+
+def run_server(kind: Callable[[], _S]) -> Iterator[_S]:
+    """The body of a fixture that runs one private server; skips or fails where it is not installed."""
+    with _present():
+        server = kind()
     try:
         server.start()
         yield server
@@ -60,51 +104,97 @@ def run_server(kind: Callable[[], _S]) -> Iterator[_S]:
         server.close()
 
 
+def _shared(config: pytest.Config, kind: str) -> SharedServer:
+    with _present():
+        return SharedServer(config.stash[_RUN].ask, kind)
+
+
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
+def shared_redis(pytestconfig: pytest.Config) -> SharedServer:
+    """The run's Redis, which other tests use at the same time."""
+    return _shared(pytestconfig, "redis")
+
+
+@pytest.fixture(scope="session")
+def shared_rabbitmq(pytestconfig: pytest.Config) -> SharedServer:
+    """The run's RabbitMQ, which other tests use at the same time."""
+    return _shared(pytestconfig, "rabbitmq")
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(pytestconfig: pytest.Config) -> SharedServer:
+    """The run's PostgreSQL, which other tests use at the same time."""
+    return _shared(pytestconfig, "postgresql")
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[RedisServer]:
     """A private Redis. A test that stops, kills or pauses it need not bring it back for `broker`'s next user."""
     yield from run_server(RedisServer)
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQServer]:
+def own_rabbitmq() -> Iterator[RabbitMQServer]:
     """A private RabbitMQ. A test that stops, kills or pauses it need not bring it back for `broker`'s next user."""
     yield from run_server(RabbitMQServer)
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgreSQLServer]:
+def own_postgresql() -> Iterator[PostgreSQLServer]:
     """A private PostgreSQL."""
     yield from run_server(PostgreSQLServer)
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> Broker:
-    """A broker of the test's own: the test runs once on Redis and once on RabbitMQ."""
-    server = request.getfixturevalue(f"{request.param}_server")
+def _broker(request: pytest.FixtureRequest, kind: str) -> Iterator[Broker]:
+    whose = "own" if request.node.get_closest_marker("own_servers") else "shared"
+    server = request.getfixturevalue(f"{whose}_{kind}")
     server.start()
-    return Broker(request.param, server.fresh_url(), server)
+    url = server.fresh_url()
+    yield Broker(kind, url, server)
+    if whose == "own" and server.is_running:
+        server.resume()  # nobody else may wait for it, such as connections that are collected later
+    server.release(url)
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A broker of the test's own: the test runs once on Redis and once on RabbitMQ."""
+    yield from _broker(request, request.param)
 
 
 @pytest.fixture
-def redis_broker(redis_server: RedisServer) -> Broker:
+def redis_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A broker of the test's own, on Redis only."""
-    redis_server.start()
-    return Broker("redis", redis_server.fresh_url(), redis_server)
+    yield from _broker(request, "redis")
 
 
 @pytest.fixture
-def rabbitmq_broker(rabbitmq_server: RabbitMQServer) -> Broker:
+def rabbitmq_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A broker of the test's own, on RabbitMQ only."""
-    rabbitmq_server.start()
-    return Broker("rabbitmq", rabbitmq_server.fresh_url(), rabbitmq_server)
+    yield from _broker(request, "rabbitmq")
 
 
 @pytest.fixture
-def result_backend(redis_server: RedisServer) -> str:
+def result_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a result backend of the test's own (a Redis database)."""
-    redis_server.start()
-    return redis_server.fresh_url()
+    for made in _broker(request, "redis"):
+        yield made.url
+
+
+@pytest.fixture
+def postgresql_url(shared_postgresql: SharedServer) -> Iterator[str]:
+    """A PostgreSQL database of the test's own, empty."""
+    url = shared_postgresql.fresh_url()
+    yield url
+    shared_postgresql.release(url)
+
+
+@pytest.fixture
+def migrated_postgresql_url(shared_postgresql: SharedServer) -> Iterator[str]:
+    """A PostgreSQL database of the test's own with the archive's tables, which are empty."""
+    url = shared_postgresql.migrated_url()
+    yield url
+    shared_postgresql.release(url)
 
 
 @pytest.fixture

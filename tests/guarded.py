@@ -10,7 +10,8 @@ import importlib.util
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -92,7 +93,12 @@ class Guarded:
 
     def letters(self, count: int, bound: float = 60.0) -> list[Letter]:
         """Wait until so many dead letters have arrived, and return them, in the order of their queue."""
-        wait_until(lambda: self._receive() >= count, bound, lambda: f"{count} dead letters, there are {self._letters}")
+        with self._consumer() as consumer:
+            wait_until(
+                lambda: self._receive_by(consumer) >= count,
+                bound,
+                lambda: f"{count} dead letters, there are {self._letters}",
+            )
         return self._letters
 
     def letter(self, bound: float = 60.0) -> Letter:
@@ -139,15 +145,23 @@ class Guarded:
         return self._letters
 
     def _receive(self, wait: float = 0.2) -> int:
+        with self._consumer() as consumer:
+            return self._receive_by(consumer, wait)
+
+    @contextmanager
+    def _consumer(self) -> Iterator[DeadLetterConsumer]:
         consumer = DeadLetterConsumer(self.app, [declared_queue(f"{self.prefix}.dead")])
         try:
-            while batch := consumer.receive(50, wait):
-                for letter in (decode(delivery.body) for delivery in batch):
-                    if not (self._once_each and letter.id in {known.id for known in self._letters}):
-                        self._letters.append(letter)
-                consumer.settle(batch)
+            yield consumer
         finally:
             consumer.close()
+
+    def _receive_by(self, consumer: DeadLetterConsumer, wait: float = 0.2) -> int:
+        while batch := consumer.receive(50, wait):
+            for letter in (decode(delivery.body) for delivery in batch):
+                if not (self._once_each and letter.id in {known.id for known in self._letters}):
+                    self._letters.append(letter)
+            consumer.settle(batch)
         return len(self._letters)
 
     def _load(self) -> Any:

@@ -7,9 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
+from urllib.parse import urlsplit
 
 import psycopg
 
+from celery_guardrails.store.engine import open_store
 from tests.servers import Server, find_program
 
 __all__ = ["PostgreSQLServer"]
@@ -28,6 +31,8 @@ class PostgreSQLServer(Server):
         self._postgres = find_program("postgres", folders=_FOLDERS, install="postgresql")
         super().__init__()
         self._databases = itertools.count(1)
+        self._one_template = threading.Lock()
+        self._template = ""
 
     @property
     def url(self) -> str:
@@ -36,9 +41,28 @@ class PostgreSQLServer(Server):
 
     def fresh_url(self) -> str:
         """A new, empty database."""
+        return self._created()
+
+    def migrated_url(self) -> str:
+        """A new database with the archive's tables: a copy of one that was migrated once."""
+        with self._one_template:
+            if not self._template:
+                url = self.fresh_url()
+                store = open_store(url)
+                store.migrate()
+                store.close()
+                self._template = urlsplit(url).path[1:]
+        return self._created(f"TEMPLATE {self._template}")
+
+    def release(self, url: str) -> None:
+        """Drop a database."""
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            conn.execute(f"DROP DATABASE IF EXISTS {urlsplit(url).path[1:]} WITH (FORCE)")
+
+    def _created(self, options: str = "") -> str:
         name = f"archive_{next(self._databases)}"
         with psycopg.connect(self.url, autocommit=True) as conn:
-            conn.execute(f"CREATE DATABASE {name}")
+            conn.execute(f"CREATE DATABASE {name} {options}")
         return self.url.removesuffix("postgres") + name
 
     def _prepare(self) -> None:
@@ -51,7 +75,11 @@ class PostgreSQLServer(Server):
         subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
 
     def _command(self) -> list[str]:
-        options = ["-h", self.host, "-p", str(self.port), "-k", str(self.directory), "-c", "fsync=off"]
+        # nobody's data have to outlive a power cut; all processes of a run share the connections
+        settings = ("fsync=off", "autovacuum=off", "max_connections=400")
+        options = ["-h", self.host, "-p", str(self.port), "-k", str(self.directory)]
+        for setting in settings:
+            options += ["-c", setting]
         return _as_postgres([self._postgres, "-D", str(self.directory / "data"), *options])
 
     def _answers(self) -> bool:
@@ -60,6 +88,11 @@ class PostgreSQLServer(Server):
         except psycopg.OperationalError:
             return False
         return True
+
+    def _end(self) -> None:
+        if self.is_running:
+            self._signal(signal.SIGQUIT)  # at once, without writing anything, and with all its processes
+        self._reap()
 
     def _signal(self, number: signal.Signals) -> None:
         # SIGTERM waits for clients to leave, SIGINT sends them away

@@ -10,7 +10,6 @@ from tests.conftest import Broker
 from tests.document.reader import Reader
 from tests.harness import Harness
 from tests.port import reserve_port
-from tests.servers_postgres import PostgreSQLServer
 
 REDIS = "redis://localhost:6379/0"
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
@@ -19,6 +18,7 @@ POSTGRESQL = "postgresql://shop@localhost/guardrails"
 
 def paste(page: str, harness: Harness, places: Mapping[str, str], task: str = "shop.send_receipt") -> None:
     """Paste a page, and see its task fail, die and recover."""
+    harness.anew = True  # as a user's commands are
     reader = Reader(page, harness, places)
     reader.read()
     assert "1 task under guard" in reader.output("check")
@@ -47,8 +47,6 @@ def test_what_a_user_of_flask_pastes_works(harness: Harness, redis_broker: Broke
     paste("docs/quickstart/flask.md", harness, {REDIS: redis_broker.url, "5000": str(reserve_port())})
 
 
-def test_what_a_user_of_django_pastes_works(
-    harness: Harness, rabbitmq_broker: Broker, postgresql_server: PostgreSQLServer
-) -> None:
-    places = {RABBITMQ: rabbitmq_broker.url, POSTGRESQL: postgresql_server.fresh_url()}
+def test_what_a_user_of_django_pastes_works(harness: Harness, rabbitmq_broker: Broker, postgresql_url: str) -> None:
+    places = {RABBITMQ: rabbitmq_broker.url, POSTGRESQL: postgresql_url}
     paste("docs/quickstart/django.md", harness, places, "shop.tasks.send_receipt")

@@ -38,11 +38,11 @@ def survive(name: str, server: RedisServer | RabbitMQServer, folder: Path) -> No
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_on_redis(redis_server: RedisServer, tmp_path: Path) -> None:
-    survive("redis", redis_server, tmp_path)
+def test_nothing_is_lost_on_redis(own_redis: RedisServer, tmp_path: Path) -> None:
+    survive("redis", own_redis, tmp_path)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("queues", ["quorum", "classic"])
-def test_nothing_is_lost_on_rabbitmq(queues: str, rabbitmq_server: RabbitMQServer, tmp_path: Path) -> None:
-    survive(f"rabbitmq-{queues}", rabbitmq_server, tmp_path)
+def test_nothing_is_lost_on_rabbitmq(queues: str, own_rabbitmq: RabbitMQServer, tmp_path: Path) -> None:
+    survive(f"rabbitmq-{queues}", own_rabbitmq, tmp_path)

@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.conftest import Broker
-from tests.rabbitmq import RabbitMQServer
 
 __all__ = ["Limited"]
 
@@ -21,16 +20,14 @@ class Limited:
     """
 
     def __init__(self, broker: Broker, configure: str = "", write: str = ".*", read: str = ".*") -> None:
-        assert isinstance(broker.server, RabbitMQServer)
         self.server = broker.server
         self.vhost = urlsplit(broker.url).path[1:]
         self.user = f"app-{self.vhost}"
         self.url = broker.url.replace("guest:guest@", f"{self.user}:secret@")
-        self.server.control("add_user", self.user, "secret")
-        self.allow(configure, write, read)
+        self.server.allow(self.user, self.vhost, configure, write, read, "secret")
 
     def allow(self, configure: str, write: str, read: str) -> None:
-        self.server.control("set_permissions", "-p", self.vhost, self.user, configure, write, read)
+        self.server.allow(self.user, self.vhost, configure, write, read)
 
     def declare(self, definitions: str, folder: Path) -> None:
         """What an administrator does with the output of `topology --definitions`."""

@@ -10,16 +10,20 @@ import sys
 from pathlib import Path
 from queue import Empty
 
+import psycopg
 import pytest
+from amqp.exceptions import NotAllowed
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from celery_guardrails.store.engine import SchemaState, open_store
 from tests.conftest import run_server
 from tests.harness import ROOT
 from tests.port import is_reserved, reserve_port
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisCluster, RedisServer, Server, ServerMissing, find_program, is_alive
 from tests.servers_postgres import PostgreSQLServer
+from tests.shared_server import RunClient, RunServers, SharedServer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.servers
@@ -37,7 +41,7 @@ def exchange(url: str, payload: dict[str, int]) -> dict[str, int]:
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def another(request):
     """A second server of its kind, beside the session's."""
-    request.getfixturevalue(f"{request.param.name}_server")
+    request.getfixturevalue(f"own_{request.param.name}")
     server = request.param()
     yield server
     server.close()
@@ -101,7 +105,7 @@ def test_each_test_has_a_broker_of_its_own(broker):
 
 
 def test_a_second_server_runs_beside_the_first_and_leaves_nothing(another, request):
-    first = request.getfixturevalue(f"{another.name}_server")
+    first = request.getfixturevalue(f"own_{another.name}")
     another.start()
     pids = {another.pid, getattr(another, "_epmd", None) and another._epmd.pid} - {None}
     assert exchange(another.fresh_url(), {"n": 3}) == {"n": 3}
@@ -144,7 +148,7 @@ def test_servers_go_with_a_test_process_that_is_killed():
     subprocess.run(["rm", "-r", "--", str(Path(directory))], check=True)
 
 
-def test_brokers_to_try_a_change_on_run_until_ctrl_c(redis_server):
+def test_brokers_to_try_a_change_on_run_until_ctrl_c(shared_redis):
     command = [sys.executable, "-m", "tests.brokers", "redis"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as brokers:
         name, export, assignment = brokers.stdout.readline().split()
@@ -162,6 +166,70 @@ def test_a_broker_that_does_not_exist_is_refused(harness):
     done = harness.run_python("-m", "tests.brokers", "kafka")
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no broker kafka: choose among redis, rabbitmq" in done.stderr
+
+
+def test_what_other_tests_use_is_not_for_one_test_to_stop(shared_redis):
+    for what in ("stop", "kill", "pause", "close", "directory"):
+        with pytest.raises(AssertionError, match="mark the test with own_servers"):
+            getattr(shared_redis, what)
+
+
+def test_the_processes_of_a_run_share_a_server_and_no_database():
+    run = RunServers()
+    client = RunClient(run.listen())
+    try:
+        here, there = SharedServer(run.ask, "redis"), SharedServer(client.ask, "redis")
+        assert here.port == there.port
+        urls = [server.fresh_url() for server in (here, there, here, there)]
+        assert len(set(urls)) == 4
+        assert exchange(urls[1], {"n": 6}) == {"n": 6}
+        run._servers["redis"].kill()
+        there.start()  # whoever wants it next has it come back
+        assert exchange(urls[3], {"n": 7}) == {"n": 7}
+    finally:
+        run.close()
+    assert not run._servers["redis"].is_running
+    with pytest.raises(AssertionError, match="the run is over"):
+        there.fresh_url()
+    client.close()
+
+
+def test_shared_servers_go_with_a_run_that_is_killed():
+    code = (
+        "from tests.shared_server import RunServers; import sys\n"
+        "run = RunServers(); run.listen(); run.ask('redis', 'address'); server = run._servers['redis']\n"
+        "print(server.pid, server.directory, run._folder, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        pid, *directories = child.stdout.readline().split()
+        assert is_alive(int(pid))
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(int(pid)), 30, "the server is gone")
+    subprocess.run(["rm", "-r", "--", *directories], check=True)
+
+
+def test_a_virtual_host_that_is_given_back_is_deleted(own_rabbitmq):
+    own_rabbitmq.start()
+    url = own_rabbitmq.fresh_url()
+    own_rabbitmq.release(url)
+    for _ in range(11):  # they are made ten at once, and deleted with that
+        other = own_rabbitmq.fresh_url()
+    assert exchange(other, {"n": 8}) == {"n": 8}
+    with pytest.raises(NotAllowed), Connection(url) as connection:
+        connection.connect()
+
+
+def test_a_database_that_is_given_back_is_dropped_and_a_migrated_one_has_tables(shared_postgresql):
+    empty, migrated = shared_postgresql.fresh_url(), shared_postgresql.migrated_url()
+    for url, state in ((empty, SchemaState.EMPTY), (migrated, SchemaState.CURRENT)):
+        store = open_store(url)
+        assert store.check() is state
+        store.close()
+        shared_postgresql.release(url)
+        with pytest.raises(psycopg.OperationalError, match="does not exist"):
+            psycopg.connect(url)
 
 
 def test_ports_are_never_handed_out_twice():
@@ -185,12 +253,12 @@ def test_every_port_that_a_server_opens_is_reserved(kind):
         assert [port for port in opened if not is_reserved(port)] == []
 
 
-def test_the_port_that_rabbitmqctl_opens_is_reserved(rabbitmq_server):
-    rabbitmq_server.start()
-    waits = rabbitmq_server._environment()
-    with subprocess.Popen([rabbitmq_server._control, "eval", "timer:sleep(60000)."], env=waits, text=True) as control:
+def test_the_port_that_rabbitmqctl_opens_is_reserved(own_rabbitmq):
+    own_rabbitmq.start()
+    waits = own_rabbitmq._environment()
+    with subprocess.Popen([own_rabbitmq._control, "eval", "timer:sleep(60000)."], env=waits, text=True) as control:
         try:
-            mine = {rabbitmq_server.pid, rabbitmq_server._epmd.pid}
+            mine = {own_rabbitmq.pid, own_rabbitmq._epmd.pid}
             wait_until(lambda: open_ports(group_of(control.pid) - mine), 60, "rabbitmqctl opens its port")
             assert [port for port in open_ports(group_of(control.pid) - mine) if not is_reserved(port)] == []
         finally:

@@ -17,23 +17,25 @@ from celery_guardrails.store import claim as claims
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.record import Archivable, Archived
+from tests.archive import migrated_file
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an archive can be, which does not exist yet."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'archive.db'}"
-    return request.getfixturevalue("postgresql_server").fresh_url()
+    """Where an archive can be. It does not exist yet, unless the test asks for `store`, too."""
+    has_tables = "store" in request.fixturenames
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("migrated_postgresql_url" if has_tables else "postgresql_url"))
+    path = tmp_path / "archive.db"
+    return migrated_file(path) if has_tables else f"sqlite:///{path}"
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     """An archive with its tables."""
     opened = open_store(url)
-    opened.migrate()
     yield opened
     opened.close()
 

@@ -23,6 +23,7 @@ from celery_guardrails.store.filter import Query
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.store.record import Outcome
 from tests.contract.store.conftest import NOW, Mortuary
+from tests.servers_postgres import PostgreSQLServer
 
 
 def test_a_reader_does_not_make_the_archive(url: str) -> None:
@@ -197,25 +198,25 @@ def test_a_password_is_never_shown() -> None:
     assert "postgresql://u:***@127.0.0.1:1/x" in str(caught.value), "as it is written in the setting, without a driver"
 
 
-def test_a_postgresql_that_refuses_is_not_away(postgresql_server) -> None:
-    store = open_store(postgresql_server.fresh_url() + "_nobody_made")
+def test_a_postgresql_that_refuses_is_not_away(postgresql_url: str) -> None:
+    store = open_store(postgresql_url + "_nobody_made")
     with pytest.raises(StoreError, match="does not exist") as caught:
         store.check()
     assert not caught.value.away
     store.close()
 
 
-def test_postgresql_that_is_away_is_a_clear_error_and_comes_back(postgresql_server) -> None:
-    store = open_store(postgresql_server.fresh_url())
+def test_postgresql_that_is_away_is_a_clear_error_and_comes_back(own_postgresql: PostgreSQLServer) -> None:
+    store = open_store(own_postgresql.fresh_url())
     store.migrate()
-    postgresql_server.stop()
+    own_postgresql.stop()
     try:
         with pytest.raises(StoreError) as caught, store.begin():
             pass
         assert caught.value.away
         assert "Is the server running" not in str(caught.value)  # which libpq asks of whoever reads it
     finally:
-        postgresql_server.start()
+        own_postgresql.start()
     assert store.check() is SchemaState.CURRENT
     store.close()
 

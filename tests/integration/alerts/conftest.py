@@ -19,6 +19,7 @@ from celery_guardrails.settings import AlertSettings, SlackSettings
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.testing import SlackStandIn
+from tests.archive import migrated_file
 
 
 @dataclass
@@ -72,21 +73,20 @@ class Driver:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    yield from _open(f"sqlite:///{tmp_path / 'archive.sqlite3'}")
+    yield from _open(migrated_file(tmp_path / "archive.sqlite3"))
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An archive on every kind of database."""
     if request.param == "sqlite":
-        yield from _open(f"sqlite:///{tmp_path / 'archive.sqlite3'}")
+        yield from _open(migrated_file(tmp_path / "archive.sqlite3"))
     else:
-        yield from _open(request.getfixturevalue("postgresql_server").fresh_url())
+        yield from _open(request.getfixturevalue("migrated_postgresql_url"))
 
 
 def _open(url: str) -> Iterator[Store]:
     opened = open_store(url)
-    opened.migrate()
     yield opened
     opened.close()
 

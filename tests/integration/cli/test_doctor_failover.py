@@ -42,12 +42,12 @@ def test_no_address_answers(ward: Callable[..., Ward]) -> None:
 
 
 @pytest.fixture
-def sentinel(redis_server: RedisServer, tmp_path: Path) -> Iterator[int]:
+def sentinel(own_redis: RedisServer, tmp_path: Path) -> Iterator[int]:
     """The port of a Sentinel that watches the tests' Redis under the name `main`."""
-    redis_server.start()
+    own_redis.start()
     port = reserve_port()
     conf = tmp_path / "sentinel.conf"
-    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n")
+    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {own_redis.port} 1\n")
     program = find_program("redis-server", "valkey-server", install="redis-server")
     process = subprocess.Popen([program, str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
     reaper().watch(process.pid)
@@ -68,10 +68,10 @@ def sentinel(redis_server: RedisServer, tmp_path: Path) -> Iterator[int]:
         reaper().forget(process.pid)
 
 
-def test_a_sentinel_is_dead(sentinel: int, redis_server: RedisServer, ward: Callable[..., Ward]) -> None:
+def test_a_sentinel_is_dead(sentinel: int, own_redis: RedisServer, ward: Callable[..., Ward]) -> None:
     options = {"broker_transport_options": {"master_name": "main"}}
     found = ward(f"sentinel://127.0.0.1:1;sentinel://127.0.0.1:{sentinel}", options).look()["broker"]
     assert [finding.level.value for finding in found] == ["ok", "warning"]
     assert f"at sentinel://127.0.0.1:{sentinel}" in found[0].found
-    assert f"(which leads to 127.0.0.1:{redis_server.port}) answers" in found[0].found
+    assert f"(which leads to 127.0.0.1:{own_redis.port}) answers" in found[0].found
     assert found[1].found.startswith("sentinel://127.0.0.1:1")

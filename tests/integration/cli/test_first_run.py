@@ -14,11 +14,11 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def postgresql(postgresql_server: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
+def postgresql(own_postgresql: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
     """A PostgreSQL that a test may stop."""
-    postgresql_server.start()
-    yield postgresql_server
-    postgresql_server.start()
+    own_postgresql.start()
+    yield own_postgresql
+    own_postgresql.start()
 
 
 def test_several_guardians_make_the_archive_in_an_empty_database(

@@ -24,6 +24,7 @@ from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.transport.consumer import DeadLetterConsumer, waiting
 from celery_guardrails.transport.dead_letter import DeadLetterSender, declared_queue, recovered_queue
 from celery_guardrails.transport.publisher import Envelope, Publisher
+from tests.archive import migrated_file
 
 QUEUE = "test.dead"
 NOW = datetime.now(timezone.utc)
@@ -58,7 +59,7 @@ class Bench:
         self.arguments = arguments
         self.sender = DeadLetterSender(self.publisher, QUEUE, arguments)
         self.path = folder / "archive.sqlite3"
-        self.store: Store = open_store(f"sqlite:///{self.path}").ready()
+        self.store: Store = open_store(migrated_file(self.path))
 
     def consumer(self) -> DeadLetterConsumer:
         names = (QUEUE, recovered_queue(QUEUE))

@@ -80,6 +80,7 @@ def test_services_go_on_while_the_archive_is_away(bench: Bench, monkeypatch: pyt
     wait_until(lambda: bench.waiting() == 1, 30, "the letter back in its queue, as this guardian ended")
 
 
+@pytest.mark.own_servers
 def test_services_go_on_while_the_broker_is_away(bench: Bench, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FIRST_PAUSE", 600.0)
     counting = Counting()

@@ -140,6 +140,7 @@ def test_two_guardians_share_the_work(bench: Bench) -> None:
     assert bench.waiting() == 0
 
 
+@pytest.mark.own_servers
 def test_the_guardian_outlives_its_broker(bench: Bench, broker: Broker) -> None:
     guardian, stop = bench.guardian(), threading.Event()
     thread = threading.Thread(target=guardian.run, args=(stop,))

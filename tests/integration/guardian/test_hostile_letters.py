@@ -26,6 +26,7 @@ from celery_guardrails.recovery import search
 from celery_guardrails.settings import AlertSettings
 from celery_guardrails.store.engine import Store, open_store
 from tests import fuzz, hostile
+from tests.archive import migrated_file
 from tests.unit.cli.conftest import runner
 from tests.unit.guardian.test_ingest import letter
 
@@ -82,10 +83,10 @@ class Watch:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'archive.sqlite3'}"
+        url = migrated_file(tmp_path / "archive.sqlite3")
     else:
-        url = request.getfixturevalue("postgresql_server").fresh_url()
-    store = open_store(url).ready()
+        url = request.getfixturevalue("migrated_postgresql_url")
+    store = open_store(url)
     made = Watch(store, url)
     yield made
     made.app.close()

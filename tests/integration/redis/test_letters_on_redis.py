@@ -59,6 +59,7 @@ def received(consumer: DeadLetterConsumer, wanted: int, settle: bool = True) -> 
     return found
 
 
+@pytest.mark.own_servers
 def test_redis_may_die_while_the_guardian_looks_elsewhere(
     app: Celery, consumer: DeadLetterConsumer, redis_broker: Broker
 ) -> None:

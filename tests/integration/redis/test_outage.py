@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import Broker
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 
 @pytest.mark.parametrize("seed", range(2))
 def test_restarting_redis_loses_nothing(on_redis: Callable[..., Any], redis_broker: Broker, seed: int) -> None:

@@ -15,6 +15,8 @@ from tests.harness import Process
 from tests.integration.redis.refusal import REFUSALS, refusing
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 ON, OVER = "Redis refuses for now", "Redis takes commands again"
 
 

@@ -20,6 +20,8 @@ from celery_guardrails.transport.redis.rights import COMMANDS, missing, needs
 from tests.conftest import Broker
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 KEYS = "~{0}celery* ~{0}second* ~{0}topical* ~{0}_kombu.* ~{0}unacked* ~{0}*.pidbox* &* +@all"
 """What is enough for plain Celery."""
 

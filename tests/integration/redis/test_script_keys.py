@@ -85,6 +85,7 @@ def test_a_take_from_keys_of_other_types_takes_nothing(client: Any) -> None:
     assert client.llen("celery") == 1
 
 
+@pytest.mark.own_servers
 def test_a_full_redis_is_still_consumed_and_nothing_is_gone(client: Any) -> None:
     for number in range(50):
         client.lpush("celery", message(number))

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.waiting import wait_until
 
 # kombu's JSON makes values of these, and fails with errors of its own
@@ -72,6 +74,7 @@ def test_half_of_a_surrogate_pair_is_no_reason_not_to_run(on_redis: Callable[...
     assert redis.redis.llen("dead") == 0
 
 
+@pytest.mark.own_servers
 def test_workers_that_look_for_their_neighbours_take_safely_too(on_redis: Callable[..., Any]) -> None:
     """They consume the answers without acknowledgements, on the channel of the tasks, before these come."""
     redis = on_redis()

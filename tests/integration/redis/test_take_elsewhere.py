@@ -43,12 +43,12 @@ def test_an_older_redis_is_taken_from_as_well(on_redis: Callable[..., Any], old_
 
 
 @pytest.fixture
-def sentinel(tmp_path: Path, redis_server: RedisServer) -> Iterator[int]:
-    redis_server.start()
+def sentinel(tmp_path: Path, own_redis: RedisServer) -> Iterator[int]:
+    own_redis.start()
     port = reserve_port()
     config = tmp_path / "sentinel.conf"
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
-                      f"sentinel monitor shop 127.0.0.1 {redis_server.port} 1\n")  # fmt: skip
+                      f"sentinel monitor shop 127.0.0.1 {own_redis.port} 1\n")  # fmt: skip
     program = find_program("redis-server", install="redis-server")
     with (tmp_path / "sentinel.log").open("wb") as log:
         process = subprocess.Popen([program, str(config), "--sentinel"], stdout=log, stderr=log)
@@ -69,9 +69,9 @@ def answers(client: redis.Redis) -> bool:
 
 
 def test_a_worker_behind_sentinels_takes_safely(
-    on_redis: Callable[..., Any], sentinel: int, redis_server: RedisServer
+    on_redis: Callable[..., Any], sentinel: int, own_redis: RedisServer
 ) -> None:
-    made = on_redis(redis_server.fresh_url(), master_name="shop", visibility_timeout=2)
+    made = on_redis(own_redis.fresh_url(), master_name="shop", visibility_timeout=2)
     number = made.url.rsplit("/", 1)[1]
     url = f"sentinel://127.0.0.1:{sentinel}/{number}"
     made.harness.environment["BROKER_URL"] = url

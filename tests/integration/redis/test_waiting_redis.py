@@ -35,6 +35,7 @@ def waiting_of(redis: Any) -> RedisWaiting:
     return waiting
 
 
+@pytest.mark.own_servers
 def test_what_a_full_redis_refuses_is_surely_not_there(on_redis: Callable[..., Any]) -> None:
     redis = on_redis()
     waiting = waiting_of(redis)
@@ -160,6 +161,7 @@ def test_several_release_at_once_and_nothing_is_released_twice(on_redis: Callabl
     assert sum(moved) == redis.redis.llen("celery") == 2000
 
 
+@pytest.mark.own_servers
 def test_a_redis_that_is_away_is_an_error_in_time(on_redis: Callable[..., Any], redis_broker: Broker) -> None:
     redis = on_redis()
     waiting = waiting_of(redis)

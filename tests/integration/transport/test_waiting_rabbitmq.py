@@ -141,6 +141,7 @@ def _address(message: Any) -> tuple[str, str, Any]:
     return message.delivery_info["exchange"], message.delivery_info["routing_key"], message.headers
 
 
+@pytest.mark.own_servers
 @pytest.mark.parametrize(("kind", "how"), [("classic", "stop"), ("quorum", "kill")])
 def test_a_restart_of_the_broker_loses_nothing(delays: Callable[..., Delays], kind: str, how: str) -> None:
     line = delays(kind)

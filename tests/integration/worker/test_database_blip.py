@@ -20,10 +20,10 @@ APP = "tests.apps.orm"
 
 
 def test_an_orm_task_outlives_a_restart_of_its_database(
-    harness: Harness, redis_broker: Broker, postgresql_server: PostgreSQLServer
+    harness: Harness, redis_broker: Broker, own_postgresql: PostgreSQLServer
 ) -> None:
-    postgresql_server.start()
-    url = postgresql_server.fresh_url()
+    own_postgresql.start()
+    url = own_postgresql.fresh_url()
     with psycopg.connect(url, autocommit=True) as database:
         database.execute("CREATE TABLE shop_order (id bigserial PRIMARY KEY, number integer UNIQUE)")
     harness.environment.update(BROKER_URL=redis_broker.url, ORM_DATABASE=url)
@@ -36,10 +36,10 @@ def test_an_orm_task_outlives_a_restart_of_its_database(
     with Celery("orm-client", broker=redis_broker.url, set_as_current=False) as client:
         client.send_task("orm.order", [1])
         wait_until(lambda: numbers() == [1], 30, "the first is written")
-        postgresql_server.stop()
+        own_postgresql.stop()
         client.send_task("orm.order", [2])
         worker.wait_for_log("retry: attempt 2")
-        postgresql_server.start()
+        own_postgresql.start()
         wait_until(lambda: numbers() == [1, 2], 60, "the second is written once the database is back")
         client.send_task("orm.order", [2])
         consumer = DeadLetterConsumer(client, [declared_queue("orm.dead")])

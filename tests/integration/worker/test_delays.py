@@ -106,8 +106,8 @@ class Delays:
 def delays(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delays]:
     """One application and worker for the whole file: on Redis, on RabbitMQ with classic and with quorum queues."""
     kind = request.param
-    server: Any = request.getfixturevalue("redis_server" if kind == "redis" else "rabbitmq_server")
-    backend: Any = request.getfixturevalue("redis_server")
+    server: Any = request.getfixturevalue("shared_redis" if kind == "redis" else "shared_rabbitmq")
+    backend: Any = request.getfixturevalue("shared_redis")
     for each in (server, backend):
         each.start()
     made = Delays(tmp_path_factory.mktemp("delays"), server.fresh_url(), backend.fresh_url(), kind.strip("redis"))
@@ -252,10 +252,10 @@ def test_a_caller_may_bring_a_producer(delays: Delays) -> None:
         delays.wait_for(f"given-{number}", 1)
 
 
-def test_expires_is_for_the_worker_to_see(request: pytest.FixtureRequest, rabbitmq_server: Any, tmp_path: Path) -> None:
+def test_expires_is_for_the_worker_to_see(request: pytest.FixtureRequest, shared_rabbitmq: Any, tmp_path: Path) -> None:
     """Celery makes it the message's lifetime, too, at whose end RabbitMQ drops it."""
-    rabbitmq_server.start()
-    idle = Delays(tmp_path, rabbitmq_server.fresh_url(), "cache+memory://")
+    shared_rabbitmq.start()
+    idle = Delays(tmp_path, shared_rabbitmq.fresh_url(), "cache+memory://")
     request.addfinalizer(idle.close)
     idle.tasks.note.apply_async(("kept",), expires=1, queue=idle.mail)
     idle.tasks.note.apply_async(("waits",), expires=1, countdown=2, queue=idle.mail)

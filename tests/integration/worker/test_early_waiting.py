@@ -16,6 +16,8 @@ from tests.harness import Process
 from tests.rabbitmq import RabbitMQServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 LOST = "Connection to broker lost"
 
 

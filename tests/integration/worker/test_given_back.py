@@ -9,7 +9,7 @@ import pytest
 
 from tests.guarded import Guarded
 from tests.integration.worker.left import left
-from tests.servers import RedisServer
+from tests.shared_server import SharedServer
 
 
 def refuse_letters(losing: Guarded) -> dict[str, str]:
@@ -35,8 +35,8 @@ def accept_letters(losing: Guarded) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_result_that_nobody_takes_is_worked_for_again(losing: Guarded, redis_server: RedisServer, pool: str) -> None:
-    nowhere = losing.harness.environment["RESULT_BACKEND"].replace(str(redis_server.port), "1")
+def test_a_result_that_nobody_takes_is_worked_for_again(losing: Guarded, shared_redis: SharedServer, pool: str) -> None:
+    nowhere = losing.harness.environment["RESULT_BACKEND"].replace(str(shared_redis.port), "1")
     worker = losing.worker("-c", "1", pool=pool, env={"RESULT_BACKEND": nowhere, **refuse_letters(losing)})
     task = losing.tasks.heard.delay(key="unstorable")
     losing.wait_for_runs("unstorable", 2, 60)

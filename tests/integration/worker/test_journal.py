@@ -220,6 +220,7 @@ def test_with_the_journal_off_nothing_is_kept(losing: Guarded, harness: Any) -> 
     losing.finish()
 
 
+@pytest.mark.own_servers
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_letter_that_nobody_took_stays_in_the_journal_until_it_is_taken(
     broker: Broker, losing: Guarded, harness: Any, pool: str

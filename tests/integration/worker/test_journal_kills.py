@@ -42,6 +42,7 @@ def settled(losing: Guarded, key: str) -> None:
     assert len(losing.runs(key)) <= 1
 
 
+@pytest.mark.own_servers
 def test_a_worker_that_is_killed_before_its_broker_answers(
     rabbitmq_broker: Broker, losing_on_rabbitmq: Guarded
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_worker_that_is_killed_before_its_broker_answers(
     settled(losing, "doubt")
 
 
+@pytest.mark.own_servers
 @pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
 def test_the_same_in_other_pools(rabbitmq_broker: Broker, losing_on_rabbitmq: Guarded, pool: str) -> None:
     losing = losing_on_rabbitmq

@@ -8,15 +8,15 @@ import pytest
 
 from tests.guarded import Guarded
 from tests.integration.worker.left import left
-from tests.servers import RedisServer
+from tests.shared_server import SharedServer
 
 
 @pytest.mark.parametrize("backend", ["up", "down"])
 def test_what_is_revoked_before_it_starts_is_gone_and_makes_no_letter(
-    losing: Guarded, redis_server: RedisServer, backend: str
+    losing: Guarded, shared_redis: SharedServer, backend: str
 ) -> None:
     url = losing.harness.environment["RESULT_BACKEND"]
-    url = url if backend == "up" else url.replace(str(redis_server.port), "1")
+    url = url if backend == "up" else url.replace(str(shared_redis.port), "1")
     worker = losing.worker(env={"RESULT_BACKEND": url})
     ids = [f"revoked-{number}" for number in range(3)]
     losing.app.control.revoke(ids)

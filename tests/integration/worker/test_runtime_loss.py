@@ -73,8 +73,8 @@ class Losing(Guarded):
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
 def losing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Losing]:
     """The application and a worker on each broker, shared by the tests of this file."""
-    server = request.getfixturevalue(f"{request.param}_server")
-    results = request.getfixturevalue("redis_server")
+    server = request.getfixturevalue(f"shared_{request.param}")
+    results = request.getfixturevalue("shared_redis")
     server.start()
     results.start()
     harness = Harness(tmp_path_factory.mktemp(f"losing-{request.param}"))

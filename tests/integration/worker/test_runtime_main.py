@@ -136,8 +136,8 @@ def test_a_start_that_fails_is_an_attempt(losing):
     assert losing.runs("never") == []
 
 
-def test_a_result_backend_that_is_down_loses_nothing(losing, redis_server):
-    url = redis_server.fresh_url().replace(str(redis_server.port), "1")
+def test_a_result_backend_that_is_down_loses_nothing(losing, shared_redis):
+    url = shared_redis.fresh_url().replace(str(shared_redis.port), "1")
     losing.worker(env={"RESULT_BACKEND": url})
     failed = losing.tasks.late.apply_async(("failed", "bug"), ignore_result=False)
     done = losing.tasks.slow.delay("done", 0)

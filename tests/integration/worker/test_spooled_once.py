@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.disk import slug
 from tests.conftest import Broker
@@ -19,6 +21,8 @@ from tests.integration.worker.test_spooling import (
     spool_of,
 )
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.own_servers
 
 
 def test_in_doubt_it_is_a_letter_and_does_not_run_again(broker: Broker, make_guarded: Callable[..., Guarded]) -> None:

@@ -14,6 +14,8 @@ from tests.guarded import APP, Guarded
 from tests.harness import Process
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 EARLY_DEAD, EARLY_AGAIN, LATE_DEAD, LATE_AGAIN = KEYS = ("early-dead", "early-again", "late-dead", "late-again")
 IMPATIENT = {"queue": "impatient.dead", "publish_timeout": 1}
 

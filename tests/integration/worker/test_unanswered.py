@@ -14,6 +14,8 @@ from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness
 
+pytestmark = pytest.mark.own_servers
+
 
 @pytest.fixture
 def losing_on_rabbitmq(rabbitmq_broker: Broker, harness: Harness, result_backend: str) -> Guarded:

@@ -16,10 +16,10 @@ COUNT = 4
 
 
 @pytest.fixture
-def losing(redis_broker: Broker, harness: Harness, postgresql_server: PostgreSQLServer) -> Guarded:
+def losing(redis_broker: Broker, harness: Harness, own_postgresql: PostgreSQLServer) -> Guarded:
     """The losing application, whose results go to a database that hears when a task starts."""
-    postgresql_server.start()
-    backend = "db+" + postgresql_server.fresh_url().replace("postgresql:", "postgresql+psycopg:")
+    own_postgresql.start()
+    backend = "db+" + own_postgresql.fresh_url().replace("postgresql:", "postgresql+psycopg:")
     harness.environment.update(TRACK_STARTED="1")
     return Guarded(harness, redis_broker.url, backend, {}, "losing")
 
@@ -33,12 +33,12 @@ def patient(losing: Guarded, attempts: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_tasks_that_cannot_begin_wait_for_their_database(
-    losing: Guarded, postgresql_server: PostgreSQLServer, pool: str
+    losing: Guarded, own_postgresql: PostgreSQLServer, pool: str
 ) -> None:
     worker = losing.worker("-c", "2", pool=pool, env=patient(losing, 1000))
     losing.finish()
     losing.rest()
-    postgresql_server.stop()
+    own_postgresql.stop()
     for number in range(COUNT):
         losing.tasks.slow.delay(f"key-{number}", 0)
     wait_until(lambda: worker.log().count("could not begin") >= 2 * COUNT, 60, "tasks that cannot begin, twice")
@@ -46,7 +46,7 @@ def test_tasks_that_cannot_begin_wait_for_their_database(
     assert sum("WARNING" in line for line in log.splitlines() if "could not begin" in line) <= 2  # one in each process
     assert "outside body" not in log
     assert log.count("\nTraceback") <= 8  # one error in each process, with what caused it
-    postgresql_server.start()
+    own_postgresql.start()
     for number in range(COUNT):
         losing.wait_for_runs(f"key-{number}.done", 1)
     losing.no_letters()
@@ -54,12 +54,12 @@ def test_tasks_that_cannot_begin_wait_for_their_database(
 
 
 def test_tasks_that_never_begin_are_dead_when_their_attempts_are(
-    losing: Guarded, postgresql_server: PostgreSQLServer
+    losing: Guarded, own_postgresql: PostgreSQLServer
 ) -> None:
     worker = losing.worker("-c", "2", env=patient(losing, 2))
     losing.finish()
     losing.rest()
-    postgresql_server.stop()
+    own_postgresql.stop()
     ids = {losing.tasks.slow.delay(f"key-{number}", 0).id for number in range(COUNT)}
     letters = losing.letters(COUNT)
     assert {letter.task_id for letter in letters} == ids

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from celery_guardrails.alerts.event import AlertEvent
@@ -25,6 +23,7 @@ from celery_guardrails.store import alert
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.letter import Archivable
+from tests.archive import migrated_file
 
 DIED = datetime(2026, 3, 1, 14, 0, tzinfo=timezone.utc)
 TRACEBACK = 'Traceback (most recent call last):\n  File "shop.py", line 7, in mail\nTimeoutError: smtp did not answer\n'
@@ -85,7 +84,7 @@ def _attempt(number: int, died: datetime) -> FailedAttempt:
 def archived(path: Path, found: Sequence[Letter]) -> Store:
     """An archive at `path` that holds these."""
     if not path.exists():
-        path.write_bytes(_empty())
+        migrated_file(path)
     store = open_store(f"sqlite:///{path}")
     # an instant that is far ahead of the archive's would not be believed
     now = max([DIED, *(letter.died_at - timedelta(hours=12) for letter in found)])
@@ -93,12 +92,3 @@ def archived(path: Path, found: Sequence[Letter]) -> Store:
         letters.archive(conn, [Archivable.of(letter) for letter in found], now)
         alert.record(conn, [AlertEvent.from_letter(letter) for letter in found])
     return store
-
-
-@cache
-def _empty() -> bytes:
-    """An empty archive: the migrations run once, not once a test."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "archive.sqlite3"
-        open_store(f"sqlite:///{path}").ready().close()
-        return path.read_bytes()

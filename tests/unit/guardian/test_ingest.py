@@ -26,6 +26,7 @@ from celery_guardrails.store import probe as probing
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.store.table import dead_letter
+from tests.archive import migrated_file
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -60,7 +61,7 @@ def dead(number: int, task: str = "shop.mail") -> Delivery:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"sqlite:///{tmp_path / 'archive.sqlite3'}").ready()
+    made = open_store(migrated_file(tmp_path / "archive.sqlite3"))
     yield made
     made.close()
 
