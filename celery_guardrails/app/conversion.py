@@ -20,10 +20,8 @@ from celery_guardrails.settings import Settings
 __all__ = ["Conversion", "converted", "is_early_today"]
 
 _LOST = ("reject_on_worker_lost", "retry_on_worker_lost")
-_DEFAULTS = (
-    "Celery's defaults (3 retries, 180 s apart) are not taken over: under guard it has {attempts} attempts, "
-    "with pauses by {backoff}"
-)
+_ATTEMPTS = "Celery's default of 3 retries is not taken over: under guard it has {} attempts in all"
+_PAUSES = "Celery's default of 180 s between attempts is not taken over: under guard it is {}"
 _EITHER = (
     "Celery never retries an error that derives from classes of both lists; a policy goes by the base that comes first"
 )
@@ -110,8 +108,10 @@ def _notes(task: Task, effective: Effective, said: dict[str, Said]) -> list[str]
     if annotated:
         notes.append(f"{', '.join(annotated)} is set by task_annotations: leave it out there")
     policy, origins = effective.policy, effective.provenance
-    if "autoretry_for" in said and origins["max_attempts"] == origins["backoff"] == "default":
-        notes.append(_DEFAULTS.format(attempts=policy.max_attempts, backoff=policy.backoff))
+    if "autoretry_for" in said and origins["max_attempts"] == "default":
+        notes.append(_ATTEMPTS.format(policy.max_attempts))
+    if "autoretry_for" in said and origins["backoff"] == "default" and policy.max_attempts != 1:
+        notes.append(_PAUSES.format(policy.backoff))
     if policy.retry_on is None and not is_guarded(task):
         notes.append(_BY_ITSELF)
     if policy.max_attempts is None:
