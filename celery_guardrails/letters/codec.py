@@ -18,10 +18,14 @@ from pydantic import ValidationError
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.letters.record import (
     SCHEMA_VERSION,
+    Death,
     Letter,
     LetterFailure,
     OriginalMessage,
+    Place,
     Preview,
+    Shown,
+    Subject,
 )
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
@@ -98,23 +102,19 @@ def unreadable(
     Its id follows from the bytes: the same message seen twice is the same letter.
     """
     digest = hashlib.sha256(body).hexdigest()
-    return Letter(
-        id=str(uuid5(_UNREADABLE, digest)),
-        task="(undecodable)",
-        task_id="",
-        reason=Reason.UNDECODABLE,
-        explanation=f"a message in {queue} could not be archived as a dead letter: {problem}",
-        failure=LetterFailure(
-            type="undecodable", message=problem, category=Category.VALIDATION, fingerprint="v1:undecodable"
-        ),
-        environment=environment,
-        queue="",
-        first_failed_at=now,
-        died_at=now,
-        preview=Preview(args=f"({len(body)} bytes that were not read)"),
-        message=OriginalMessage.model_construct(
-            body=body, content_type=content_type, content_encoding=None, headers=json_safe(headers or {}), properties={}
-        ),
+    message = OriginalMessage.model_construct(
+        body=body, content_type=content_type, content_encoding=None, headers=json_safe(headers or {}), properties={}
+    )
+    failure = LetterFailure(
+        type="undecodable", message=problem, category=Category.VALIDATION, fingerprint="v1:undecodable"
+    )
+    text = f"a message in {queue} could not be archived as a dead letter: {problem}"
+    return Letter.of_message(
+        message,
+        Subject("(undecodable)", ""),
+        Death(str(uuid5(_UNREADABLE, digest)), Reason.UNDECODABLE, text, failure, now),
+        Place(environment),
+        shown=Shown(Preview(args=f"({len(body)} bytes that were not read)")),
     )
 
 

@@ -4,32 +4,40 @@ Owns: id, task, task_id, root_id, parent_id, group_id, reason, failure, attempts
 exchange, routing_key, priority, published_at, first_failed_at, died_at, correlation, affected, version, owner,
 runbook, severity, generation, dead_letter_id, claim_token, may_have_run, crashes, preview, and message (the original
 bytes, headers and properties).
-It must not know how a letter is published, stored or shown.
+`Letter.of_message` makes every letter, whoever writes it. It must not know how a letter is published, stored or shown.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from celery_guardrails.letters.header import Header
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.work import Work
+from celery_guardrails.policy import Policy, declared
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Attempt, Category
 
 __all__ = [
     "SCHEMA_VERSION",
     "SELF_TEST",
+    "Death",
     "FailedAttempt",
     "Letter",
     "LetterFailure",
     "Named",
     "OriginalMessage",
+    "Place",
     "Preview",
+    "Shown",
+    "Subject",
     "in_utc",
     "letter_id",
     "values_of",
@@ -49,6 +57,7 @@ _LAST = datetime(3000, 1, 1, tzinfo=timezone.utc)
 # of the attempts before the last one, as many as a header keeps; and the last one
 _FIRST_ATTEMPTS, _LAST_ATTEMPTS = 2, 9
 _NAMESPACE = UUID("6a0f5b0e-6a1c-5c59-9d0e-2f6f7f2f4c11")
+_NO_POLICY = Policy()
 
 
 def _some_text(value: Any) -> Any:
@@ -149,6 +158,50 @@ class Preview(_Frozen):
     truncated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The task that a message is for, and the tasks that it belongs to: what the message says."""
+
+    task: str
+    task_id: str
+    root_id: Any = None
+    parent_id: Any = None
+    group_id: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Why a message is dead. `id` is the letter's; `explanation` shows no secret."""
+
+    id: str
+    reason: Reason
+    explanation: str
+    failure: LetterFailure
+    at: datetime
+    may_have_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message died, and how it had come there."""
+
+    environment: str = ""
+    worker: str = ""
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    priority: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What people see of a message's arguments."""
+
+    preview: Preview = field(default_factory=Preview)
+    correlation: Mapping[str, Named] = field(default_factory=dict)
+    affected: Mapping[str, Named] = field(default_factory=dict)
+
+
 class Letter(_Frozen):
     """Everything needed to run a task again byte for byte, and to understand why it died.
 
@@ -195,6 +248,48 @@ class Letter(_Frozen):
     preview: Preview = Preview()
     message: OriginalMessage
 
+    @classmethod
+    def of_message(
+        cls, message: OriginalMessage, subject: Subject, death: Death, place: Place, *, header: Header | None = None,
+        attempts: Sequence[Attempt] = (), policy: Policy | None = None, owner: Policy | None = None,
+        shown: Shown | None = None,
+    ) -> Letter:  # fmt: skip
+        """The letter of a message that will not run again by itself.
+
+        Args:
+            message: the message as it came.
+            subject: whose message it is.
+            death: why it is dead.
+            place: where it died.
+            header: its guardrails header; `None`: nothing in the message is to be trusted.
+            attempts: the failed attempts, oldest first.
+            policy: the policy that was in force; `None`: none was.
+            owner: the policy that says whose task it is; `None`: the one that was in force.
+            shown: what people see of its arguments; `None`: nothing.
+        """
+        header, owner, shown = header or Header(), owner or policy or _NO_POLICY, shown or Shown()
+        return cls(
+            id=death.id,
+            **_fields_of(subject),
+            reason=death.reason,
+            explanation=death.explanation,
+            failure=death.failure,
+            attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
+            policy={} if policy is None else declared(policy),
+            **_fields_of(place),
+            published_at=header.published_at,
+            first_failed_at=attempts[0].ended_at if attempts else death.at,
+            died_at=death.at,
+            **_fields_of(shown),
+            **_owner_by(owner),
+            generation=header.generation,
+            dead_letter_id=header.dead_letter_id,
+            claim_token=header.claim_token,
+            may_have_run=death.may_have_run,
+            crashes=header.crashes,
+            message=message,
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _judged(cls, data: Any) -> Any:
@@ -212,6 +307,15 @@ class Letter(_Frozen):
     def origin_id(self) -> str:
         """The id under which the archive keeps this work: the first death's."""
         return self.dead_letter_id or self.id
+
+
+def _fields_of(part: Subject | Place | Shown) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.__slots__}
+
+
+def _owner_by(policy: Policy) -> dict[str, Any]:
+    """Whose work it is, as the policy says."""
+    return {name: getattr(policy, name) for name in ("version", "owner", "runbook", "severity")}
 
 
 def values_of(named: Named) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""What a worker does when an attempt has failed: describe, decide, act.
+"""What the process that runs a task does when an attempt has failed: describe, decide, act, and say it to Celery.
 
-    body raised -> describe -> decide -> Retry:      publish the retry, raise Celery's Retry
-                                      -> DeadLetter: publish the letter, then let the failure out (or park it)
+    body raised -> describe -> decide -> carry out ──> Retried:  Celery's Retry leaves the task
+                                                   ──> Dead:     the failure itself, or Ignore where it is parked
+                                                   ──> NotTaken: Reject, so that the message goes back to its queue
 
 The dead letter is confirmed before the result backend and the errbacks hear of the failure. Nothing here may make a
 task's outcome worse than it was: failures of ours are logged and the original exception goes its way.
@@ -10,9 +11,7 @@ task's outcome worse than it was: failures of ours are logged and the original e
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -21,24 +20,27 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.app.in_force import retries_automatically, subject_of
-from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import Header, read_header, write_header
-from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
 from celery_guardrails.policy.decision import Retry as Again
-from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker.child.exits import harmless, is_terminating
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure import sentry
-from celery_guardrails.worker.failure.brief import brief_letter, bury_brief
 from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine
-from celery_guardrails.worker.failure.journaled import mark_done
-from celery_guardrails.worker.failure.letter import capture
-from celery_guardrails.worker.failure.next_attempt import publish_retry, unpublishable
-from celery_guardrails.worker.failure.notice import log_death
 from celery_guardrails.worker.failure.original import original_of
+from celery_guardrails.worker.failure.outcome import (
+    NotTaken,
+    Outcome,
+    Retried,
+    bury,
+    carry_out,
+    carry_out_in_brief,
+    log_not_taken,
+    park,
+    rng,
+)
 
 __all__ = [
     "FINAL",
@@ -48,18 +50,12 @@ __all__ = [
     "attempt_recovered",
     "attempt_unbegun",
     "headers_with",
-    "park",
-    "rng",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 FINAL = "_guardrails_final"
 """Where a request keeps what is decided already: a `retry()` that was refused, a body that did not begin."""
-
-PARKED = "DEAD_LETTERED"
-# The system's source has no state that forked children would share, so their jitters differ.
-rng = random.SystemRandom()
 
 
 def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -96,13 +92,14 @@ def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseExcept
     text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
     decision = DeadLetter(Reason.RESULT_UNSTORABLE, text)
 
-    def bury() -> BaseException:
+    def act() -> BaseException:
         try:
-            return _bury(examine(task, request, exc), decision, exc)
+            run = examine(task, request, exc)
+            return _in_celerys_words(run, bury(run, decision, raised=exc), exc)
         except Exception as ours:  # noqa: BLE001 logged there
-            return _bury_briefly(task, request, exc, decision, ours)
+            return _carried_out_in_brief(task, request, exc, decision, ours)
 
-    return _once(bury)
+    return _once(act)
 
 
 def attempt_recovered(task: Any, request: Any) -> None:
@@ -162,7 +159,7 @@ def _met(task: Any, request: Any, exc: BaseException, began: bool = True) -> Bas
             outcome = _act(examine(task, request, exc), exc)
     except Exception as ours:  # noqa: BLE001 logged there
         decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}")
-        outcome = _bury_briefly(task, request, exc, decision, ours)
+        outcome = _carried_out_in_brief(task, request, exc, decision, ours)
     request.__dict__[SEEN] = type(outcome)
     return outcome if request.is_eager else harmless(outcome)
 
@@ -181,24 +178,58 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
     if expected and isinstance(decision, DeadLetter):
         attempt_recovered(run.task, run.request)
         return exc
-    if isinstance(decision, DeadLetter):
-        return _bury(run, decision, exc)
-    delay = decision.delay.total_seconds()
-    header = run.header.with_attempt(run.attempt(delay))
-    if run.request.is_eager:
-        return _eager_retry(run, header, decision, exc)
+    if isinstance(decision, Again) and run.request.is_eager:
+        return _eager_retry(run, decision, exc)
+    return _in_celerys_words(run, carry_out(run, decision, raised=exc), exc)
+
+
+def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> BaseException:
+    """What leaves the task, by which Celery knows what has become of it."""
+    if isinstance(outcome, Retried):
+        decision = outcome.decision
+        retry: BaseException = Retry(decision.reason, harmless(exc), when=decision.delay.total_seconds())
+        return retry
+    if isinstance(outcome, NotTaken):
+        return _unacknowledged(run.task, run.request, outcome, exc)
+    _harmlessly(lambda: sentry.annotate(outcome.letter, run.policy, run.redactor), run.task)
+    if not outcome.parked:
+        return exc
+    _harmlessly(lambda: sentry.report(exc), run.task)
+    _harmlessly(lambda: park(run, outcome.letter), run.task)
+    ignore: BaseException = Ignore()
+    return ignore
+
+
+def _carried_out_in_brief(
+    task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception
+) -> BaseException:
+    """Where guardrails fails on a failure: a letter of the little that is sure, so that the work can be put back."""
+    name = f"{task.name}[{request.id}]"
+    logger.warning("guardrails failed on %s: its error goes the usual way", name, exc_info=ours)
+    if request.is_eager or original_of(request) is None:
+        return exc
     try:
-        publish_retry(run.guard, run.task, run.request, header, delay, run.now)
-    except PublishError as lost:
-        return _bury(run, unpublishable(lost), exc)
-    mark_done(run.task, run.request)
-    retry: BaseException = Retry(decision.reason, harmless(exc), when=delay)
-    return retry
+        outcome = carry_out_in_brief(task, request, exc, decision)
+    except Exception:
+        logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
+        return exc
+    return _unacknowledged(task, request, outcome, exc) if isinstance(outcome, NotTaken) else exc
 
 
-def _eager_retry(run: FailedRun, header: Header, decision: Again, exc: BaseException) -> BaseException:
+def _unacknowledged(task: Any, request: Any, outcome: NotTaken, exc: BaseException) -> BaseException:
+    """The last resort: leave the message with the broker, which will deliver it again, or in the worker's journal."""
+    log_not_taken(outcome, f"{task.name}[{request.id}]", goes_back=task.acks_late)
+    if task.acks_late:
+        back: BaseException = Reject(outcome.why, requeue=True)
+        return back
+    request.__dict__[UNKEPT] = (outcome.letter, outcome.queue)
+    return exc
+
+
+def _eager_retry(run: FailedRun, decision: Again, exc: BaseException) -> BaseException:
     """The Retry that has Celery's `apply` run the next attempt, which gets the history by its headers."""
-    delay = as_celery_says(decision.delay.total_seconds())
+    seconds = decision.delay.total_seconds()
+    header, delay = run.header.with_attempt(run.attempt(seconds)), as_celery_says(seconds)
     again = run.task.signature_from_request(
         run.request, countdown=delay, retries=run.number, headers=headers_with(run.request, header)
     )
@@ -221,77 +252,6 @@ def headers_with(request: Any, header: Header) -> dict[str, Any]:
     headers = dict(request.headers or {})
     write_header(headers, header)
     return headers
-
-
-def _traceback(run: FailedRun, exc: BaseException) -> str:
-    return traceback_text(exc, run.redactor.text)
-
-
-def _bury(run: FailedRun, decision: DeadLetter, exc: BaseException) -> BaseException:
-    # formatting a traceback costs several times a decision: only for those that are kept
-    run = replace(run, failure=replace(run.failure, traceback=_traceback(run, exc)))
-    letter = capture(run, decision)
-    if run.request.is_eager:
-        run.guard.captured.append(letter)
-    else:
-        try:
-            run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
-        except PublishError as lost:
-            return _unacknowledged(run.task, run.request, exc, lost, letter, run.policy.dead_letter_queue)
-        mark_done(run.task, run.request)
-    log_death(letter)
-    _harmlessly(lambda: sentry.annotate(letter, run.policy, run.redactor), run.task)
-    if run.policy.on_exhausted != "park":
-        return exc
-    _harmlessly(lambda: sentry.report(exc), run.task)
-    _harmlessly(lambda: park(run, letter), run.task)
-    ignore: BaseException = Ignore()
-    return ignore
-
-
-def _bury_briefly(task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception) -> BaseException:
-    """Where guardrails fails on a failure: a letter of the little that is sure, so that the work can be put back."""
-    name = f"{task.name}[{request.id}]"
-    logger.warning("guardrails failed on %s: its error goes the usual way", name, exc_info=ours)
-    original = None if request.is_eager else original_of(request)
-    if original is None:
-        return exc
-    try:
-        letter = brief_letter(task, request, original, exc, decision)
-        try:
-            bury_brief(task, letter)
-        except PublishError as lost:
-            return _unacknowledged(task, request, exc, lost, letter, None)
-        mark_done(task, request)
-    except Exception:
-        logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
-    return exc
-
-
-def _unacknowledged(
-    task: Any, request: Any, exc: BaseException, lost: PublishError, letter: Letter, queue: str | None
-) -> BaseException:
-    """The last resort: leave the message with the broker, which will deliver it again, or in the worker's journal."""
-    if task.acks_late:
-        logger.warning("%s[%s] goes back to its queue: %s", task.name, request.id, lost)
-        back: BaseException = Reject(lost, requeue=True)
-        return back
-    logger.warning("the dead letter of %s[%s] is not taken: %s", task.name, request.id, lost)
-    request.__dict__[UNKEPT] = (letter, queue)
-    return exc
-
-
-def park(run: FailedRun, letter: Letter) -> None:
-    """Store the state DEAD_LETTERED in place of FAILURE, so that a later requeue can still complete a chord."""
-    if run.task.ignore_result or run.request.is_eager:
-        return
-    meta = {
-        "dead_letter_id": letter.origin_id,
-        "reason": letter.reason.value,
-        "error": letter.failure.type,
-        "message": letter.failure.message,
-    }
-    run.task.backend.store_result(run.request.id, meta, PARKED, request=run.request)
 
 
 def _harmlessly(action: Callable[[], Any], task: Any) -> None:

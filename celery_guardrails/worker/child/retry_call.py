@@ -29,8 +29,8 @@ from celery_guardrails.seams import CARRIERS, holds
 from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
-from celery_guardrails.worker.failure.journaled import mark_done
-from celery_guardrails.worker.failure.next_attempt import publish_retry, republishable, unpublishable
+from celery_guardrails.worker.failure.next_attempt import republishable, unpublishable
+from celery_guardrails.worker.failure.outcome import rng, run_again
 
 __all__ = ["RetryCall", "is_unpublished", "retry_as_raised", "retry_by_hand"]
 
@@ -137,20 +137,18 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
         return _left_to_celery(task, request, call)
     if isinstance(decision, DeadLetter):
         _refuse(task, request, call, decision)
-    delay = decision.delay.total_seconds()
-    header = run.header.with_attempt(run.attempt(delay))
     if request.is_eager:
-        headers = body.headers_with(request, header)
+        delay = decision.delay.total_seconds()
+        headers = body.headers_with(request, run.header.with_attempt(run.attempt(delay)))
         countdown = body.as_celery_says(delay)
         return call.celery(countdown=countdown, eta=None, max_retries=run.history.attempt, headers=headers)
     try:
-        retry = _publish(run, call, header, decision)
+        retry = _publish(run, call, decision)
     except PublishError as lost:
         _refuse(task, request, call, unpublishable(lost))
     except Exception:  # noqa: BLE001 logged where it is handed on
         return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
-    mark_done(task, request)
     return retry
 
 
@@ -165,7 +163,7 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
     bounded = "max_attempts" in run.guard.policy_of(task).explicit
     wanted = replace(call.requested(run.now, bounded), bare=bare)
     policy = _without_a_default_deadline(run) if wanted.delay is not None else run.policy
-    return run, decide(policy, run.failure, run.history, run.now, body.rng, requested=wanted)
+    return run, decide(policy, run.failure, run.history, run.now, rng, requested=wanted)
 
 
 def _without_a_default_deadline(run: FailedRun) -> Policy:
@@ -184,21 +182,25 @@ def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
     return retry
 
 
-def _publish(run: FailedRun, call: RetryCall, header: Header, decision: Again) -> Retry:
-    delay = decision.delay.total_seconds()
+def _publish(run: FailedRun, call: RetryCall, decision: Again) -> Retry:
     if not call.altered and republishable(run.request) is not None:
-        publish_retry(run.guard, run.task, run.request, header, delay, run.now)
-        return Retry(decision.reason, call.exc, when=delay)
+        run_again(run, decision)
+        return Retry(decision.reason, call.exc, when=decision.delay.total_seconds())
+    retry: Retry = run_again(run, decision, partial(_publish_altered, call))
+    retry.message = decision.reason  # what Celery's log says
+    return retry
+
+
+def _publish_altered(call: RetryCall, run: FailedRun, header: Header, delay: float) -> Retry:
+    """Have Celery publish an attempt with other arguments or options."""
     headers = {key: value for key, value in (run.request.headers or {}).items() if key not in BROKER_HEADERS}
     write_header(headers, header)
     try:
-        retry = call.celery(
+        return call.celery(
             countdown=delay or None, eta=None, max_retries=run.history.attempt, headers=headers, throw=False
         )
     except Reject as lost:  # Celery's way to say that its publish failed, which would delete the message
         raise PublishError("the task's queue", str(lost.reason)) from lost
-    retry.message = decision.reason  # what Celery's log says
-    return retry
 
 
 def _refuse(task: Any, request: Any, call: RetryCall, decision: DeadLetter) -> NoReturn:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -21,13 +22,22 @@ from celery_guardrails.app.carried import CARRIERS, arguments_of, carried_name, 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.letters.codec import json_safe
-from celery_guardrails.letters.header import Header, read_header
+from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.preview import OVERSIZED_LIMIT, PREVIEW_LIMIT, unknown_args
-from celery_guardrails.letters.record import FailedAttempt, Letter, LetterFailure, OriginalMessage, Preview
+from celery_guardrails.letters.record import (
+    Death,
+    Letter,
+    LetterFailure,
+    OriginalMessage,
+    Place,
+    Preview,
+    Shown,
+    Subject,
+)
 from celery_guardrails.letters.redaction import redacted
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import Work
-from celery_guardrails.policy import Policy, describe
+from celery_guardrails.policy import describe
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
@@ -35,6 +45,7 @@ from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.failure.letter import preview_of
+from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.sent_repr import sender_text
 
 __all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
@@ -50,7 +61,44 @@ _LONGEST_NAME = 255
 _PASSING = frozenset({*BROKER_HEADERS, "redelivered"})
 _HEADERS = "application_headers"  # AMQP's properties hold the headers once more
 _PRIORITY = range(256)
-_RELATED = {"root_id": "root_id", "parent_id": "parent_id", "group_id": "group"}
+_RELATED = ("root_id", "parent_id", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A message that is no task here: what is wrong with it, where and when."""
+
+    guard: Guardrails
+    original: OriginalMessage
+    reason: Reason
+    exc: BaseException
+    worker: str
+    now: datetime
+
+    def death(self, identity: str) -> Death:
+        """Why it is dead; `identity` tells the message from others."""
+        hide = self.guard.redactor().text
+        failure = describe(self.exc, self.now, with_traceback=False, hide=hide)
+        unknown = self.reason is Reason.UNKNOWN_TASK
+        # what a reader says in further lines quotes what it could not read
+        said = failure.message.partition("\n")[0]
+        problem = said if isinstance(self.exc, InvalidTaskError) else f"{type(self.exc).__name__}: {said}"
+        problem = hide("this worker has no task of that name" if unknown else problem)
+        described = LetterFailure(
+            type=failure.error,
+            message=problem,
+            category=Category.NOT_FOUND if unknown else Category.VALIDATION,
+            fingerprint=UNKNOWN_TASK if unknown else UNDECODABLE,
+        )
+        # a tag may hold half a surrogate pair, which the name of a UUID must not
+        name = f"{identity}/{self.reason.value}".encode("utf-8", "backslashreplace").decode()
+        return Death(str(uuid5(_UNREAD, name)), self.reason, problem, described, self.now)
+
+    def brief_letter(self, identity: str) -> Letter:
+        """The letter without what a message may say of itself."""
+        place = Place(self.guard.settings.environment, self.worker)
+        shown = Shown(Preview(args=_not_read(self.original)))
+        return Letter.of_message(self.original, Subject(UNNAMED, ""), self.death(identity), place, shown=shown)
 
 
 def letter_of(
@@ -66,7 +114,6 @@ def letter_of(
         worker: the worker's name.
         consumed: the queues that the worker takes from.
     """
-    now = clock.now()
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     body = as_published(message.body, message.content_encoding)
     properties = message.properties if isinstance(message.properties, Mapping) else {}
@@ -78,11 +125,12 @@ def letter_of(
         properties=json_safe({key: value for key, value in properties.items() if key != _HEADERS}),
         compressed=bool(message.errors),
     )
+    unread = _Unread(guard, original, reason, exc, worker, clock.now())
     try:
-        return _letter(guard, message, original, reason, exc, worker, list(consumed), now)
+        return _letter(unread, message, list(consumed))
     except Exception:
         logger.warning("a message that could not be read is described in brief", exc_info=True)
-        return _brief(guard, original, reason, exc, worker, str(uuid4()), now)
+        return unread.brief_letter(str(uuid4()))
 
 
 def bury(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
@@ -94,11 +142,10 @@ def bury(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
         queue: its dead-letter queue; `None`: the application's.
     """
     try:
-        guard.dispatch.bury(letter, queue, letter.died_at)
+        publish_letter(guard, letter, queue, letter.died_at)
     except Exception as exc:  # noqa: BLE001 whatever it is, the message must not be taken for kept
         logger.warning("%s[%s] stays unacknowledged: %s", letter.task, letter.task_id, exc)
         return False
-    logger.warning("%s[%s] is dead-lettered as %s: %s", letter.task, letter.task_id, letter.reason, letter.explanation)
     return True
 
 
@@ -114,91 +161,50 @@ def bury_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
         tag: what tells it from an equal item: the same on every delivery of this one, `""` when nothing does.
     """
     try:
-        now = clock.now()
         problem = f"an item in {queue} is not a message: it has {len(raw)} bytes that no worker can read"
         original = OriginalMessage.model_construct(
             body=raw, content_type=None, content_encoding=None, headers={}, properties={"guardrails_raw_from": queue}
         )
         identity = f"raw/{queue}/{tag}/{hashlib.sha256(raw).hexdigest()}"
-        letter = _brief(guard, original, Reason.UNDECODABLE, InvalidTaskError(problem), "", identity, now)
+        unread = _Unread(guard, original, Reason.UNDECODABLE, InvalidTaskError(problem), "", clock.now())
+        letter = unread.brief_letter(identity)
     except Exception:
         logger.warning("an unreadable item of %s stays where it is", queue, exc_info=True)
         return False
     return bury(guard, letter)
 
 
-def _letter(
-    guard: Guardrails, message: Any, original: OriginalMessage, reason: Reason, exc: BaseException, worker: str,
-    consumed: list[str], now: datetime,
-) -> Letter:  # fmt: skip
+def _letter(unread: _Unread, message: Any, consumed: list[str]) -> Letter:
+    guard, original = unread.guard, unread.original
     fields = _fields(message, original)
     header = read_header(message.headers)
     delivery = message.delivery_info if isinstance(message.delivery_info, Mapping) else {}
     exchange, routing_key = _text(delivery.get("exchange")), _text(delivery.get("routing_key"))
     queue = _queue(guard, exchange, routing_key, consumed)
-    task_id = _task_id(message, fields)
+    task_id, published = _task_id(message, fields), _text(fields.get("task"))
     work = Work.of(
-        header, task_id=task_id, task=_text(fields.get("task")), queue=queue, body=original.body,
-        properties=original.properties, arrival=None,
+        header, task_id=task_id, task=published, queue=queue, body=original.body, properties=original.properties,
+        arrival=None,
     )  # fmt: skip
-    letter = _brief(guard, original, reason, exc, worker, _identity(original, work), now)
     priority = original.properties.get("priority")
-    name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or _text(fields.get("task"))
-    attempts = tuple(FailedAttempt.of(attempt) for attempt in header.attempts)
-    task = _known(guard, reason, fields)
+    name = _text(carried_name(fields.get("task"), *arguments_of(fields.get("payload")))) or published or UNNAMED
+    task = _known(guard, unread.reason, fields)
     policy = guard.policy_of(task).policy if task is not None and is_guarded(subject_of(task)) else None
     redactor = guard.redactor(policy)
-    changes: dict[str, Any] = {
-        "task": name or UNNAMED,
-        "task_id": task_id,
-        **{name: _text(fields.get(key)) or None for name, key in _RELATED.items()},
-        "attempts": attempts,
-        "queue": queue,
-        "exchange": exchange,
-        "routing_key": routing_key,
-        "priority": priority if isinstance(priority, int) and priority in _PRIORITY else None,
-        "first_failed_at": attempts[0].ended_at if attempts else now,
-        "preview": _preview(guard, task, redactor, fields, original),
-        **_from_header(header),
-        **_from_policy(policy),
-    }
-    return redacted(Letter(**{**{name: getattr(letter, name) for name in Letter.model_fields}, **changes}), redactor)
-
-
-def _brief(
-    guard: Guardrails, original: OriginalMessage, reason: Reason, exc: BaseException, worker: str, identity: str,
-    now: datetime,
-) -> Letter:  # fmt: skip
-    """The letter without what a message may say of itself."""
-    hide = guard.redactor().text
-    failure = describe(exc, now, with_traceback=False, hide=hide)
-    unknown = reason is Reason.UNKNOWN_TASK
-    # what a reader says in further lines quotes what it could not read
-    said = failure.message.partition("\n")[0]
-    problem = said if isinstance(exc, InvalidTaskError) else f"{type(exc).__name__}: {said}"
-    if unknown:
-        problem = "this worker has no task of that name"
-    problem = hide(problem)
-    return Letter(
-        # a tag may hold half a surrogate pair, which the name of a UUID must not
-        id=str(uuid5(_UNREAD, f"{identity}/{reason.value}".encode("utf-8", "backslashreplace").decode())),
-        task=UNNAMED,
-        task_id="",
-        reason=reason,
-        explanation=problem,
-        failure=LetterFailure(
-            type=failure.error,
-            message=problem,
-            category=Category.NOT_FOUND if unknown else Category.VALIDATION,
-            fingerprint=UNKNOWN_TASK if unknown else UNDECODABLE,
+    letter = Letter.of_message(
+        original,
+        Subject(name, task_id, *(_text(fields.get(key)) or None for key in _RELATED)),
+        unread.death(_identity(original, work)),
+        Place(
+            guard.settings.environment, unread.worker, queue, exchange, routing_key,
+            priority if isinstance(priority, int) and priority in _PRIORITY else None,
         ),
-        environment=guard.settings.environment,
-        worker=worker,
-        first_failed_at=now,
-        died_at=now,
-        preview=Preview(args=_not_read(original)),
-        message=original,
-    )
+        header=header,
+        attempts=header.attempts,
+        owner=policy,
+        shown=Shown(_preview(guard, task, redactor, fields, original)),
+    )  # fmt: skip
+    return redacted(letter, redactor)
 
 
 def _fields(message: Any, original: OriginalMessage) -> Mapping[str, Any]:
@@ -247,31 +253,11 @@ def _queue(guard: Guardrails, exchange: str, routing_key: str, consumed: list[st
     return name if name in consumed or not consumed else ""
 
 
-def _from_header(header: Header) -> dict[str, Any]:
-    return {
-        "published_at": header.published_at,
-        "generation": header.generation,
-        "dead_letter_id": header.dead_letter_id,
-        "claim_token": header.claim_token,
-    }
-
-
 def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
     """The task that a message is for, or the carrier of one; `None` where this worker does not know it."""
     name = fields.get("task")
     task = guard.app.tasks.get(name) if isinstance(name, str) and reason is not Reason.UNKNOWN_TASK else None
     return task if task is None or name not in CARRIERS else carrier_in(task, fields.get("payload"))
-
-
-def _from_policy(policy: Policy | None) -> dict[str, Any]:
-    if policy is None:
-        return {}
-    return {
-        "version": policy.version,
-        "owner": policy.owner,
-        "runbook": policy.runbook,
-        "severity": policy.severity,
-    }
 
 
 def _preview(

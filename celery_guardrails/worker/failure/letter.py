@@ -1,20 +1,25 @@
-"""From a failed run to a dead letter.
+"""From a failed run to a dead letter, and to the brief letter in its place where guardrails itself fails.
 
 Owns what is taken from the task, its request and its policy. The parts that only explain (previews, ids for
-tracing) may fail without harm; the message itself is always kept whole.
+tracing) may fail without harm; the message itself is always kept whole. The brief letter asks neither the policy nor
+the arguments, because guardrails may have failed on one of them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from kombu.serialization import dumps
 
+from celery_guardrails import clock
 from celery_guardrails.app.carried import carried_items
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.in_force import subject_of
+from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.preview import (
     OVERSIZED_LIMIT,
     PREVIEW_LIMIT,
@@ -27,103 +32,135 @@ from celery_guardrails.letters.preview import (
 )
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.record import (
-    FailedAttempt,
+    Death,
     Letter,
     LetterFailure,
-    Named,
     OriginalMessage,
+    Place,
     Preview,
+    Shown,
+    Subject,
     letter_id,
 )
 from celery_guardrails.letters.sender_text import SenderText
-from celery_guardrails.policy import Policy, declared
 from celery_guardrails.policy.decision import DeadLetter
+from celery_guardrails.policy.describe import describe_type
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.failure.argument import arguments_by_name, parameter_names
 from celery_guardrails.worker.failure.failed_run import FailedRun
-from celery_guardrails.worker.failure.original import kept, original_of
+from celery_guardrails.worker.failure.original import Original, kept, original_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
+from celery_guardrails.worker.failure.work import work_of
 
-__all__ = ["LONGEST_EXPLANATION", "capture", "of_policy", "parameter_names", "preview_of"]
+__all__ = ["brief_letter", "capture", "parameter_names", "preview_of"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 
-LONGEST_EXPLANATION = 500
+_LONGEST_EXPLANATION = 500
 """Characters of an explanation; it is cut after it is redacted, because half a secret looks like none."""
+_UNEXAMINED = "v1:unexamined"
 
 
-def capture(run: FailedRun, decision: DeadLetter) -> Letter:
-    """The dead letter of a failed run: everything needed to run it again and to understand why it died."""
-    request, policy, header = run.request, run.policy, run.header
-    attempts = (*header.attempts, run.attempt(None))
-    delivery: Mapping[str, Any] = request.delivery_info or {}
-    exchange, routing_key = delivery.get("exchange") or "", delivery.get("routing_key") or ""
+def capture(run: FailedRun, decision: DeadLetter, *, ran: bool = True) -> Letter:
+    """The dead letter of a failed run: everything needed to run it again and to understand why it died.
+
+    Args:
+        run: what failed.
+        decision: why it is dead.
+        ran: whether the body began; otherwise this attempt is not in the letter's history.
+    """
+    request, header, reason = run.request, run.header, decision.reason
+    began = (
+        may_have_run(reason, late=bool(run.task.acks_late), in_doubt=decision.in_doubt) if ran else decision.in_doubt
+    )
     message = _message(run)
-    shown = _shown(run, len(message.body))
-    return Letter(
-        id=letter_id(run.work, run.number, header.generation, decision.reason),
-        dead_letter_id=header.dead_letter_id,
-        claim_token=header.claim_token,
-        generation=header.generation,
-        task=subject_of(run.task).name,
-        task_id=request.id,
-        root_id=request.root_id,
-        parent_id=request.parent_id,
-        group_id=request.group,
-        reason=decision.reason,
-        explanation=run.redactor.text(decision.explanation)[:LONGEST_EXPLANATION],
-        failure=_failure(run),
-        attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
+    return Letter.of_message(
+        message,
+        Subject(subject_of(run.task).name, request.id, request.root_id, request.parent_id, request.group),
+        Death(
+            letter_id(run.work, run.number, header.generation, reason), reason, _explained(decision, run.redactor),
+            _failure(run), run.now, began,
+        ),
+        _place(run),
+        header=header,
+        attempts=(*header.attempts, run.attempt(None)) if ran else header.attempts,
+        policy=run.policy,
+        shown=_shown(run, len(message.body)),
+    )  # fmt: skip
+
+
+def brief_letter(task: Any, request: Any, original: Original, exc: BaseException, decision: DeadLetter) -> Letter:
+    """The dead letter of a task on whose failure guardrails itself failed: the message whole, whose it is, and why.
+
+    Args:
+        task: the task.
+        request: its request.
+        original: its message as it came.
+        exc: the task's error.
+        decision: why it is dead.
+    """
+    header, reason = read_header(request.__dict__), decision.reason
+    redactor, work = _redactor(task), work_of(request.__dict__, header)
+    error, message = describe_type(exc, redactor.text)
+    delivery: Mapping[str, Any] = request.delivery_info or {}
+    key, worker = str(delivery.get("routing_key") or ""), str(request.hostname or "")
+    failure = LetterFailure(type=error, message=message, category=Category.UNKNOWN, fingerprint=_UNEXAMINED)
+    began = may_have_run(reason, late=bool(task.acks_late), in_doubt=decision.in_doubt)
+    return Letter.of_message(
+        kept(original, request),
+        Subject(subject_of(task).name, request.id),
+        Death(
+            letter_id(work, int(request.retries or 0) + 1, header.generation, reason), reason,
+            _explained(decision, redactor), failure, clock.now(), began,
+        ),
+        Place(
+            "", worker, str(delivery.get("queue") or key), str(delivery.get("exchange") or ""), key,
+            delivery.get("priority"),
+        ),
+        header=header,
+    )  # fmt: skip
+
+
+def _explained(decision: DeadLetter, redactor: Redactor) -> str:
+    return redactor.text(decision.explanation)[:_LONGEST_EXPLANATION]
+
+
+def _redactor(task: Any) -> Redactor:
+    try:
+        return Guardrails.of(task.app).redactor()
+    except Exception:  # noqa: BLE001 the settings may be what guardrails failed on
+        return Redactor()
+
+
+def _place(run: FailedRun) -> Place:
+    delivery: Mapping[str, Any] = run.request.delivery_info or {}
+    exchange, routing_key = delivery.get("exchange") or "", delivery.get("routing_key") or ""
+    return Place(
         environment=run.guard.settings.environment,
-        worker=str(request.hostname or ""),
+        worker=str(run.request.hostname or ""),
         queue=delivery.get("queue") or queue_name(run.task.app, exchange, routing_key),
         exchange=exchange,
         routing_key=routing_key,
         priority=delivery.get("priority"),
-        published_at=header.published_at,
-        first_failed_at=attempts[0].ended_at,
-        died_at=run.now,
-        correlation=shown.correlation,
-        affected=shown.affected,
-        **of_policy(policy),
-        crashes=header.crashes,
-        may_have_run=may_have_run(decision.reason, late=bool(run.task.acks_late), in_doubt=decision.in_doubt),
-        preview=shown.preview,
-        message=message,
     )
 
 
-def of_policy(policy: Policy) -> dict[str, Any]:
-    """What a letter takes from the policy in force, by its fields."""
-    names = ("version", "owner", "runbook", "severity")
-    return {"policy": declared(policy), **{name: getattr(policy, name) for name in names}}
-
-
-class _Shown:
-    """What people see of the arguments."""
-
-    def __init__(self) -> None:
-        self.preview = Preview()
-        self.correlation: dict[str, Named] = {}
-        self.affected: dict[str, Named] = {}
-
-
-def _shown(run: FailedRun, payload: int) -> _Shown:
-    shown = _Shown()
+def _shown(run: FailedRun, payload: int) -> Shown:
+    shown = Shown()
     try:
         settings, policy = run.guard.settings, run.policy
         redactor = run.guard.redactor(policy)
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
         sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)
-        shown.preview = preview_of(run.task, args, kwargs, redactor, limit, sender)
+        shown = Shown(preview_of(run.task, args, kwargs, redactor, limit, sender))
         items = arguments_by_name(run.task, args, kwargs)
-        shown.correlation = sender.seen(named_in_items(policy.correlate, items, redactor), kwargs)
-        shown.affected = sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs)
+        shown = replace(shown, correlation=sender.seen(named_in_items(policy.correlate, items, redactor), kwargs))
+        shown = replace(shown, affected=sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs))
     except Exception:
         logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
     return shown

@@ -25,10 +25,10 @@ from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.service import Patience
 from celery_guardrails.transport.journal.abandoned import Abandoned, Left
 from celery_guardrails.transport.journal.entry import State, Taken
-from celery_guardrails.worker.failure.brief import brief_letter
 from celery_guardrails.worker.failure.failed_run import STARTED, examine
-from celery_guardrails.worker.failure.letter import capture
+from celery_guardrails.worker.failure.letter import brief_letter, capture
 from celery_guardrails.worker.failure.original import ORIGINAL, Original
+from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.succeeded import has_succeeded
 
 __all__ = ["LostWork", "lost_letter"]
@@ -118,8 +118,7 @@ class LostWork:
             logger.warning("%s had succeeded before its worker died", name)
             return False
         letter, queue = lost_letter(self._guard, context, left.state)
-        self._guard.dispatch.bury(letter, queue, now)
-        logger.warning("%s is dead-lettered as %s: %s", name, letter.reason, letter.explanation)
+        publish_letter(self._guard, letter, queue, now)
         return True
 
 

@@ -22,6 +22,7 @@ from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.routing import came_from, known_queue, queues_for, straight
+from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.original import Original, original_of
 from celery_guardrails.worker.failure.sentry import trace_on
 
@@ -34,20 +35,18 @@ def republishable(request: Any) -> Original | None:
     return original if original is not None and "task" in original.headers else None
 
 
-def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, delay: float, now: datetime) -> None:
-    """Publish the next attempt of a running task.
+def publish_retry(run: FailedRun, header: Header, delay: float) -> None:
+    """Publish the next attempt of a failed run.
 
     Args:
-        guard: the application's guardrails.
-        task: the task.
-        request: its request.
+        run: what failed.
         header: the header that the next attempt gets, this failure included.
-        delay: seconds from `now` until it may start; 0 is at once.
-        now: the instant of the decision.
+        delay: seconds from the run's `now` until it may start; 0 is at once.
 
     Raises:
         PublishError: neither the broker nor the spool took it.
     """
+    guard, task, request, now = run.guard, run.task, run.request, run.now
     original = republishable(request)
     if original is None:
         _publish_celery_way(task, request, header, delay)
@@ -60,24 +59,21 @@ def publish_retry(guard: Guardrails, task: Any, request: Any, header: Header, de
         guard.dispatch.run(envelope, declare, delay, now, _what(task, request))
 
 
-def publish_again(guard: Guardrails, task: Any, request: Any, now: datetime) -> None:
+def publish_again(run: FailedRun) -> None:
     """Publish the very message again, to the queue that it came from: it did not count as an attempt.
 
     Args:
-        guard: the application's guardrails.
-        task: the task.
-        request: its request.
-        now: this instant.
+        run: what is to run as if it had not begun.
 
     Raises:
         PublishError: neither the broker nor the spool took it, or the original is not at hand.
     """
-    original = original_of(request)
+    task, request, original = run.task, run.request, original_of(run.request)
     if original is None:
         raise PublishError("its queue", "the original message is not at hand")
     consumed = (request.delivery_info or {}).get("queue")
     envelope, declare = _to_its_queue(task.app, _same_message(task, request, original), consumed)
-    guard.dispatch.run(envelope, declare, 0, now, f"{task.name}[{request.id}]")
+    run.guard.dispatch.run(envelope, declare, 0, run.now, f"{task.name}[{request.id}]")
 
 
 def unpublishable(lost: PublishError, text: str | None = None) -> DeadLetter:

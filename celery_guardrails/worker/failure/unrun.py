@@ -20,11 +20,14 @@ from celery_guardrails.app.in_force import is_guarded, subject_of
 from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.header import Header, read_header
 from celery_guardrails.letters.record import (
-    FailedAttempt,
+    Death,
     Letter,
     LetterFailure,
     OriginalMessage,
+    Place,
     Preview,
+    Shown,
+    Subject,
     letter_id,
 )
 from celery_guardrails.letters.redaction import redacted
@@ -34,7 +37,7 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
-from celery_guardrails.worker.failure.letter import of_policy, preview_of
+from celery_guardrails.worker.failure.letter import preview_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
 
 __all__ = ["Verdict", "unrun_letter"]
@@ -62,35 +65,27 @@ def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now:
     task = _task(guard, waiting.task, arguments)
     policy = guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
     headers = envelope.headers
-    header = read_header(headers)
-    letter = Letter(
-        id=letter_id(_work(waiting, header), waiting.attempt, header.generation, verdict.reason),
-        dead_letter_id=header.dead_letter_id,
-        claim_token=header.claim_token,
-        generation=header.generation,
-        task=waiting.task if task is None else subject_of(task).name,
-        task_id=waiting.task_id,
-        root_id=_text(headers.get("root_id")),
-        parent_id=_text(headers.get("parent_id")),
-        group_id=_text(headers.get("group")),
-        reason=verdict.reason,
-        explanation=verdict.explanation,
-        failure=_failure(header, verdict),
-        attempts=tuple(FailedAttempt.of(attempt) for attempt in header.attempts),
-        environment=guard.settings.environment,
-        queue=waiting.queue,
-        exchange=envelope.exchange,
-        routing_key=envelope.routing_key,
-        priority=envelope.priority,
-        published_at=header.published_at,
-        first_failed_at=header.attempts[0].ended_at if header.attempts else now,
-        died_at=now,
-        **of_policy(policy),
-        # what waits has not begun; an attempt before this one may have, of what is to run at most once
-        may_have_run=verdict.in_doubt or (bool(header.attempts) and policy.acks == "early"),
-        preview=_preview(guard, task, arguments, policy, headers),
-        message=_message(envelope),
-    )
+    header, reason = read_header(headers), verdict.reason
+    letter = Letter.of_message(
+        _message(envelope),
+        Subject(
+            waiting.task if task is None else subject_of(task).name, waiting.task_id, _text(headers.get("root_id")),
+            _text(headers.get("parent_id")), _text(headers.get("group")),
+        ),
+        Death(
+            letter_id(_work(waiting, header), waiting.attempt, header.generation, reason), reason, verdict.explanation,
+            _failure(header, verdict), now,
+            # what waits has not begun; an attempt before this one may have, of what is to run at most once
+            may_have_run=verdict.in_doubt or (bool(header.attempts) and policy.acks == "early"),
+        ),
+        Place(
+            guard.settings.environment, "", waiting.queue, envelope.exchange, envelope.routing_key, envelope.priority
+        ),
+        header=header,
+        attempts=header.attempts,
+        policy=policy,
+        shown=Shown(_preview(guard, task, arguments, policy, headers)),
+    )  # fmt: skip
     return redacted(letter, guard.redactor(policy)), policy
 
 

@@ -6,7 +6,6 @@ letter again, because its id follows from the work and the attempt.
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 
 from celery_guardrails.app.guardrails import Guardrails
@@ -16,11 +15,10 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.routing import came_from, queue_name
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.unrun import Verdict, unrun_letter
 
 __all__ = ["bury_unsure", "unsure_letter"]
-
-logger = logging.getLogger("celery_guardrails.worker")
 
 
 def bury_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> None:
@@ -36,8 +34,7 @@ def bury_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> N
         PublishError: neither the broker nor the spool took the letter.
     """
     letter, policy = unsure_letter(guard, entry, why, now)
-    guard.dispatch.bury(letter, policy.dead_letter_queue, now)
-    logger.warning("%s is dead-lettered as %s: %s", entry.what, letter.reason.shown, letter.explanation)
+    publish_letter(guard, letter, policy.dead_letter_queue, now)
 
 
 def unsure_letter(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> tuple[Letter, Policy]:

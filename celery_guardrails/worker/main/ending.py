@@ -27,9 +27,9 @@ from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason, decide_crash, decide_time_limit
-from celery_guardrails.worker.child.body import rng
 from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine
-from celery_guardrails.worker.failure.next_attempt import publish_again, unpublishable
+from celery_guardrails.worker.failure.next_attempt import unpublishable
+from celery_guardrails.worker.failure.outcome import put_back, rng
 from celery_guardrails.worker.failure.succeeded import has_succeeded
 from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.report import (
@@ -179,9 +179,7 @@ def unbegun(request: Any, future: Future[Any]) -> None:
 
     def meet() -> Tell:
         run = _run_of(request, exc)
-        try:
-            publish_again(run.guard, run.task, run.request, run.now)
-        except PublishError as lost:
+        if (lost := put_back(run)) is not None:
             text = f"{exc}, and its message, acknowledged early, could not be put back: {lost}"
             decision = DeadLetter(Reason.CANCELLED, text, in_doubt=not lost.refused)
             return settled(request, run, decision, tell, ran=False)
@@ -256,9 +254,7 @@ def _rejected(request: Any, exc: Reject, usual: Tell) -> Tell:
         return settled(request, run, DeadLetter(Reason.REJECTED, text), usual)
     # before it is published: where this is not main's own thread, main may take the copy at once
     seen.of(run.guard).forget(Copy.of(request), request.message.body)
-    try:
-        publish_again(run.guard, run.task, run.request, run.now)
-    except PublishError as lost:
+    if (lost := put_back(run)) is not None:
         if request.acknowledged:
             text = f"the task asked for its message to be put back, acknowledged early: {lost}"
             return settled(request, run, unpublishable(lost, text), usual)

@@ -20,19 +20,20 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr
 
-from celery_guardrails.errors import PublishError
-from celery_guardrails.letters.record import FailedAttempt, Letter
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
-from celery_guardrails.worker.child.body import park
 from celery_guardrails.worker.child.tracer import RetryInfo
 from celery_guardrails.worker.failure import sentry
-from celery_guardrails.worker.failure.brief import brief_letter, bury_brief
 from celery_guardrails.worker.failure.failed_run import FailedRun
-from celery_guardrails.worker.failure.letter import capture
-from celery_guardrails.worker.failure.next_attempt import publish_retry, unpublishable
-from celery_guardrails.worker.failure.notice import log_death
-from celery_guardrails.worker.failure.original import original_of
+from celery_guardrails.worker.failure.outcome import (
+    NotTaken,
+    Retried,
+    carry_out,
+    carry_out_in_brief,
+    log_not_taken,
+    park,
+)
 from celery_guardrails.worker.failure.untold import log_untold
 from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.seen import Life
@@ -77,27 +78,15 @@ def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None,
         ran: whether the body began; otherwise this attempt is not in the letter's history.
     """
     request.ended = End.SETTLED
-    if isinstance(decision, Again):
-        delay = decision.delay.total_seconds()
-        try:
-            publish_retry(run.guard, run.task, run.request, run.header.with_attempt(run.attempt(delay)), delay, run.now)
-        except PublishError as lost:
-            decision = unpublishable(lost)
-        else:
-            logger.warning("%s[%s] is retried: %s", run.task.name, request.id, decision.reason)
-            return partial(_tell_of_retry, request, run, decision)
-    letter = capture(run, decision)
-    if not ran:
-        before = tuple(FailedAttempt.of(attempt) for attempt in run.header.attempts)
-        letter = letter.model_copy(update={"attempts": before, "may_have_run": decision.in_doubt})
-    try:
-        run.guard.dispatch.bury(letter, run.policy.dead_letter_queue, run.now)
-    except PublishError as lost:
-        return partial(_give_back, request, lost, letter, run.policy.dead_letter_queue)
-    log_death(letter)
-    if run.policy.on_exhausted == "park":
-        return partial(_tell_of_parking, request, run, letter)
-    request.buried = (letter, run.policy, run.redactor)
+    outcome = carry_out(run, decision, ran=ran)
+    if isinstance(outcome, Retried):
+        logger.warning("%s[%s] is retried: %s", run.task.name, request.id, outcome.decision.reason)
+        return partial(_tell_of_retry, request, run, outcome.decision)
+    if isinstance(outcome, NotTaken):
+        return partial(_give_back, request, outcome)
+    if outcome.parked:
+        return partial(_tell_of_parking, request, run, outcome.letter)
+    request.buried = (outcome.letter, run.policy, run.redactor)
     return _to_be_told(request, tell)
 
 
@@ -114,15 +103,10 @@ def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tel
     Raises:
         Exception: not even that could be done.
     """
-    original = original_of(request._context)
-    if original is None:
-        raise LookupError("the request has lost its message")
-    letter = brief_letter(request.task, request._context, original, exc, DeadLetter(reason, text))
-    try:
-        bury_brief(request.task, letter)
-    except PublishError as lost:
+    outcome = carry_out_in_brief(request.task, request._context, exc, DeadLetter(reason, text))
+    if isinstance(outcome, NotTaken):
         request.ended = End.SETTLED
-        return partial(_give_back, request, lost, letter, None)
+        return partial(_give_back, request, outcome)
     return _to_be_told(request, tell)
 
 
@@ -226,15 +210,15 @@ def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:
     request.acknowledge()
 
 
-def _give_back(request: Any, lost: PublishError, letter: Letter, queue: str | None) -> None:
+def _give_back(request: Any, outcome: NotTaken) -> None:
     """The last resort: leave the message with the broker, which will deliver it again, or in the journal."""
     state.task_ready(request)
-    if request.acknowledged or journal.is_kept(request):
-        logger.warning("the dead letter of %s[%s] is not taken: %s", request.name, request.id, lost)
-        journal.leave(request, letter, queue)
-        return
-    logger.warning("%s[%s] goes back to its queue: %s", request.name, request.id, lost)
-    request.reject(requeue=True)
+    goes_back = not (request.acknowledged or journal.is_kept(request))
+    log_not_taken(outcome, f"{request.name}[{request.id}]", goes_back=goes_back)
+    if goes_back:
+        request.reject(requeue=True)
+    else:
+        journal.leave(request, outcome.letter, outcome.queue)
 
 
 def _store_failure(request: Any, exc: BaseException) -> None:

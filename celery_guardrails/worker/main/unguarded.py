@@ -16,16 +16,12 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 
-from celery_guardrails.app.guardrails import Guardrails, is_plain
+from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.letters.header import read_header
-from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.worker.child.body import attempt_recovered
-from celery_guardrails.worker.failure.brief import brief_letter
 from celery_guardrails.worker.failure.failed_run import STARTED, examine
-from celery_guardrails.worker.failure.letter import capture
-from celery_guardrails.worker.failure.notice import log_death
-from celery_guardrails.worker.failure.original import original_of
+from celery_guardrails.worker.failure.outcome import Dead, NotTaken, bury, carry_out_in_brief
 
 __all__ = ["cancelled", "failed", "revoked", "timed_out"]
 
@@ -110,30 +106,22 @@ def _reason_of(exc: BaseException) -> Reason:
 def _report(request: Any, exc: BaseException, reason: Reason, traceback: str = "") -> None:
     request.__dict__[_REPORTED] = True
     try:
-        guard = Guardrails.of(request.task.app)
-        letter, queue = _letter(guard, request, exc, DeadLetter(reason, _OFF), traceback)
-        guard.dispatch.bury(letter, queue, letter.died_at)
-        log_death(letter)
+        outcome = _outcome(request, exc, DeadLetter(reason, _OFF), traceback)
+        if isinstance(outcome, NotTaken):
+            raise outcome.why
     except Exception:
         words = "%s[%s] had been put back, and its letter does not hear of its end"
         logger.warning(words, request.name, request.id, exc_info=True)
 
 
-def _letter(
-    guard: Guardrails, request: Any, exc: BaseException, decision: DeadLetter, traceback: str
-) -> tuple[Letter, str | None]:
+def _outcome(request: Any, exc: BaseException, decision: DeadLetter, traceback: str) -> Dead | NotTaken:
     context = request._context
     if request.time_start:
         context.__dict__[STARTED] = request.time_start
     try:
         run = examine(request.task, context, exc)
         text = run.redactor.text(traceback)
-        return capture(
-            replace(run, failure=replace(run.failure, traceback=text)), decision
-        ), run.policy.dead_letter_queue
+        return bury(replace(run, failure=replace(run.failure, traceback=text)), decision)
     except Exception:
         logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
-    original = original_of(context)
-    if original is None:
-        raise LookupError("the request has lost its message")
-    return brief_letter(request.task, context, original, exc, decision), None
+        return carry_out_in_brief(request.task, context, exc, decision)

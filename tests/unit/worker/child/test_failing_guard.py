@@ -18,6 +18,7 @@ from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child import retry_call as manual
 from celery_guardrails.worker.child.tracer import GuardInfo
 from celery_guardrails.worker.failure import letter as letter_module
+from celery_guardrails.worker.failure import outcome as outcome_module
 from tests.unit.traced import Gate, trace
 
 LETTER = "d1d1d1d1-0000-4000-8000-000000000001"
@@ -27,15 +28,15 @@ def broken(*args: Any, **kwargs: Any) -> Any:
     raise RuntimeError("ours")
 
 
-@pytest.mark.parametrize("place", ["capture", "decide", "examine"])
+@pytest.mark.parametrize("place", [(outcome_module, "capture"), (body, "decide"), (body, "examine")])
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_failure_of_ours_leaves_the_tasks_error_alone(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    place: str, stage: int,
+    place: tuple[Any, str], stage: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(body, place, broken)
+    monkeypatch.setattr(*place, broken)
     outcome = trace(failing, headers={"retries": stage})
-    if place == "capture" and stage == 0:
+    if place[1] == "capture" and stage == 0:
         assert outcome.info.state == "RETRY"
         return
     assert outcome.info.state == "FAILURE"
@@ -82,13 +83,13 @@ def test_where_not_even_a_letter_in_brief_can_be_made_the_error_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(body, "examine", broken)
-    monkeypatch.setattr(body, "brief_letter", broken)
+    monkeypatch.setattr(outcome_module, "brief_letter", broken)
     assert trace(failing).info.state == "FAILURE"
     assert gate.sent == []
     assert "is lost to the dead-letter queue" in caplog.text
 
 
-@pytest.mark.parametrize("place", [(manual, "examine"), (manual, "decide"), (manual, "publish_retry")])
+@pytest.mark.parametrize("place", [(manual, "examine"), (manual, "decide"), (outcome_module, "publish_retry")])
 def test_a_failure_of_ours_leaves_retry_by_hand_to_celery(
     app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     place: tuple[Any, str],

@@ -13,7 +13,7 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import Celery
 
 from celery_guardrails.worker.child import body, soft_limit
-from celery_guardrails.worker.child import retry_call as manual
+from celery_guardrails.worker.failure import outcome
 from tests.unit.traced import Gate, trace
 
 
@@ -47,10 +47,10 @@ def test_it_is_no_failure_of_ours(
     gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], stage: int
 ) -> None:
     monkeypatch.setattr(*place, limited(getattr(*place)))
-    outcome = trace(failing, headers={"retries": stage})
-    assert outcome.info.state == ("FAILURE" if stage else "RETRY")
+    traced = trace(failing, headers={"retries": stage})
+    assert traced.info.state == ("FAILURE" if stage else "RETRY")
     assert (len(gate.retries), len(gate.letters)) == ((0, 1) if stage else (1, 0))
-    assert isinstance(outcome.info.retval if stage else outcome.info.retval.exc, ConnectionError)
+    assert isinstance(traced.info.retval if stage else traced.info.retval.exc, ConnectionError)
 
 
 def test_after_the_act_is_done_it_is_not_done_again(gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_a_retry_by_hand_is_published_once(
     def by_hand(self: Any) -> None:
         raise self.retry(exc=KeyError("not yet"), countdown=0)
 
-    monkeypatch.setattr(manual, "publish_retry", limited(manual.publish_retry))
+    monkeypatch.setattr(outcome, "publish_retry", limited(outcome.publish_retry))
     assert trace(by_hand).info.state == "RETRY"
     assert (len(gate.retries), gate.letters) == (1, [])
 
@@ -90,12 +90,12 @@ def test_an_attempt_that_has_asked_for_the_next_one_makes_no_second(
             self.retry(exc=ConnectionError("not yet either"))
         raise asked if after == "raises_retry" else KeyError("a bug after it")
 
-    outcome = trace(twice)
-    assert outcome.info.state == "RETRY"
+    traced = trace(twice)
+    assert traced.info.state == "RETRY"
     assert (len(gate.retries), gate.letters) == (1, [])
     if after in ("fails", "is_limited"):
         kind = KeyError if after == "fails" else SoftTimeLimitExceeded
-        assert isinstance(outcome.info.retval.exc, kind)
+        assert isinstance(traced.info.retval.exc, kind)
 
 
 def test_celerys_own_retry_counts_too(app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_celerys_own_retry_counts_too(app: Celery, gate: Gate, quick: Any, monke
         self.retry(exc=ConnectionError("not yet"), countdown=0, throw=False)
         raise KeyError("a bug after it")
 
-    monkeypatch.setattr(manual, "publish_retry", broken)
+    monkeypatch.setattr(outcome, "publish_retry", broken)
     assert trace(twice).info.state == "RETRY"
     assert (gate.retries, gate.letters) == ([], [])
     with app.connection_for_read() as connection:

@@ -12,9 +12,8 @@ from celery.exceptions import Ignore
 from celery_guardrails.letters.header import HEADER, Header, read_header
 from celery_guardrails.letters.record import letter_id
 from celery_guardrails.policy.decision import DeadLetter, Reason
-from celery_guardrails.worker.failure.brief import brief_letter
 from celery_guardrails.worker.failure.failed_run import examine
-from celery_guardrails.worker.failure.letter import capture
+from celery_guardrails.worker.failure.letter import brief_letter, capture
 from celery_guardrails.worker.failure.original import original_of
 from celery_guardrails.worker.failure.work import work_of
 from tests.unit.traced import Gate, trace

@@ -16,7 +16,8 @@ from celery.worker import state
 from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import HEADER, Header
 from celery_guardrails.policy.decision import Reason
-from celery_guardrails.worker.main import ending, report
+from celery_guardrails.worker.failure import outcome
+from celery_guardrails.worker.main import ending
 from celery_guardrails.worker.main.report import End
 from celery_guardrails.worker.main.seen import Copy
 from tests.unit.traced import Gate, received
@@ -181,7 +182,7 @@ ENDS: dict[str, Callable[[Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("place", [(report, "capture"), (ending, "examine")], ids=["capture", "examine"])
+@pytest.mark.parametrize("place", [(outcome, "capture"), (ending, "examine")], ids=["capture", "examine"])
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_failure_of_ours_on_an_end_leaves_a_letter_in_brief(
     app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], reason: str
@@ -217,7 +218,7 @@ def test_where_not_even_a_letter_in_brief_can_be_made_an_end_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ending, "examine", broken)
-    monkeypatch.setattr(report, "brief_letter", broken)
+    monkeypatch.setattr(outcome, "brief_letter", broken)
     request = received(failing)
     request.on_failure(info(MaybeEncodingError("a", "b")))
     assert gate.sent == []

@@ -1,0 +1,217 @@
+"""The one place that acts on a decision: the next attempt or the dead letter is published, or else spooled.
+
+    Retry ──> publish the next attempt ──> Retried
+                └─ neither broker nor spool takes it: a dead letter
+    DeadLetter ──> publish the letter ──> Dead
+                └─ neither broker nor spool takes it ──> NotTaken
+
+Owns that order, the mark in the journal and the line in the log. What has happened is data: the process that runs the
+task makes Celery's exceptions of it (`worker/child/body.py`), the main process what Celery has to tell
+(`worker/main/report.py`). It must not know why it was decided so.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.errors import PublishError
+from celery_guardrails.letters.header import Header
+from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy.decision import DeadLetter, Decision, Retry
+from celery_guardrails.policy.describe import traceback_text
+from celery_guardrails.worker.failure.failed_run import FailedRun
+from celery_guardrails.worker.failure.journaled import mark_done
+from celery_guardrails.worker.failure.letter import brief_letter, capture
+from celery_guardrails.worker.failure.next_attempt import publish_again, publish_retry, unpublishable
+from celery_guardrails.worker.failure.notice import log_death
+from celery_guardrails.worker.failure.original import original_of
+
+__all__ = [
+    "Dead",
+    "NotTaken",
+    "Outcome",
+    "Retried",
+    "bury",
+    "carry_out",
+    "carry_out_in_brief",
+    "log_not_taken",
+    "park",
+    "publish_letter",
+    "put_back",
+    "rng",
+    "run_again",
+]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+PARKED = "DEAD_LETTERED"
+# The system's source has no state that forked children would share, so their jitters differ.
+rng = random.SystemRandom()
+
+Publish = Callable[[FailedRun, Header, float], Any]
+"""Publishes the next attempt: of this run, with this header, in so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The next attempt is published, or spooled."""
+
+    decision: Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The dead letter is published, or spooled; `parked`: its task is not to fail, but to be parked (`park`)."""
+
+    letter: Letter
+    parked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Neither the broker nor the spool took the letter for `queue` (`None`: the application's): the message stays."""
+
+    letter: Letter
+    queue: str | None
+    why: PublishError
+
+
+Outcome = Retried | Dead | NotTaken
+
+
+def carry_out(run: FailedRun, decision: Decision, *, raised: BaseException | None = None, ran: bool = True) -> Outcome:
+    """Act on what was decided about a failed run.
+
+    Args:
+        run: what failed.
+        decision: what is to happen.
+        raised: the error whose traceback the letter keeps; `None`: the one that `run` has, if any.
+        ran: whether the body began; otherwise this attempt is not in the letter's history.
+    """
+    if isinstance(decision, Retry):
+        try:
+            run_again(run, decision)
+            return Retried(decision)
+        except PublishError as lost:
+            decision = unpublishable(lost)
+    return bury(run, decision, raised=raised, ran=ran)
+
+
+def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -> Any:
+    """Publish the next attempt, and return what `publish` returns.
+
+    Args:
+        run: what failed.
+        decision: when it runs again.
+        publish: publishes it; `None`: as the very message that came.
+
+    Raises:
+        PublishError: neither the broker nor the spool took it.
+    """
+    delay = decision.delay.total_seconds()
+    published = (publish or publish_retry)(run, run.header.with_attempt(run.attempt(delay)), delay)
+    mark_done(run.task, run.request)
+    return published
+
+
+def bury(
+    run: FailedRun, decision: DeadLetter, *, raised: BaseException | None = None, ran: bool = True
+) -> Dead | NotTaken:
+    """Publish the dead letter of a failed run; the arguments are those of `carry_out`."""
+    if raised is not None:
+        # formatting a traceback costs several times a decision: only for those that are kept
+        text = traceback_text(raised, run.redactor.text)
+        run = replace(run, failure=replace(run.failure, traceback=text))
+    letter, queue = capture(run, decision, ran=ran), run.policy.dead_letter_queue
+    if run.request.is_eager:
+        run.guard.captured.append(letter)
+    else:
+        try:
+            run.guard.dispatch.bury(letter, queue, run.now)
+        except PublishError as lost:
+            return NotTaken(letter, queue, lost)
+        mark_done(run.task, run.request)
+    log_death(letter)
+    return Dead(letter, run.policy.on_exhausted == "park")
+
+
+def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLetter) -> Dead | NotTaken:
+    """Publish a letter of the little that is sure, where guardrails itself fails on a failure.
+
+    Args:
+        task: the task.
+        request: its request.
+        exc: the task's error.
+        decision: why it is dead.
+
+    Raises:
+        LookupError: the request has lost its message.
+        Exception: not even this letter can be made.
+    """
+    original = original_of(request)
+    if original is None:
+        raise LookupError("the request has lost its message")
+    letter = brief_letter(task, request, original, exc, decision)
+    try:
+        Guardrails.of(task.app).dispatch.bury(letter, None, letter.died_at)
+    except PublishError as lost:
+        return NotTaken(letter, None, lost)
+    logger.warning("%s[%s] is dead-lettered as %s, in brief", letter.task, letter.task_id, letter.reason.shown)
+    mark_done(task, request)
+    return Dead(letter)
+
+
+def log_not_taken(outcome: NotTaken, name: str, *, goes_back: bool) -> None:
+    """Log that nobody took a letter.
+
+    Args:
+        outcome: the letter, and why.
+        name: the task's, with its id.
+        goes_back: whether the message goes back to its queue; else it was acknowledged before.
+    """
+    words = "%s goes back to its queue: %s" if goes_back else "the dead letter of %s is not taken: %s"
+    logger.warning(words, name, outcome.why)
+
+
+def publish_letter(guard: Guardrails, letter: Letter, queue: str | None, now: datetime) -> None:
+    """Publish a letter of what no process here runs, and log the death.
+
+    Args:
+        guard: the application's guardrails.
+        letter: the letter.
+        queue: its dead-letter queue; `None`: the application's.
+        now: this instant.
+
+    Raises:
+        PublishError: neither the broker nor the spool took it.
+    """
+    guard.dispatch.bury(letter, queue, now)
+    log_death(letter)
+
+
+def put_back(run: FailedRun) -> PublishError | None:
+    """Publish the very message again, as the same attempt; returns why neither the broker nor the spool took it."""
+    try:
+        publish_again(run)
+    except PublishError as lost:
+        return lost
+    return None
+
+
+def park(run: FailedRun, letter: Letter) -> None:
+    """Store the state DEAD_LETTERED in place of FAILURE, so that a later requeue can still complete a chord."""
+    if run.task.ignore_result or run.request.is_eager:
+        return
+    meta = {
+        "dead_letter_id": letter.origin_id,
+        "reason": letter.reason.value,
+        "error": letter.failure.type,
+        "message": letter.failure.message,
+    }
+    run.task.backend.store_result(run.request.id, meta, PARKED, request=run.request)
