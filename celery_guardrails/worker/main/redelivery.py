@@ -27,7 +27,7 @@ from celery_guardrails.seams import AT_MOST_ONCE, holds
 from celery_guardrails.transport.started import mark_name
 from celery_guardrails.worker.failure.succeeded import has_succeeded
 from celery_guardrails.worker.main import journal, seen
-from celery_guardrails.worker.main.ending import crashed, unanswered, unbegun
+from celery_guardrails.worker.main.ending import publish_crash, settle_unanswered, settle_unbegun
 from celery_guardrails.worker.main.prefork import acknowledge_at_once, before_writing, runs_here, writes_later
 from celery_guardrails.worker.main.report import Tell
 from celery_guardrails.worker.main.seen import Copy, Life
@@ -125,7 +125,7 @@ def _acknowledge_and_hand_over(request: Any, pool: Any, begin: Callable[[], bool
     job = getattr(request.execute_using_pool(pool, **options), "f", None)
     if not isinstance(job, Future):
         return None
-    job.add_done_callback(partial(unbegun, request))
+    job.add_done_callback(partial(settle_unbegun, request))
     return job
 
 
@@ -146,7 +146,7 @@ def _acknowledge(request: Any) -> bool:
 
 
 def _gone(request: Any) -> None:
-    if unanswered(request):
+    if settle_unanswered(request):
         _remember(request)
     journal.end(request)
 
@@ -187,7 +187,7 @@ def _verdict(request: Any) -> Tell | None:
     mark = _mark_of(guard, copy)
     if again and not _runs_here(request) and _is_set(guard, mark):
         # Its first death of this kind left no mark: it was a death, since this one was.
-        return partial(_after_crash, guard, mark, crashed(request, copy.crashes + 1 if copy.crashes else 2))
+        return partial(_after_crash, guard, mark, publish_crash(request, copy.crashes + 1 if copy.crashes else 2))
     if again or copy.crashes:
         request.begin = partial(_set, guard, request, mark)
     return None

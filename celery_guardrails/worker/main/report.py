@@ -1,6 +1,7 @@
-"""How an end that main has met is settled: the retry or the letter published, then everybody told, then the ack.
+"""What Celery tells of an end that only the main process sees: to its backend, hooks, signals and events.
 
-Owns the order, and what Celery's backend, hooks, signals and events hear. It must not know why it was decided so.
+Owns who is told, and that the message is acknowledged after it. It must not know why it was decided so, and not
+publish anything of ours.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -21,16 +21,15 @@ from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr
 
 from celery_guardrails.letters.record import Letter
-from celery_guardrails.policy.decision import DeadLetter, Decision, Reason
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.child.tracer import RetryInfo
 from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.outcome import (
+    Dead,
     NotTaken,
+    Outcome,
     Retried,
-    carry_out,
-    carry_out_in_brief,
     log_not_taken,
     park,
 )
@@ -39,17 +38,18 @@ from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.seen import Life
 
 __all__ = [
-    "End",
     "Tell",
     "einfo",
-    "settled",
-    "settled_in_brief",
+    "tell_and_acknowledge",
     "tell_of_cancel",
     "tell_of_failure",
+    "tell_of_loss",
     "tell_of_requeue",
     "tell_of_success",
     "tell_of_timeout",
-    "told",
+    "tell_of_unbegun",
+    "telling",
+    "telling_of_letter",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
@@ -60,54 +60,30 @@ Tell = Callable[[], Any]
 _TELLS_OF_TIMEOUT = "on_failure" in Request.on_timeout.__code__.co_names
 
 
-class End(Enum):
-    """What main has made of an end: a letter that Celery has yet to tell of, or all is done."""
-
-    BURIED = "buried"
-    SETTLED = "settled"
-
-
-def settled(request: Any, run: FailedRun, decision: Decision, tell: Tell | None, *, ran: bool = True) -> Tell:
-    """Publish what was decided, and return what is left to do: telling of it, and the ack.
-
-    Args:
-        request: the worker's request; its `ended` says what has become of it.
-        run: what failed.
-        decision: what is to happen.
-        tell: how Celery tells of a failure here; `None`: it will, at its next call (`End.BURIED`).
-        ran: whether the body began; otherwise this attempt is not in the letter's history.
-    """
-    request.ended = End.SETTLED
-    outcome = carry_out(run, decision, ran=ran)
-    if isinstance(outcome, Retried):
-        logger.warning("%s[%s] is retried: %s", run.task.name, request.id, outcome.decision.reason)
-        return partial(_tell_of_retry, request, run, outcome.decision)
-    if isinstance(outcome, NotTaken):
-        return partial(_give_back, request, outcome)
-    if outcome.parked:
-        return partial(_tell_of_parking, request, run, outcome.letter)
-    request.buried = (outcome.letter, run.policy, run.redactor)
-    return _to_be_told(request, tell)
-
-
-def settled_in_brief(request: Any, exc: BaseException, reason: Reason, tell: Tell | None, text: str) -> Tell:
-    """Settle an end on which guardrails itself failed, by a letter of the little that is sure.
+def telling(request: Any, run: FailedRun, outcome: Outcome, tell: Tell | None) -> Tell:
+    """What is left to do about an end after `outcome`: Celery tells of it, and the message is acknowledged.
 
     Args:
         request: the worker's request.
-        exc: what ended the task.
-        reason: why it is dead.
-        tell: as for `settled`.
-        text: the explanation.
-
-    Raises:
-        Exception: not even that could be done.
+        run: what failed.
+        outcome: what has become of it.
+        tell: how Celery tells of a failure here; `None`: it does by itself, later.
     """
-    outcome = carry_out_in_brief(request.task, request._context, exc, DeadLetter(reason, text))
+    if isinstance(outcome, Retried):
+        logger.warning("%s[%s] is retried: %s", run.task.name, request.id, outcome.decision.reason)
+        return partial(_tell_of_retry, request, run, outcome.decision)
+    if isinstance(outcome, Dead):
+        if outcome.parked:
+            return partial(_tell_of_parking, request, run, outcome.letter)
+        request.buried = (outcome.letter, run.policy, run.redactor)
+    return telling_of_letter(request, outcome, tell)
+
+
+def telling_of_letter(request: Any, outcome: Dead | NotTaken, tell: Tell | None) -> Tell:
+    """The same, where there is a letter, of which nothing but this is known."""
     if isinstance(outcome, NotTaken):
-        request.ended = End.SETTLED
         return partial(_give_back, request, outcome)
-    return _to_be_told(request, tell)
+    return partial(state.task_ready, request) if tell is None else partial(tell_and_acknowledge, request, tell)
 
 
 def einfo(exc: BaseException) -> ExceptionInfo:
@@ -123,6 +99,16 @@ def tell_of_failure(request: Any, exc: BaseException) -> None:
     state.task_ready(request)
     _store_failure(request, exc)
     _signal_failure(request, exc)
+
+
+def tell_of_loss(celery: Callable[[Any], Any], exc: BaseException) -> None:
+    """Let Celery tell of a lost worker.
+
+    Args:
+        celery: what Celery does with an error of the pool.
+        exc: the error.
+    """
+    celery(einfo(exc))
 
 
 def tell_of_timeout(request: Any, timeout: float, celery: Tell) -> None:
@@ -152,6 +138,9 @@ def tell_of_cancel(request: Any, celery: Tell) -> None:
     """
     request._already_cancelled = True  # first: else the end of its child is that of work that somebody has revoked
     with _harmless(request):
+        if request.unmark is not None:
+            request.unmark()  # its end is ours, and no crash of it
+    with _harmless(request):
         celery()
 
 
@@ -162,7 +151,13 @@ def tell_of_requeue(request: Any) -> None:
     request.send_event("task-rejected", requeue=True)
 
 
-def told(request: Any, tell: Tell) -> None:
+def tell_of_unbegun(request: Any) -> None:
+    """It had not begun, and its message is put back."""
+    logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
+    state.task_ready(request)
+
+
+def tell_and_acknowledge(request: Any, tell: Tell) -> None:
     """Tell, and acknowledge: what raises meanwhile, a hook of the user or the backend, must not keep the message.
 
     Args:
@@ -177,14 +172,6 @@ def told(request: Any, tell: Tell) -> None:
     finally:
         state.task_ready(request)
         request.acknowledge()  # does nothing where Celery has done it
-
-
-def _to_be_told(request: Any, tell: Tell | None) -> Tell:
-    if tell is None:
-        request.ended = End.BURIED
-        return partial(state.task_ready, request)
-    request.ended = End.SETTLED
-    return partial(told, request, tell)
 
 
 def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:

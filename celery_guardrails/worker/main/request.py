@@ -26,7 +26,7 @@ from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.main import ending, journal, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended
-from celery_guardrails.worker.main.report import End
+from celery_guardrails.worker.main.time_limit import TimeLimit
 
 __all__ = ["ORIGINAL", "GuardedRequest", "Original", "original_of"]
 
@@ -67,8 +67,10 @@ class GuardedRequest(_CelerysPart):
     """Whether an application's own request class is below this one."""
     known: ClassVar[Ended] = Ended()
     """Which messages this process has done with."""
-    ended: End | None = None
-    """What main has made of an end that it saw itself."""
+    settled: bool = False
+    """Whether its end is settled here: what the pool still reports of it has nothing to add."""
+    limit: TimeLimit | None = None
+    """Its hard time limit, from the pool's first report to the second."""
     buried: tuple[Letter, Policy, Redactor] | None = None
     """Its letter, with the policy that was in force, until Celery has told of its end."""
     begin: Callable[[], bool] | None = None
@@ -122,9 +124,9 @@ class GuardedRequest(_CelerysPart):
     ) -> None:
         """Called by Celery for every outcome of the pool that is not a success."""
         celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok, **options)
-        unguarded.failed(self, exc_info)
+        unguarded.report_failure(self, exc_info)
         try:
-            ending.failed(self, exc_info, return_ok, celery)
+            ending.settle_failure(self, exc_info, return_ok, celery)
         finally:
             if not self._already_cancelled:  # else its letter is being sent just now, by whoever cancels it
                 journal.end(self, heard=return_ok)
@@ -140,8 +142,8 @@ class GuardedRequest(_CelerysPart):
         if soft:
             celery()
         else:
-            unguarded.timed_out(self, timeout)
-            ending.timed_out(self, timeout, celery)
+            unguarded.report_time_limit(self, timeout)
+            ending.settle_time_limit(self, timeout, celery)
             journal.end(self, heard=False)
 
     def fail_as_celery(self, exc_info: Any) -> None:
@@ -183,16 +185,16 @@ class GuardedRequest(_CelerysPart):
             logger.warning("%s[%s] runs to its end: this pool cannot cancel it", self.name, self.id)
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
-        unguarded.cancelled(self)
-        ending.cancelled(self, partial(super()._announce_cancelled, *args, **kwargs))
+        unguarded.report_cancel(self)
+        ending.settle_cancel(self, partial(super()._announce_cancelled, *args, **kwargs))
         journal.end(self, heard=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
         is_expired = expired and not self.was_revoked
-        unguarded.revoked(self, is_expired)
+        unguarded.report_revocation(self, is_expired)
         if is_expired:
-            ending.expired(self, celery)
+            ending.settle_expiry(self, celery)
         else:
-            ending.revoked(self, celery)
+            ending.settle_revocation(self, celery)
         journal.end(self, heard=False)

@@ -20,10 +20,10 @@ from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.worker.child.body import attempt_recovered
-from celery_guardrails.worker.failure.failed_run import STARTED, examine
 from celery_guardrails.worker.failure.outcome import Dead, NotTaken, bury, carry_out_in_brief
+from celery_guardrails.worker.main.settlement import examine_request
 
-__all__ = ["cancelled", "failed", "revoked", "timed_out"]
+__all__ = ["report_cancel", "report_failure", "report_revocation", "report_time_limit"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -32,7 +32,7 @@ _REPORTED = "_guardrails_reported"
 _OFF = "it had been put back, and guardrails is switched off (enabled: False), so that it was not tried again"
 
 
-def failed(request: Any, exc_info: Any) -> None:
+def report_failure(request: Any, exc_info: Any) -> None:
     """Report an outcome of the pool that is not a success, before Celery handles it; never raises.
 
     Args:
@@ -54,19 +54,19 @@ def failed(request: Any, exc_info: Any) -> None:
     _report(request, exc, _reason_of(exc), str(exc_info.traceback or ""))
 
 
-def timed_out(request: Any, timeout: float) -> None:
+def report_time_limit(request: Any, timeout: float) -> None:
     """Report a hard time limit, of which gevent's pool tells in this way only; never raises."""
     if _is_owed(request):
         _report(request, TimeLimitExceeded(timeout), Reason.TIME_LIMIT)
 
 
-def cancelled(request: Any) -> None:
+def report_cancel(request: Any) -> None:
     """Report a task that a cold shutdown ends while it runs, unless its message goes back; never raises."""
     if _is_owed(request) and (request.acknowledged or not request.task.acks_late):
         _report(request, WorkerLostError("the worker was shut down cold while the task ran"), Reason.CANCELLED)
 
 
-def revoked(request: Any, expired: bool) -> None:
+def report_revocation(request: Any, expired: bool) -> None:
     """Report a task that somebody has revoked, or that is past its `expires`; never raises."""
     if _is_owed(request):
         words = "expired before it could start" if expired else "somebody revoked it after it had been put back"
@@ -115,13 +115,10 @@ def _report(request: Any, exc: BaseException, reason: Reason, traceback: str = "
 
 
 def _outcome(request: Any, exc: BaseException, decision: DeadLetter, traceback: str) -> Dead | NotTaken:
-    context = request._context
-    if request.time_start:
-        context.__dict__[STARTED] = request.time_start
     try:
-        run = examine(request.task, context, exc)
+        run = examine_request(request, exc)
         text = run.redactor.text(traceback)
         return bury(replace(run, failure=replace(run.failure, traceback=text)), decision)
     except Exception:
         logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
-        return carry_out_in_brief(request.task, context, exc, decision)
+        return carry_out_in_brief(request.task, request._context, exc, decision)

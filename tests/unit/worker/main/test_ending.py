@@ -17,8 +17,7 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.letters.header import HEADER, Header
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.worker.failure import outcome
-from celery_guardrails.worker.main import ending
-from celery_guardrails.worker.main.report import End
+from celery_guardrails.worker.main import ending, settlement
 from celery_guardrails.worker.main.seen import Copy
 from tests.unit.traced import Gate, received
 
@@ -138,12 +137,12 @@ def test_a_time_limit_reported_after_another_end_makes_no_letter(
     request = received(failing)
     request._already_cancelled, request._already_revoked = how == "cancelled", how == "revoked"
     monkeypatch.setattr(ending, "is_ending_cold", lambda: how == "cold")
-    monkeypatch.setattr(ending, "has_succeeded", lambda _: how == "succeeded")
+    monkeypatch.setattr(settlement, "has_succeeded", lambda _: how == "succeeded")
     monkeypatch.setattr(ending, "_is_gone", lambda _: True)
     request.on_failure(info(TimeLimitExceeded(1)))
     request.on_timeout(False, 1)
     assert gate.letters == []
-    assert request.ended is End.SETTLED
+    assert request.settled
     assert request.acknowledged is (how == "succeeded")
 
 
@@ -182,7 +181,7 @@ ENDS: dict[str, Callable[[Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("place", [(outcome, "capture"), (ending, "examine")], ids=["capture", "examine"])
+@pytest.mark.parametrize("place", [(outcome, "capture"), (settlement, "examine")], ids=["capture", "examine"])
 @pytest.mark.parametrize("reason", ENDS)
 def test_a_failure_of_ours_on_an_end_leaves_a_letter_in_brief(
     app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], reason: str
@@ -200,14 +199,14 @@ def test_a_failure_of_ours_on_an_end_leaves_a_letter_in_brief(
     assert (letter.task_id, letter.message.body) == (request.id, b"[[5], {}, {}]")
     assert request.acknowledged
     assert True not in request.rejected
-    assert request.ended is End.SETTLED
+    assert request.settled
     assert request.id not in state.revoked, "a requeue would be stopped"
 
 
 def test_a_letter_in_brief_on_an_end_that_nobody_takes_leaves_the_message_where_it_is(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ending, "examine", broken)
+    monkeypatch.setattr(settlement, "examine", broken)
     gate.closed.add("unit.dead")
     request = received(failing)
     request.on_failure(info(WorkerLostError("killed")))
@@ -217,7 +216,7 @@ def test_a_letter_in_brief_on_an_end_that_nobody_takes_leaves_the_message_where_
 def test_where_not_even_a_letter_in_brief_can_be_made_an_end_goes_its_way(
     app: Celery, gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ending, "examine", broken)
+    monkeypatch.setattr(settlement, "examine", broken)
     monkeypatch.setattr(outcome, "brief_letter", broken)
     request = received(failing)
     request.on_failure(info(MaybeEncodingError("a", "b")))
@@ -235,10 +234,10 @@ def test_work_at_most_once_that_had_not_begun_and_cannot_go_back_is_dead_lettere
 
     gate.closed.add("unit.tasks")
     if place:
-        monkeypatch.setattr(ending, place, broken)
+        monkeypatch.setattr(settlement, place, broken)
     request = received(task)
     request.acknowledge()
-    ending.unbegun(request, Future())  # type: ignore[arg-type]
+    ending.settle_unbegun(request, Future())  # type: ignore[arg-type]
     (letter,) = gate.letters
     assert (letter.reason.value, letter.attempts) == ("cancelled", ())
     assert "before the task began" in letter.failure.message
@@ -258,3 +257,47 @@ def test_a_message_that_the_task_wants_back_and_cannot_go_is_not_lost(
     request.on_failure(info(Reject("later", requeue=True)))
     assert [letter.reason.value for letter in gate.letters] == (["retry_unpublishable"] if early else [])
     assert request.rejected == ([] if early else [True])
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_a_task_says_of_its_rejection_shows_no_secret(
+    app: Celery, gate: Gate, failing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = received(failing)
+    request.on_failure(info(Reject("refused with password=hunter2xyz", requeue=False)))
+    (letter,) = gate.letters
+    assert letter.failure.message.startswith("refused with password=")
+    assert "hunter2xyz" not in letter.failure.message + letter.explanation + caplog.text
+
+
+def test_a_rejection_for_a_reason_that_cannot_be_shown_is_dead_lettered(app: Celery, gate: Gate, failing: Any) -> None:
+    request = received(failing)
+    request.on_failure(info(Reject(Unprintable(), requeue=False)))
+    (letter,) = gate.letters
+    assert letter.reason is Reason.REJECTED
+    assert request.acknowledged
+
+
+@pytest.mark.parametrize("steps", ["both", "the second"])
+def test_a_hard_time_limit_makes_one_letter_in_one_step_or_in_two(
+    app: Celery, gate: Gate, quick: Any, monkeypatch: pytest.MonkeyPatch, steps: str
+) -> None:
+    """The prefork pool reports it twice, gevent's once."""
+
+    @quick(app, max_attempts=1, acks="late")
+    def task() -> None: ...
+
+    monkeypatch.setattr(ending, "_is_gone", lambda _: False)
+    request = received(task)
+    if steps == "both":
+        request.on_failure(info(TimeLimitExceeded(1)))
+        assert (len(gate.letters), request.acknowledged, request.settled) == (1, False, False)
+    request.on_timeout(False, 1)
+    assert [letter.reason.value for letter in gate.letters] == ["time_limit"]
+    assert request.acknowledged
+    assert request.settled
+    assert app.AsyncResult(request.id).state == "FAILURE"
