@@ -29,7 +29,7 @@ from celery_guardrails.policy import Policy
 from celery_guardrails.task.delayed import apply_timed, to_its_queue
 from celery_guardrails.task.on_commit import install_on_commit
 from celery_guardrails.transport.routing import ROUTE
-from celery_guardrails.worker.child.body import attempt_failed, attempt_recovered
+from celery_guardrails.worker.child.body import report_recovery, settle_attempt
 from celery_guardrails.worker.child.exits import is_of_body
 from celery_guardrails.worker.child.retry_call import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.failure.failed_run import STARTED
@@ -264,19 +264,19 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         if not is_unpublished(signal, task, request):
             # it hands over to its replacement, or needs no outcome: as with a success, nobody waits for it any more
             if isinstance(signal, Ignore):
-                attempt_recovered(task, request)
+                report_recovery(task, request)
             raise
         return _Failed(retry_as_raised(task, request, signal))
     except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
-        return _Failed(attempt_failed(task, request, exc))
+        return _Failed(settle_attempt(task, request, exc))
     except BaseException as exc:
         if not is_of_body(exc, task, request):
             raise
-        return _Failed(attempt_failed(task, request, exc))
+        return _Failed(settle_attempt(task, request, exc))
     if type(result) in LAZY and (unrun := never_ran(task, result)) is not None:
-        return _Failed(attempt_failed(task, request, unrun))
+        return _Failed(settle_attempt(task, request, unrun))
     if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
-        attempt_recovered(task, request)
+        report_recovery(task, request)
     return result
 
 
@@ -288,7 +288,7 @@ def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, k
     except TaskPredicate:
         raise
     except Exception as exc:
-        outcome = attempt_failed(task, request, exc)
+        outcome = settle_attempt(task, request, exc)
         if outcome is exc:
             raise
         raise outcome from None

@@ -44,12 +44,12 @@ from celery_guardrails.worker.failure.outcome import (
 
 __all__ = [
     "FINAL",
-    "after_body_failed",
     "as_celery_says",
-    "attempt_failed",
-    "attempt_recovered",
-    "attempt_unbegun",
     "headers_with",
+    "report_recovery",
+    "settle_after_body",
+    "settle_attempt",
+    "settle_unbegun",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
@@ -58,7 +58,7 @@ FINAL = "_guardrails_final"
 """Where a request keeps what is decided already: a `retry()` that was refused, a body that did not begin."""
 
 
-def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
+def settle_attempt(task: Any, request: Any, exc: BaseException) -> BaseException:
     """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or Celery's word.
 
     In its place stands a `TaskAborted` where `exc` would end the process that runs the task.
@@ -68,11 +68,11 @@ def attempt_failed(task: Any, request: Any, exc: BaseException) -> BaseException
         request: its request.
         exc: what left the body.
     """
-    return _once(lambda: _met(task, request, exc))
+    return _once(lambda: _settle(task, request, exc))
 
 
-def attempt_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException:
-    """Act on what failed in Celery's own machinery before the body, as `attempt_failed`, but whatever its kind is."""
+def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException:
+    """Act on what failed in Celery's own machinery before the body, as `settle_attempt`, but whatever its kind is."""
 
     def decided() -> BaseException:
         try:
@@ -81,12 +81,12 @@ def attempt_unbegun(task: Any, request: Any, exc: BaseException) -> BaseExceptio
             request.__dict__[FINAL] = decision
         except Exception:
             logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
-        return _met(task, request, exc, began=False)
+        return _settle(task, request, exc, began=False)
 
     return _once(decided)
 
 
-def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseException:
+def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseException:
     """Act on what failed after the body had succeeded: its result or its callbacks. Never runs the body again."""
     request.__dict__[SEEN] = type(exc)
     text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
@@ -97,12 +97,12 @@ def after_body_failed(task: Any, request: Any, exc: BaseException) -> BaseExcept
             run = examine(task, request, exc)
             return _in_celerys_words(run, bury(run, decision, raised=exc), exc)
         except Exception as ours:  # noqa: BLE001 logged there
-            return _carried_out_in_brief(task, request, exc, decision, ours)
+            return _act_in_brief(task, request, exc, decision, ours)
 
     return _once(act)
 
 
-def attempt_recovered(task: Any, request: Any) -> None:
+def report_recovery(task: Any, request: Any) -> None:
     """Say that requeued work has succeeded, or has ended as its task meant it to; never raises.
 
     Under the kill switch, too: that it is heard of is a promise to whoever put it back.
@@ -144,7 +144,7 @@ def _once(act: Callable[[], BaseException]) -> BaseException:
                 return done[0]
 
 
-def _met(task: Any, request: Any, exc: BaseException, began: bool = True) -> BaseException:
+def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> BaseException:
     if is_terminating():
         # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
         return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
@@ -154,21 +154,21 @@ def _met(task: Any, request: Any, exc: BaseException, began: bool = True) -> Bas
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
             outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
         elif began and task.throws and isinstance(exc, task.throws):
-            outcome = _expected(task, request, exc)
+            outcome = _settle_expected(task, request, exc)
         else:
             outcome = _act(examine(task, request, exc), exc)
     except Exception as ours:  # noqa: BLE001 logged there
         decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}")
-        outcome = _carried_out_in_brief(task, request, exc, decision, ours)
+        outcome = _act_in_brief(task, request, exc, decision, ours)
     request.__dict__[SEEN] = type(outcome)
     return outcome if request.is_eager else harmless(outcome)
 
 
-def _expected(task: Any, request: Any, exc: BaseException) -> BaseException:
+def _settle_expected(task: Any, request: Any, exc: BaseException) -> BaseException:
     """What an error that the task expects ends as: final, without a letter. Celery's automatic retries go before it."""
     if retries_automatically(Guardrails.of(task.app).policy_of(task)):
         return _act(examine(task, request, exc), exc, expected=True)
-    attempt_recovered(task, request)
+    report_recovery(task, request)
     return exc
 
 
@@ -176,7 +176,7 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
     refused: Decision | None = run.request.__dict__.pop(FINAL, None)
     decision = refused or decide(run.policy, run.failure, run.history, run.now, rng)
     if expected and isinstance(decision, DeadLetter):
-        attempt_recovered(run.task, run.request)
+        report_recovery(run.task, run.request)
         return exc
     if isinstance(decision, Again) and run.request.is_eager:
         return _eager_retry(run, decision, exc)
@@ -200,9 +200,7 @@ def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> B
     return ignore
 
 
-def _carried_out_in_brief(
-    task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception
-) -> BaseException:
+def _act_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception) -> BaseException:
     """Where guardrails fails on a failure: a letter of the little that is sure, so that the work can be put back."""
     name = f"{task.name}[{request.id}]"
     logger.warning("guardrails failed on %s: its error goes the usual way", name, exc_info=ours)

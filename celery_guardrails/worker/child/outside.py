@@ -21,7 +21,7 @@ from celery.utils.serialization import get_pickleable_exception
 from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.errors import PublishError
-from celery_guardrails.worker.child.body import after_body_failed, attempt_failed, attempt_unbegun
+from celery_guardrails.worker.child.body import settle_after_body, settle_attempt, settle_unbegun
 from celery_guardrails.worker.child.exits import harmless, is_killed
 from celery_guardrails.worker.child.retry_call import is_unpublished, retry_as_raised
 from celery_guardrails.worker.failure.failed_run import SEEN, STARTED
@@ -60,7 +60,7 @@ class OutsideInfo(_TraceInfo):  # type: ignore[misc]
         if seen is not None and issubclass(seen, Reject):
             outcome: BaseException | None = _back(f"it was to go back to its queue, and then: {exc!r}")
         else:
-            outcome = _met(task, req, exc) if seen is None else None
+            outcome = _settle(task, req, exc) if seen is None else None
         if isinstance(outcome, TaskPredicate):
             self._become(_state_of(outcome), outcome)
             return _info(outcome)
@@ -113,16 +113,16 @@ def _back(why: str) -> Reject:
     return Reject(PublishError("any queue of ours", why), requeue=True)
 
 
-def _met(task: Any, request: Any, exc: BaseException) -> BaseException | None:
+def _settle(task: Any, request: Any, exc: BaseException) -> BaseException | None:
     """What is to become of a failure that the body hook has not seen; `None`: what Celery makes of it."""
     try:
         if is_plain(task):
             return None
         if STARTED in request.__dict__:
-            return after_body_failed(task, request, exc)
+            return settle_after_body(task, request, exc)
         if _is_of_before_start(task, exc):
-            return attempt_failed(task, request, exc)
-        outcome = attempt_unbegun(task, request, exc)
+            return settle_attempt(task, request, exc)
+        outcome = settle_unbegun(task, request, exc)
         _unbegun.log(task, request, outcome)
         return outcome
     except Exception:

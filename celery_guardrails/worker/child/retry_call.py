@@ -119,7 +119,7 @@ def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
     try:
         outcome: BaseException = retry_by_hand(task, RetryCall(celery, exc, False, eta, countdown, None, altered=False))
     except Exception as refused:  # noqa: BLE001 it leaves the body
-        outcome = body.attempt_failed(task, request, refused)
+        outcome = body.settle_attempt(task, request, refused)
     return outcome
 
 

@@ -19,7 +19,7 @@ from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason
-from celery_guardrails.worker.child.body import attempt_recovered
+from celery_guardrails.worker.child.body import report_recovery
 from celery_guardrails.worker.failure.outcome import Dead, NotTaken, bury, carry_out_in_brief
 from celery_guardrails.worker.main.settlement import examine_request
 
@@ -49,7 +49,7 @@ def report_failure(request: Any, exc_info: Any) -> None:
     if _goes_on(request, exc):
         return
     if task.throws and isinstance(exc, task.throws):
-        attempt_recovered(task, request._context)  # it has ended as its task meant it to
+        report_recovery(task, request._context)  # it has ended as its task meant it to
         return
     _report(request, exc, _reason_of(exc), str(exc_info.traceback or ""))
 
