@@ -1,8 +1,8 @@
 """Acknowledging a message so that success means the broker has taken it, as `publisher.py` does for publishing.
 
-Owns what each broker offers for that. Redis answers by itself, RabbitMQ's acknowledgement has no answer: but what a
-channel says is worked off in order, so the answer to a question that follows it will do. Frames that come before that
-answer are kept and read next, so that no message is handled inside of this.
+Owns what each broker offers for that. Redis answers an acknowledgement. RabbitMQ does not, but it works off a channel's
+commands in order: its answer to a later command proves that it has taken the acknowledgement. Frames that come before
+that answer are kept and read next, so that no message is handled in between.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _METHOD = 1
 def acknowledge(
     message: Any, gone: Callable[[], None], back: Callable[[], None] | None = None, seconds: float = 4.0
 ) -> bool:
-    """Acknowledge a message, and return when its broker has taken that; on brokers that do not answer, at once.
+    """Acknowledge a message, and return when the broker has taken it; on brokers that do not answer, at once.
 
     Args:
         message: kombu's.
-        gone: called after an error, when the broker has taken the acknowledgement nevertheless, or may have: nobody
-            may get the message again. On Redis that is asked later, and it is called from another thread.
-        back: called after an error, likewise, when the broker still has the message.
-        seconds: for an answer of RabbitMQ.
+        gone: called after an error, if the broker has taken the acknowledgement all the same, or may have taken it: it
+            may never deliver the message again. On Redis this is found out later, and another thread calls `gone`.
+        back: called after an error, if the broker still has the message; on Redis also later, by another thread.
+        seconds: how long to wait for RabbitMQ's answer.
 
     Returns:
-        Whether the message still was this consumer's; else its broker has given it to another one meanwhile.
+        Whether this consumer still held the message. If not, the broker has given it to another consumer meanwhile.
 
     Raises:
-        Exception: the broker did not say that it has taken it.
+        Exception: the broker did not confirm that it has taken the acknowledgement.
     """
     if hasattr(message, "ack_if_held"):
         try:
@@ -65,7 +65,7 @@ def acknowledge(
 
 
 def _await_answer(channel: Any, until: float) -> None:
-    """Ask RabbitMQ for what it does anyway (`channel.flow`), and wait until it says so."""
+    """Send RabbitMQ a command that changes nothing (`channel.flow`), and wait for its answer."""
     connection = channel.connection
     channel.send_method(spec.Channel.Flow, "b", (True,))
     frames = _Frames.of(connection.transport)
@@ -73,12 +73,12 @@ def _await_answer(channel: Any, until: float) -> None:
         frames.until(channel.channel_id, until)
     finally:
         loop = get_event_loop()
-        if frames.kept and loop is not None:  # its socket may have nothing more to say
+        if frames.kept and loop is not None:  # the socket may not become readable again
             loop.call_soon(connection.client.transport.on_readable, connection, loop)
 
 
 class _Frames:
-    """Stands in for the `read_frame` of one of py-amqp's transports: what was kept comes before what is read."""
+    """Replaces the `read_frame` of one of py-amqp's transports: gives the kept frames first, then reads new ones."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -96,10 +96,10 @@ class _Frames:
         return self.kept.popleft() if self.kept else self._read(*args, **kwargs)
 
     def until(self, channel: int, end: float) -> None:
-        """Read up to the answer, which is not kept.
+        """Read up to the answer, and keep every frame before it.
 
         Raises:
-            OSError: it does not come in time, or the connection is lost.
+            OSError: the answer does not come in time, or the connection is lost.
         """
         while True:
             with self._transport.having_timeout(max(0.01, end - time.monotonic())):
@@ -109,6 +109,6 @@ class _Frames:
                 return
             self.kept.append(frame)
             if method == spec.Connection.Close or (frame[1] == channel and method == spec.Channel.Close):
-                raise ConnectionError("the broker closes it")
+                raise ConnectionError("the broker closes the channel or the connection")
             if time.monotonic() >= end:
                 raise TimeoutError("the broker does not answer")

@@ -1,7 +1,7 @@
-"""The addresses in an application's Celery configuration: what is wrong with them, before anybody reads them.
+"""The addresses in an application's Celery configuration: their faults, found before anybody connects with them.
 
-Owns which settings hold addresses, and whose rules each follows. kombu's errors quote what it has taken for a port,
-which is a part of the password where that is not percent-encoded; so nothing connects by such an address.
+Owns which settings hold addresses, and whose rules each follows. If a password is not percent-encoded, kombu takes a
+part of it for a port, and its error quotes that part. So nothing connects with such an address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from celery_guardrails.redaction.address import ENCODE, broker_problem, database
 __all__ = ["address_faults", "broker_fault"]
 
 _BROKERS = ("broker_read_url", "broker_write_url", "broker_url")
-# those that kombu, or a result backend of Celery's, takes apart by kombu's rules
+# the schemes of addresses that kombu, or a result backend of Celery, parses by kombu's rules
 _READ_BY_KOMBU = frozenset(
     ("amqp", "amqps", "librabbitmq", "py-amqp", "pyamqp", "redis", "rediss", "rpc", "sentinel", "sqs", "valkey")
 )
@@ -25,12 +25,12 @@ _DATABASES = frozenset(("db", "sqla", "sqlalchemy"))
 
 
 def address_faults(app: Celery) -> list[Fault]:
-    """What is wrong with the addresses of an application's broker and of its result backend."""
+    """The faults in the addresses of an application's broker and of its result backend."""
     return [*_faults(app, _BROKERS), *_faults(app, ("result_backend",))]
 
 
 def broker_fault(app: Celery, url: str | None = None) -> Fault | None:
-    """What is wrong with the broker's addresses, or with this one; `None`: nothing that can be seen."""
+    """The fault in the broker's addresses, or in this one; `None`: no fault that can be seen."""
     if url is not None:
         problem = _problem(url)
         return None if problem is None else Fault("broker_url", shown_address(url), problem, None, ENCODE)

@@ -1,4 +1,4 @@
-"""A message's body as the bytes that were published, whatever the client library made of them.
+"""A message's body as the bytes that were published, though the client library may have decoded them.
 
 Pure: no connection. It must not know what is in a body.
 """
@@ -13,11 +13,11 @@ __all__ = ["as_published"]
 def as_published(body: Any, encoding: Any) -> bytes:
     """A message's body as the bytes that were published.
 
-    The AMQP client hands out text wherever the content encoding fits, so the encoding takes it back.
+    The AMQP client decodes a body into text wherever the content encoding allows it; this function encodes it again.
 
     Args:
-        body: as the message has it; what is neither text nor bytes is taken for empty.
-        encoding: the message's content encoding; one that does not fit counts as UTF-8.
+        body: as the message has it. A body that is neither text nor bytes counts as empty.
+        encoding: the message's content encoding. An encoding that does not fit the body counts as UTF-8.
     """
     if not isinstance(body, str):
         return bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else b""

@@ -1,8 +1,8 @@
-"""Bodies that come compressed: kombu unpacks each as it arrives, and a few hundred bytes may be gigabytes.
+"""Compressed bodies: kombu decompresses each as it arrives, and a few hundred bytes may become gigabytes.
 
-Owns how much may come out, for the ways of compressing that kombu itself has (zlib, which it calls gzip, bzip2, lzma,
-zstd; not brotli, nor what an application has registered). What is larger is not unpacked: kombu then hands the message
-on as one that it cannot read, with its body as it came.
+Owns the limit on the result, for the compressions that kombu itself has (zlib, which it calls gzip, bzip2, lzma, zstd;
+not brotli, nor a compression that an application has registered). A larger body is not decompressed: kombu then passes
+the message on as unreadable, with its body as it came.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Unpack = Callable[[bytes], bytes]
 
 
 class BodyTooLarge(ValueError):
-    """A body is larger than `dead_letter.max_decompressed` once it is unpacked."""
+    """A body is larger than `dead_letter.max_decompressed` once it is decompressed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -32,11 +32,11 @@ class BodyTooLarge(ValueError):
 
 
 class _Bounded:
-    """In the place of one of kombu's functions: gives what it gives, as long as that is small enough.
+    """Replaces one of kombu's functions: gives the same result, as long as the result is small enough.
 
     Args:
-        whole: kombu's function; it is asked where there is an error to raise, which is kombu's own then.
-        stream: makes what unpacks one stream, and can be stopped.
+        whole: kombu's function. It is called for a broken body, so that the error is kombu's own.
+        stream: makes a decompressor of one stream, which can be stopped.
     """
 
     def __init__(self, whole: _Unpack, stream: Callable[[], Any]) -> None:
@@ -50,15 +50,15 @@ class _Bounded:
             stream = self._stream()
             try:
                 part = stream.decompress(rest, room + 1)
-            except Exception:  # noqa: BLE001 each library has its own; up to here it is small
+            except Exception:  # noqa: BLE001 each library has errors of its own; up to here the result is small
                 return self._whole(body)
             room -= len(part)
             if room < 0:
                 raise BodyTooLarge(self.limit)
             unpacked.append(part)
             if not stream.eof:
-                return self._whole(body)  # it ends too early
-            # what follows a zlib stream is not looked at, as kombu's function does not
+                return self._whole(body)  # the stream is cut short
+            # bytes behind a zlib stream are ignored, as kombu's function ignores them
             rest = b"" if self._whole is zlib.decompress else stream.unused_data
         return b"".join(unpacked) if unpacked else self._whole(body)
 
@@ -74,7 +74,7 @@ if _zstd is not None:
 
 
 def bound_unpacking(limit: int) -> None:
-    """Unpack, in this process, no body beyond so many bytes; of several applications the largest limit counts.
+    """Decompress no body beyond so many bytes in this process; of several applications the largest limit counts.
 
     Args:
         limit: the setting `dead_letter.max_decompressed`.

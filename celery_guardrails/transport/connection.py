@@ -1,13 +1,13 @@
 """Opening a connection to the application's broker, quickly or not at all.
 
-Owns the bounds: kombu's own ways to connect wait for seconds between tries, or try for ever, and a broker that has
-stopped to answer would hold whatever is sent to it or awaited from it.
+Owns the time limits: kombu's own ways to connect wait for seconds between tries, or try for ever. A broker that no
+longer answers would hold up whoever sends to it or waits for it.
 """
 
 from __future__ import annotations
 
-# What every socket to a host needs. A thread of ours that loaded it while its process forks would leave a child that
-# waits for this module for ever.
+# Every socket to a host needs this module. If one of our threads loaded it while the process forks, the child would
+# wait for it for ever.
 import encodings.idna  # noqa: F401
 from collections.abc import Callable
 
@@ -32,13 +32,13 @@ def opened(
     """An open connection, each of the broker's addresses tried once.
 
     Args:
-        app, url: whose broker, and one address of it only; `None`: all that the application has.
+        app, url: the application, and one address of its broker; `None`: all addresses that the application has.
         confirm: ask for publisher confirms, where the broker has them.
-        timeout: seconds for each address, and later for each answer that is waited for without a bound of its own.
+        timeout: seconds for each address, and later for each answer, unless the wait for it has a limit of its own.
         prepare: called with the connection before it knows its transport.
 
     Raises:
-        kombu.exceptions.OperationalError: no address answers, or one cannot be read.
+        kombu.exceptions.OperationalError: no address answers, or an address cannot be parsed.
     """
     connection: Connection = _readable(app, url).connection_for_write(url, connect_timeout=timeout, heartbeat=0)
     try:
@@ -55,7 +55,7 @@ def opened(
                 options[name] = min(timeout, options.get(name) or timeout)
         connection.ensure_connection(max_retries=max(1, len(connection.alt)), interval_start=0, interval_step=0)
         if kind == "amqp":
-            # not `read_timeout`: with that amqp tries again for ever
+            # not `read_timeout`: with that option py-amqp tries again for ever
             connection.connection.transport.sock.settimeout(timeout)
     except BaseException:
         connection.release()
@@ -70,7 +70,7 @@ def _readable(app: Celery, url: str | None) -> Celery:
 
 
 def connection_errors(connection: Connection | None) -> tuple[type[BaseException], ...]:
-    """What a broken connection raises; without one, what every transport may raise when it connects."""
+    """The errors that a broken connection raises; without a connection, those of every transport when it connects."""
     known: tuple[type[BaseException], ...] = (OSError, OperationalError)
     if connection is not None:
         known += (*connection.connection_errors, *connection.channel_errors)

@@ -1,7 +1,7 @@
 """The dead-letter queues as the guardian sees them: batches of deliveries, acknowledged when the archive has them.
 
-Owns consuming and acknowledging; what a delivery means is decided by the guardian. On Redis a letter is never held
-outside Redis, as `redis/letter_consumer.py` sees to.
+Owns consuming and acknowledging; the guardian decides what a delivery means. On Redis, `redis/letter_consumer.py` makes
+sure that a letter never exists outside Redis alone.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["ConsumerLost", "ConsumerRefused", "DeadLetterConsumer", "Delivery", 
 
 
 _REFUSALS = (AccessRefused, NotAllowed)
-"""What RabbitMQ says to a user without a right, or without a login."""
+"""RabbitMQ's errors for a user without a right, or without a login."""
 
 
 class ConsumerLost(GuardrailsError):
-    """The connection to the broker broke; what was not acknowledged will be delivered again."""
+    """The connection to the broker broke; the broker delivers unacknowledged messages again."""
 
 
 class ConsumerRefused(ConsumerLost):
-    """The broker is there, and refuses this user what it needs; trying again helps once somebody has given it."""
+    """The broker refuses this user a right that it needs; a further try succeeds once somebody has given the right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Delivery:
     message: Message | _Item
 
     def ack(self) -> None:
-        """Take it off the queue: call it only when the archive has it."""
+        """Acknowledge the message, so that it leaves the queue: call this only when the archive has it."""
         self.message.ack()
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """In place of a message: an item of a queue that is none."""
+    """Stands for an item of a queue that is not a message."""
 
     ack: Callable[[], None]
 
@@ -69,7 +69,7 @@ class DeadLetterConsumer:
     Args:
         app: the application whose broker is used.
         queues: the queues to consume; they are declared.
-        prefetch: how many deliveries may be unacknowledged at once; grows by those held back for good.
+        prefetch: how many deliveries may be unacknowledged at once. It grows by the deliveries given to `hold`.
     """
 
     def __init__(self, app: Celery, queues: Sequence[Queue], prefetch: int = 200) -> None:
@@ -93,9 +93,9 @@ class DeadLetterConsumer:
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
     def linger(self, seconds: float) -> None:
-        """Keep the connection alive for a while: a broker ends one whose messages nobody reads.
+        """Keep the connection alive for a while: a broker closes a connection whose messages nobody reads.
 
-        What arrives meanwhile, at most `prefetch` in all, is given out by the next `receive`.
+        The next `receive` returns what arrives meanwhile, `prefetch` deliveries at most.
 
         Raises:
             ConsumerLost: the connection broke.
@@ -105,7 +105,7 @@ class DeadLetterConsumer:
                 self._drain(self._connection, time.monotonic() + seconds, None)
 
     def finish(self) -> None:
-        """Take no more; what has arrived can still be received, without waiting.
+        """Stop consuming; `receive` still returns what has arrived, without waiting.
 
         Raises:
             ConsumerLost: the connection broke.
@@ -115,7 +115,7 @@ class DeadLetterConsumer:
                 self._consumer.cancel()
 
     def waiting(self) -> int:
-        """How many messages wait in its queues, without those that a consumer holds.
+        """How many messages wait in the queues, without those that a consumer holds.
 
         Raises:
             ConsumerLost: the broker cannot be reached.
@@ -123,17 +123,17 @@ class DeadLetterConsumer:
         return waiting(self._app, [queue.name for queue in self._queues])
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge what the archive has.
+        """Acknowledge deliveries that the archive has.
 
         Raises:
-            ConsumerLost: the connection broke before; they will come again, and be recognised.
+            ConsumerLost: the connection broke before; the broker delivers them again, and the archive recognises them.
         """
         with self._lost_if_broken():
             for delivery in deliveries:
                 delivery.ack()
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
-        """Keep deliveries unacknowledged until this consumer ends, and go on receiving others.
+        """Keep deliveries unacknowledged until this consumer ends, and receive further ones.
 
         Raises:
             ConsumerLost: the connection broke.
@@ -142,14 +142,14 @@ class DeadLetterConsumer:
         if self._consumer is None or not deliveries:
             return
         with self._lost_if_broken():
-            # RabbitMQ gives a consumer the limit that its channel has when it starts, so it starts anew. (A limit
-            # for the whole channel could be changed, but quorum queues have none.)
+            # A consumer on RabbitMQ keeps the limit that its channel had when the consumer started, so start it again.
+            # (A limit for the whole channel could be changed, but quorum queues do not support it.)
             self._consumer.cancel()
             self._consumer.qos(prefetch_count=self._prefetch + self._held)
             self._consumer.consume()
 
     def close(self) -> None:
-        """Let go of the connection: whatever is not acknowledged goes back to its queue."""
+        """Close the connection: unacknowledged messages go back to their queues."""
         self._drop()
         self._safekeeping.end()
 
@@ -164,7 +164,7 @@ class DeadLetterConsumer:
             raise _lost(exc) from exc
 
     def _drain(self, connection: Connection, until: float, most: int | None) -> None:
-        """Let messages arrive until then, or until there are so many."""
+        """Let messages arrive until an instant, or until so many have arrived."""
         while (left := until - time.monotonic()) > 0 and (most is None or len(self._arrived) < most):
             try:
                 connection.drain_events(timeout=left)
@@ -179,7 +179,7 @@ class DeadLetterConsumer:
         if connection is not None:
             try:
                 connection.release()
-            except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
+            except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
                 return
 
     def _connected(self) -> Connection:
@@ -196,7 +196,7 @@ class DeadLetterConsumer:
                 self._queues,
                 accept=None,
                 on_message=self._arrive,
-                # without it kombu raises what is wrong with a message, which would come again and end us each time
+                # Without it kombu raises an error for a bad message: it would come again, and end us each time.
                 on_decode_error=lambda message, exc: self._arrive(message),
                 auto_declare=not on_rabbitmq,
             )
@@ -209,7 +209,7 @@ class DeadLetterConsumer:
         self._arrived.append(Delivery(queue, item, None, {}, _Item(forget)))
 
     def _arrive(self, message: Message) -> None:
-        """Note a message, whatever is in it: over a virtual transport all that it says of itself may be anything."""
+        """Note a message, whatever is in it: over a virtual transport any of its fields may hold anything."""
         if not isinstance(message.delivery_info, Mapping):
             message.delivery_info = {}  # its acknowledgement looks into it
         taken_from = consumed_from(message)
@@ -229,7 +229,7 @@ def _lost(exc: BaseException) -> ConsumerLost:
 
 
 def waiting(app: Celery, queues: Sequence[str]) -> int:
-    """How many messages wait in these queues; one that does not exist counts as empty.
+    """How many messages wait in these queues; a queue that does not exist counts as empty.
 
     Raises:
         ConsumerLost: the broker cannot be reached.
@@ -242,7 +242,7 @@ def waiting(app: Celery, queues: Sequence[str]) -> int:
             try:
                 total += depth(connection, name) or 0
             except connection.channel_errors:
-                continue  # this user may not look into it
+                continue  # this user may not read the queue
     except (*connection_errors(connection), *_REFUSALS) as exc:
         raise _lost(exc) from exc
     finally:

@@ -40,7 +40,7 @@ class DeadLetterSender:
     Args:
         publisher: how to publish.
         queue: the application's dead-letter queue.
-        arguments: queue arguments for it, such as `{"x-queue-type": "quorum"}`; must be those it exists with.
+        arguments: the queue's arguments, such as `{"x-queue-type": "quorum"}`. An existing queue must have the same.
     """
 
     def __init__(self, publisher: Publisher, queue: str, arguments: Mapping[str, Any] | None = None) -> None:
@@ -50,7 +50,7 @@ class DeadLetterSender:
         self._declared: dict[str, Queue] = {}
 
     def send(self, letter: Letter, queue: str | None = None) -> None:
-        """Put a dead letter on its queue: the task's own when given, else the application's.
+        """Publish a dead letter to its queue: the task's own if it is given, else the application's.
 
         Raises:
             PublishError: the broker did not confirm it in time.
@@ -66,7 +66,7 @@ class DeadLetterSender:
         return envelope, [self._declared_queue(name)]
 
     def report_recovered(self, recovery: Recovery) -> None:
-        """Say that requeued work has succeeded.
+        """Report that requeued work has succeeded.
 
         Raises:
             PublishError: the broker did not confirm it in time.
@@ -75,7 +75,7 @@ class DeadLetterSender:
         self._publisher.publish(envelope, declare)
 
     def recovery(self, recovery: Recovery) -> tuple[Envelope, list[Queue]]:
-        """The message that says that requeued work has succeeded, and the queue to declare for it."""
+        """The message that reports the success of requeued work, and the queue to declare for it."""
         name = recovered_queue(self._queue)
         envelope = Envelope(encode_recovery(recovery), name, content_type=_JSON, content_encoding=_UTF8)
         return envelope, [self._declared_queue(name)]
@@ -88,18 +88,18 @@ class DeadLetterSender:
 
 
 class Replayer:
-    """What requeueing uses: publishes a replayed message to where the original was."""
+    """Publishes a replayed message to where the original went."""
 
     def __init__(self, app: Celery, publisher: Publisher) -> None:
         self._app = app
         self._publisher = publisher
 
     def publish(self, message: ReplayMessage) -> None:
-        """Publish, confirmed.
+        """Publish a message, and wait for the broker's confirmation.
 
         Raises:
             RequeueFailed: nobody knows which queue the work came from.
-            PublishError: the broker did not take it, or (`.unsure`) did not confirm what is `once`.
+            PublishError: the broker did not take the message, or did not confirm one that is `once` (`.unsure`).
         """
         if not (message.queue or message.routing_key):
             raise RequeueFailed(message.dead_letter_id, "the queue that it came from is not known")

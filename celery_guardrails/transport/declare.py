@@ -1,7 +1,7 @@
-"""Declaring what a message needs, as far as this user may: what is there is used as it is.
+"""Declaring the queues that a message needs, as far as this user may: existing queues are used as they are.
 
-RabbitMQ asks for the right to configure even from who declares a queue that exists, and users of managed brokers often
-have no such right. Owns that step; what is declared is the business of others.
+RabbitMQ demands the right to configure even for the declaration of a queue that exists, and users of managed brokers
+often lack that right. Owns the declaration; the caller says which queues.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ __all__ = ["declare", "may_configure"]
 def declare(connection: Connection, queue: Queue) -> None:
     """Declare a queue with its exchange and bindings on RabbitMQ, on channels of its own.
 
-    Where this user may not declare one of them, it is looked for. A binding cannot be looked for: where it may not be
-    made, somebody else is taken to have made it, and a message that reaches no queue says so when it is published.
+    Where this user may not declare the queue or the exchange, it is enough that it exists. Nobody can ask whether a
+    binding exists: where this user may not make it, it is taken as made. If it is missing after all, the publish of a
+    message that reaches no queue fails.
 
     Raises:
-        Missing: one does not exist, and may not be declared.
-        PreconditionFailed: one exists with other arguments.
+        Missing: the queue or the exchange does not exist, and this user may not declare it.
+        PreconditionFailed: the queue or the exchange exists with other arguments.
     """
     channel = connection.channel()
     try:
@@ -36,9 +37,9 @@ def declare(connection: Connection, queue: Queue) -> None:
 
 
 def may_configure(connection: Connection, queue: str) -> Right | None:
-    """The right that is missing to declare a queue of this name; `None`: it could be declared.
+    """The missing right to declare a queue of this name; `None`: this user may declare it.
 
-    It asks for arguments that RabbitMQ refuses once it has looked at the rights, so nothing is declared.
+    The declaration has arguments that RabbitMQ refuses after it has checked the rights, so no queue is declared.
     """
     try:
         connection.channel().queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-length": -1})

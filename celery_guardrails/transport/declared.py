@@ -1,7 +1,7 @@
-"""What Celery itself declares of an application's queues, when a worker starts and when a producer publishes.
+"""Which of an application's queues Celery itself declares, when a worker starts and when a producer publishes.
 
-Celery ends where RabbitMQ refuses a declaration, also of what exists, unless the queue says `no_declare`. Owns which
-queues lack it, and how they are written with it.
+Celery ends when RabbitMQ refuses a declaration, even of a queue that exists, unless the queue says `no_declare`. Owns
+which queues do not say it, and how they are written with it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["declared_by_celery", "exchange_declared_with", "undeclared_line"]
 
 
 def declared_by_celery(app: Celery) -> list[Queue]:
-    """The lasting queues that Celery declares, each with its exchange; names given by `-Q` alone are not known."""
+    """The lasting queues that Celery declares, with their exchanges; without queues that only `-Q` names."""
     queues = app.amqp.queues.values()
     return [each for each in queues if not (each.no_declare or each.exclusive or each.auto_delete)]
 
 
 def exchange_declared_with(queue: Queue) -> str | None:
-    """The exchange that Celery declares before this queue; `None`: there is nothing to declare."""
+    """The exchange that Celery declares before this queue; `None`: it declares no exchange."""
     exchange = queue.exchange
     if exchange is None or not exchange.name or exchange.no_declare or exchange.name.startswith("amq."):
         return None
@@ -45,6 +45,6 @@ def _exchange(exchange: Exchange) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A Python literal, in double quotes where it may."""
+    """A Python literal, in double quotes if the text allows it."""
     literal = repr(text)
     return literal if '"' in literal or "\\" in literal else f'"{literal[1:-1]}"'

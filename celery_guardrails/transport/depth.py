@@ -1,7 +1,7 @@
 """How many messages are in a queue, on any broker.
 
-Owns the difference between brokers: a passive declaration tells, except on Redis, where kombu looks for the queue's
-key without the application's prefix and so never finds it. It must not know what the messages are.
+Owns the difference between brokers: a passive declaration returns the number, except on Redis. There kombu looks for
+the queue's key without the application's prefix, and so never finds it. It must not know what the messages are.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["depth"]
 
 
 def depth(connection: Connection, queue: str) -> int | None:
-    """How many messages are in a queue, without those that a consumer holds; `None` where there is no such queue.
+    """How many messages are in a queue, without those that a consumer holds; `None` if the queue does not exist.
 
-    On Redis an empty queue is none.
+    On Redis an empty queue does not exist.
 
     Args:
-        connection: an open one, on which a channel of its own is used.
+        connection: an open connection; a channel of its own is opened on it.
         queue: its name, without the application's prefix.
 
     Raises:

@@ -1,6 +1,6 @@
 """What the spool and the journal need of a file system: directories that are synced, names, errors in words.
 
-Must not know what is kept in the files.
+It must not know what is in the files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 __all__ = ["app_slug", "slug", "sync_descriptor", "sync_directory", "words_of"]
 
 _NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-"""What a file system says that cannot sync a directory: some over the network, some in user space."""
+"""The errors of file systems that cannot sync a directory: some over the network, some in user space."""
 
 
 def app_slug(app: str) -> str:
-    """An application's name as its files carry it."""
+    """An application's name as a part of its files' names."""
     return slug(app) or "app"
 
 
@@ -27,10 +27,10 @@ def slug(text: str) -> str:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have a directory's entries survive a crash of the machine, where its file system can do that.
+    """Make a directory's entries survive a crash of the machine, if its file system can do that.
 
     Raises:
-        OSError: it could not be done.
+        OSError: the sync failed.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -40,7 +40,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_descriptor(descriptor: int) -> None:
-    """The same of a directory that is open. Raises as `sync_directory`."""
+    """Do the same for an open directory. Raises as `sync_directory` does."""
     try:
         os.fsync(descriptor)
     except OSError as exc:

@@ -1,8 +1,8 @@
-"""What leaves a failed attempt, and where it goes if it cannot: broker, else spool, else an error.
+"""Publishing what a failed attempt sends: to the broker, else into the spool, else an error.
 
     confirmed publish ── else ──> spool file, fsynced ── else ──> PublishError: the message is not acknowledged
 
-Owns that order. How messages are published, wait and are spooled is next door, who ships the spool in `shipping.py`.
+Owns that order. Publishing, waiting and spooling have modules of their own; `shipping.py` publishes what was spooled.
 """
 
 from __future__ import annotations
@@ -48,16 +48,17 @@ class Dispatch:
         """Have a message run `delay` seconds after `now` (0: at once).
 
         Args:
-            envelope: the message; its `eta` header is the caller's business.
+            envelope: the message. The caller has set its `eta` header.
             declare: queues to declare first.
             delay: seconds.
             now: this instant.
-            what: what it is, in words, for the log and the spool; no arguments, which may be secrets.
+            what: the message in words, for the log and the spool. Without arguments: they may be secrets.
 
         Raises:
-            PublishError: neither the broker nor the spool took it, or the broker refuses it as things are (`.refused`),
-                and not only for a right that somebody may give yet, or did not confirm what must not be there twice
-                (`.unsure`): then it is for people to see, as a dead letter.
+            PublishError: neither the broker nor the spool took the message. Or the broker refuses it (`.refused`), and
+                not only for a missing right, which somebody may still give. Or the broker did not confirm a message
+                that must not be published twice (`.unsure`). A refused or unsure message is not spooled: the caller
+                makes a dead letter of it, for people to see.
         """
         try:
             if delay > 0:
@@ -85,7 +86,7 @@ class Dispatch:
             self._keep(Spooled(envelope, (), None, what, now, letter=True), _lost(exc, envelope))
 
     def report_recovered(self, recovery: Recovery, now: datetime) -> None:
-        """Say that requeued work has succeeded.
+        """Report that requeued work has succeeded.
 
         Raises:
             PublishError: neither the broker nor the spool took it.
@@ -106,9 +107,9 @@ class Dispatch:
 
 
 def _lost(exc: Exception, envelope: Envelope) -> PublishError:
-    """Why a message is not with the broker; an error of another kind, out of a library say, is no reason to lose it."""
+    """The error as a `PublishError`: an error of another kind, from a library for example, must lose no message."""
     if isinstance(exc, PublishError):
         return exc
-    # what cannot be written as it is cannot be written later: it is for people to see
+    # A text that cannot be encoded now cannot be encoded later either: a person has to see it.
     odd = isinstance(exc, UnicodeError)
     return PublishError(envelope.routing_key, f"{type(exc).__name__}: {exc}", refused=odd)

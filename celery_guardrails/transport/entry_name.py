@@ -1,8 +1,8 @@
-"""How the spool's files are named: by when they were put, and by the process that writes or ships them.
+"""The names of the spool's files: the time of the entry, and the process that writes or ships it.
 
     TIME-PID-RANDOM.APP.json     .writing-PID@HOST     .shipping-PID@HOST     .unreadable
 
-Owns these names and what they say. It must not know what is in a file.
+Owns these names and their meaning. It must not know what is in a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["UNREADABLE", "Naming", "is_leftover", "put_at", "shipping", "writing
 UNREADABLE = ".unreadable"
 
 _CLAIM_AGE = 60.0
-"""Seconds after which a claim counts as abandoned whoever holds it: one publish takes a few."""
+"""Seconds after which a claim counts as abandoned, even if its process lives: a publish takes a few seconds."""
 _LEFTOVER_AGE = 60.0
 _ORPHAN_AGE = 3600.0
 _HELD = re.compile(r"(?P<entry>.+\.json)\.(?P<how>writing|shipping)-(?P<pid>\d+)@(?P<host>.*)")
@@ -40,18 +40,18 @@ class Naming:
         self._ending = f".{app_slug(app)}.json"
 
     def new(self) -> str:
-        """A name that no other entry has, and that sorts after those of before."""
+        """A name that no other entry has, and that sorts behind all earlier names."""
         return f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{self._ending}"
 
     def entry_of(self, name: str) -> str | None:
-        """The entry that a file is or holds for shipping, if it is one of this application's."""
+        """The name of the entry in a file, shipped just now or not; `None`: it is not an entry of this application."""
         match = _HELD.fullmatch(name)
         if match is not None:
             name = match["entry"] if match["how"] == "shipping" else ""
         return name if name.endswith(self._ending) and name[:20].isdigit() else None
 
     def is_free(self, name: str, age: Callable[[], float]) -> bool:
-        """Whether nobody ships the entry that a file is; `age`: seconds since it was claimed, asked if it was."""
+        """Whether nobody ships the entry in a file; `age`: seconds since it was claimed, called only if it was."""
         if self.entry_of(name) is None:
             return False
         match = _HELD.fullmatch(name)
@@ -69,7 +69,7 @@ def shipping(entry: str) -> str:
 
 
 def is_leftover(name: str, age: Callable[[], float]) -> bool:
-    """Whether whoever wrote a file has died over it; `age`: seconds since its last change, asked if that matters."""
+    """Whether a file's writer died before it finished; `age`: seconds since the last change, called only if needed."""
     match = _HELD.fullmatch(name)
     if match is None or match["how"] != "writing":
         return False
@@ -78,7 +78,7 @@ def is_leftover(name: str, age: Callable[[], float]) -> bool:
 
 
 def put_at(entry: str) -> datetime:
-    """When an entry was put."""
+    """When an entry was written."""
     return from_epoch(int(entry.partition("-")[0]) / 1e9)
 
 
@@ -87,7 +87,7 @@ def _me() -> str:
 
 
 def _is_dead(pid: str, host: str) -> bool:
-    """Whether this process is known to have ended: one of another machine never is."""
+    """Whether a process is known to have ended; `False` for every process of another machine."""
     if host != slug(socket.gethostname()):
         return False
     try:

@@ -1,7 +1,7 @@
-"""A directory that is held open, and its files by their names in it: no link is followed, here or there.
+"""A directory that is held open, and its files by their names in it: no link is followed, to either of them.
 
-Owns how the spool and the journal reach their files. What is done goes to the directory that was opened, and looked at,
-whatever somebody does to its name meanwhile. It must not know what is in the files.
+Owns how the spool and the journal reach their files. Every operation goes to the directory that was opened and checked,
+even if somebody renames or replaces it meanwhile. It must not know what is in the files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINK = (errno.ELOOP, errno.EMLINK)
 
 
 class Untrusted(OSError):
-    """Others may write here, or it is a link: nothing is taken from there. `.why` says which, and what to type."""
+    """A file or directory that others may write, or a link: it is not read. `.why` says which, and what to type."""
 
     def __init__(self, why: Distrust) -> None:
         super().__init__(errno.EPERM, why.reason, why.path)
@@ -36,11 +36,12 @@ class Folder:
 
     Args:
         path: where it is.
-        above: the open directory that it is in; `None`: it is found by its whole path, whose last part is no link.
+        above: the open directory that it is in; `None`: it is opened by its whole path, whose last part must not be a
+            link.
 
     Raises:
-        Untrusted: it is a link.
-        OSError: it cannot be opened.
+        Untrusted: the path is a link.
+        OSError: the directory cannot be opened.
     """
 
     def __init__(self, path: Path, above: Folder | None = None) -> None:
@@ -62,14 +63,14 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the directory."""
         os.close(self.descriptor)
 
     def distrust(self) -> Distrust | None:
-        """Why nothing is taken from here; `None`: nobody else may write it.
+        """Why no file in it is trusted; `None`: nobody else may write the directory.
 
         Raises:
-            OSError: it cannot be looked at.
+            OSError: the directory cannot be examined.
         """
         return distrust(self.descriptor, str(self.path), folder=True)
 
@@ -85,10 +86,10 @@ class Folder:
         return self
 
     def make(self, name: str) -> Folder:
-        """Make a directory in it, for its owner alone, and open it.
+        """Make a directory in this one, for its owner alone, and open it.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the directory cannot be made.
         """
         os.mkdir(name, 0o700, dir_fd=self.descriptor)
         made = Folder(self.path / name, self)
@@ -96,22 +97,22 @@ class Folder:
         return made
 
     def names(self) -> list[str]:
-        """What is in it, sorted."""
+        """The names in the directory, sorted."""
         return sorted(os.listdir(self.descriptor))
 
     def stat(self, name: str) -> os.stat_result | None:
-        """What is known of a file, a link itself; `None`: it is gone."""
+        """The status of a file, or of a link itself; `None`: it does not exist, or cannot be examined."""
         try:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except OSError:
             return None
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file of it; one that is made so (`O_EXCL`) is for its owner alone, whatever the umask is.
+        """Open a file in the directory; a new file (`O_EXCL`) is for its owner alone, whatever the umask is.
 
         Raises:
-            Untrusted: it is a link.
-            OSError: it cannot be opened.
+            Untrusted: the file is a link.
+            OSError: the file cannot be opened.
         """
         try:
             descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=self.descriptor)
@@ -127,8 +128,8 @@ class Folder:
         """Open a file that nobody else may write.
 
         Raises:
-            Untrusted: others may, or it is no regular file.
-            OSError: it cannot be opened.
+            Untrusted: others may write the file, or it is not a regular file.
+            OSError: the file cannot be opened.
         """
         descriptor = self.open(name, flags)
         try:
@@ -141,12 +142,12 @@ class Folder:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """What a file holds that nobody else may write. Raises as `open_trusted`."""
+        """The content of a file that nobody else may write. Raises as `open_trusted` does."""
         with os.fdopen(self.open_trusted(name), "rb") as found:
             return found.read()
 
     def rename(self, name: str, other: str, to: Folder | None = None) -> None:
-        """Rename a file, within this directory or to another one."""
+        """Rename a file, within this directory or into another."""
         os.rename(name, other, src_dir_fd=self.descriptor, dst_dir_fd=(to or self).descriptor)
 
     def unlink(self, name: str, missing_ok: bool = False) -> None:
@@ -158,12 +159,12 @@ class Folder:
                 raise
 
     def sync(self) -> None:
-        """Have its entries survive a crash of the machine, where its file system can do that."""
+        """Make the directory's entries survive a crash of the machine, if its file system can do that."""
         sync_descriptor(self.descriptor)
 
 
 def reject(exc: OSError, directory: Path) -> SpoolError:
-    """An error of the file system as the spool's, with what to do about it where that is known."""
+    """An error of the file system as a `SpoolError`, with what to do about it if that is known."""
     if isinstance(exc, Untrusted):
         return SpoolError(exc.why.path, exc.why.reason, exc.why.fix)
     return SpoolError(str(directory), words_of(exc))

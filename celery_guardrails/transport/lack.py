@@ -1,6 +1,6 @@
-"""What a RabbitMQ user lacks of what guardrails needs: a right, for something that nobody has declared yet.
+"""The rights that guardrails needs and a RabbitMQ user lacks, for queues and exchanges that nobody has declared yet.
 
-Owns how that is found out before it matters. Nothing is declared and nothing reaches a queue by asking.
+Owns finding a missing right before it matters. Asking declares no queue, and no message of it reaches a queue.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Lack", "Subject", "declares_in_vain", "lacks", "may_read"]
 
 _NOBODY = "guardrails.nobody"
 Subject = str
-"""What suffers: `letters`, `waiting`, `crashes` or `publishing`."""
+"""The part of guardrails that does not work: `letters`, `waiting`, `crashes` or `publishing`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """A right that is missing, what suffers, and what comes of it in words."""
+    """A missing right, the part of guardrails that does not work without it, and the effect in words."""
 
     subject: Subject
     right: Right
@@ -41,10 +41,10 @@ class Lack:
 
 
 def lacks(connection: Connection, topology: Topology) -> list[Lack]:
-    """What this user lacks, given what is declared by now.
+    """The rights that this user lacks, given what is declared by now.
 
     Args:
-        connection: an open one to RabbitMQ, on which channels of its own are used.
+        connection: an open connection to RabbitMQ; channels of its own are opened on it.
         topology: what the application needs.
 
     Raises:
@@ -55,7 +55,7 @@ def lacks(connection: Connection, topology: Topology) -> list[Lack]:
 
 
 def may_read(connection: Connection, queue: str) -> Right | None:
-    """The right that is missing to consume a queue; `None`: it may be read, or has messages, which are left alone."""
+    """The missing right to consume a queue; `None`: no right is missing, or the queue has messages and is not tried."""
     if depth(connection, queue) != 0:
         return None
     channel = connection.channel()
@@ -63,12 +63,12 @@ def may_read(connection: Connection, queue: str) -> Right | None:
         channel.basic_get(queue)
     except AccessRefused as exc:
         return refused_right(exc)
-    channel.close()  # which gives back what has come in between
+    channel.close()  # this gives back a message that has arrived in between
     return None
 
 
 def declares_in_vain(connection: Connection, queue: Queue) -> str | None:
-    """What of a queue Celery declares and this user may not, such as `the exchange 'celery'`; `None`: it may."""
+    """What Celery declares of a queue though this user may not, such as `the exchange 'celery'`; `None`: nothing."""
     exchange = exchange_declared_with(queue)
     if exchange is not None and may_configure(connection, exchange) is not None:
         return f"the exchange {exchange!r}"
@@ -93,11 +93,11 @@ def _asked(connection: Connection, topology: Topology) -> Iterator[tuple[Subject
 
 
 def _may_write(connection: Connection, exchange: str) -> Right | None:
-    """The right that is missing to publish to an exchange, asked with a message that no queue gets."""
+    """The missing right to publish to an exchange, tried with a message that no queue gets."""
     channel = connection.channel()
     try:
         channel.basic_publish(Message(b""), exchange=exchange, routing_key=_NOBODY)
-        channel.flow(True)  # the answer to it comes after what RabbitMQ says of the message
+        channel.flow(True)  # RabbitMQ answers this after it has refused the message
     except AccessRefused as exc:
         return refused_right(exc)
     channel.close()

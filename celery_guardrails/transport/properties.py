@@ -1,7 +1,7 @@
 """AMQP properties that the client library cannot read: a date after the year 9999, text that is no UTF-8, deep tables.
 
-Owns that such a message arrives, with its properties as bytes, where otherwise the connection breaks on it, again and
-again. It must not know what becomes of the message.
+Owns that such a message arrives, with its properties as bytes. Otherwise the message would break the connection at each
+delivery. It must not know what becomes of the message.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from celery_guardrails.seams import AMQP_READ, holds
 __all__ = ["UNREAD", "read_whatever_comes"]
 
 UNREAD = "guardrails_unread"
-"""The property that holds, as hexadecimal text, what could not be read; `UNREAD + "_because"` says why."""
+"""The property that holds the unreadable bytes as hexadecimal text; `UNREAD + "_because"` says why."""
 
 
 def read_whatever_comes() -> None:
-    """Have this process receive AMQP messages whatever their properties are; doing it again changes nothing."""
+    """Let this process receive AMQP messages with any properties; a further call changes nothing."""
     if not holds(AMQP_READ):
         return
     from amqp.serialization import PROPERTY_CLASSES
@@ -33,7 +33,7 @@ def _tolerant(read: Callable[..., Any]) -> Callable[..., Any]:
     def read_or_keep(buf: Any, offset: int) -> tuple[dict[str, Any], int]:
         try:
             properties, end = read(buf, offset)
-        except Exception as exc:  # noqa: BLE001 whatever it stumbles over, the message must not end the connection
+        except Exception as exc:  # noqa: BLE001 no error in a message may end the connection
             because = f"{type(exc).__name__}: {exc}"[:200]
             return {UNREAD: bytes(buf[offset:]).hex(), f"{UNREAD}_because": because}, len(buf)
         return properties, end

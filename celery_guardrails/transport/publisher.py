@@ -1,4 +1,4 @@
-"""Publishing so that success means the broker has the message.
+"""Publishing in such a way that success means: the broker has the message.
 
 Owns connections of its own, with publisher confirms and the mandatory flag where the broker has them, safe after a
 fork and between threads. It must not know what is in a message.
@@ -30,19 +30,19 @@ __all__ = ["Envelope", "Publisher"]
 _MAX_IDLE = 10
 _CONNECT = 4.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-# Trying again cannot help: the queue exists with other arguments, we may not write to it, or nothing is bound to it.
+# A further try cannot succeed: the queue exists with other arguments, we may not write to it, or no queue is bound.
 _FINAL = (PreconditionFailed, AccessRefused, Unroutable)
 _NO_ROUTE = 312
 _QUICK = 0.5
-"""Seconds that a publish may take after one that took all its time in vain, for as long as that one took: a broker that
-is away must not hold up every failing task in turn."""
+"""Seconds that a publish may take after a publish has failed for the whole `timeout`. The short limit holds for as long
+as that publish took: a broker that is away must not hold up every failing task in turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A message with its address. `exchange` "" means: straight to the queue named `routing_key`.
 
-    `once`: it must not be there twice, so it is not published again when its confirmation gets lost.
+    `once`: the message must not be published twice, so a lost confirmation leads to no further try.
     """
 
     body: bytes
@@ -62,15 +62,15 @@ class _Line:
     producer: Producer
     mandatory: bool
     bound: float
-    """Seconds for which its socket waits for an answer."""
+    """Seconds for which the socket waits for an answer."""
     brief: bool
-    """Whether it was opened in little time: its answers then have as little, so it is not kept."""
+    """Whether the line was opened with little time: its answers have as little time, so the line is not kept."""
     routes_itself: bool
-    """Whether kombu routes, so that a message that no queue gets is lost in silence."""
+    """Whether kombu routes, not the broker: a message that no queue gets is then lost in silence."""
     kept: bool = False
-    """Whether it has published before."""
+    """Whether the line has published before."""
     declared: set[int] = field(default_factory=set)
-    """Hashes of the queues that need no further declaration; kombu keeps the same, but copies the queue to look."""
+    """Hashes of the queues that need no further declaration. kombu remembers them too, but copies the queue to look."""
 
 
 class Publisher:
@@ -81,7 +81,7 @@ class Publisher:
         timeout: how long one publish may take altogether, reconnecting included.
 
     Attributes:
-        seconds: that time.
+        seconds: `timeout` in seconds.
     """
 
     def __init__(self, app: Celery, timeout: timedelta = timedelta(seconds=5)) -> None:
@@ -92,38 +92,40 @@ class Publisher:
         self._away_until = 0.0
 
     def publish(self, envelope: Envelope, declare: Sequence[Queue] = ()) -> None:
-        """Hand one message to the broker, and return when it has it.
+        """Publish one message, and return when the broker has it.
 
-        On RabbitMQ that is a confirm for a message that reached a queue; on Redis the reply to its write, once a queue
-        is known to get it. A failed connection is opened anew until the time is up, which is half a second where the
-        broker was away just now.
-        A message whose confirmation got lost may be there: it is published again, unless it is `once`.
+        RabbitMQ has it when it confirms a message that reached a queue; Redis when it answers the write, once a queue
+        is known to get the message. A failed connection is opened again until the time is up. The time is half a second
+        if the broker was away just now.
+        The broker may have a message whose confirmation got lost: it is published again, unless it is `once`.
 
         Args:
             envelope: the message.
             declare: queues to declare first (once a connection).
 
         Raises:
-            PublishError: it was not taken in time, is refused for good (`.refused`), or is `once` and `.unsure`.
+            PublishError: the broker did not take the message in time, or refuses it for good (`.refused`), or did not
+                confirm a message that is `once` (`.unsure`).
         """
         began = time.monotonic()
         seconds = self.seconds if began >= self._away_until else min(_QUICK, self.seconds)
         until = began + seconds
-        pause, said = _FIRST_PAUSE, None
+        pause, reason = _FIRST_PAUSE, None
         while True:
             line: _Line | None = None
             try:
                 line = self._take(max(0.1, until - time.monotonic()))
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
-            except Exception as exc:  # noqa: BLE001 raised in the end, or what came before it
-                if line is not None or said is None:
-                    # a try that never reached the broker, for lack of time say, tells less than what that said before
-                    said = exc
+            except Exception as exc:  # noqa: BLE001 the last error, or the one before it, is raised in the end
+                if line is not None or reason is None:
+                    # When a later try does not reach the broker, for lack of time say, the broker's earlier error stays
+                    # the reason: it explains more.
+                    reason = exc
                 final = _is_final(line, exc)
                 if self._drop_failed(line, exc) and time.monotonic() < until:
                     continue
                 if final or time.monotonic() + pause >= until:
-                    raise self._given_up(envelope, said, seconds) from said
+                    raise self._given_up(envelope, reason, seconds) from reason
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -165,7 +167,7 @@ class Publisher:
             priority=envelope.priority or 0,
             delivery_mode=2,
             mandatory=line.mandatory,
-            # kombu changes the socket's own bound for it, four times a message, which costs as much as the rest of ours
+            # With a value, kombu changes the socket's timeout four times a message: that costs as much as all our work.
             confirm_timeout=seconds if seconds < line.bound else None,
             **envelope.properties,
         )
@@ -210,11 +212,11 @@ class Publisher:
             raise
 
     def _drop_failed(self, line: _Line | None, exc: Exception) -> bool:
-        """Drop a line after an error; gives whether it may just have been old, so that a new one is worth a try."""
+        """Drop a line after an error; `True` if it may have failed only for its age: a new line is worth a try."""
         stale = line is not None and line.kept and _is_broken(line, exc)
         self._drop(line)
         if stale:
-            # the broker has restarted, say: the other lines are as old, and one by one would use up the time
+            # The broker may have restarted: the other lines are as old, and trying each would use up the time.
             self._drop_idle()
         return stale
 
@@ -231,16 +233,16 @@ class Publisher:
                 line.connection.collect()  # an AMQP close waits for an answer that may never come
             else:
                 line.connection.release()
-        except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
+        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
             return
 
 
 class _Unsure(Exception):
-    """A message was sent that must not be sent again, and nobody said what became of it."""
+    """A message that must not be sent twice was sent, and the broker did not confirm it."""
 
 
 def _declare(line: _Line, queue: Queue) -> None:
-    """Declare what a message needs: a queue, or what has a `declare` of its own."""
+    """Declare what a message needs: a queue, or an object with a `declare` method."""
     if line.mandatory and isinstance(queue, Queue):
         declare_on_rabbitmq(line.connection, queue)
     else:
@@ -248,10 +250,10 @@ def _declare(line: _Line, queue: Queue) -> None:
 
 
 def _find_alive(line: _Line) -> None:
-    """Find out before a message is sent that cannot be sent again whether its line is of any use.
+    """Check that a line works, before it sends a message that must not be sent twice.
 
     Raises:
-        Exception: it is not; nothing was published.
+        Exception: the line does not work; nothing was published.
     """
     if not line.kept:
         return
@@ -264,12 +266,12 @@ def _find_alive(line: _Line) -> None:
 
 
 def _is_answer(line: _Line, exc: Exception) -> bool:
-    """Whether an error is what the broker said of a message: it has not got it."""
+    """Whether an error is the broker's answer to a message: then the broker does not have the message."""
     return isinstance(exc, (*_FINAL, MessageNacked, *line.connection.channel_errors))
 
 
 def _keep_client(channel: Any) -> None:
-    """Have kombu's Redis channel use one client: it makes one for each command, at twice the cost of a publish."""
+    """Have kombu's Redis channel use one client: kombu makes one for each command, which doubles a publish's cost."""
     if not holds(REDIS_SPEED):
         return
     kept = channel._create_client()
@@ -289,6 +291,6 @@ def _is_final(line: _Line | None, exc: Exception) -> bool:
 
 
 def _is_broken(line: _Line, exc: Exception) -> bool:
-    """Whether it is the connection that failed, and not what was asked of it."""
+    """Whether the connection failed, and not only the command that was sent on it."""
     errors = line.connection
     return isinstance(exc, (OSError, *errors.connection_errors)) and not isinstance(exc, errors.channel_errors)

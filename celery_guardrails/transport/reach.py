@@ -1,7 +1,7 @@
-"""Whether a message reaches a queue where the client routes it itself: on Redis and all of kombu's virtual transports.
+"""Whether a message reaches a queue, where kombu routes it and not the broker: on Redis and other virtual transports.
 
-Owns what the mandatory flag does on RabbitMQ: there a named exchange without a fitting binding drops in silence. The
-default exchange is no business of this module, since a message for it always reaches its queue.
+Owns the check that the mandatory flag makes on RabbitMQ: a virtual transport drops a message in silence if its named
+exchange has no fitting binding. The default exchange needs no check: its messages always reach their queue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Unroutable", "reach", "routes_itself"]
 
 
 class Unroutable(Exception):
-    """No queue is bound so that it would get the message."""
+    """No binding routes the message to a queue."""
 
 
 def routes_itself(channel: Any) -> bool:
@@ -27,19 +27,19 @@ def routes_itself(channel: Any) -> bool:
 
 
 def reach(producer: Producer, exchange: str, routing_key: str, declare: Sequence[Queue]) -> None:
-    """See that a message will reach a queue; what is to be declared is declared again if it would not.
+    """Make sure that a message will reach a queue; if it would not, declare its queues again.
 
-    A connection declares what it needs once, and does not hear when somebody has emptied the broker since. An exchange
-    of type fanout is for whoever listens just now, which may be nobody.
+    A connection declares a queue once, and does not notice if somebody has emptied the broker since. A fanout exchange
+    is not checked: it is for whoever consumes just now, which may be nobody.
 
     Args:
-        producer: on a channel that routes itself.
-        exchange: a named one.
+        producer: a producer on a channel on which kombu routes.
+        exchange: the name of an exchange; not the default exchange.
         routing_key: the message's.
-        declare: the queues that are to be declared for it.
+        declare: the queues to declare for the message.
 
     Raises:
-        Unroutable: no queue would get it.
+        Unroutable: no queue would get the message.
     """
     for queue in declare:
         producer.maybe_declare(queue)
@@ -57,7 +57,7 @@ def _finds(channel: Any, exchange: str, routing_key: str) -> bool:
 
 
 def _declare_again(channel: Any, queue: Queue) -> None:
-    """Declare a queue whatever this connection remembers of it: kombu's channel passes over bindings that it knows."""
+    """Declare a queue even if this connection has declared it before: kombu's channel skips bindings that it knows."""
     for bound in (queue, *(queue.bindings or ())):
         if bound.exchange is not None and bound.exchange.name:
             channel.state.binding_delete(queue.name, bound.exchange.name, bound.routing_key)

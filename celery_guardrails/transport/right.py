@@ -1,7 +1,7 @@
-"""Rights of a RabbitMQ user: which one was missing where the broker refused access (403).
+"""Rights of a RabbitMQ user: which right was missing when the broker refused access (403).
 
-Owns how RabbitMQ words a refusal. Whoever is refused is connected: the broker is not away, and trying again helps only
-once somebody has given the right.
+Owns how RabbitMQ words a refusal. A refused user is connected: the broker is not away, and a further try succeeds only
+once an administrator has given the right.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from amqp.exceptions import AccessRefused
 
 __all__ = ["Missing", "Right", "is_without_right", "refusal", "refused_right"]
 
-# `method_sig` of what was refused: declaring and deleting; binding, which needs the right to write on the queue and to
-# read on the exchange; publishing.
+# `method_sig` of the refused method: declaring and deleting; binding, which needs the right to write to the queue and
+# to read from the exchange; publishing.
 _CONFIGURE = {(40, 10), (40, 20), (50, 10), (50, 40)}
 _BIND = {(50, 20), (50, 50)}
 _PUBLISH = (60, 40)
@@ -27,7 +27,7 @@ _SAID = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A right that a user has not got.
+    """A right that a user lacks.
 
     `kind` is `configure`, `write` or `read`, `resource` is `queue` or `exchange`; the default exchange is named
     `amq.default`, as in RabbitMQ's patterns.
@@ -44,26 +44,26 @@ class Right:
 
 
 class Missing(AccessRefused):  # type: ignore[misc]
-    """A queue or an exchange is not there, and this user may not declare it."""
+    """A queue or an exchange does not exist, and this user may not declare it."""
 
     def __init__(self, refused: AccessRefused) -> None:
         super().__init__(refused.reply_text, refused.method_sig)
 
 
 def refused_right(exc: BaseException | None) -> Right | None:
-    """The right that was missing; `None` where this error, and what it came of, is no refusal that names one."""
+    """The right that was missing; `None` if neither this error nor its causes are a refusal that names a right."""
     refused = _refused(exc)
     return None if refused is None else _read(refused)
 
 
 def is_without_right(exc: BaseException) -> bool:
-    """Whether only a right is missing for what failed, so that it succeeds once somebody has given it."""
+    """Whether only a missing right made it fail, so that it succeeds once somebody has given the right."""
     refused = _refused(exc)
     return refused is not None and not isinstance(refused, Missing)
 
 
 def refusal(exc: BaseException) -> str:
-    """An error of the broker's in words: the missing right, where it is a refusal that names one."""
+    """A broker's error in words: the missing right, if the error is a refusal that names a right."""
     refused = _refused(exc)
     right = None if refused is None else _read(refused)
     if right is None:
@@ -91,7 +91,7 @@ def _read(exc: AccessRefused) -> Right | None:
 
 
 def _kind(method: tuple[int, int] | None, resource: str) -> str:
-    """What an older RabbitMQ leaves out: which of the three rights it was."""
+    """Which of the three rights was missing, worked out from the method: an older RabbitMQ does not say it."""
     if method in _CONFIGURE:
         return "configure"
     if method in _BIND:

@@ -1,8 +1,8 @@
-"""Where a message came from and how to send one there again.
+"""Where a message came from, and how to send it there again.
 
-Owns the step from exchange and routing key to a queue, which each transport needs in its own way. Messages that have
-waited on RabbitMQ arrive by an exchange and with a key of the delay's: here, and only here, they are read as what
-they were.
+Owns the step from exchange and routing key to a queue, which each transport needs in its own way. A message that has
+waited on RabbitMQ arrives through a delay exchange, with a delay's routing key. Only this module works out its first
+exchange and routing key.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ __all__ = [
 ]
 
 DELAY_EXCHANGE = "celery_delayed_delivery"
-"""Where RabbitMQ's delay levels hand over what is due."""
+"""The exchange to which RabbitMQ's delay levels pass messages that are due."""
 
 _OURS = "guardrails="
 
 ROUTE = "guardrails_route"
-"""Header of a message that goes straight to its queue: exchange and routing key of its first publish, and the queue."""
+"""The header of a message that goes straight to its queue: exchange and routing key of its first publish, and queue."""
 
-# The exchange of a delivery is the last one that it was published to: a level's, or the one behind all levels.
+# A delivery names the last exchange that it passed: the exchange of a level, or the one behind all levels.
 _LEVEL = re.compile(r"(?:.+_)?celery_delayed_(?:\d\d?|delivery)")
 _DELAYED = re.compile(r"(?:[01]\.){28}(.+)", re.DOTALL)
 
 
 class Origin(NamedTuple):
-    """Where a message came from: its queue, `None` where nobody can tell, and how it was addressed at first."""
+    """Where a message came from: its queue (`None` if it is not known), and its first exchange and routing key."""
 
     queue: str | None
     exchange: str
@@ -67,7 +67,7 @@ def came_from(
         exchange: the delivery's; "" is the default exchange.
         routing_key: the delivery's.
         headers: the message's.
-        queue: the queue that it was consumed from, where the worker can tell (`consumed_from`).
+        queue: the queue that it was consumed from, if the worker knows it (`consumed_from`).
     """
     delayed = _DELAYED.fullmatch(routing_key) if _LEVEL.fullmatch(exchange) else None
     if delayed is not None and delayed[1].startswith(_OURS):
@@ -85,16 +85,17 @@ def came_from(
 def delay_word(queue: str) -> str:
     """The last word of a delayed message's routing key, which stands for its queue.
 
-    One word, like no other: where Celery sees quorum queues it binds `#.mail` to the exchange behind the levels for a
-    routing key `mail`, and `#.mail.#` for `mail.#`; either would catch what is for a queue `billing.mail`.
+    It is one word, and no other key holds it. With quorum queues, Celery binds `#.mail` to the exchange behind the
+    levels for a routing key `mail`, and `#.mail.#` for `mail.#`. Either would also catch the messages for a queue
+    `billing.mail`.
     """
     return _OURS + queue.replace("%", "%25").replace(".", "%2E")
 
 
 def caught_elsewhere(app: Celery, delayed_key: str) -> bool:
-    """Whether a binding that Celery makes for the application's own queues takes this delayed message, too.
+    """Whether a binding that Celery makes for the application's own queues also takes this delayed message.
 
-    Only one of nothing but wildcards does.
+    Only a binding of nothing but wildcards does.
     """
     if not detect_quorum_queues(app, "amqp")[0]:
         return False
@@ -109,9 +110,9 @@ def caught_elsewhere(app: Celery, delayed_key: str) -> bool:
 
 
 def consumed_from(message: Any) -> str | None:
-    """The queue that the worker consumed a message from; `None` where the transport does not tell.
+    """The queue that the worker consumed a message from; `None` if the transport does not name it.
 
-    RabbitMQ tells by the consumer's tag, on Redis our own channel notes it.
+    On RabbitMQ the consumer's tag names it, on Redis our own channel notes it.
     """
     taken: str | None = getattr(message, "taken_from", None)
     if taken is not None:
@@ -123,9 +124,9 @@ def consumed_from(message: Any) -> str | None:
 
 
 def restore(app: Celery, message: Any, delivery: MutableMapping[str, Any]) -> None:
-    """Make a request's delivery information say how the message was addressed at first, and which queue it came from.
+    """Write a message's first exchange and routing key, and its queue, into the request's delivery information.
 
-    Costs nothing where a message came by the default exchange, as nearly all do.
+    Costs nothing for a message that came through the default exchange, as nearly all do.
     """
     exchange, headers = delivery.get("exchange") or "", message.headers or {}
     if exchange or ROUTE in headers:
@@ -137,7 +138,7 @@ def restore(app: Celery, message: Any, delivery: MutableMapping[str, Any]) -> No
 
 
 def straight(envelope: Envelope, queue: str) -> Envelope:
-    """The same message to one queue only, with a note of how it was addressed."""
+    """The same message to one queue only, with its first exchange and routing key in a header."""
     if not envelope.exchange:
         return envelope
     headers = {**envelope.headers, ROUTE: [envelope.exchange, envelope.routing_key, queue]}
@@ -159,7 +160,7 @@ def queue_name(app: Celery, exchange: str, routing_key: str) -> str:
 
 
 def known_queue(app: Celery, name: str) -> Queue | None:
-    """The application's queue of this name on the broker; a `Broadcast` is known to it by another."""
+    """The application's queue with this name on the broker; the application lists a `Broadcast` under another name."""
     known: Mapping[str, Any] = app.amqp.queues
     if name in known and known[name].name == name:
         return known[name]
@@ -167,13 +168,13 @@ def known_queue(app: Celery, name: str) -> Queue | None:
 
 
 def queues_for(app: Celery, exchange: str, routing_key: str) -> list[Queue]:
-    """The application's queues that a named exchange gives a message with this routing key to."""
+    """The application's queues to which a named exchange routes a message with this routing key."""
     known: Mapping[str, Any] = app.amqp.queues
     return [queue for queue in known.values() if _takes(queue, exchange, routing_key)]
 
 
 def _delayed_by_celery(app: Celery, routing_key: str, queue: str | None) -> Origin:
-    """Celery and kombu delay what goes to topic and fanout exchanges of quorum queues, and forget the exchange."""
+    """Celery and kombu delay messages to topic and fanout exchanges of quorum queues, and lose the exchange's name."""
     known: Mapping[str, Any] = app.amqp.queues
     topics = [each for each in known.values() if each.exchange is not None and each.exchange.type != "direct"]
     found = [each for each in topics if _takes(each, each.exchange.name, routing_key)]
@@ -185,7 +186,7 @@ def _delayed_by_celery(app: Celery, routing_key: str, queue: str | None) -> Orig
 
 
 def _only(app: Celery, found: Iterable[Queue]) -> str | None:
-    """The name of the only queue, or of the only one that this worker consumes."""
+    """The name of the only queue found, or of the only queue found that this worker consumes."""
     names = [str(queue.name) for queue in found]
     if len(names) > 1:
         consumed = {queue.name for queue in app.amqp.queues.consume_from.values()}
@@ -218,11 +219,11 @@ def is_amqp(app: Celery) -> bool:
 
 
 def address(app: Celery, message: ReplayMessage) -> tuple[Envelope, list[Queue]]:
-    """The envelope that sends a replayed message to where the original was, and the queues to declare for it.
+    """The envelope that sends a replayed message to where the original went, and the queues to declare for it.
 
     A queue that the application does not know is not declared, so that it cannot be created with wrong arguments.
-    Without AMQP a named exchange without bindings drops silently: there the queue itself is the address. So it is
-    where an exchange would hand the message to other queues, too, which had theirs at the time.
+    The queue itself is the address in two cases. Without AMQP, a named exchange without bindings drops messages in
+    silence. And an exchange would give the message to other queues as well, which had their copies the first time.
     """
     known: Mapping[str, Any] = app.amqp.queues
     declare = [known[message.queue]] if message.queue in known else []

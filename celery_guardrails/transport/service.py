@@ -1,6 +1,6 @@
-"""What has to be done for a broker now and then, by workers and guardians alike: ship the spool, release what is due.
+"""Regular work for a broker, done by workers and guardians alike: ship the spool, release the messages that are due.
 
-Owns how often, and that a broker that is away is asked less and less, and told of once.
+Owns how often this work runs. A broker that is away is asked less and less often, and the log says so once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _AT_ONCE = timedelta(0)
 
 
 def fix_of(exc: BaseException) -> str:
-    """What to do about an error, as a sentence that follows it; empty where it is none of the spool's."""
+    """What to do about an error, as a sentence to put behind it; empty if it is not an error of the spool."""
     if not isinstance(exc, SpoolError):
         return ""
     return f" Type: {exc.fix}" if exc.fix else f" {SPOOL_FIX}"
 
 
 class SpoolShipping:
-    """Ships the spool: at once, then every 5 seconds while there is something in it.
+    """Ships the spool: at once, then every 5 seconds while the spool holds entries.
 
     Args:
         shipper: knows the spool and the broker.
@@ -46,13 +46,13 @@ class SpoolShipping:
 
     @property
     def every(self) -> timedelta:
-        """5 seconds; at once where a pass ended before the entries did."""
+        """5 seconds; at once if the last pass left entries for the next pass."""
         return _AT_ONCE if self._more else timedelta(seconds=5)
 
     def run_once(self, now: datetime, flush: bool) -> int:
-        """Ship what the broker takes; returns how many entries. `flush`: all of them, however it was before.
+        """Ship what the broker takes; returns how many entries. `flush`: try all, even if earlier passes failed.
 
-        Never raises: what keeps it from shipping is logged, once.
+        Never raises: the error that stops it is logged, once.
         """
         self._more = False
         spool = self._shipper.spool
@@ -78,10 +78,10 @@ class SpoolShipping:
 
 
 class WaitingRelease:
-    """Moves messages that are due to their queues: every second, every quarter of one while there are some.
+    """Moves messages that are due to their queues: every second, or every quarter of a second while some are due.
 
     Args:
-        waiting: where they wait; needed only where it is `released`.
+        waiting: where the messages wait. Only a `waiting` that is `released` needs this service.
     """
 
     name = "waiting"
@@ -93,11 +93,11 @@ class WaitingRelease:
 
     @property
     def every(self) -> timedelta:
-        """A second, or a quarter."""
+        """A second; a quarter of a second while messages fall due."""
         return timedelta(milliseconds=250 if self._lively else 1000)
 
     def run_once(self, now: datetime, flush: bool) -> int:
-        """Move them, and return how many. Never raises: what keeps it from that is logged, once."""
+        """Move the messages, and return how many. Never raises: the error that stops it is logged, once."""
         if not self._patience.allows(now) and not flush:
             return 0
         self._lively = max(0, self._lively - 1)

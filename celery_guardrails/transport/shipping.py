@@ -1,9 +1,9 @@
-"""Publishing what the spool holds, once the broker is back.
+"""Publishing the entries of the spool, once the broker is back.
 
-Owns the order (the oldest first), when to stop (at the first sign that the broker is away: no timeout for each file),
-and what to do with an entry that the broker refuses: it stays, with a warning, and blocks no other. An entry that must
-not be there twice (`once`) is published by one claim only. Where that claim cannot tell what became of it, because its
-confirmation got lost or its process died over it, nobody publishes it again: it is handed to `doubtful`.
+Owns the order (the oldest first) and when to stop: at the first sign that the broker is away, so that not every file
+waits for a timeout. An entry that the broker refuses stays, with a warning, and blocks no other entry. An entry that
+must not be published twice (`once`) is published by one claim only. If its confirmation got lost, or the process died
+over the publish, nobody publishes it again: `doubtful` gets it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = ["Shipped", "Shipper"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _FIRST_REST, _LONGEST_REST = 5.0, 60.0
-_UNTOLD = "whoever shipped it from the spool has not said whether the broker took it"
+_UNCONFIRMED = "the process that shipped it from the spool did not record whether the broker took it"
 
 Address = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What a pass did: `count` entries are with the broker, `left` are not yet.
+    """What a pass did: the broker has `count` entries, and `left` entries are still in the spool.
 
-    `away` says in words why it stopped, `None` where the broker took what it was given; `refused` counts the entries
-    of `left` that it refuses, or whose address it refused a moment ago.
+    `away` says in words why the pass stopped; `None` if no error stopped it. `refused` counts the entries of `left`
+    that the broker refuses, or whose address it refused a moment ago.
     """
 
     count: int
@@ -49,22 +49,22 @@ class Shipped:
 
 @dataclass(slots=True)
 class _Rest:
-    """An address that is left alone for a while, because the broker refuses it."""
+    """How long an address is left alone, because the broker refuses it."""
 
     until: float
     seconds: float
 
 
 class Shipper:
-    """Ships a spool, pass by pass; remembers between them what the broker refuses.
+    """Ships a spool, pass by pass; remembers between the passes what the broker refuses.
 
     Args:
         spool: the entries.
         publisher: publishes what is to run at once, and dead letters.
         waiting: takes the retries whose time has not come.
         queues: the queues to declare for an entry.
-        doubtful: takes an entry that must not be there twice and may be there, and why, at an instant; it raises where
-            it cannot.
+        doubtful: takes an entry that must not be published twice and may be published already, why, and the present
+            instant. It raises if it cannot take the entry.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Shipper:
         self._queues = queues
         self._doubtful = doubtful
         self._rests: dict[Address, _Rest] = {}
-        self._addresses: dict[str, Address] = {}  # of entries that were refused
-        # at which a pass stopped, the last one last: the others go first next time, and then these in turn
+        self._addresses: dict[str, Address] = {}  # of refused entries
+        # Entries at which a pass stopped, the latest last: a later pass takes the other entries first, then these.
         self._suspects: dict[str, None] = {}
 
     def ship(self, now: datetime, most: int = 500) -> Shipped:
@@ -90,7 +90,7 @@ class Shipper:
 
         Args:
             now: this instant; a retry that is due later waits for the rest of its delay.
-            most: entries.
+            most: how many entries at most.
 
         Raises:
             SpoolError: the directory cannot be read or written.
@@ -111,7 +111,7 @@ class Shipper:
                 took = self._took(claim, now)
             except SpoolError:
                 raise
-            except Exception as exc:  # noqa: BLE001 whatever it is, the entry is kept and the next pass tells
+            except Exception as exc:  # noqa: BLE001 any error keeps the entry, and the next pass tries it again
                 self._suspects.pop(claim.name, None)
                 self._suspects[claim.name] = None
                 return Shipped(count, len(names) - count, refused, f"{type(exc).__name__}: {exc}")
@@ -120,9 +120,9 @@ class Shipper:
         return Shipped(count, len(names) - count, refused)
 
     def _took(self, claim: Claim, now: datetime) -> bool:
-        """Whether the broker took this entry; raises where it is not there to say so."""
+        """Whether the broker took this entry; raises if the broker is away."""
         if claim.in_doubt:
-            return self._doubted(claim, _UNTOLD, now)
+            return self._doubted(claim, _UNCONFIRMED, now)
         address = _address(claim.entry)
         if self._is_resting(address):
             self._addresses[claim.name] = address
@@ -145,7 +145,7 @@ class Shipper:
         return True
 
     def _doubted(self, claim: Claim, why: str, now: datetime) -> bool:
-        """Hand on an entry that may be with the broker. Until somebody has it, its claim and the doubt stay."""
+        """Pass on an entry that the broker may have. The claim and the doubt stay until somebody has taken it."""
         self._doubtful(claim.entry, why, now)
         claim.done()
         return True
@@ -184,7 +184,7 @@ def _address(entry: Spooled) -> Address:
 
 
 def _is_refusal(exc: Exception) -> bool:
-    """Whether the broker is there, and takes other messages: a queue that is full says so of its own messages only."""
-    if isinstance(exc, UnicodeError):  # the entry is odd, and the broker is well
+    """Whether the broker refuses only this message: a full queue, for example, refuses only its own messages."""
+    if isinstance(exc, UnicodeError):  # the entry is at fault, not the broker
         return True
     return isinstance(exc, PublishError) and (exc.refused or isinstance(exc.__cause__, MessageNacked))

@@ -1,11 +1,11 @@
-"""The spool: a directory that keeps what the broker does not take, until it does.
+"""The spool: a directory that keeps the messages that the broker does not take, until it takes them.
 
 Owns files, one an entry, named so that they sort by time (`entry_name.py`). An entry is written as `.writing-PID@HOST`,
-fsynced and renamed; who ships one renames it to `.shipping-PID@HOST` first; one that cannot be read is set aside as
+fsynced and renamed. Its shipper first renames it to `.shipping-PID@HOST`. An unreadable entry is set aside as
 `.unreadable`. Shipping an entry twice is harmless, because letters are recognised by their id and attempts by their
-number; one that must not be there twice (`once`) says by that name that it may be published already. Nothing is shipped
-that others may write (`access.py`), and no link is followed. What is in an entry is in `spooled.py`, who ships it in
-`shipping.py`.
+number. For an entry that must not be published twice (`once`), the name `.shipping-...` says that it may be published
+already. A file that others may write is not shipped (`access.py`), and no link is followed. `spooled.py` owns an
+entry's content, `shipping.py` the shipping.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 @dataclass(frozen=True, slots=True)
 class SpoolStatus:
-    """How a spool stands.
+    """The state of a spool.
 
-    `entries` wait to be shipped, the oldest since `oldest_at` (`None`: there is none); `bytes` of `limit` are taken,
-    `unreadable` files were set aside; `writable` says whether an entry could be put, were it not for `limit`.
+    `entries` wait to be shipped, the oldest since `oldest_at` (`None`: the spool is empty). `bytes` of `limit` are
+    taken, `unreadable` files were set aside. `writable` says whether an entry could be written, `limit` left aside.
     """
 
     entries: int
@@ -51,12 +51,12 @@ class SpoolStatus:
 
 
 class Claim:
-    """An entry that this process ships: nobody else does meanwhile.
+    """An entry that this process ships, and no other process meanwhile.
 
     Attributes:
         name: the entry's name.
         entry: what is to be published.
-        in_doubt: whether it must not be there twice, and whoever shipped it before has not said what became of it.
+        in_doubt: whether it must not be published twice, and its last shipper ended without a known result.
     """
 
     def __init__(self, directory: Path, name: str, held: str, entry: Spooled, in_doubt: bool = False) -> None:
@@ -67,10 +67,10 @@ class Claim:
         self._held = held
 
     def done(self) -> None:
-        """Remove the entry, which the broker has confirmed.
+        """Remove the entry, because the broker has confirmed it.
 
         Raises:
-            SpoolError: it cannot be removed, and will be shipped again.
+            SpoolError: the entry cannot be removed, and will be shipped again.
         """
         try:
             with Folder(self._directory) as folder:
@@ -82,7 +82,7 @@ class Claim:
 
     def release(self) -> None:
         """Give the entry back, to be shipped later."""
-        # where that fails it is still claimed, and taken over when the claim is old
+        # If this fails, the entry stays claimed until the claim is old and another shipper takes it over.
         with contextlib.suppress(OSError), Folder(self._directory) as folder:
             folder.rename(self._held, self.name)
 
@@ -92,17 +92,17 @@ class Spool:
 
     Args:
         directory: created when the first entry is written, readable by its owner only. Processes may share it. A
-            relative one is below what is the working directory now.
-        limit: bytes that all files in it together may take. Processes that write at the same instant may each see the
-            others' reservations and refuse, never exceed it by more than an entry that is renamed just then.
-        app: the application's name. Entries of another one are left to its own processes.
+            relative path counts from the present working directory.
+        limit: bytes that all files in it together may take. Processes that write at the same instant may each count
+            the others' reservations and refuse; they exceed the limit by one entry at most, renamed at that instant.
+        app: the application's name. Entries of another application are left to its own processes.
     """
 
     def __init__(self, directory: Path, limit: int, app: str = "") -> None:
         self.directory = Path(os.path.abspath(directory))
         self.limit = limit
         self._naming = Naming(app)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def put(self, entry: Spooled) -> Path:
         """Write an entry so that it survives a crash of this machine, and return its file.
@@ -118,7 +118,7 @@ class Spool:
             raise SpoolError(str(self.directory), str(exc)) from exc
 
     def is_empty(self) -> bool:
-        """Whether nothing of this application's is there to be shipped; cheap. One that cannot be read is not empty."""
+        """Whether this application has no entry to ship; cheap. `False` if the directory cannot be read."""
         try:
             with os.scandir(self.directory) as found:
                 return not any(self._naming.entry_of(item.name) for item in found)
@@ -128,7 +128,7 @@ class Spool:
             return False
 
     def names(self) -> list[str]:
-        """What could be claimed, the oldest first; leftovers of processes that died while writing are removed.
+        """The entries that can be claimed, the oldest first; removes leftovers of processes that died while writing.
 
         Raises:
             SpoolError: the directory cannot be read, or others may write it.
@@ -141,14 +141,14 @@ class Spool:
             return [name for name in folder.names() if self._naming.is_free(name, partial(_age, folder, name))]
 
     def claim(self, name: str) -> Claim | None:
-        """Take one of `names` to ship it; `None` where somebody else has, or it cannot be read.
+        """Take one of `names` to ship it; `None` if another process has taken it, or it cannot be read.
 
-        A file that is no entry is set aside under another name; one of a newer version, of another user, or that
-        others may write is left alone; each with a warning.
+        A file that is not an entry is set aside under another name. A file of a newer version, of another user, or that
+        others may write is left alone. Each of them is logged as a warning.
 
         Raises:
-            SpoolError: the directory cannot be written, so that what is shipped could not be removed, or others may
-                write it.
+            SpoolError: others may write the directory, or this process may not, so that it could not remove an entry
+                that it has shipped.
         """
         entry = self._naming.entry_of(name)
         if entry is None:
@@ -162,11 +162,11 @@ class Spool:
                 return None
             once = found.envelope.once
             if once:
-                folder.sync()  # from here on its name says that it may be published, whatever happens to the machine
+                folder.sync()  # from here on its name says that it may be published, even after a crash of the machine
             return Claim(self.directory, entry, shipping(entry), found, once and name != entry)
 
     def entries(self) -> Iterator[tuple[Path, Spooled]]:
-        """What waits, the oldest first, those that are being shipped included; what cannot be read is passed over.
+        """The entries that wait or are being shipped, the oldest first; unreadable files are passed over.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -178,7 +178,7 @@ class Spool:
                         yield self.directory / name, unpack(folder.read(name))
 
     def status(self) -> SpoolStatus:
-        """How the spool stands.
+        """The state of the spool.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -196,7 +196,7 @@ class Spool:
             )
 
     def distrusts(self) -> list[Distrust]:
-        """Why something of it is not shipped: the directory alone, or else its entries, each.
+        """Why some entries are not shipped: the distrusted directory alone, or else each distrusted entry.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -236,33 +236,33 @@ class Spool:
             raise reject(exc, self.directory) from exc
 
     def _read(self, folder: Folder, name: str, entry: str) -> Spooled | None:
-        """What an entry holds; where nothing may or can be taken from it, that is said."""
+        """The content of an entry; `None`, with a warning, if it must not or cannot be read."""
         try:
             return unpack(folder.read(name))
         except FileNotFoundError:
             return None
         except Untrusted as exc:
-            self._tell(entry, f"is left in the spool: {exc.why.reason}. Type: {exc.why.fix}")
+            self._warn_once(entry, f"is left in the spool: {exc.why.reason}. Type: {exc.why.fix}")
         except (OSError, NewerEntry) as exc:
-            self._tell(entry, f"is left in the spool: {words_of(exc)}")
+            self._warn_once(entry, f"is left in the spool: {words_of(exc)}")
         except ValueError as exc:
             aside = entry + UNREADABLE
             with contextlib.suppress(OSError):
                 folder.rename(name, aside)
-            self._tell(entry, f"cannot be read and is set aside as {aside}: {exc}")
+            self._warn_once(entry, f"cannot be read and is set aside as {aside}: {exc}")
         return None
 
     def _take(self, folder: Folder, name: str, entry: str) -> bool:
-        """Give an entry the name that says who ships it; whether nobody else was quicker."""
+        """Rename an entry to say that this process ships it; `False` if another process was quicker."""
         try:
-            with contextlib.suppress(PermissionError):  # another user's: others may then take it over a little early
+            with contextlib.suppress(PermissionError):  # of another user: the claim is then taken over a little early
                 os.utime(name, dir_fd=folder.descriptor, follow_symlinks=False)  # a claim's age counts from here
             folder.rename(name, shipping(entry))
         except FileNotFoundError:
             return False
         except OSError as exc:
             if isinstance(exc, PermissionError) and _may_write(self.directory):
-                self._tell(entry, f"is left in the spool: {words_of(exc)}, it is another user's")
+                self._warn_once(entry, f"is left in the spool: {words_of(exc)}, it is another user's")
                 return False
             raise reject(exc, self.directory) from exc
         return True
@@ -289,7 +289,7 @@ class Spool:
         return self.directory / name
 
     def _fill(self, folder: Folder, descriptor: int, data: bytes) -> None:
-        os.ftruncate(descriptor, len(data))  # reserves: whoever counts from now on counts this
+        os.ftruncate(descriptor, len(data))  # reserves the space: every later count includes this file
         if _taken(folder) > self.limit:
             self._tidy(folder)
             taken = _taken(folder)
@@ -307,9 +307,9 @@ class Spool:
                 with contextlib.suppress(OSError):
                     folder.unlink(name)
 
-    def _tell(self, entry: str, problem: str) -> None:
-        if entry not in self._told:
-            self._told.add(entry)
+    def _warn_once(self, entry: str, problem: str) -> None:
+        if entry not in self._warned:
+            self._warned.add(entry)
             logger.warning("%s in %s %s", entry, self.directory, problem)
 
     def _is_writable(self) -> bool:

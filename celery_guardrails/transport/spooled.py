@@ -1,9 +1,9 @@
 """One entry of the spool as data, and as bytes and back.
 
 Owns the form of a file: JSON with the schema version `v`, a `digest` of the rest (SHA-256), and `entry`: `what`, `at`,
-`due_at`, `declare`, `letter`, and `envelope` with the message's body in base64 and whether it may be there only `once`
-(entries of before this field say nothing: they may be published again). What AMQP allows in headers and JSON
-does not know (bytes, instants, decimals) is written with a tag, and comes back as what it was.
+`due_at`, `declare`, `letter`, and `envelope` with the message's body in base64 and whether it must be published only
+`once` (older entries lack this field: they may be published again). AMQP allows values in headers that JSON does not
+have (bytes, instants, decimals): they are written with a tag, and are read back as the same values.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class NewerEntry(GuardrailsError):
 class Spooled:
     """One entry: an envelope that was not published.
 
-    `due_at` is when its message may run (`None`: at once, and for dead letters); `declare` names the application's
-    queues to declare before it is published; `what` says in words what it is, such as
-    `dead letter of shop.send_receipt[4f1c]`, without arguments; `at` is when it was spooled; `letter` says that it is
-    for the guardian (a dead letter, a recovery), whose queues are declared as dead-letter queues are.
+    `due_at` is when its message may run (`None`: at once, and for dead letters). `declare` names the application's
+    queues to declare before the publish. `what` names the message in words without arguments, such as
+    `dead letter of shop.send_receipt[4f1c]`. `at` is when it was spooled. `letter` says that the message is for the
+    guardian (a dead letter, a recovery): its queue is declared as dead-letter queues are.
     """
 
     envelope: Envelope
@@ -56,7 +56,7 @@ class Spooled:
 
 
 def pack(entry: Spooled) -> bytes:
-    """An entry as a file holds it.
+    """An entry as the bytes of a file.
 
     Raises:
         ValueError: a header is nested too deeply, or holds itself.
@@ -72,8 +72,8 @@ def unpack(data: bytes) -> Spooled:
     """Read what `pack` wrote.
 
     Raises:
-        NewerEntry: a newer version wrote it.
-        ValueError: it is cut short, changed, or no entry at all.
+        NewerEntry: a newer version wrote the file.
+        ValueError: the file is cut short, changed, or not a spool entry.
     """
     try:
         raw = json.loads(data)
@@ -81,10 +81,10 @@ def unpack(data: bytes) -> Spooled:
         if isinstance(version, int) and version > SPOOL_VERSION:
             raise NewerEntry(version)
         if _digest(raw["entry"]) != raw["digest"]:
-            raise ValueError("its digest is another")
+            raise ValueError("its content does not match its digest, so it was changed or damaged")
         return _read(raw["entry"])
     except (KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as exc:
-        raise ValueError(f"no spool entry: {type(exc).__name__}: {exc}") from exc
+        raise ValueError(f"it is not a spool entry: {type(exc).__name__}: {exc}") from exc
 
 
 def _written(entry: Spooled) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _digest(written: Any) -> str:
 
 
 def tagged(value: Any) -> Any:
-    """A copy that JSON can hold; what it has no word for becomes `{"$": kind, "v": ...}`, at worst its text."""
+    """A copy that JSON can hold: other values become `{"$": kind, "v": ...}`, unknown kinds become text."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -148,10 +148,10 @@ def tagged(value: Any) -> Any:
 
 
 def untagged(value: Any) -> Any:
-    """What `tagged` made a copy of.
+    """The value of which `tagged` made a copy.
 
     Raises:
-        ValueError: it has a kind of value that this version does not know.
+        ValueError: the copy has a kind of value that this version does not know.
     """
     if isinstance(value, list):
         return [untagged(item) for item in value]

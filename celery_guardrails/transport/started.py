@@ -1,8 +1,8 @@
-"""Marks in the broker that say: this suspect began to run. Who finds one on a message that came back knows it died.
+"""Marks in the broker that say: this suspect began to run. A redelivered message with a mark has lost its worker.
 
-A mark is a queue of its own with one small message, because that is what every broker keeps: it outlives the worker,
-and another machine can see it. Only work that is suspected of killing its worker gets one, while it runs. Owns their
-names and life; it must not know tasks.
+A mark is a queue of its own with one small message: every broker keeps that, it outlives the worker, and other machines
+can see it. Only work that is suspected of killing its worker gets a mark, while it runs. Owns the marks' names and
+life; it must not know tasks.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = ["StartedMarks", "mark_name", "mark_prefix"]
 _T = TypeVar("_T")
 
 _NAMESPACE = UUID("2f1c2c1e-54a5-5a5f-9d1c-0c6b0a4f7d52")
-# RabbitMQ removes what a lost worker leaves behind after a week; elsewhere it stays: one small key.
+# RabbitMQ removes the mark of a lost worker after a week; on other brokers the mark stays: one small key.
 _EXPIRES = 7 * 24 * 3600
 
 
 class _Mark(Queue):  # type: ignore[misc]
-    """A queue that is used once. Each has a name of its own: connections that remembered them would only grow."""
+    """A queue that is used once. Each has a name of its own: a connection that remembered them would only grow."""
 
     can_cache_declaration = False
 
 
 def mark_name(queue: str, execution: str) -> str:
-    """The name of the mark of one execution; `queue` is the dead-letter queue, whose name it begins with."""
+    """The name of the mark of one execution; it begins with the name of the dead-letter queue, `queue`."""
     return f"{mark_prefix(queue)}{uuid5(_NAMESPACE, execution)}"
 
 
 def mark_prefix(queue: str) -> str:
-    """What the names of all marks begin with; `queue` is the dead-letter queue."""
+    """The beginning of the names of all marks; `queue` is the dead-letter queue."""
     return f"{queue}.started."
 
 
@@ -70,19 +70,19 @@ class StartedMarks:
         self._publisher.publish(Envelope(b"1", name), [_Mark(name, routing_key=name, durable=True, expires=_EXPIRES)])
 
     def has(self, name: str) -> bool:
-        """Whether the mark is there.
+        """Whether the mark exists.
 
         Raises:
-            PublishError: the broker does not say.
+            PublishError: the broker does not answer.
         """
 
         return self._ask(name, lambda connection: depth(connection, name) is not None)
 
     def remove(self, name: str) -> None:
-        """Remove the mark, if it is there.
+        """Remove the mark, if it exists.
 
         Raises:
-            PublishError: the broker did not do it.
+            PublishError: the broker did not remove it.
         """
 
         def delete(connection: Connection) -> None:
@@ -109,7 +109,7 @@ class StartedMarks:
                     return question(self._connection)
                 except Exception as exc:
                     self._drop()
-                    if not reused:  # one that was left from before may just have been closed by the broker
+                    if not reused:  # the broker may only have closed an older connection
                         raise PublishError(name, f"{type(exc).__name__}: {exc}") from exc
 
     def _drop(self) -> None:
@@ -118,8 +118,8 @@ class StartedMarks:
             return
         try:
             if connection.transport.driver_type == "amqp":
-                connection.collect()  # its close waits for an answer that may never come
+                connection.collect()  # a close would wait for an answer that may never come
             else:
                 connection.release()
-        except Exception:  # noqa: BLE001 it is given up, whatever its close says
+        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
             return

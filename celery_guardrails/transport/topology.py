@@ -1,7 +1,7 @@
-"""What has to be there on RabbitMQ for an application under guard: exchanges, queues, bindings, and a user's rights.
+"""What an application under guard needs on RabbitMQ: exchanges, queues, bindings, and a user's rights.
 
-Owns the list, and nothing of it by hand: the very code that declares is run on a channel that only notes what it is
-asked for. What is noted is what an administrator declares for a user who may not.
+Owns the list, but writes none of it by hand: the code that declares runs on a channel that only notes its requests. An
+administrator declares the noted queues and exchanges for a user who may not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["BindingNeed", "ExchangeNeed", "QueueNeed", "Rights", "Topology", "le
 
 @dataclass(frozen=True, slots=True)
 class QueueNeed:
-    """A queue with the arguments that it is declared with."""
+    """A queue with the arguments of its declaration."""
 
     name: str
     durable: bool
@@ -39,14 +39,14 @@ class QueueNeed:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeNeed(QueueNeed):
-    """An exchange, which is declared with the same and a `kind`: `direct`, `topic`, `fanout` or `headers`."""
+    """An exchange: the fields of a queue and a `kind`, which is `direct`, `topic`, `fanout` or `headers`."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class BindingNeed:
-    """A binding from the exchange `source` to a `queue` or an `exchange`, which is what `kind` says."""
+    """A binding from the exchange `source` to a queue or an exchange; `kind` is `queue` or `exchange`."""
 
     source: str
     destination: str
@@ -64,7 +64,7 @@ class Rights:
     read: str
 
     def command(self, vhost: str, user: str) -> str:
-        """The line for a shell that gives them. It takes the place of all rights that the user has there."""
+        """The shell command that gives these rights. It replaces all rights that the user has on the virtual host."""
         words = (vhost, user, self.configure, self.write, self.read)
         vhost, user, configure, write, read = (shell_quote(word) for word in words)
         return f"rabbitmqctl set_permissions -p {vhost} {user} {configure} {write} {read}"
@@ -72,9 +72,10 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """All that is declared, by whoever may.
+    """Everything that must be declared.
 
-    `letters` are the dead-letter queues and those for recoveries, `marks` is the one that marks are named after.
+    `letters` are the dead-letter queues and those for recoveries. `marks` is the dead-letter queue whose name begins
+    the names of the marks.
     """
 
     exchanges: tuple[ExchangeNeed, ...]
@@ -85,7 +86,7 @@ class Topology:
     rights: Rights
 
     def definitions(self, vhost: str) -> dict[str, Any]:
-        """What `rabbitmqctl import_definitions` takes. It changes nothing that is there already."""
+        """The definitions for `rabbitmqctl import_definitions`. They change nothing that exists already."""
         queues = [
             {"name": q.name, "vhost": vhost, "durable": q.durable, "auto_delete": q.auto_delete,
              "arguments": dict(q.arguments)}
@@ -110,8 +111,8 @@ def topology_of(app: Celery, letters: Sequence[str], arguments: Mapping[str, Any
     Args:
         app: the application.
         letters: its dead-letter queues and those for recoveries.
-        arguments: the queue arguments of these.
-        marks: the dead-letter queue that marks of suspects are named after.
+        arguments: the queue arguments of `letters`.
+        marks: the dead-letter queue whose name begins the names of the marks of suspects.
     """
     noted = _Noted()
     for name in letters:
@@ -135,7 +136,7 @@ def level_kind(app: Celery) -> str:
 
 
 def _declarable(queue: Queue) -> Queue:
-    """The queue without the application's word that it is not to be declared: here it is only listed."""
+    """The queue without its `no_declare`: here it is only listed."""
     listed = copy(queue)
     listed.no_declare, listed.exchange = False, _open(queue.exchange)
     listed.bindings = {_bound(each) for each in queue.bindings or ()}
@@ -157,7 +158,7 @@ def _bound(each: Any) -> Any:
 
 @dataclass(slots=True)
 class _Noted:
-    """A channel that notes what it is asked to declare."""
+    """A channel that only notes what it is asked to declare."""
 
     exchanges: dict[str, ExchangeNeed] = field(default_factory=dict)
     queues: dict[str, QueueNeed] = field(default_factory=dict)
@@ -186,14 +187,14 @@ class _Noted:
 
 
 class _Frozen(dict[str, Any]):
-    """Arguments that nobody changes, so that what has them can be compared."""
+    """Arguments that nobody changes, with a hash, so that the bindings that hold them can be compared."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(sorted(self.items(), key=repr)))
 
 
 def _rights(app: Celery, letters: Sequence[str], marks: str, work: Iterable[str], exchanges: Iterable[str]) -> Rights:
-    """What a user needs once an administrator has declared it all.
+    """The rights that a user needs once an administrator has declared everything.
 
     Marks of suspects and the queue of a self-test exist for a moment, under names of their own; so do the queues of
     Celery's remote control, events and gossip.

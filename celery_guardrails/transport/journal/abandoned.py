@@ -1,8 +1,8 @@
 """Journals of workers that are dead: found, held by one process at a time, and emptied entry by entry.
 
-Owns how they are found, and removing them. What becomes of an entry is its caller's business. One that cannot be read
-is set aside beside them as `...unreadable`, and keeps nothing else from being read. Nothing is taken from what others
-may write, and no link is followed (`access.py`).
+Owns finding and removing journals. The caller decides what becomes of an entry. An entry that cannot be read is set
+aside beside the journals as `...unreadable`, and the other entries are still read. No entry is taken from a file or a
+directory that others may write, and no link is followed (`access.py`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ _ORPHAN_AGE = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class JournalStatus:
-    """How the journals of one directory stand.
+    """The state of the journals of one directory.
 
-    `alive` are those of workers that live; `held` name those whose main process is dead while a child of it runs on;
-    `entries` were left by dead workers and are no letters yet; `unreadable` files were set aside.
+    `alive` counts the journals of living workers. `held` names the owners whose main process is dead while a child
+    still runs. `entries` counts the messages of dead workers that are not letters yet, `unreadable` the files that were
+    set aside.
     """
 
     alive: int
@@ -51,7 +52,7 @@ class Left:
 
     Attributes:
         taken: the message.
-        state: `WRITTEN`, where nobody knows whether its broker took the acknowledgement, or `ACKNOWLEDGED`.
+        state: `ACKNOWLEDGED`, or `WRITTEN`: nobody knows whether the broker took the acknowledgement.
     """
 
     def __init__(self, folder: Folder, name: str, state: State, taken: Taken) -> None:
@@ -61,10 +62,10 @@ class Left:
         self._name = name
 
     def done(self) -> None:
-        """Remove it: it is a letter, or still with its broker.
+        """Remove the entry: its message is a letter now, or still with its broker.
 
         Raises:
-            SpoolError: it cannot be removed, and comes again.
+            SpoolError: the entry cannot be removed, so a later look at the journal finds it again.
         """
         try:
             self._folder.unlink(self._name, missing_ok=True)
@@ -79,22 +80,22 @@ class Abandoned:
         owner: whose it was.
     """
 
-    def __init__(self, folder: Folder, journals: Folder, owner: Owner, told: set[str]) -> None:
+    def __init__(self, folder: Folder, journals: Folder, owner: Owner, warned: set[str]) -> None:
         self.directory = folder.path
         self.owner = owner
         self._folder = folder
         self._journals = journals
-        self._told = told
+        self._warned = warned
 
     def entries(self) -> Iterator[Left]:
-        """What is in it, the oldest file first. What cannot be read is set aside, or left to a newer version."""
+        """The journal's messages, the oldest file first. Unreadable files are set aside, or left to a newer version."""
         for name in _entries(self._folder):
             try:
                 state, taken = unpack(self._folder.read(name))
             except Untrusted as exc:
-                self._tell(name, f"is left where it is: {exc.why.reason}. Type: {exc.why.fix}")
+                self._warn_once(name, f"is left where it is: {exc.why.reason}. Type: {exc.why.fix}")
             except (OSError, NewerEntry) as exc:
-                self._tell(name, f"is left where it is: {words_of(exc)}")
+                self._warn_once(name, f"is left where it is: {words_of(exc)}")
             except ValueError as exc:
                 self._set_aside(name, exc)
             else:
@@ -116,12 +117,12 @@ class Abandoned:
         with suppress(OSError):
             self._folder.rename(name, aside, to=self._journals)
         words = f"cannot be read and is set aside as {aside}: {exc}; if its worker died while it wrote it, "
-        self._tell(name, f"{words}the message was not acknowledged and comes again")
+        self._warn_once(name, f"{words}the message was not acknowledged, so its broker delivers it again")
 
-    def _tell(self, name: str, problem: str) -> None:
+    def _warn_once(self, name: str, problem: str) -> None:
         path = str(self.directory / name)
-        if path not in self._told:
-            self._told.add(path)
+        if path not in self._warned:
+            self._warned.add(path)
             logger.warning("%s %s", path, problem)
 
 
@@ -136,10 +137,10 @@ class Journals:
     def __init__(self, directory: Path, app: str = "") -> None:
         self.directory = Path(os.path.abspath(directory)) / FOLDER
         self._ending = f".{app_slug(app)}"
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def abandoned(self) -> Iterator[Abandoned]:
-        """The journals of dead workers, each held until the next one is asked for; cheap where all workers live.
+        """The journals of dead workers, each locked until the caller asks for the next; cheap while all workers live.
 
         Raises:
             SpoolError: the directory cannot be read, or others may write it.
@@ -154,10 +155,10 @@ class Journals:
                 with ExitStack() as held:
                     found = self._held(journals, name, held)
                     if found is not None:
-                        yield Abandoned(found[0], journals, found[1], self._told)
+                        yield Abandoned(found[0], journals, found[1], self._warned)
 
     def status(self) -> JournalStatus:
-        """How they stand.
+        """The state of all journals of this application.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -179,7 +180,7 @@ class Journals:
         return JournalStatus(alive, tuple(held), entries, unreadable)
 
     def distrusts(self) -> list[Distrust]:
-        """Why nothing is taken from some of it: the directories, or else the journals and their files, each.
+        """Why some journals are not read: the distrusted directory alone, or else each distrusted journal or file.
 
         Raises:
             SpoolError: the directory cannot be read.
@@ -218,7 +219,7 @@ class Journals:
             yield journals
 
     def _distrust(self, journals: Folder) -> Distrust | None:
-        """Why nothing is taken from any journal: of the spool's directory, and of theirs in it."""
+        """Why no journal is read: the spool's directory, or the directory of the journals in it, is not trusted."""
         try:
             with Folder(self.directory.parent) as spool:
                 return spool.distrust() or journals.distrust()
@@ -226,17 +227,17 @@ class Journals:
             raise reject(exc, self.directory) from exc
 
     def _held(self, journals: Folder, name: str, stack: ExitStack) -> tuple[Folder, Owner] | None:
-        """A dead worker's journal, which this process holds as long as the stack is open; `None`: it is none."""
+        """A dead worker's journal, locked for as long as the stack is open; `None` for every other journal."""
         try:
             folder = stack.enter_context(Folder(journals.path / name, journals)).trusted()
             lock = _lock(folder)
         except FileNotFoundError:
             return None  # somebody else has just removed it
         except OSError as exc:
-            if name not in self._told:
-                self._told.add(name)
+            if name not in self._warned:
+                self._warned.add(name)
                 fix = f". Type: {exc.why.fix}" if isinstance(exc, Untrusted) else ""
-                logger.warning("the journal %s cannot be looked at: %s%s", journals.path / name, words_of(exc), fix)
+                logger.warning("the journal %s cannot be read: %s%s", journals.path / name, words_of(exc), fix)
             return None
         if lock is None:
             return None
@@ -260,7 +261,7 @@ class Journals:
 
 
 def _looked_at(path: Path, journals: Folder, stack: ExitStack) -> tuple[Folder, Lock | None]:
-    """A journal's directory, and its lock where nobody has it and this process may look."""
+    """A journal's directory, and its lock, if nobody holds the lock and this process may open it."""
     folder, lock = stack.enter_context(Folder(path, journals)), None
     with suppress(OSError):
         lock = _lock(folder)
@@ -270,10 +271,10 @@ def _looked_at(path: Path, journals: Folder, stack: ExitStack) -> tuple[Folder, 
 
 
 def _lock(folder: Folder) -> Lock | None:
-    """The lock of a journal that nobody holds. A file `owner` that is missing is made: it is nobody's.
+    """The lock of a journal; `None` while somebody holds it. A missing file `owner` is made: it names no owner.
 
     Raises:
-        OSError: it cannot be opened, or others may write it.
+        OSError: the file cannot be opened, or others may write it.
     """
     lock = Lock(folder.open_trusted(OWNER, os.O_RDWR | os.O_CREAT))
     if lock.take():
@@ -283,7 +284,7 @@ def _lock(folder: Folder) -> Lock | None:
 
 
 def _is_dead(journals: Folder, folder: Folder, lock: Lock) -> bool:
-    """Whether the owner of a journal that nobody holds is dead: on another machine it must be silent, too."""
+    """Whether the owner of an unlocked journal is dead: an owner on another machine must also be silent."""
     try:
         there = journals.stat(folder.path.name) is not None
         return there and (Owner.read(lock.descriptor).is_of_this_machine or is_silent(journals, lock.descriptor))
@@ -299,7 +300,7 @@ def _entries(folder: Folder) -> list[str]:
 
 
 def _is_kept(folder: Folder, name: str) -> bool:
-    """Whether a file holds a message; of one that cannot be read nobody knows."""
+    """Whether a file holds a message; `True` also for a file that cannot be read, because it may hold one."""
     try:
         with os.fdopen(folder.open(name, os.O_RDONLY), "rb") as found:
             return found.read(1) not in (b"", State.FREE.value)
@@ -319,7 +320,7 @@ def _owner_of(folder: Folder) -> Owner:
 
 
 def _is_orphaned(owner: Owner) -> bool:
-    """Whether the main process that owned a journal is known to be dead, and yet somebody holds its lock."""
+    """Whether a journal's main process is known to be dead, though somebody still holds the journal's lock."""
     if not owner.is_of_this_machine or os.uname().nodename != owner.host:  # another container has other pids
         return False
     try:

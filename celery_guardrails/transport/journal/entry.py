@@ -1,8 +1,8 @@
 """One entry of the journal as data, and as bytes and back.
 
 Owns the form of a file: a line that begins with the entry's state, then `guardrails-journal`, the schema version, the
-lengths of what follows and its digest (BLAKE2b); then a head in JSON (`task_id`, `task`, `worker`, `queue` tag and all
-that a message has but its body); then the body. Whatever follows is padding. The state is one byte, so that it can be
+lengths of head and body and their digest (BLAKE2b); then a head in JSON (`task_id`, `task`, `worker`, `queue`, `tag`
+and all of the message except its body); then the body. The rest is padding. The state is one byte, so that it can be
 changed in place.
 """
 
@@ -22,14 +22,15 @@ __all__ = ["JOURNAL_VERSION", "State", "Taken", "pack", "unpack"]
 
 JOURNAL_VERSION = 1
 _BLOCK = 4096
-"""Files grow by whole blocks: what is written over an entry then changes no length, which costs a sync of its own."""
+"""Files grow by whole blocks: a new entry in an old file then keeps its length. A new length costs a further sync."""
 _MAGIC = b"guardrails-journal"
 
 
 class State(Enum):
-    """How far a message has come: `FREE`, nothing is kept here; `WRITTEN`, before its acknowledgement; `ACKNOWLEDGED`.
+    """How far a message has come: `FREE`, the file holds none; `WRITTEN`, before its acknowledgement; `ACKNOWLEDGED`.
 
-    Only the whole entry is synced, a later change of its state is not: after a power cut it may be an earlier one.
+    The entry is synced when it is written; a later change of its state is not. After a power cut the file may hold an
+    earlier state.
     """
 
     FREE = b"F"
@@ -41,9 +42,9 @@ class State(Enum):
 class Taken:
     """A message that runs at most once, as its worker took it, byte for byte.
 
-    `properties` and `delivery` (exchange, routing key, priority, redelivered, where known the queue) are those of the
-    worker's request; `tag` is the delivery's, by which its broker knows it; `arrival` is the worker's own name for the
-    delivery, where nothing in the message names its work; `at` is when it was about to begin.
+    `properties` and `delivery` (exchange, routing key, priority, redelivered, and the queue if it is known) are those
+    of the worker's request. `tag` is the broker's delivery tag. `arrival` is the worker's own name for the delivery, if
+    nothing in the message names its work. `at` is the instant just before the task began.
     """
 
     body: bytes
@@ -59,7 +60,7 @@ class Taken:
 
 
 def pack(entry: Taken) -> bytes:
-    """An entry as a file holds it, in the state `WRITTEN`.
+    """An entry as the bytes of a file, in the state `WRITTEN`.
 
     Raises:
         ValueError: a header is nested too deeply, or holds itself.
@@ -87,11 +88,11 @@ def pack(entry: Taken) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[State, Taken | None]:
-    """Read what `pack` wrote, and the state that it has now; `FREE` holds no entry.
+    """Read what `pack` wrote, and its present state; a `FREE` file gives no entry.
 
     Raises:
-        NewerEntry: a newer version wrote it.
-        ValueError: it is cut short, changed, or no entry at all.
+        NewerEntry: a newer version wrote the file.
+        ValueError: the file is cut short, changed, or not a journal entry.
     """
     if not data or data[:1] == State.FREE.value:
         return State.FREE, None
@@ -99,7 +100,7 @@ def unpack(data: bytes) -> tuple[State, Taken | None]:
         line, _, rest = data.partition(b"\n")
         letter, magic, version, *sizes = line.split(b" ")
         if magic != _MAGIC:
-            raise ValueError("it does not say that it is one")
+            raise ValueError(f"its first line does not name it as {_MAGIC.decode()}")
         if int(version) > JOURNAL_VERSION:
             raise NewerEntry(int(version))
         of_head, of_body, digest = int(sizes[0]), int(sizes[1]), sizes[2]
@@ -108,7 +109,7 @@ def unpack(data: bytes) -> tuple[State, Taken | None]:
             raise ValueError("it is cut short or changed")
         return State(letter), _read(json.loads(head), body)
     except (KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, IndexError) as exc:
-        raise ValueError(f"no journal entry: {type(exc).__name__}: {exc}") from exc
+        raise ValueError(f"it is not a journal entry: {type(exc).__name__}: {exc}") from exc
 
 
 def _read(head: Mapping[str, Any], body: bytes) -> Taken:

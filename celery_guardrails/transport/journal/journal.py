@@ -1,10 +1,11 @@
-"""The journal as its worker writes it: a directory of its own below the spool, one small file for each message at work.
+"""The journal as its worker writes it: a directory below the spool's, with one small file for each running message.
 
     keep (whole message, fsynced) -> broker takes the acknowledgement -> the task runs -> done
 
-Owns those files and their directory, which it holds open: nothing is written through a link. A file is used again for
-the next message: to write over a file costs one sync, a new one takes three. What is done is marked so without a sync:
-a power cut may bring it back, as one that may have run. How a dead worker's journal is found is in `abandoned.py`.
+Owns those files and their directory. The directory is held open, so nothing is written through a link. A file is used
+again for the next message: writing over a file costs one sync, a new file costs three. A finished message is marked
+without a sync: after a power cut it may be back, as a message that may have run. `abandoned.py` finds the journals of
+dead workers.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ FOLDER = "journal"
 """The directory of all journals, below the spool's."""
 ENTRY = ".entry"
 UNFINISHED = ".new"
-"""What a journal's directory ends with until its owner holds its lock."""
+"""The ending of a journal's directory until its owner holds its lock."""
 
 _SPARE = 32
 """Files kept for the next messages."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _LARGE = 1 << 20
-"""Bytes above which a file is cut when its message is done."""
+"""A file that is larger, in bytes, is cut when its message is done."""
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
@@ -55,21 +56,21 @@ class Slot:
         self.size = 0
 
     def acknowledged(self) -> None:
-        """The broker has taken the acknowledgement: it will not deliver the message again."""
+        """Mark the message as acknowledged: its broker will not deliver it again."""
         self._mark(State.ACKNOWLEDGED)
 
     def done(self, reuse: bool = True) -> None:
-        """Its end is settled: nothing is kept any more.
+        """Mark the message as done: its end is settled, so the journal no longer keeps it.
 
         Args:
-            reuse: whether its file may hold the next message. Not where the process that ran the task may still live,
-                and mark it (`Journal.mark_done`).
+            reuse: whether the file may hold the next message. `False` where the process that ran the task may still
+                live, and may still mark the file (`Journal.mark_done`).
         """
         self._mark(State.FREE)
         self._journal._free(self, reuse)
 
     def _mark(self, state: State) -> None:
-        with suppress(OSError):  # then it counts as what it was: it may be reported, though it is done
+        with suppress(OSError):  # then the old state stays: a finished message may be reported
             os.pwrite(self.descriptor, state.value, 0)
 
 
@@ -78,8 +79,8 @@ class Journal:
 
     Args:
         directory: the spool's; created when it is missing, readable by its owner only.
-        limit: bytes that this worker's journal may take. A single message always may.
-        app: the application's name. What a dead worker left is for processes of the same application.
+        limit: bytes that this worker's journal may take. A single message is always taken, whatever its size.
+        app: the application's name. Only processes of the same application read what a dead worker left.
     """
 
     def __init__(self, directory: Path, limit: int, app: str = "") -> None:
@@ -96,16 +97,16 @@ class Journal:
         self._beaten = 0.0
 
     def open(self, worker: str) -> None:
-        """Make the directory and take its lock; does nothing where that is done.
+        """Make the directory and take its lock; does nothing if that is done already.
 
-        A lock that is taken before the pool forks is held by its children, too: as long as one of them runs a task,
-        nobody reports that the task was lost.
+        The pool's children also hold a lock that was taken before the pool forked them: as long as a child runs a task,
+        nobody reports the task as lost.
 
         Args:
             worker: the worker's node name.
 
         Raises:
-            SpoolError: it cannot be made.
+            SpoolError: the directory cannot be made.
         """
         with self._lock:
             if self._held is not None and self._pid == os.getpid():
@@ -120,8 +121,8 @@ class Journal:
         """Write a message so that it survives a crash of this machine.
 
         Raises:
-            SpoolError: the directory cannot be written, or is full, or the disk is; nothing is kept then.
-            ValueError: the message cannot be written as it is.
+            SpoolError: the directory cannot be written, the journal is full, or the disk is full; nothing is kept.
+            ValueError: the message cannot be written as JSON.
         """
         data = pack(entry)
         self.open(entry.worker)
@@ -134,7 +135,7 @@ class Journal:
         return slot
 
     def beat(self) -> None:
-        """Give a sign of life, at most every 10 seconds; never raises. For the eyes of other machines."""
+        """Give a sign of life, for other machines to see, at most every 10 seconds; never raises."""
         held = self._held
         if held is not None and self._pid == os.getpid() and time.monotonic() - self._beaten >= SIGN_OF_LIFE:
             self._beaten = time.monotonic()
@@ -142,14 +143,15 @@ class Journal:
                 os.utime(held[1].descriptor)
 
     def mark_done(self, task_id: str, is_it: Callable[[Taken], bool]) -> None:
-        """Mark a message as done from the process that ran its task, before its main process hears of it; never raises.
+        """Mark a message as done from the process that ran its task; never raises.
 
-        That process was forked from the main one, or is the same. The main process may be looking for its broker and
-        die over it: then nothing is to be reported of a message whose end was settled here.
+        That process is a child of the main process, or the main process itself. A child marks the message before the
+        main process knows of the end: the main process may die while it looks for its broker, and then nobody must
+        report a message whose end the child has settled.
 
         Args:
-            task_id: the task's.
-            is_it: whether an entry is that message.
+            task_id: the task's id.
+            is_it: whether an entry is the message in question.
         """
         if self._held is None:
             return
@@ -160,7 +162,7 @@ class Journal:
                     return
 
     def close(self) -> None:
-        """The worker ends: remove the directory, as soon as nothing is kept in it any more; never raises."""
+        """End the journal with its worker: remove the directory once it keeps no message; never raises."""
         with self._lock:
             self._closing = True
             self._remove_if_done()
@@ -188,7 +190,7 @@ class Journal:
         return folder, lock
 
     def _slot(self, size: int) -> tuple[Slot, bool]:
-        """A file for so many bytes, and whether it is new; a spare one where there is."""
+        """A file for so many bytes, and whether the file is new; a spare file is used first."""
         if self._live and self._taken + size > self.limit:
             words = f"it is full, {self._taken:,} of {self.limit:,} bytes are taken and {size:,} wanted"
             raise SpoolError(str(self.directory), words)

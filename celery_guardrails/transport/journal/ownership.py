@@ -1,10 +1,10 @@
-"""Whose a journal is: how another process tells that its worker is dead, and not only slow or frozen.
+"""Who owns a journal: how another process finds out that the journal's worker is dead, and not only slow or frozen.
 
-A worker holds a lock (`flock`) on the file `owner` of its journal for as long as its main process lives, and the
-children that were forked from it: the kernel lets go of it when the last of them has ended, however that was. On one
-kernel, containers included, that is all that is asked. Between machines a lock may not be seen (NFS mounted with
-`nolock`), and one that was rebooted holds none: there the owner must also have given no sign of life for a minute, by
-the directory's own clock. Owns the file `owner`: `pid`, `host`, `machine`, `worker`.
+A worker holds a lock (`flock`) on the file `owner` of its journal. The main process and the children that it forked
+hold the lock together: the kernel releases it when the last of them has ended, however they ended. On one kernel,
+containers included, the lock alone decides. Between machines it does not: another machine may not see the lock (NFS
+mounted with `nolock`), and a machine that was rebooted holds no lock. There the owner is dead only if it has also given
+no sign of life for a minute, by the directory's own clock. Owns the file `owner`: `pid`, `host`, `machine`, `worker`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWNER = "owner"
 SIGN_OF_LIFE = 10.0
 """Seconds from one sign of life to the next."""
 _SILENCE = 60.0
-"""Seconds without a sign of life after which the owner on another machine is dead."""
+"""Seconds without a sign of life after which an owner on another machine counts as dead."""
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -49,7 +49,7 @@ class Owner:
 
     @classmethod
     def read(cls, descriptor: int) -> Owner:
-        """Whose file this is; one that cannot be read names nobody, on no machine."""
+        """The owner that a file names; an unreadable file gives an owner without worker, pid, host and machine."""
         try:
             found = json.loads(os.pread(descriptor, 65536, 0))
             return cls(str(found["worker"]), int(found["pid"]), str(found["host"]), str(found["machine"]))
@@ -62,7 +62,7 @@ class Owner:
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether it runs, or ran, on this very kernel since its last boot."""
+        """Whether the owner runs, or ran, on this kernel since the kernel's last boot."""
         return bool(self.machine) and self.machine == machine()
 
 
@@ -77,7 +77,7 @@ class Lock:
         self.descriptor = descriptor
 
     def take(self) -> bool:
-        """Take it if nobody has it. A file system without locks cannot say; signs of life then have to."""
+        """Take the lock if nobody holds it; `True` also on a file system without locks: signs of life decide there."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -85,20 +85,20 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let go of it, in children that were forked meanwhile, too."""
+        """Release the lock, also for children that were forked meanwhile."""
         with suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         self.leave()
 
     def leave(self) -> None:
-        """Close the file; a child that was forked meanwhile goes on to hold the lock."""
+        """Close the file; a child that was forked meanwhile still holds the lock."""
         with suppress(OSError):
             os.close(self.descriptor)
 
 
 @lru_cache(maxsize=1)
 def machine() -> str:
-    """This kernel since its boot, the same in all its containers; where it has no name, the host's name."""
+    """The name of this kernel's boot, the same in all containers; where the kernel gives no name, the host's name."""
     try:
         return _BOOT.read_text("ascii").strip()
     except OSError:

@@ -1,6 +1,6 @@
-"""A Redis channel whose bindings outlive a server that refuses for now: kombu raises, or logs every second.
+"""A Redis channel whose bindings survive a server that refuses for now: kombu would raise, or log every second.
 
-Owns declaring and keeping bindings; which refusals pass is in `trouble.py`.
+Owns declaring and keeping bindings; `trouble.py` knows which refusals pass.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ class BindingChannel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel that binds patiently.
 
     Attributes:
-        custody: what its worker holds.
+        custody: what the channel's worker holds.
     """
 
     custody: Custody
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Keep bindings that expire, as kombu 5.7 does each second; it would log each refusal with its traceback."""
+        """Refresh bindings that expire, as kombu 5.7 does each second, but without its traceback for each refusal."""
         try:
             super().maybe_refresh_binding_expiry()
         except self.ResponseError as exc:
-            # a refusal that passes is said by takes and peeks; most channels have nothing to refresh, and know of none
+            # Takes and peeks log a refusal that passes. Most channels have no binding to refresh, and see no refusal.
             if passing(exc) is None:
                 raise
 
     def _delete(self, *args: Any, **kwargs: Any) -> None:
-        """Delete a queue. One that ends with its channel, refused for now, must not keep the channel from closing."""
+        """Delete a queue. If the server refuses for now, a channel that closes must still be able to close."""
         try:
             super()._delete(*args, **kwargs)
         except self.ResponseError as exc:
@@ -43,7 +43,7 @@ class BindingChannel(kombu_redis.Channel):  # type: ignore[misc]
                 raise
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
-        """Bind a queue. A refusal that passes is a lost connection: a worker waits before it connects anew."""
+        """Bind a queue. A refusal that passes counts as a lost connection: a worker waits before it connects again."""
         try:
             super()._queue_bind(*args, **kwargs)
         except self.ResponseError as exc:

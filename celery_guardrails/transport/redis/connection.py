@@ -1,7 +1,7 @@
-"""A connection to Redis of our own, for what is not consuming: leases, restoring, what waits.
+"""Our own connection to Redis, for all but consuming: leases, restoring, waiting messages.
 
-Owns opening, timeouts, forks and giving up. kombu's channel says where Redis is (TLS, sentinel, sockets) and how keys
-and messages look; commands go through a client that puts no prefix before keys, because scripts name them whole.
+Owns opening, timeouts, forks and giving up. kombu's channel knows where Redis is (TLS, sentinel, sockets) and the form
+of keys and messages. Commands go through a client that puts no prefix before keys, because scripts name whole keys.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = ["Line"]
 _T = TypeVar("_T")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _QUICK, _AWAY = 0.5, 5.0
-"""Seconds for one try, and for which it stays so few, where Redis was away just now."""
+"""Seconds for a try if Redis was away just now, and seconds for which that short limit holds."""
 _GONE = (OSError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ReadOnlyError)
-"""What says that this connection is of no use any more; the last: the server has become a replica."""
+"""The errors after which a connection is useless; the last means that the server has become a replica."""
 _CONNECTIONS = 100
 """Threads or greenlets of one process that may use a line at once."""
 
 
 class Line:
-    """A line to an application's Redis, opened when it is first needed. Safe from any thread, and after a fork.
+    """A connection to an application's Redis, opened at its first use. Safe from any thread, and after a fork.
 
     Args:
         app: the application.
         timeout: seconds for each address, and for each answer.
-        read: the broker that is read from, where it is another one than the one that is written to.
+        read: whether to connect to the broker for reading (`broker_read_url`) and not to the one for writing.
     """
 
     def __init__(self, app: Celery, timeout: float, read: bool = False) -> None:
@@ -52,14 +52,14 @@ class Line:
         self._away_until = 0.0
 
     def once(self, act: Callable[[Any, Any], _T], patience: float | None = None) -> _T:
-        """Call `act(channel, client)`, and let go of the connection when that fails.
+        """Call `act(channel, client)`, and drop the connection if it is broken.
 
         Args:
             act: what to do.
             patience: seconds to wait while another thread opens the connection; `None`: the timeout.
 
         Raises:
-            Exception: whatever it raised; what a broken connection or a refusing server raises among it.
+            Exception: whatever `act` raised, such as the errors of a broken connection or of a server that refuses.
         """
         channel, client = self._opened(self._timeout if patience is None else patience)
         try:
@@ -69,16 +69,16 @@ class Line:
             raise
 
     def until(self, act: Callable[[Any, Any], _T], seconds: float, where: str, *, reads: bool = False) -> _T:
-        """The same, tried again for so many seconds while Redis is away.
+        """Call `act` as `once` does, again and again for so many seconds while Redis is away.
 
         Args:
-            act: what to do; it may be done twice if an answer gets lost.
+            act: what to do. It may run twice if an answer gets lost.
             seconds: how long to try.
             where: the queue that the error names.
-            reads: whether `act` only reads, so that the error speaks of no publishing.
+            reads: whether `act` only reads: the error then does not say that a publish failed.
 
         Raises:
-            PublishError: Redis did not answer in time, or refuses; an `UnansweredError` for what only reads.
+            PublishError: Redis did not answer in time, or refuses; it is an `UnansweredError` if `act` only reads.
         """
         began = time.monotonic()
         ends = began + (seconds if began >= self._away_until else min(_QUICK, seconds))
@@ -98,17 +98,17 @@ class Line:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def close(self) -> None:
-        """Let go of the connection; the next use opens another."""
+        """Close the connection; the next use opens a new one."""
         self._drop(self._client)
 
     def _address(self) -> str:
         connection = self._open()
         shown = str(connection.as_uri())
-        # kombu masks a password of Redis that is none
+        # kombu shows a masked password even if Redis has no password
         return f"Redis at {shown if connection.password else shown.replace('//:**@', '//')}"
 
     def _opened(self, patience: float) -> tuple[Any, Any]:
-        # each thread would wait for those before it, one connect timeout after the other
+        # without a limit each thread would wait for all threads before it, one connect timeout after another
         if not self._lock.acquire(timeout=patience):
             raise TimeoutError(f"another thread has been opening the connection for {patience:.1f} s")
         try:
@@ -140,11 +140,11 @@ class Line:
     def _drop(self, client: Any) -> None:
         with self._lock:
             if client is None or client is not self._client:
-                return  # somebody else has opened another one meanwhile
+                return  # another thread has opened a new connection meanwhile
             connection, self._connection, self._channel, self._client = self._connection, None, None, None
             if self._pid != os.getpid() or connection is None:
                 return
             try:
                 connection.release()
-            except Exception:  # noqa: BLE001 the connection is given up, whatever its close says
+            except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
                 return

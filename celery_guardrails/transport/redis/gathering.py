@@ -3,9 +3,10 @@
     a task is over ── gathered, owed to Redis ──> the turn's end: sent ──> answered: no longer owed
                                                        └── failed: the keeper sends it again
 
-Owns the connections for that, and reading the answers. The custody keeps each acknowledgement until Redis has answered,
-so that nothing hangs on these connections: what they lose is sent by the keeper, and kept for this worker until then.
-Nothing waits here for a later turn: a worker that is killed has as much unsent as if it sent each by itself, or less.
+Owns the connections for that, and reading the answers. No promise depends on these connections: the custody keeps each
+acknowledgement until Redis has answered. If a connection loses one, the keeper sends it again, and Redis keeps the
+message for this worker until then. No acknowledgement waits for a later turn: a worker that is killed has at most as
+many unsent as if it had sent each by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["Gathering"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _ANSWER = 2.0
-"""Seconds for connecting, and for an answer where one is waited for; at most what the application sets."""
+"""Seconds for connecting, and for an answer that is waited for; fewer if the application sets fewer."""
 
 
 class Gathering:
@@ -47,11 +48,11 @@ class Gathering:
         """Acknowledge a message at the end of this turn; the custody keeps it until Redis has answered.
 
         Args:
-            channel: the channel that has taken it.
-            tag: its tag.
+            channel: the channel that has taken the message.
+            tag: the message's tag.
 
         Returns:
-            Whether it is gathered; `False` where no loop runs, which would reach the end of its turn.
+            Whether it is gathered; `False` if no event loop runs, because no turn would end.
         """
         if not self._is_open:
             return False
@@ -63,16 +64,16 @@ class Gathering:
         return True
 
     def turn(self) -> None:
-        """Send what was gathered, and read which answers are there. Never raises, and waits for no answer."""
+        """Send the gathered acknowledgements, and read the answers that have arrived. Never raises, never waits."""
         for line in self._lines.values():
             line.turn()
 
     def open(self) -> None:
-        """The event loop begins."""
+        """Begin to gather: the event loop runs from now on."""
         self._is_open = True
 
     def close(self) -> None:
-        """The event loop ends, or its connection is lost: send the rest and wait for the answers, 2 s for each."""
+        """Stop gathering, because the loop ends or its connection is lost: send the rest, wait 2 s for each answer."""
         self._is_open = False
         while self._lines:
             _, line = self._lines.popitem()
@@ -99,7 +100,7 @@ class _Line:
             self._do(self._send)
 
     def close(self) -> None:
-        for _ in range(2):  # once more where the server did not know the script
+        for _ in range(2):  # once more if the server did not know the script
             if self.gathered:
                 self._do(self._send)
             self._do(self._read_all)
@@ -107,10 +108,10 @@ class _Line:
             self._connection.disconnect()
 
     def _do(self, act: Callable[[], None]) -> None:
-        """Send or read. What a lost connection leaves unanswered is sent once more: it may only have been idle."""
+        """Send or read. After a lost connection send once more: the connection may only have been idle too long."""
         try:
             act()
-        except Exception as exc:  # noqa: BLE001 whatever it is, the keeper has it
+        except Exception as exc:  # noqa: BLE001 after any error the keeper sends them
             if self._is_again or not isinstance(exc, redis.exceptions.ConnectionError):
                 self._leave(exc)
                 return
@@ -123,7 +124,7 @@ class _Line:
         if self._connection is None:
             self._connection = self._made()
         packed = self._connection.pack_command(*script, len(self._keys), *self._keys, *self.gathered)
-        self._connection.send_packed_command(packed, check_health=False)  # a check would read the answers under way
+        self._connection.send_packed_command(packed, check_health=False)  # a check would read our pending answers
         self._unanswered.append(self.gathered)
         self.gathered = []
 
@@ -146,7 +147,7 @@ class _Line:
         self._custody.paid(self._unanswered.popleft())
 
     def _leave(self, exc: Exception) -> None:
-        """Leave all that is not answered to the keeper, and say so in one line."""
+        """Leave all unanswered acknowledgements to the keeper, and log it in one line."""
         self._drop()
         tags, self.gathered, self._is_again = self.gathered, [], False
         if self._custody.trouble.note("restore", exc) is None:
@@ -154,10 +155,10 @@ class _Line:
             logger.warning(words, len(tags), exc)
 
     def _drop(self) -> None:
-        """Give the connection up; what it did not answer is gathered again."""
+        """Give the connection up, and gather its unanswered acknowledgements again."""
         if self._connection is not None:
             self._connection.disconnect()
-            self._connection = None  # another one asks anew where the server is
+            self._connection = None  # a new connection looks up the server's address again
         self.gathered[:0] = [tag for tags in self._unanswered for tag in tags]
         self._unanswered.clear()
 

@@ -1,8 +1,8 @@
-"""What one worker holds of Redis: its channels, and the takes whose answer never came.
+"""What one worker holds on Redis: its channels, and the takes whose answer never came.
 
-Owns the knowledge that outlives a channel. A take that was sent on a connection that then broke may have happened or
-not; its tags are known, because the worker made them, so its messages can be given back as soon as Redis answers. What
-Redis did not take when it was told of (an ack, a message given back) is owed to it until it does.
+Owns the knowledge that outlives a channel. If a connection breaks after a take was sent, Redis may have carried out the
+take or not. The worker made the take's tags, so its messages can be given back as soon as Redis answers. A command that
+Redis did not take (an acknowledgement, a message to give back) is owed to Redis until it takes the command.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from celery_guardrails.transport.redis.trouble import Trouble
 __all__ = ["Custody", "Fate", "Quarantined"]
 
 Quarantined = Callable[[bytes, str, str], bool]
-"""Called with an unreadable item, its queue and its tag; `True` when it is safe elsewhere and may be removed."""
+"""Called with an unreadable item, its queue and its tag; `True`: the item is safe elsewhere and may be removed."""
 
 
 class Fate(NamedTuple):
-    """What is called for a message that was to be given back: `gone` where it is not there, `back` where it is back."""
+    """Called for a message to give back: `back` when it is in its queue again, `gone` if Redis does not have it."""
 
     gone: Callable[[], None]
     back: Callable[[], None] | None = None
 
 
 _DOUBT = 120.0
-"""Seconds for which an unanswered take may still happen: a paused server works off what it has read already."""
+"""Seconds for which Redis may still carry out an unanswered take: a paused server works off what it has read."""
 
 
 class Custody:
-    """What a worker holds.
+    """What a worker holds on Redis.
 
     Args:
         quarantined: takes unreadable items.
-        running: gives the tags of messages whose tasks run and go on running when a connection is lost.
-        who: who takes, as the log names it.
+        running: gives the tags of messages whose tasks run, and keep running when a connection is lost.
+        who: the process that takes, as the log names it.
 
     Attributes:
-        trouble: what the server refuses for now, so that it is said once.
-        gather: called with a channel and a tag: acknowledges that message without waiting for Redis, and says whether
-            it does; by itself it does not.
-        enough: gives how many messages keep its pool busy, for a moment; 0 where nobody knows.
+        trouble: what the server refuses for now, so that it is logged once.
+        gather: called with a channel and a tag; acknowledges that message without waiting for Redis, and returns
+            whether it does. The default does not.
+        enough: gives how many messages keep the worker's pool busy, for a moment; 0 if it is not known.
     """
 
     def __init__(
@@ -64,44 +64,44 @@ class Custody:
         self._lock = threading.Lock()
 
     def add(self, channel: Any) -> None:
-        """A channel of this worker."""
+        """Note a channel of this worker."""
         with self._lock:
             self._channels.add(channel)
 
     def doubt(self, tags: Iterable[str]) -> None:
-        """These tags were sent with a take that was not answered."""
+        """Note the tags of a take that was not answered."""
         until = time.monotonic() + _DOUBT
         with self._lock:
             self._doubtful.update(dict.fromkeys(tags, until))
 
     def doubtful(self) -> list[str]:
-        """Tags of takes that were not answered, the last two minutes' worth."""
+        """The tags of the takes that were not answered in the last two minutes."""
         now = time.monotonic()
         with self._lock:
             self._doubtful = {tag: until for tag, until in self._doubtful.items() if until > now}
             return list(self._doubtful)
 
     def ack_later(self, tag: str) -> None:
-        """Redis has not taken this ack, yet. The message is kept until it has, so that nobody else gets it."""
+        """Note an acknowledgement that Redis has not taken yet; until then the message is kept from other workers."""
         with self._lock:
             self._returns.pop(tag, None)
             self._acks.add(tag)
 
     def return_later(self, tags: Iterable[str], fate: Fate | None = None) -> None:
-        """These are to be given back, and Redis did not take them; `fate` is called for each when it is known."""
+        """Note messages to give back that Redis has not taken yet; `fate` is called for each when the end is known."""
         with self._lock:
             self._returns.update(dict.fromkeys(tags, fate))
             self._acks.difference_update(self._returns)
 
     def owed(self) -> tuple[list[str], dict[str, Fate | None]]:
-        """The tags to acknowledge, and those to give back with what is to be called for each when that is done."""
+        """The tags to acknowledge, and the tags to give back, each with its `Fate` to call afterwards."""
         with self._lock:
             return list(self._acks), dict(self._returns)
 
     def miss(self, tags: set[str]) -> int:
-        """Redis does not know these; gives how many are missing a second time in a row, for the first time.
+        """Note tags that Redis does not know; returns how many are newly missing, which means twice in a row.
 
-        Once may be a message that is just acknowledged: Redis hears of that before this worker has noted it.
+        A tag that is missing once may be acknowledged just now: Redis removes it before this worker has noted that.
         """
         with self._lock:
             missed = (tags & self._missing) - self._acks
@@ -110,7 +110,7 @@ class Custody:
             return len(new)
 
     def paid(self, tags: Iterable[str]) -> None:
-        """Redis has taken what it was owed of these."""
+        """Note that Redis has taken the commands that it was owed for these tags."""
         done = set(tags)
         with self._lock:
             self._acks -= done
@@ -118,7 +118,7 @@ class Custody:
                 self._returns.pop(tag, None)
 
     def retire(self) -> None:
-        """The connection is lost, and all channels with it: keep what runs, and have the rest given back."""
+        """Give up all channels, because the connection is lost: keep what runs, and have the rest given back."""
         for channel in self.channels():
             channel.retire()
 
@@ -135,5 +135,5 @@ class Custody:
 
 
 def _at_once(channel: Any, tag: str) -> bool:
-    """Nothing is gathered: every acknowledgement is sent by itself, and its answer waited for."""
+    """Gather none: every acknowledgement is sent by itself, and its answer is waited for."""
     return False

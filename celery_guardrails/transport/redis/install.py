@@ -1,6 +1,6 @@
-"""Giving a connection channels that take by script, whatever Redis transport it uses.
+"""Giving a connection channels that take by script, for each of kombu's Redis transports.
 
-Owns the choice of classes. The connection keeps them when it fails over to another address.
+Owns the choice of classes. The connection keeps the classes when it fails over to another address.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["take_safely"]
 
 
 def take_safely(connection: Connection, custody: Custody) -> bool:
-    """Have a connection that is not open yet take by script; `False` where its broker is not Redis.
+    """Let a connection take by script; `False` if its broker is not Redis. Call it before the connection is open.
 
     Args:
         connection: the worker's.
-        custody: what the worker holds; its channels are noted there.
+        custody: what the worker holds; the connection's channels are noted there.
     """
     transport = connection.get_transport_cls()
     if getattr(transport, "driver_type", None) != "redis":

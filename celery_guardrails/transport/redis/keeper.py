@@ -1,9 +1,9 @@
-"""The threads that keep, on Redis, what a process has taken, and give back what nobody holds any more.
+"""The threads that keep a process's messages on Redis, and give back messages that nobody holds any more.
 
-Threads, and not an event loop's timer, because a message must be kept while a solo pool's task runs, while a worker
-that shuts down waits for its tasks, and while a guardian waits for its archive. Two, because what is kept must not wait
-for anything else: a dead letter of an unreadable item takes as long as the broker likes. They end with the process, and
-sleep while the process is stopped, so that others then get what it held.
+They are threads, not a timer of an event loop, because a message must be kept while a solo pool's task runs, while a
+worker that shuts down waits for its tasks, and while a guardian waits for its archive. There are two, because keeping
+must not wait for the other work: the dead letter of an unreadable item takes as long as the broker needs. They end with
+the process. They sleep while the process is stopped, so that other workers then get its messages.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 _LONGEST_LEASE, _SHORTEST_ROUND, _LONGEST_ROUND = 30.0, 0.5, 10.0
 _ANSWER = 2.0
-"""Seconds for one answer of Redis: nobody waits for it, and what fails is tried again."""
+"""Seconds for one answer of Redis. It may be short: nobody waits for the threads, and failed work is tried again."""
 
 Duty = Callable[[Any, Any, Custody], None]
 
 
 class Keeper:
-    """Keeps what a worker holds, and gives back what nobody holds any more.
+    """Keeps the messages that a worker holds, and gives back messages that nobody holds any more.
 
-    Every third of the visibility timeout (at most every 30 s) it says of each message that the worker has taken that
-    it is still held. As often, but at least every 10 s and at most every 0.5 s, it puts back what other workers have
-    not said so of for the whole timeout, what was taken without an answer, and hands on what is in quarantine.
+    It renews the lease of each message that the worker has taken, every third of the visibility timeout and at least
+    every 30 s. As often, but at least every 10 s and at most every 0.5 s, it puts back the messages whose lease nobody
+    has renewed for the whole timeout and those of takes without an answer, and passes on the items in quarantine.
 
     Args:
         app: the application.
         custody: what the worker holds.
-        read: the broker that is read from, where it is another one than the one that is written to.
+        read: whether to use the broker for reading (`broker_read_url`) and not the one for writing.
 
     Attributes:
-        custody: the same.
+        custody: the argument.
     """
 
     def __init__(self, app: Celery, custody: Custody, read: bool = False) -> None:
@@ -63,21 +63,21 @@ class Keeper:
         self._rounds: Sequence[Duty] = (keeping.restore, keeping.hand_on)
 
     def start(self) -> None:
-        """Begin, once; doing it again changes nothing."""
+        """Start the threads; a further call changes nothing."""
         if self._leasing.ident is None:
             self._leasing.start()
             self._restoring.start()
 
     def end(self, bound: float = 1.0) -> None:
-        """Ask it to end, and wait for `bound` seconds at most."""
+        """Ask the threads to end, and wait for `bound` seconds at most."""
         self._ended.set()
         if self._restoring.is_alive():
             self._restoring.join(bound)
 
     def is_refused(self) -> bool:
-        """Whether the server takes no writes for now, which is said once; `False` also where it is away.
+        """Whether the server refuses writes for now, which is logged once; `False` also if the server is away.
 
-        It is asked to add to a list that is never there, which changes nothing.
+        The test is a push to a list that never exists: it changes nothing.
         """
 
         def ask(channel: Any, client: Any) -> None:
@@ -85,7 +85,7 @@ class Keeper:
 
         try:
             self._line.once(ask)
-        except Exception as exc:  # noqa: BLE001 whatever else is wrong, the worker finds out itself
+        except Exception as exc:  # noqa: BLE001 the worker finds out about every other fault itself
             if passing(exc) in {None, "NOPERM"}:
                 return False
             self.custody.trouble.note("start", exc)
@@ -94,7 +94,7 @@ class Keeper:
         return False
 
     def missing(self, dead_letters: Sequence[str], queues: Sequence[str]) -> Missing | None:
-        """What this application's user may not do of what guardrails needs; see `rights.missing`.
+        """The rights that guardrails needs and this application's user lacks; see `rights.missing`.
 
         Raises:
             Exception: the server cannot be asked.
@@ -102,7 +102,7 @@ class Keeper:
         return self._line.once(lambda channel, client: missing(channel, client, dead_letters, queues))
 
     def forget(self, tag: str) -> None:
-        """Remove an item from the quarantine: it is safe elsewhere.
+        """Remove an item from the quarantine, because it is safe elsewhere.
 
         Raises:
             redis.exceptions.RedisError: the server cannot be reached, or refuses.
@@ -118,13 +118,13 @@ class Keeper:
         self._line.close()
 
     def _work(self, duties: Sequence[Duty], shortest: float, longest: float) -> None:
-        """Do these again and again until the end; never raises."""
+        """Do these duties again and again until the end; never raises."""
         while not self._ended.is_set():
             third = min([self._do(duty) for duty in duties])
             self._ended.wait(max(shortest, min(third, longest)))
 
     def _do(self, duty: Duty) -> float:
-        """Do one thing; gives a third of the visibility timeout, or a second after a failure."""
+        """Do one duty; gives a third of the visibility timeout, or a second after a failure."""
         name = duty.__name__
 
         def act(channel: Any, client: Any) -> float:
@@ -133,7 +133,7 @@ class Keeper:
 
         try:
             third = self._line.once(act)
-        except Exception as exc:  # noqa: BLE001 logged there
+        except Exception as exc:  # noqa: BLE001 `note` or `_log` logs it
             if self.custody.trouble.note(name, exc) is None and name not in self._failing:
                 self._log(name, exc)
                 self._failing.add(name)
@@ -143,7 +143,7 @@ class Keeper:
         return third
 
     def _log(self, name: str, exc: Exception) -> None:
-        """Log what fails for the first time: a server that is away once for all duties, and in a line."""
+        """Log a duty's first failure; a server that is away is logged once for all duties, in one line."""
         if classify(exc).transient is not True:
             logger.warning("Redis could not be asked (%s), and is asked again", name, exc_info=exc)
         elif not self._failing:

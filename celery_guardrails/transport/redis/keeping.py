@@ -1,6 +1,6 @@
-"""What has to be done on Redis again and again, by every worker: say what is held, give back what is not.
+"""The regular work of every worker on Redis: renew the leases of its messages, give back messages that nobody holds.
 
-Owns one round of each; how often, and on which connection, is the caller's business.
+Owns one round of each; the caller decides how often, and on which connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK = 500
 
 
 def lease(channel: Any, client: Any, custody: Custody) -> None:
-    """Say of every message that this worker has taken that it still has it; warn, once, of those that are gone.
+    """Renew the lease of every message that this worker has taken; log, once, the messages that Redis has lost.
 
     Args:
         channel: a Redis channel of kombu, for its keys.
@@ -37,19 +37,19 @@ def lease(channel: Any, client: Any, custody: Custody) -> None:
     if missed := custody.miss(gone):
         logger.warning(
             "Redis does not know %d messages any more that this process has taken: somebody emptied it, it came back "
-            "without its data, or it gave them to another worker. They run here, but for those that run at most once "
-            "and have not begun; what was in its queues may be gone, and what waited for its next attempt, too",
+            "without its data, or it gave them to another worker. This process still runs them, except those that run "
+            "at most once and have not begun. Other messages in its queues, and retries that waited, may be lost, too",
             missed,
         )
 
 
 def leave(channel: Any, client: Any, custody: Custody) -> None:
-    """Give back what a worker that ends still has of connections that it lost.
+    """Give back the messages that an ending worker still holds from connections that it lost.
 
     Args:
-        channel: the same.
-        client: the same.
-        custody: the same.
+        channel: as for `lease`.
+        client: as for `lease`.
+        custody: as for `lease`.
     """
     _pay(channel, client, custody)
     left = [tag for known in custody.channels() if known.is_over for tag in known.held()]
@@ -57,38 +57,40 @@ def leave(channel: Any, client: Any, custody: Custody) -> None:
 
 
 def restore(channel: Any, client: Any, custody: Custody) -> None:
-    """Give back what other workers no longer hold, and what was taken without an answer, and what Redis is owed.
+    """Give back messages that other workers no longer hold, and those of unanswered takes; send what Redis is owed.
 
     Args:
-        channel: the same.
-        client: the same.
-        custody: the same.
+        channel: as for `lease`.
+        client: as for `lease`.
+        custody: as for `lease`.
     """
     for known in custody.channels():
-        if known.connection is not None:  # a message of a plain worker names an exchange, whose kind decides the queue
+        if known.connection is not None:  # a plain worker's message names an exchange, and its type decides the queue
             channel.state.exchanges.update(known.state.exchanges)
     _pay(channel, client, custody)
     doubtful = custody.doubtful()
     unanswered = give_back(channel, client, doubtful) if doubtful else 0
     expired = restore_expired(channel, client)
     if unanswered or expired:
-        logger.warning("put back: %d of workers that are gone, %d whose delivery broke off", expired, unanswered)
+        logger.warning(
+            "put messages back: %d of workers that are gone, %d whose delivery broke off", expired, unanswered
+        )
 
 
 def hand_on(channel: Any, client: Any, custody: Custody) -> None:
-    """Hand on what is in quarantine; it may take as long as its taker does.
+    """Pass on the items in quarantine; this takes as long as their taker needs.
 
     Args:
-        channel: the same.
-        client: the same.
-        custody: the same.
+        channel: as for `lease`.
+        client: as for `lease`.
+        custody: as for `lease`.
     """
     if client.execute_command("HLEN", quarantine_key(channel)):
         bury_all(client, quarantine_key(channel), custody.quarantined)
 
 
 def _not_there(channel: Any, client: Any, tags: list[str]) -> list[str]:
-    """Which of these Redis does not know; without their records, which may be large."""
+    """The tags that Redis does not know; asked without reading the records, which may be large."""
     asked = client.pipeline(transaction=False)
     for tag in tags:
         asked.execute_command("HEXISTS", unacked_keys(channel)[0], tag)
@@ -96,7 +98,7 @@ def _not_there(channel: Any, client: Any, tags: list[str]) -> list[str]:
 
 
 def _pay(channel: Any, client: Any, custody: Custody) -> None:
-    """Acknowledge and give back what Redis did not hear of at the time."""
+    """Send the acknowledgements and returns that Redis did not take at first."""
     acks, returns = custody.owed()
     for start in range(0, len(acks), _CHUNK):
         ACK.run(client, unacked_keys(channel), acks[start : start + _CHUNK])

@@ -1,7 +1,7 @@
-"""Taking from Redis for a consumer of our own: by script, kept by a keeper, and what is no message handed on.
+"""Taking letters from Redis for our own consumer: by script, and with a keeper that keeps them.
 
-Owns the keeper's life, and which items of the quarantine are this consumer's. On other brokers it does nothing. It must
-not know what is consumed.
+Owns the keeper's life, and which items of the quarantine belong to this consumer: it passes on the items that are not
+messages. On other brokers it does nothing. It must not know what is consumed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from celery_guardrails.transport.redis.keeper import Keeper
 __all__ = ["Safekeeping", "Unreadable"]
 
 Unreadable = Callable[[bytes, str, Callable[[], None]], None]
-"""Called, from any thread, with an item that is no message, its queue, and what removes it once it is safe."""
+"""Called, from any thread, with an item that is not a message, its queue, and a function that removes the item. Call
+that function only once the item is safe elsewhere."""
 
 
 class Safekeeping:
@@ -28,7 +29,7 @@ class Safekeeping:
     Args:
         app: the application.
         queues: the names of the queues that it consumes.
-        unreadable: takes items of these queues that are no messages, once each between two calls of `forget`.
+        unreadable: takes items of these queues that are not messages; each item once between two calls of `forget`.
     """
 
     def __init__(self, app: Celery, queues: Iterable[str], unreadable: Unreadable) -> None:
@@ -41,13 +42,13 @@ class Safekeeping:
         self._lock = threading.Lock()
 
     def prepare(self, connection: Connection) -> None:
-        """Have a connection that is not open yet take by script, where its broker is Redis."""
+        """Let a connection take by script if its broker is Redis; call it before the connection is open."""
         if take_safely(connection, self._custody) and self._keeper is None:
             self._keeper = Keeper(self._app, self._custody)
             self._keeper.start()
 
     def forget(self) -> None:
-        """What was handed on and is not safe is handed on again."""
+        """Pass the items that are still in the quarantine on once more."""
         with self._lock:
             self._handed_on.clear()
 
@@ -60,7 +61,7 @@ class Safekeeping:
 
     def _quarantined(self, item: bytes, queue: str, tag: str) -> bool:
         if queue not in self._queues:
-            return False  # a worker's
+            return False  # it belongs to a worker
         with self._lock:
             if tag in self._handed_on:
                 return False

@@ -1,4 +1,4 @@
-"""A message that was taken from Redis by script: its tag is its own, and what Redis does not hear of it is owed.
+"""A message that was taken from Redis by script: it has a tag of its own, and failed commands about it are owed.
 
 Owns the message's side of taking and acknowledging; the bookkeeping is in `qos.py`.
 """
@@ -21,12 +21,12 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 
 class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
-    """A message whose delivery tag is the one that it was taken with.
+    """A message whose delivery tag is the tag of its take.
 
-    The tag in its properties may be shared: kombu gives all queues of a binding the same one.
+    Other messages may share the tag in its properties: kombu gives all queues of a binding the same tag.
 
     Attributes:
-        taken_from: the queue that it was taken from; `None` where kombu has popped it.
+        taken_from: the queue that it was taken from; `None` if kombu itself has popped it.
     """
 
     taken_from: str | None = None
@@ -44,28 +44,28 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         self.taken_from = channel.handing_from
 
     def ack_if_held(self) -> bool:
-        """Acknowledge it, and say whether it still was this worker's: else somebody else has been given it.
+        """Acknowledge the message; `False` if Redis has given it to another worker meanwhile.
 
-        That happens when this worker could say nothing of it for the visibility timeout.
+        That happens if this worker could not say for the whole visibility timeout that it holds the message.
         """
         self.ack()
         return bool(self.channel.qos.was_held)
 
     def take_back(self, gone: Callable[[], None], back: Callable[[], None] | None = None) -> None:
-        """Have it put back after an acknowledgement that failed.
+        """Have the keeper put the message back after an acknowledgement that failed.
 
         Args:
-            gone: called by the keeper when there is nothing to put back: Redis has heard of the acknowledgement after
-                all, or somebody else has been given it.
-            back: called by the keeper when it has put it back.
+            gone: called by the keeper if there is no message to put back: Redis did take the acknowledgement, or has
+                given the message to another worker.
+            back: called by the keeper when it has put the message back.
         """
         self.channel.custody.return_later([self.delivery_tag], Fate(gone, back))
 
     def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
-        """Acknowledge it, as Celery does for what has run: nobody looks at what comes of it.
+        """Acknowledge the message, as Celery does after a task has run: nobody needs the result.
 
-        So it is sent with the others of this turn of the event loop, where there is one. A server that refuses is told
-        later, by the keeper.
+        So the acknowledgement is sent together with the others of this turn of the event loop, if a loop runs. If the
+        server refuses it, the keeper sends it again later.
         """
         if self.taken_from is not None and not self.acknowledged and self.channel.qos.gather(self.delivery_tag):
             self._state = "ACK"
@@ -76,13 +76,13 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
             self._owed("acknowledgement", exc)
 
     def reject_log_error(self, logger: Any, errors: Any, requeue: bool = False) -> None:
-        """Put it back or forget it; a server that refuses is told later, by the keeper."""
+        """Put the message back, or drop it; if the server refuses, the keeper sends the command again later."""
         try:
             super().reject_log_error(logger, errors, requeue)
         except redis.exceptions.RedisError as exc:
             self._owed("rejection", exc)
 
     def _owed(self, what: str, exc: Exception) -> None:
-        """Say, in one line, that the keeper does it later: the custody has it already."""
+        """Log, in one line, that the keeper sends it again: the custody has noted it already."""
         if self.channel.custody.trouble.note("restore", exc) is None:
             logger.warning("Redis did not take the %s of a message, and is asked again: %s", what, exc)

@@ -1,8 +1,8 @@
-"""Messages in Redis that were taken and not acknowledged, and of which nobody has said for a while that he holds them.
+"""Unacknowledged messages in Redis whose lease no process has renewed for a while.
 
-A process with guardrails says so of each message that it has taken, several times within the visibility timeout; a
-plain worker of Celery never does. So of a silent message only its age is known here, and the workers have to be asked
-whether one of them still has it. Reads only.
+A process with guardrails renews the lease of each message that it has taken, several times within the visibility
+timeout; a plain worker of Celery never does. So only the age of a silent message is known here: ask the workers whether
+one of them still has it. Reads only.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from celery_guardrails.transport.redis.restore import unacked_keys
 __all__ = ["Silent", "SilentMessage", "silent"]
 
 _ROUND, _THIRD = 30.0, 3
-"""Every third of the visibility timeout, at most every 30 s, a message is said to be held (`keeper.py`)."""
+"""A lease is renewed every third of the visibility timeout, and at least every 30 s (`keeper.py`)."""
 _MISSED_ROUNDS = 2.5
 _MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
 class SilentMessage:
-    """One of them: its task and Celery's id of it, both empty where they cannot be read, and for how long."""
+    """One silent message: its task and task id, both empty if they cannot be read, and how long it has been silent."""
 
     task: str
     task_id: str
@@ -33,7 +33,7 @@ class SilentMessage:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """All of them: how many, the longest silent 500 themselves, and after how long Redis gives them back."""
+    """All silent messages: how many, the 500 that are silent longest, and after how long Redis gives them back."""
 
     count: int
     messages: tuple[SilentMessage, ...]
@@ -41,7 +41,7 @@ class Silent:
 
 
 def silent(channel: Any, client: Any) -> Silent:
-    """The messages of which nobody has said for two and a half rounds that he holds them, the longest silent first.
+    """The messages whose lease was not renewed for two and a half rounds, the longest silent first.
 
     Args:
         channel: a Redis channel of kombu, for its keys and its visibility timeout.
@@ -65,7 +65,7 @@ def silent(channel: Any, client: Any) -> Silent:
     found = tuple(
         SilentMessage(*_named(record), timedelta(seconds=max(0.0, now - float(score))))
         for record, score in zip(answers, answers, strict=True)
-        if record and score is not None  # else it has just been acknowledged
+        if record and score is not None  # otherwise it has just been acknowledged
     )
     return Silent(count, found, timedelta(seconds=timeout))
 

@@ -1,6 +1,6 @@
-"""What lies in a queue and is no message: kept in a hash until somebody has it safe, removed only then.
+"""Items of a queue that are not messages: kept in a hash, and removed only when they are safe elsewhere.
 
-Owns the hash. Who makes a dead letter of an item is above: a callback says whether it may be removed.
+Owns the hash. The caller makes a dead letter of an item: its callback says whether the item may be removed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def set_aside(channel: Any, client: Any, tag: str, queue: str, text: bytes) -> N
 
 
 def bury(client: Any, key: str, tag: str, taker: Quarantined) -> bool:
-    """Hand an item of the quarantine on, and remove it once it is safe elsewhere; `False` if it stays."""
+    """Pass an item of the quarantine on, and remove it if it is safe elsewhere; `False` if the item stays."""
     kept = client.execute_command("HGET", key, tag)
     return kept is None or _bury(client, key, tag, kept, taker)
 
 
 def bury_all(client: Any, key: str, taker: Quarantined, seconds: float = 1.0) -> int:
-    """Hand on what waits in the quarantine, such as what a dead worker left there; gives how many went.
+    """Pass on the items of the quarantine, also those that a dead worker left there; gives how many were removed.
 
     Args:
         client: a `redis.Redis` without a prefix.
         key: the hash.
-        taker: takes the items; those that it leaves stay, and hide no others.
-        seconds: no further item is begun after so long: the next round goes on.
+        taker: takes the items. An item that it does not take stays, and the others are still passed on.
+        seconds: after so long no further item is begun; the next round begins with the first item again.
     """
     until, gone = time.monotonic() + seconds, 0
     for tag, kept in client.hscan_iter(key, count=100):

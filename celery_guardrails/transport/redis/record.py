@@ -1,4 +1,4 @@
-"""How messages are written down in Redis: kombu's record of an unacknowledged one, and ours of an unreadable item.
+"""How messages are stored in Redis: kombu's record of an unacknowledged message, and ours of an unreadable item.
 
     unacked:    tag -> JSON [message, exchange, routing key]        (kombu's; the take writes "" and the queue)
     quarantine: tag -> <bytes of the queue's name>:<queue><item>    (ours; the item is any bytes)
@@ -16,18 +16,18 @@ __all__ = ["Unreadable", "quarantined", "read_quarantined", "read_unacked", "red
 
 
 class Unreadable(Exception):
-    """What was taken is no message that kombu can make sense of."""
+    """A taken item is not a message that kombu can read."""
 
 
 def read_unacked(record: bytes) -> tuple[dict[str, Any], str, str]:
     """The message, exchange and routing key of an unacknowledged message.
 
     Raises:
-        Unreadable: it is not of kombu's form.
+        Unreadable: the record does not have kombu's form.
     """
     try:
         message, exchange, routing_key = loads(record.decode())
-    except Exception as exc:  # kombu's JSON makes dates, decimals and bytes of what it is given, and each of them fails
+    except Exception as exc:  # kombu's JSON also decodes dates, decimals and bytes, and each raises errors of its own
         raise Unreadable(f"a record of {len(record)} bytes: {type(exc).__name__}") from exc
     if not isinstance(message, dict):
         raise Unreadable(f"a record of {len(record)} bytes: its message is not a mapping")
@@ -35,10 +35,10 @@ def read_unacked(record: bytes) -> tuple[dict[str, Any], str, str]:
 
 
 def redelivered(message: dict[str, Any]) -> str:
-    """The text of a message that goes back to its queue, marked as kombu marks it.
+    """The text of a message that goes back to its queue, marked as redelivered in kombu's way.
 
     Raises:
-        Unreadable: it cannot be written again.
+        Unreadable: the message cannot be written as JSON again.
     """
     headers, properties = message.get("headers"), message.get("properties")
     if isinstance(headers, dict):
@@ -52,13 +52,13 @@ def redelivered(message: dict[str, Any]) -> str:
 
 
 def quarantined(queue: str, item: bytes) -> bytes:
-    """How an unreadable item is kept."""
+    """An unreadable item in the form that the quarantine keeps."""
     name = queue.encode()
     return b"%d:%s%s" % (len(name), name, item)
 
 
 def read_quarantined(kept: bytes) -> tuple[str, bytes]:
-    """The queue and the item."""
+    """The queue and the item that `quarantined` has written."""
     length, _, rest = kept.partition(b":")
     size = int(length)
     return rest[:size].decode(errors="replace"), rest[size:]

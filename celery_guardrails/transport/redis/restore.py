@@ -1,8 +1,8 @@
 """Giving messages back to their queues: those of a channel that closes, and those whose worker died.
 
-Owns the two steps: read the record here (kombu's JSON, the redelivered marks), then one script that moves the
-message only if it is still unacknowledged. Any number of workers may do it at once, and no lock can be left behind. One
-message that has nowhere to go holds up no other.
+Owns the two steps: read the record here (kombu's JSON, the redelivered marks), then run one script that moves the
+message only if it is still unacknowledged. Any number of workers may do it at once, and no lock can be left behind. A
+message without a queue to go to does not hold up the others.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 _BATCH = 100
 _PUT_OFF = 60.0
-"""Seconds until a message that has nowhere to go is tried again."""
+"""Seconds until a message without a queue to go to is tried again."""
 
 
 class _Immovable(Exception):
-    """A message that cannot be put back as things are; the text says why."""
+    """A message that cannot be put back for now; the text says why."""
 
 
 def quarantine_key(channel: Any) -> str:
-    """The whole key of the hash that keeps what is no message."""
+    """The whole key of the hash that keeps items that are not messages."""
     return str(channel.global_keyprefix) + "guardrails.quarantine"
 
 
@@ -39,7 +39,7 @@ def unacked_keys(channel: Any) -> list[str]:
 
 
 def is_unacknowledged(channel: Any, client: Any, tag: str) -> bool:
-    """Whether a message was taken with this tag, and neither acknowledged nor given back.
+    """Whether a message was taken with this tag, and was neither acknowledged nor given back.
 
     Raises:
         redis.exceptions.RedisError: the server cannot be reached, or refuses.
@@ -48,15 +48,15 @@ def is_unacknowledged(channel: Any, client: Any, tag: str) -> bool:
 
 
 def give_back(channel: Any, client: Any, tags: Sequence[str], leftmost: bool = False) -> int:
-    """Put messages back into their queues, whoever holds them; gives how many still were unacknowledged.
+    """Put messages back into their queues, whoever holds them; gives how many were still unacknowledged.
 
-    One that has nowhere to go stays unacknowledged.
+    A message without a queue to go to stays unacknowledged.
 
     Args:
         channel: a Redis channel of kombu, for its keys and bindings.
         client: a `redis.Redis` without a prefix.
-        tags: which.
-        leftmost: as the last of the queue, rather than as the next.
+        tags: the tags of the messages.
+        leftmost: whether they become the last of the queue, rather than the next.
 
     Raises:
         redis.exceptions.RedisError: the server cannot be reached, or refuses.
@@ -76,9 +76,9 @@ def give_back(channel: Any, client: Any, tags: Sequence[str], leftmost: bool = F
 
 
 def restore_expired(channel: Any, client: Any, most: int = 1000) -> int:
-    """Put back the messages whose worker has not been heard of for the visibility timeout; gives how many.
+    """Put back the messages whose lease was not renewed for the visibility timeout; gives how many.
 
-    What has nowhere to go is put off by a minute.
+    A message without a queue to go to is tried again a minute later.
 
     Raises:
         redis.exceptions.RedisError: the server cannot be reached, or refuses.
@@ -103,7 +103,7 @@ def restore_expired(channel: Any, client: Any, most: int = 1000) -> int:
 
 def _move(channel: Any, client: Any, tag: Any, record: bytes, bound: Any, push: str) -> int:
     keys = unacked_keys(channel)
-    if not record:  # nothing is known of it but its tag
+    if not record:  # only its tag is known
         return int(MOVE.run(client, keys, [tag, bound, push]))
     try:
         message, exchange, routing_key = read_unacked(record)
@@ -120,7 +120,7 @@ def _move(channel: Any, client: Any, tag: Any, record: bytes, bound: Any, push: 
 
 
 def _lists(channel: Any, message: dict[str, Any], exchange: str, routing_key: str) -> list[str]:
-    """The lists that a message goes to, by the bindings as they are."""
+    """The lists that a message goes to, by the present bindings."""
     try:
         priority = channel._get_message_priority(message, reverse=False)
         queues = [queue for queue in channel._lookup(exchange, routing_key) if queue]
@@ -129,5 +129,5 @@ def _lists(channel: Any, message: dict[str, Any], exchange: str, routing_key: st
     except Exception as exc:
         raise _Immovable(f"{exchange!r} with {routing_key!r}: {type(exc).__name__}: {exc}") from exc
     if not queues:
-        raise _Immovable(f"nothing is bound to {exchange!r} with {routing_key!r}")
+        raise _Immovable(f"no queue is bound to {exchange!r} with {routing_key!r}")
     return [str(channel.global_keyprefix) + channel._q_for_pri(queue, priority) for queue in queues]

@@ -1,9 +1,9 @@
-"""What guardrails may do on Redis: the keys and commands that it uses beside Celery's own, and what is refused of them.
+"""The rights that guardrails needs on Redis: the keys and commands that it uses beside Celery's own, and missing ones.
 
     needs(...)  what an administrator has to allow          missing(...)  what this user may not do
 
-Owns the list. Rights are tried without doing anything: Redis looks at them when a command is queued in a `MULTI`, and
-the transaction is then thrown away. A server without access control (before Redis 6) refuses nothing.
+Owns the list. Rights are tried without any effect: Redis checks them when a command is queued in a `MULTI`, and the
+transaction is then dropped. A server without access control (before Redis 6) refuses no command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["COMMANDS", "KEYS", "Missing", "Rights", "missing", "needs"]
 
 KEYS = ("guardrails.quarantine", "guardrails.waiting", "guardrails.waiting.messages", "guardrails.never")
-"""Our own keys, without the application's prefix; `guardrails.never` is never there, and waited for."""
+"""Our own keys, without the application's prefix; `guardrails.never` never exists: consumers block on it."""
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("EVALSHA", "0" * 40, "1", "KEY"),
@@ -55,7 +55,7 @@ _COMMAND = re.compile(r"run the '([^']+)' command")
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a user of Redis is to be allowed.
+    """Rights of a Redis user.
 
     Attributes:
         keys: patterns of keys, prefix included.
@@ -73,11 +73,11 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What a user may not do.
+    """The rights that a user lacks.
 
     Attributes:
-        user: its name.
-        rights: what is refused to it.
+        user: the user's name.
+        rights: the rights that it lacks.
     """
 
     user: str
@@ -95,7 +95,7 @@ class Missing:
 
 
 def needs(prefix: str, dead_letters: Iterable[str]) -> Rights:
-    """What guardrails needs beside what Celery needs.
+    """The rights that guardrails needs in addition to Celery's.
 
     Args:
         prefix: the application's `global_keyprefix`.
@@ -106,13 +106,13 @@ def needs(prefix: str, dead_letters: Iterable[str]) -> Rights:
 
 
 def missing(channel: Any, client: Any, dead_letters: Sequence[str], queues: Iterable[str] = ()) -> Missing | None:
-    """What is refused to this user of what guardrails needs; `None` where nothing is.
+    """The rights that guardrails needs and this user lacks; `None`: the user lacks none.
 
     Args:
         channel: a Redis channel of kombu, for its keys.
         client: a `redis.Redis` without a prefix.
         dead_letters: the names of the dead-letter queues.
-        queues: the names of the queues that are consumed, whose keys are touched by our scripts.
+        queues: the names of the queues that are consumed: our scripts use their keys.
 
     Raises:
         redis.exceptions.RedisError: the server cannot be reached, or refuses for another reason.
@@ -135,7 +135,7 @@ def missing(channel: Any, client: Any, dead_letters: Sequence[str], queues: Iter
 
 
 def _tried(client: Any, forms: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], str]]:
-    """Those that this user may not send, with the server's words; none of them is carried out."""
+    """The forms that this user may not send, with the server's words; the server carries out none of the forms."""
     from redis import Redis
     from redis.exceptions import NoPermissionError, ResponseError
 
@@ -152,10 +152,10 @@ def _tried(client: Any, forms: Sequence[tuple[str, ...]]) -> list[tuple[tuple[st
             except NoPermissionError as exc:
                 refused.append((form, str(exc)))
             except ResponseError:
-                continue  # a command that this server does not know, say
+                continue  # for example a command that this server does not know
         return refused
     finally:
-        connection.disconnect()  # and with it goes the transaction
+        connection.disconnect()  # this drops the transaction
         alone.close()
 
 
@@ -164,6 +164,6 @@ def _user(channel: Any, client: Any) -> str:
 
     try:
         name = client.execute_command("ACL WHOAMI")
-    except ResponseError:  # not even that: what the URL says
+    except ResponseError:  # the user may not ask even that: take the name in the URL
         return str(channel.connection.client.userid or "default")
     return name.decode() if isinstance(name, bytes) else str(name)

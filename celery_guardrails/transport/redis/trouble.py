@@ -1,9 +1,9 @@
-"""What Redis refuses for now: it is full, has become a replica, has too few of them, loads its data, ...
+"""What Redis refuses for now: it is full, has become a replica, has too few replicas, loads its data, ...
 
-    asked ── refused, and the reason passes ──> said once ──> waited ──> asked again ── taken ──> said once
+    command ── refused for now ──> logged once ──> wait ──> command again ── taken ──> logged once
 
-Owns which refusals pass, and that each time of trouble is logged once when it begins and once when it is over. It
-must not know what was asked.
+Owns which refusals pass. Each time of trouble is logged once when it begins and once when it is over. It must not know
+the commands.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["PAUSE", "Trouble", "passing"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 PAUSE = 1.0
-"""Seconds until a server that refuses is asked again."""
+"""Seconds until a command is sent again to a server that refuses."""
 
 _CODES = (
     "OOM", "NOREPLICAS", "MISCONF", "READONLY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY",
     "UNBLOCKED", "NOPERM",
 )  # fmt: skip
-"""How the answers begin, as `processCommand` and the scripts' own checks in Redis write them. `UNBLOCKED` ends a wait
-when the server becomes a replica, `NOPERM` passes when an administrator gives a right back."""
+"""The first words of such answers, as `processCommand` and the checks of scripts in Redis write them. `UNBLOCKED` ends
+a wait when the server becomes a replica. `NOPERM` passes when an administrator gives the right back."""
 _SAID = re.compile(rf"(?:^|[-:]\s*)({'|'.join(_CODES)})\s")
-"""At the start, or, where a script reports what its command was refused with, behind its own words."""
+"""A code at the start of an answer, or behind a script's own words, if the script reports why its command failed."""
 _HINTS = {"NOPERM": "; `guardrails doctor` names the right that is missing"}
 _SCRIPT = re.compile(r"\s*script: \w+, on @\S+$")
 _CLASSES = {
@@ -39,14 +39,14 @@ _CLASSES = {
     "MasterDownError": "MASTERDOWN",
     "NoPermissionError": "NOPERM",
 }
-"""redis-py's classes for some of them, by name: it cuts the code off their text, and may not be installed."""
+"""redis-py's classes for some of these answers, by name: redis-py cuts the code off their text, and is an extra."""
 
 
 def passing(error: BaseException) -> str | None:
     """The code of an answer that says that the server refuses for now; `None` for every other error."""
     names = [kind.__name__ for kind in type(error).__mro__]
     if "RedisError" not in names:
-        # kombu raises its own error from it when it connects
+        # when kombu connects, it raises its own error from the answer
         inner = error.__cause__ if "OperationalError" in names else None
         return None if inner is None else passing(inner)
     for name in names:
@@ -57,10 +57,10 @@ def passing(error: BaseException) -> str | None:
 
 
 class Trouble:
-    """Says once that the server refuses, and once that it does not any more. Safe between threads.
+    """Logs once that the server refuses, and once that it takes commands again. Safe between threads.
 
     Args:
-        who: who waits, as the log names it.
+        who: the process that waits, as the log names it.
     """
 
     def __init__(self, who: str) -> None:
@@ -70,10 +70,10 @@ class Trouble:
         self._lock = threading.Lock()
 
     def note(self, asked: str, error: BaseException) -> str | None:
-        """Note that something was refused; gives the code, or `None` where the error is none that passes.
+        """Note that a command was refused; gives the code, or `None` if the error is not a refusal that passes.
 
         Args:
-            asked: what was asked, which `over` names again.
+            asked: a name for the command; call `over` with the same name.
             error: the answer.
         """
         code = passing(error)
@@ -90,7 +90,7 @@ class Trouble:
         return code
 
     def over(self, asked: str) -> None:
-        """Note that the same was not refused this time. Costs a look at an empty set where nothing was refused."""
+        """Note that the command was taken this time. If no command was refused, it only looks into an empty set."""
         if asked not in self._refused:
             return
         with self._lock:

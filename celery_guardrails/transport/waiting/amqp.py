@@ -1,10 +1,10 @@
 """Waiting on RabbitMQ: in kombu's 28 delay levels, queues that hold a message for 1, 2, 4, ... seconds each.
 
-Owns the way there and the way back: the levels are declared once a process, the destination queue is bound to where
-they end, and what is published is confirmed. It must not know what a message says.
+Owns the way there and the way back: the levels are declared once a process, the destination queue is bound to the
+exchange behind them, and each publish is confirmed. It must not know what is in a message.
 
-A routing key there is the delay's 28 bits and one word that stands for the queue (`routing.delay_word`); the queue is
-bound by exactly that, with `*` for the bits.
+A routing key in the levels is the delay's 28 bits and one word that stands for the queue (`routing.delay_word`). The
+queue is bound with the same word, and with `*` for each bit.
 """
 
 from __future__ import annotations
@@ -46,20 +46,21 @@ __all__ = ["NativeDelay"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _LONGEST = 2**MAX_NUMBER_OF_BITS_TO_USE - 1
-# Somebody may delete a queue and declare it anew, without our binding: it is seen to again after so many seconds.
+# Somebody may delete a queue and declare it again, without our binding: the binding is renewed after so many seconds.
 _TRUSTED = 30.0
 _REFUSED_FOR = 300.0
-# Better so many seconds late than most of a second in a worker's memory.
+# A message is better late by so many seconds than most of a second in a worker's memory.
 _LATE = 0.05
 
 
 class NativeDelay(Unlisted):
-    """Publishes to the delay levels; whole seconds are spent there, and a worker sees to the rest of the last one.
+    """Publishes to the delay levels. A message waits there for whole seconds, and in a worker for the last fraction.
 
-    A message for a queue that cannot be reached so goes there at once and waits by its `eta`: a queue that lives only
-    as long as its consumer (`Broadcast`, `auto_delete`, `exclusive`), one whose name is longer than 188 bytes, and an
-    exchange of which the application knows no queue. The same goes for all where this user may not declare the levels,
-    and where one of several quorum queues takes all of its topic exchange (`#`): Celery binds that to the levels.
+    The levels cannot reach every queue: not a queue that lives only as long as its consumer (`Broadcast`,
+    `auto_delete`, `exclusive`), not a queue whose name is longer than 188 bytes, and not an exchange of which the
+    application knows no queue. A message for these is published to its queue at once, and waits by its `eta`. All
+    messages do so if this user may not declare the levels, or if one of several quorum queues takes everything from its
+    topic exchange (`#`): Celery binds that to the levels.
 
     Args:
         app: the application whose queues are known.
@@ -72,7 +73,7 @@ class NativeDelay(Unlisted):
     def __init__(self, app: Celery, publisher: Publisher) -> None:
         self._app = app
         self._publisher = publisher
-        # which brokers have the levels, and since when which channel has seen to which queue
+        # the brokers that have the levels; and for each channel, when it has last bound which queue
         self._brokers: set[str] = set()
         self._ready: MutableMapping[Any, dict[str, float]] = WeakKeyDictionary()
         self._refused_until = 0.0
@@ -80,10 +81,10 @@ class NativeDelay(Unlisted):
     def publish(self, envelope: Envelope, declare: Sequence[Queue], delay: float) -> None:
         """Publish, so that it reaches its queue `delay` seconds from now: 28 bits of seconds (8.5 years) at most.
 
-        To several queues behind one exchange it goes one by one.
+        If several queues are behind one exchange, each gets a message of its own.
 
         Raises:
-            PublishError: the broker did not confirm it in time, or has not got the queue (`.refused`).
+            PublishError: the broker did not confirm the message in time, or does not have the queue (`.refused`).
         """
         seconds = min(int(delay + _LATE), _LONGEST)
         queues = self._destinations(envelope, declare) if seconds >= 1 else []
@@ -94,12 +95,12 @@ class NativeDelay(Unlisted):
             self._delay(straight(envelope, queue.name), queue, seconds)
 
     def prepare(self, channel: Any, queue: Queue, afresh: bool) -> None:
-        """See that the levels are there and lead to a queue.
+        """Make sure that the levels exist and that the queue is bound to them.
 
         Args:
-            channel: a channel of the connection on which will be published.
-            queue: the destination; one without a declaration of the application's is only looked for.
-            afresh: whatever was seen to before is not to be trusted, since a publish failed.
+            channel: a channel of the connection for the publish.
+            queue: the destination. A queue that the application does not declare must exist already.
+            afresh: whether to declare and bind again, because a publish failed.
         """
         client = channel.connection.client
         broker = f"{client.host}/{client.virtual_host}"
@@ -132,7 +133,7 @@ class NativeDelay(Unlisted):
             self._publisher.publish(envelope, [queue] if known_queue(self._app, queue.name) else [])
 
     def _declare_levels(self, client: Any) -> None:
-        """Declare all levels as configured; those that exist, and may not be declared so, are used as they are."""
+        """Declare all levels as configured, or with the other queue type; existing levels may be used as they are."""
         configured = self._app.conf.get("broker_native_delayed_delivery_queue_type")
         first = configured if configured in ("classic", "quorum") else "quorum"
         refused: Exception | None = None
@@ -141,7 +142,7 @@ class NativeDelay(Unlisted):
             try:
                 declare_native_delayed_delivery_exchanges_and_queues(SimpleNamespace(channel=lambda c=channel: c), kind)
             except PreconditionFailed as exc:
-                refused = exc  # which has closed the channel
+                refused = exc  # the error has closed the channel
             except AccessRefused as exc:
                 if are_whole(client):
                     return
@@ -152,7 +153,7 @@ class NativeDelay(Unlisted):
         raise _LevelsRefused(str(refused)) from refused
 
     def _destinations(self, envelope: Envelope, declare: Sequence[Queue]) -> list[Queue]:
-        """The queues behind an envelope's address; none where one of them cannot be reached by the levels."""
+        """The queues behind an envelope's address; an empty list if the levels cannot reach one of them."""
         origin = came_from(self._app, envelope.exchange, envelope.routing_key)
         if origin.queue is not None and not origin.exchange:
             name = origin.queue
@@ -164,11 +165,11 @@ class NativeDelay(Unlisted):
 
 
 class _LevelsRefused(PreconditionFailed):  # type: ignore[misc]
-    """RabbitMQ will not have the levels declared, in neither queue type. Final for the publisher, like its base."""
+    """RabbitMQ refuses the declaration of the levels in both queue types. Final for the publisher, like its base."""
 
 
 class _Prepared:
-    """What a delayed message needs, in the form of what a producer declares before it publishes."""
+    """What a delayed message needs, in the form of a queue that a producer declares before it publishes."""
 
     is_bound = True
     can_cache_declaration = False

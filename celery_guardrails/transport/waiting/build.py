@@ -1,4 +1,4 @@
-"""Which way of waiting an application's broker gets."""
+"""Choosing the way of waiting for an application's broker."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def waiting_for(app: Celery, publisher: Publisher) -> Waiting:
         if kind in ("sqs", "pgmq"):
             return DelayProperty(publisher, SQS_LIMIT if kind == "sqs" else None)
     except Exception:
-        # a wrong broker URL, or a transport whose library is not installed: publishing will say so
-        logger.warning("what the broker offers is not known: retries wait in workers", exc_info=True)
+        # a wrong broker URL, or a transport whose library is not installed: the publish will raise the error
+        logger.warning("the broker's transport cannot be loaded: retries wait in workers", exc_info=True)
     return EtaWaiting(publisher)
 
 

@@ -1,6 +1,6 @@
-"""Waiting where the broker offers no way to wait: the message is published at once, and its `eta` does the rest.
+"""Waiting on a broker that offers no way to wait: the message is published at once, with an `eta`.
 
-The worker that takes it holds it in memory until then; `guardrails check` warns of that.
+The worker that takes the message holds it in memory until the `eta`; `guardrails check` warns of that.
 """
 
 from __future__ import annotations

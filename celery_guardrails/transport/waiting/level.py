@@ -1,8 +1,8 @@
-"""RabbitMQ's delay levels as they are on the broker: the bindings that lead from them to queues, and what they hold.
+"""RabbitMQ's delay levels as they are on the broker: the bindings from the levels to queues, and what the levels hold.
 
-A binding ends with its queue. Who deletes a queue and makes it again, to change its type for instance, takes the way
-from the levels away: what waits goes round there, retried by RabbitMQ every three minutes, until somebody binds the
-new queue. So every worker does at each connection, for all that it consumes.
+A binding ends with its queue. If somebody deletes a queue and declares it again, to change its type for example, the
+binding is lost: waiting messages stay in the levels, retried by RabbitMQ every three minutes, until somebody binds the
+new queue. So every worker binds all queues that it consumes, at each connection.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["LEVELS", "Held", "Led", "are_there", "are_whole", "binding_key", "he
 LEVELS = tuple(level_name(number) for number in range(MAX_NUMBER_OF_BITS_TO_USE))
 """The names of the levels, each a queue and an exchange: the first holds a message for 1 second, the next for 2, ..."""
 
-# An AMQP routing key has at most 255 bytes; each bit takes two of them.
+# An AMQP routing key has at most 255 bytes; each bit takes two bytes.
 _LONGEST_WORD = 255 - 2 * MAX_NUMBER_OF_BITS_TO_USE
 _BITS = "*." * MAX_NUMBER_OF_BITS_TO_USE
 _MOST = 500
-# A quorum queue counts how often it gave a message out; at its limit (20 in RabbitMQ 4) the message goes on early.
+# A quorum queue counts how often it delivered a message; at its limit (20 in RabbitMQ 4) the message moves on early.
 _GIVEN_OUT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Led:
-    """What leading the levels to queues came to: `bound` are led to now, `refused` with the broker's error are not."""
+    """The result of `lead`: the queues that are `bound` to the levels now, and those `refused`, with their errors."""
 
     bound: list[str] = field(default_factory=list)
     refused: dict[str, AccessRefused] = field(default_factory=dict)
@@ -42,10 +42,10 @@ class Led:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What waits in the levels for one queue.
+    """The messages that wait in the levels for one queue.
 
-    `queue` is `None` for what Celery delayed, and the application knows no queue for; `levels` are the names of those
-    that hold the messages.
+    `queue` is `None` for messages that Celery delayed and for which the application knows no queue. `levels` are the
+    names of the levels that hold the messages.
     """
 
     queue: str | None
@@ -54,15 +54,15 @@ class Held:
 
 
 def binding_key(queue: str) -> str:
-    """The routing key by which a queue is bound to the exchange behind the levels: any delay, and its own word."""
+    """The routing key that binds a queue to the exchange behind the levels: any delay, then the queue's own word."""
     return f"{_BITS}{delay_word(queue)}"
 
 
 def reaches(app: Celery, queue: Queue) -> bool:
     """Whether messages for a queue can wait in the levels.
 
-    Not for one that lives only as long as its consumer, whose name is longer than 188 bytes, or whose messages a
-    binding of Celery's own catches as well.
+    They cannot if the queue lives only as long as its consumer, if its name is longer than 188 bytes, or if a binding
+    of Celery's own also catches its messages.
     """
     if isinstance(queue, Broadcast) or queue.auto_delete or queue.exclusive or not queue.name:
         return False
@@ -71,18 +71,18 @@ def reaches(app: Celery, queue: Queue) -> bool:
 
 
 def are_there(connection: Connection) -> bool:
-    """Whether somebody has declared the levels. It needs no right."""
+    """Whether somebody has declared the levels. Asking needs no right."""
     channel = connection.channel()
     try:
         channel.exchange_declare(DELAY_EXCHANGE, "topic", passive=True)
     except NotFound:
-        return False  # which has closed the channel
+        return False  # the error has closed the channel
     channel.close()
     return True
 
 
 def are_whole(connection: Connection) -> bool:
-    """Whether each of the levels is there, with the exchange behind them. It needs no right."""
+    """Whether all levels exist, and the exchange behind them. Asking needs no right."""
     channel = connection.channel()
     try:
         for level in LEVELS:
@@ -96,7 +96,7 @@ def are_whole(connection: Connection) -> bool:
 
 
 def is_queue(connection: Connection, name: str) -> bool:
-    """Whether the broker has a queue of this name. It needs no right."""
+    """Whether the broker has a queue of this name. Asking needs no right."""
     channel = connection.channel()
     try:
         channel.queue_declare(name, passive=True)
@@ -107,7 +107,7 @@ def is_queue(connection: Connection, name: str) -> bool:
 
 
 def lead(app: Celery, connection: Connection, queues: Iterable[Queue]) -> Led:
-    """Lead the levels, which exist, to these queues, which exist: those that they can reach.
+    """Bind the existing levels to these existing queues, except those that the levels cannot reach.
 
     Raises:
         Exception: the connection broke; each transport has errors of its own.
@@ -130,10 +130,10 @@ def lead(app: Celery, connection: Connection, queues: Iterable[Queue]) -> Led:
 
 
 def held(app: Celery, connection: Connection) -> list[Held]:
-    """What waits in the levels and is not due, by queue: the first 500 messages of each level are looked at.
+    """The messages that wait in the levels and are not due, by queue: at most the first 500 of each level are counted.
 
-    They are taken and given back at once, in their place. What was due and could not be handed on cannot be seen: a
-    level does not give it out.
+    The messages are taken and given back at once, in their place. A message that was due and could not be passed on
+    cannot be seen: a level does not deliver it.
 
     Raises:
         Exception: the connection broke, or this user may not read the levels.
@@ -159,5 +159,5 @@ def _looked_into(app: Celery, connection: Connection, level: str) -> list[str | 
         info = message.delivery_info
         found.append(came_from(app, info["exchange"], info["routing_key"], headers).queue)
         left = 0 if int(headers.get("x-delivery-count") or 0) >= _GIVEN_OUT else left - 1
-    channel.close()  # which gives back what it was given
+    channel.close()  # this gives the messages back
     return found

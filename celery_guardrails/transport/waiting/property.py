@@ -18,16 +18,16 @@ __all__ = ["SQS_LIMIT", "DelayProperty"]
 SQS_LIMIT = 900
 """Seconds; SQS delays no message longer (Amazon SQS developer guide, "delay queues and message timers")."""
 
-# As with RabbitMQ: better so many seconds late than most of a second in a worker's memory.
+# As on RabbitMQ: a message is better late by so many seconds than most of a second in a worker's memory.
 _LATE = 0.05
 
 
 class DelayProperty(Unlisted):
     """Publishes at once, with the delay as a property of the message, in whole seconds.
 
-    What is left of a longer delay than the broker's limit, and of the last second, is spent in the memory of the
-    worker that takes the message, by its `eta`. So is the whole delay on an SQS FIFO queue, which delays no single
-    message.
+    If the delay is longer than the broker's limit, the message waits for the rest, and for the last part of a second,
+    in the memory of the worker that takes it, by its `eta`. On an SQS FIFO queue, which cannot delay a single message,
+    it waits there for the whole delay.
 
     Args:
         publisher: how to publish.
@@ -45,7 +45,7 @@ class DelayProperty(Unlisted):
         """Publish, so that a consumer gets it `delay` seconds from now, or after the limit if that is less.
 
         Raises:
-            PublishError: the broker did not take it.
+            PublishError: the broker did not take the message.
         """
         seconds = int(delay + _LATE)
         if self._limit is not None:

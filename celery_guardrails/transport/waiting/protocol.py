@@ -1,6 +1,6 @@
-"""What it means for a message to wait until it is due, outside any worker: one protocol, an implementation a transport.
+"""Waiting until a message is due, outside any worker: one protocol, with one implementation for each transport.
 
-Owns the types. Which implementation a broker gets is in `build.py`.
+Owns the types. `build.py` chooses the implementation for a broker.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["Waiting", "WaitingTask"]
 class WaitingTask:
     """One message that waits: a retry, or a task that was sent with a `countdown` or `eta`.
 
-    `id` names the entry (not the task), `attempt` is the number of the attempt that is to come, `envelope` the
-    message as it will be published.
+    `id` names the entry (not the task), `attempt` is the number of the coming attempt, `envelope` the message as it
+    will be published.
     """
 
     id: str
@@ -38,11 +38,11 @@ class Waiting(Protocol):
     """Where messages wait.
 
     Attributes:
-        name: in words, for `check`, `doctor` and the log.
-        outside: whether they wait outside the workers; `False` only where the broker offers no way.
-        listed: whether `entries`, `run_now` and `remove` work here.
-        released: whether somebody has to call `release_due`, again and again: workers and guardians then do so every
-            0.25 to 1 s, each from one thread of its own; `False` where the broker moves what is due by itself.
+        name: the way of waiting in words, for `check`, `doctor` and the log.
+        outside: whether the messages wait outside the workers; `False` only if the broker offers no way.
+        listed: whether `entries`, `find`, `run_now` and `remove` work here.
+        released: whether workers and guardians have to call `release_due` regularly: each does so every 0.25 to 1 s,
+            from one thread of its own. `False` if the broker itself moves messages that are due.
     """
 
     name: str
@@ -51,28 +51,28 @@ class Waiting(Protocol):
     released: bool
 
     def publish(self, envelope: Envelope, declare: Sequence[Queue], delay: float) -> None:
-        """Hand a message to the broker, confirmed, so that it reaches its queue `delay` seconds from now (> 0).
+        """Publish a message, confirmed, so that it reaches its queue `delay` seconds from now (> 0).
 
         Raises:
-            PublishError: the broker did not confirm it in time. `.refused` only where it answered and will never
-                take this message: then it is dead-lettered, else it is spooled and tried again.
+            PublishError: the broker did not confirm the message in time. `.refused` only if the broker answered that it
+                will never take the message: the message is then dead-lettered, otherwise spooled and tried again.
         """
 
     def release_due(self, now: datetime, most: int = 1000) -> int:
-        """Move messages that are due to their queues, at most so many; returns how many. Safe from any process.
+        """Move messages that are due to their queues, at most `most`; returns how many. Safe from any process.
 
-        Where the broker does so by itself this does nothing.
+        Does nothing if the broker itself moves messages that are due.
 
         Raises:
             PublishError: the broker cannot be reached.
         """
 
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
-        """Up to `limit` waiting messages, the next due first, those after the entry `after`.
+        """Up to `limit` waiting messages behind the entry `after`, the next due first.
 
         Raises:
             PublishError: the broker cannot be reached.
-            Unlistable: this broker cannot list what waits.
+            Unlistable: this broker cannot list waiting messages.
         """
 
     def find(self, id: str) -> list[WaitingTask]:
@@ -82,4 +82,4 @@ class Waiting(Protocol):
         """Move these entries to their queues at once; returns how many still waited. Raises as `entries` does."""
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Take these entries away; returns how many still waited. Raises as `entries` does."""
+        """Remove these entries; returns how many still waited. Raises as `entries` does."""

@@ -1,7 +1,7 @@
 """Waiting on Redis: complete messages in a sorted set, moved to their queues by one script when they are due.
 
-Owns putting, releasing and listing. Entries belong to no process: any worker or guardian releases what is due, and a
-message is either here or in its queue, never in both and never in neither.
+Owns putting, releasing and listing. Entries belong to no process: any worker or guardian releases the messages that are
+due. A message is always in exactly one place, here or in its queue.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 _WAITING, _MESSAGES = "guardrails.waiting", "guardrails.waiting.messages"
 _BATCH = 100
-"""Entries a script: it holds up everybody else for well under a millisecond."""
+"""Entries for each script: so the script holds up the server for well under a millisecond."""
 _LONGEST_ANSWER = 4.0
 _PAGE_ENDS = 1000
-# how Celery's own producer marks what has to survive the broker's restart
+# how Celery's own producer marks a message that has to survive a restart of the broker
 _PERSISTENT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One waiting message as it is kept: the list that gets it, its queue, the message's text."""
+    """One waiting message as Redis keeps it: the list to which it goes, its queue, the message's text."""
 
     list: str
     queue: str
@@ -59,12 +59,12 @@ class _Entry:
 class RedisWaiting:
     """Keeps messages in Redis until they are due.
 
-    When that is, Redis's own clock says, both when a message is put and when it is released: the clocks of the
-    machines in between do not matter.
+    Redis's own clock decides, both when a message is stored and when it is released: the clocks of other machines do
+    not matter.
 
     Args:
         app: the application whose broker is used.
-        publisher: publishes what cannot wait here: broadcasts, which have no queue in Redis.
+        publisher: publishes the messages that cannot wait here: broadcasts, which have no queue in Redis.
     """
 
     name = "a sorted set in Redis"
@@ -82,14 +82,14 @@ class RedisWaiting:
         """Keep a message, and return when Redis has it.
 
         Raises:
-            PublishError: Redis did not take it in time, (`.refused`) no queue is bound to where it is to go, or
-                (`.unsure`) it did not confirm what is `once`.
+            PublishError: Redis did not take the message in time, or no queue is bound to its address (`.refused`), or
+                Redis did not confirm a message that is `once` (`.unsure`).
         """
         token, sent = uuid.uuid4().hex[:16], False
 
         def put(channel: Any, client: Any) -> bool:
             nonlocal sent
-            if sent and envelope.once:  # the first may have been released meanwhile, so that this were another
+            if sent and envelope.once:  # the first entry may be released already: this one would be a second message
                 raise PublishError(envelope.routing_key, "its confirmation got lost", unsure=True)
             for queue in declare:
                 queue(channel).declare()
@@ -100,12 +100,12 @@ class RedisWaiting:
             for number, entry in enumerate(entries):
                 pairs += [_named(f"{token}{number or ''}", envelope), entry.kept()]
             if envelope.once:
-                client.ping()  # a connection that broke meanwhile must be found out before
+                client.ping()  # a broken connection must show before the message is sent
             sent = True
             try:
                 PUT.run(client, _keys(channel), [delay, *pairs])
             except ResponseError:
-                sent = False  # an answer: it has not got it
+                sent = False  # Redis has answered that it did not store the message
                 raise
             return True
 
@@ -123,7 +123,7 @@ class RedisWaiting:
         return self._line.until(lambda channel, client: _release(channel, client, most), 0.0, _WAITING)
 
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
-        """Up to `limit` waiting messages, the next due first, those after the entry `after`."""
+        """Up to `limit` waiting messages behind the entry `after`, the next due first."""
 
         def read(channel: Any, client: Any) -> list[WaitingTask]:
             start = 0 if after is None else self._place_after(client, _keys(channel)[0], after)
@@ -164,7 +164,7 @@ class RedisWaiting:
         return self._line.until(run, self._seconds, _WAITING) if ids else 0
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Take these entries away; returns how many still waited."""
+        """Remove these entries; returns how many still waited."""
         if not ids:
             return 0
         return self._line.until(
@@ -172,14 +172,14 @@ class RedisWaiting:
         )
 
     def close(self) -> None:
-        """Let go of the connection of this process."""
+        """Close the connection of this process."""
         self._line.close()
 
     def _place_after(self, client: Any, key: str, after: str) -> int:
         rank = client.zrank(key, after)
         if rank is not None:
             return int(rank) + 1
-        # it has run meanwhile: go on where it was
+        # the entry was released meanwhile: go on where it was
         was = self._page_ends.get(after)
         return 0 if was is None else int(client.zcount(key, "-inf", f"({was!r}"))
 
@@ -189,13 +189,13 @@ def _keys(channel: Any) -> list[str]:
 
 
 def _entries_of(channel: Any, envelope: Envelope) -> list[_Entry]:
-    """The message as kombu would push it now, for every queue that would get it."""
+    """The message as kombu would push it now, once for each queue that would get it."""
     queues = [queue for queue in channel._lookup(envelope.exchange, envelope.routing_key) if queue]
     if not queues:
         where = f"{envelope.exchange!r} with {envelope.routing_key!r}"
-        raise PublishError(envelope.routing_key, f"nothing is bound to {where}", refused=True)
+        raise PublishError(envelope.routing_key, f"no queue is bound to {where}", refused=True)
     entries = []
-    for queue in queues:  # a delivery tag each: kombu gives all of them the same one
+    for queue in queues:  # each with a delivery tag of its own: kombu would give all of them the same tag
         message = channel.prepare_message(
             envelope.body,
             priority=envelope.priority or 0,
@@ -224,7 +224,7 @@ def _release(channel: Any, client: Any, most: int) -> int:
 
 
 def _named(token: str, envelope: Envelope) -> str:
-    """The name of an entry; half a surrogate pair, which JSON takes in an id and UTF-8 does not, is escaped."""
+    """The name of an entry; half a surrogate pair in a task id is escaped: JSON allows it, and UTF-8 does not."""
     task_id = str(envelope.headers.get("id") or "")
     return f"{token}.{task_id.encode('utf-8', 'backslashreplace').decode()}"
 
@@ -237,7 +237,7 @@ def _move(channel: Any, client: Any, due: Sequence[tuple[bytes, bytes]]) -> int:
             name = channel.global_keyprefix + loads(head.decode())[0]
             place = places.setdefault(name, len(places) + 1)
         except (ValueError, TypeError, LookupError):
-            logger.warning("the waiting entry %r cannot be read, and is put off", id)
+            logger.warning("the waiting entry %r cannot be read, and is tried again in a minute", id)
             place = 0
         arguments += [id, place, ""]
     return int(RELEASE.run(client, [*_keys(channel), *places], arguments))

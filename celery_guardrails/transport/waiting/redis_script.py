@@ -1,9 +1,9 @@
-"""What waits in Redis, as Lua: put, list what is due, move, take away.
+"""The Lua scripts for waiting on Redis: store, list what is due, move, remove.
 
     guardrails.waiting:           sorted set of entry ids, by the instant at which they are due (Redis's own clock)
     guardrails.waiting.messages:  entry id -> JSON [list, queue], a line break, the message's text
 
-Owns the texts and that form. All instants are Redis's, so that clocks of other machines do not matter.
+Owns the scripts and that form. All instants come from Redis's clock, so that other machines' clocks do not matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ end
 return due
 """
 )
-"""Keep entries until they are due. Putting the same id again changes nothing."""
+"""Keep entries until they are due. Storing the same id again changes nothing."""
 
 FALLEN_DUE = Script(
     NOW
@@ -76,7 +76,7 @@ end
 return moved
 """
 )
-"""Move entries to their lists, each only if it still waits; what has no list that takes it is put off by a minute."""
+"""Move entries to their lists, each only if it still waits. If its list cannot take it, it waits a further minute."""
 
 DROP = Script(
     """
@@ -89,4 +89,4 @@ end
 return gone
 """
 )
-"""Take entries away; gives how many there were."""
+"""Remove entries; gives how many existed."""

@@ -1,4 +1,4 @@
-"""What brokers have in common that move waiting messages by themselves and cannot list them."""
+"""The common part of brokers that move waiting messages by themselves and cannot list them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Unlisted"]
 
 
 class Unlisted:
-    """The part of `Waiting` that such a broker has no answer to; `name` is the implementation's."""
+    """The methods of `Waiting` that such a broker does not support; `name` is the implementation's."""
 
     name: str
     listed = False
     released = False
 
     def release_due(self, now: datetime, most: int = 1000) -> int:
-        """Nothing: it is done without us."""
+        """Do nothing: the broker moves the messages."""
         return 0
 
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:

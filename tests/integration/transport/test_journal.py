@@ -197,7 +197,7 @@ def test_what_is_damaged_is_set_aside_and_keeps_nothing_else_back(
     assert emptied(journals) == ["a", "c"]
     assert journals.status().unreadable == 1
     assert not path.exists()
-    assert "the message was not acknowledged and comes again" in caplog.text
+    assert "the message was not acknowledged, so its broker delivers it again" in caplog.text
     assert emptied(journals) == []
 
 
