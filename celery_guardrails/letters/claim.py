@@ -1,9 +1,9 @@
-"""The claim token: the secret of one requeue, by which its end is believed.
+"""The claim token: the secret of one requeue. A report of its end is believed only with this token.
 
     claim ── draws a token ──> the requeued message's header ──> its retries ──> recovery, or a further death
       └─ keeps its digest <──────────── compared, in constant time ────────────────────┘
 
-Owns how a token is drawn and compared. Where its digest is kept is in `store/claim.py`; nobody is ever shown a token.
+Owns how a token is drawn and compared. `store/claim.py` keeps its digest. A token is never shown to anybody.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["NO_TOKEN", "digest_of", "draw_token", "fits"]
 
 _BYTES = 24
 NO_TOKEN = ""
-"""The digest of a claim that was made before there were tokens: what it put back brings none."""
+"""The digest of a claim that is older than tokens: the work that it put back carries no token."""
 
 
 def draw_token() -> str:
@@ -25,12 +25,12 @@ def draw_token() -> str:
 
 
 def digest_of(token: str) -> str:
-    """What is kept of a token (SHA-256): whoever can read the archive cannot make a report of it."""
+    """The digest of a token (SHA-256), which the archive keeps: nobody can forge a report by reading the archive."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def fits(token: str | None, digest: str) -> bool:
-    """Whether a token is the one of a claim, in constant time."""
+    """Whether a token belongs to a claim; compared in constant time."""
     if digest == NO_TOKEN:
         return token is None
     return token is not None and hmac.compare_digest(digest_of(token), digest)

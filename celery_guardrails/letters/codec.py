@@ -1,7 +1,7 @@
 """Dead letters as bytes and back.
 
-Owns the wire form: JSON, schema version 1. A newer version is refused, so that the queue keeps what this version
-cannot read; whatever is not a letter at all becomes one, with reason `undecodable`, so that nothing is thrown away.
+Owns the wire form: JSON, schema version 1. A letter of a newer version is refused, so that it stays in the queue. A
+message that is not a letter is made into one, with the reason `undecodable`, so that no message is thrown away.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
 
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
 _DEEPEST = 64
-"""Levels within one another: a letter of ours has under 20, and what has more is for nobody who walks through it."""
-# Without one of these, JSON in bytes holds no surrogate: an escape, its form in UTF-8, another encoding.
+"""The deepest nesting that is read: our letters have under 20 levels, and deeper data would break recursive code."""
+# JSON in bytes can hold a surrogate only with one of these: an escape, its form in UTF-8, another encoding.
 _DOUBTFUL = (b"\\u", b"\xed", b"\0")
 
 
@@ -54,7 +54,7 @@ def encode(letter: Letter) -> bytes:
     """The letter as it travels and as the archive keeps it."""
     try:
         return letter.model_dump_json(exclude_none=True).encode()
-    except ValueError:  # lone surrogates, which JSON can write and UTF-8 cannot: a body is full of what it likes
+    except ValueError:  # lone surrogates: JSON can write them and UTF-8 cannot, and a body may hold anything
         return json.dumps(json_safe(letter.model_dump(exclude_none=True))).encode()
 
 
@@ -96,10 +96,10 @@ def unreadable(
     content_type: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> Letter:
-    """A letter for a message in the dead-letter queue that is none, so that a person can see that there is one.
+    """A letter made of a message in the dead-letter queue that is not a letter, so that people can see it.
 
-    Its bytes are kept, and not shown: nobody knows what in them is secret.
-    Its id follows from the bytes: the same message seen twice is the same letter.
+    Its bytes are kept, and not shown: nobody knows which of them are secret.
+    Its id is computed from the bytes: the same message seen twice gives the same letter.
     """
     digest = hashlib.sha256(body).hexdigest()
     message = OriginalMessage.model_construct(
@@ -119,7 +119,7 @@ def unreadable(
 
 
 def json_safe(value: Any, depth: int = 12) -> Any:
-    """A copy of what a broker handed us that JSON can hold: unknown kinds become text."""
+    """A copy of a broker's data that JSON can hold: unknown kinds become text."""
     if isinstance(value, str):
         return _encodable(value)
     if value is None or isinstance(value, (bool, int)):
@@ -140,12 +140,12 @@ def json_safe(value: Any, depth: int = 12) -> Any:
 
 
 def _encodable(text: str) -> str:
-    """The text itself, or without the lone surrogates that JSON can write and UTF-8 cannot."""
+    """The text, without lone surrogates: JSON can write them, and UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _is_deep(raw: dict[str, Any]) -> bool:
-    """Whether it nests deeper than anything of ours; without recursion, which would end first."""
+    """Whether data nests deeper than our letters do; without recursion, which would fail first."""
     level: list[Any] = [raw]
     for _ in range(_DEEPEST):
         inner = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
@@ -156,7 +156,7 @@ def _is_deep(raw: dict[str, Any]) -> bool:
 
 
 def _storable(raw: dict[str, Any]) -> dict[str, Any]:
-    """What was read, or a copy without lone surrogates, which no store holds."""
+    """The data, or a copy without lone surrogates: no store can keep them."""
     try:
         json.dumps(raw, ensure_ascii=False).encode()
     except ValueError:

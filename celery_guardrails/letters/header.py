@@ -1,8 +1,8 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
 Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`,
-`generation`, `claim_token` and `described`, at most 4 KiB as JSON. Reading never raises: a header that somebody mangled
-counts as absent. It must not know Celery.
+`generation`, `claim_token` and `described`, at most 4 KiB as JSON. Reading never raises: a damaged header counts as
+absent. It must not know Celery.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _ERROR, _WORKER = 120, 80
 _LONGEST_ID = 255
 _LONGEST_NAME = 64
 _LATEST = 32_503_680_000.0
-"""The year 3000, in seconds since 1970: further away no instant is one of ours, and arithmetic on it may fail."""
+"""The year 3000, in seconds since 1970: a later instant is not one of ours, and arithmetic on it may fail."""
 _LONGEST_DELAY = 10 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header says.
+    """The content of the header.
 
-    `published_at` is the instant of the first publish, `None` where the publisher did not write one;
-    `due_at` when its first attempt was due, where its sender gave it a `countdown` or an `eta`; `requeued_at` the last
-    time somebody put the work back. The deadline counts from the latest of the three. `generation` says how often it
-    was put back, `dead_letter_id` the letter it came from, a UUID, and `claim_token` is the secret of that requeue,
-    which proves to the guardian that what is reported of the work comes from it; `crashes` counts worker deaths. `work`
-    names the publish (`letters/work.py`), `None` where the publisher did not; `id_given` says that somebody chose the
-    task id, so that other works may have the same one. `described` names the arguments, `args` or `kwargs`, of which
-    the sender gave a text of its own (`argsrepr`, `kwargsrepr`).
+    `published_at` is the instant of the first publish, `None` if the publisher did not write it. `due_at` is when the
+    first attempt was due, if the sender gave a `countdown` or an `eta`. `requeued_at` is when somebody last put the
+    work back. The deadline counts from the latest of the three. `generation` says how often the work was put back,
+    `dead_letter_id` (a UUID) from which letter. `claim_token` is the secret of that requeue: it proves to the guardian
+    that a report comes from this work. `crashes` counts worker deaths. `work` names the publish (`letters/work.py`),
+    `None` if the publisher did not write it. `id_given` says that somebody chose the task id, so that other works may
+    have the same id. `described` names the arguments, `args` or `kwargs`, for which the sender gave a text of its own
+    (`argsrepr`, `kwargsrepr`).
     """
 
     published_at: datetime | None = None
@@ -64,17 +64,17 @@ class Header:
 
     @property
     def names_its_work(self) -> bool:
-        """Whether it says by itself which work this is, whatever else is in the message."""
+        """Whether the header alone says to which work the message belongs."""
         return self.work is not None or self.dead_letter_id is not None
 
     @property
     def owns_its_id(self) -> bool:
-        """Whether the task id was made for this publish, so that a result under it is this work's."""
+        """Whether the task id was made for this publish: a result under that id then belongs to this work."""
         return self.work is not None and not self.id_given
 
     @property
     def life_starts_at(self) -> datetime | None:
-        """The instant since which this work may have run: that of its publish, or of its requeue."""
+        """The instant since which this work may have run: that of its publish or of its requeue."""
         return self.requeued_at or self.published_at
 
     @property
@@ -84,18 +84,18 @@ class Header:
 
     @property
     def deadline_event(self) -> str:
-        """In words, what happened at that instant."""
+        """In words, what happened when the deadline began to count."""
         if self.requeued_at is not None:
             return "it was put back"
         late = self.due_at is not None and (self.published_at is None or self.due_at > self.published_at)
         return DUE if late else "the first publish"
 
     def with_attempt(self, attempt: Attempt) -> Header:
-        """This header after one more failed attempt: of many, the first 2 and the last 8 are kept."""
+        """This header with one more failed attempt; of many attempts, it keeps the first 2 and the last 8."""
         return replace(self, attempts=tuple(_few((*self.attempts, attempt))))
 
     def encode(self) -> dict[str, Any]:
-        """The JSON-safe header, at most 4 KiB: messages are shortened first, then attempts in the middle dropped."""
+        """The JSON-safe header, at most 4 KiB: it shortens messages first, then drops attempts in the middle."""
         attempts = self.attempts
         for length in _MESSAGE_LENGTHS:
             encoded = self._encode(attempts, length)
@@ -138,8 +138,8 @@ class Header:
 def read_header(headers: Mapping[str, Any] | None) -> Header:
     """The guardrails header among a message's headers.
 
-    It is looked for at the top and in the nested `headers` that Sentry's patch of `apply_async` makes; the one
-    with the longer history wins. What cannot be read counts as absent.
+    It may stand at the top, and in the nested `headers` that Sentry's patch of `apply_async` makes; the header with the
+    longer history wins. A header that cannot be read counts as absent.
     """
     if not isinstance(headers, Mapping):
         return Header()
@@ -149,7 +149,7 @@ def read_header(headers: Mapping[str, Any] | None) -> Header:
 
 
 def without_claim(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers without the secret of a requeue, for those who show them: Celery logs those of an unknown task."""
+    """The headers without the secret of a requeue, for whoever shows them: Celery logs those of an unknown task."""
     shown = dict(headers)
     nested = shown.get("headers")
     if isinstance(nested, Mapping) and HEADER in nested:
@@ -160,7 +160,7 @@ def without_claim(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_header(headers: MutableMapping[str, Any], header: Header) -> None:
-    """Put the header where every reader finds it: at the top, and nested where there is a nested `headers`."""
+    """Put the header where every reader finds it: at the top, and in a nested `headers` if there is one."""
     encoded = header.encode()
     headers[HEADER] = encoded
     nested = headers.get("headers")
@@ -208,7 +208,7 @@ def _decode(raw: Any) -> Header:
 
 
 def _few(history: Sequence[T]) -> Sequence[T]:
-    """The first 2 and the last 8 of many: a history of 50,000 attempts may be the publisher's, and is not ours."""
+    """The first 2 and the last 8 of many attempts: a publisher may write a history of 50,000, a worker does not."""
     if len(history) <= KEPT_FIRST + KEPT_LAST:
         return history
     return [*history[:KEPT_FIRST], *history[-KEPT_LAST:]]
@@ -255,7 +255,7 @@ def _count(raw: Any) -> int:
 
 
 def _text(raw: Any, limit: int = _LONGEST_ID) -> str:
-    # JSON can write lone surrogates, which nothing that this is copied to can hold
+    # JSON can write lone surrogates, and no place to which this text is copied can hold them
     return raw[:limit].encode("utf-8", "replace").decode() if isinstance(raw, str) else ""
 
 

@@ -1,7 +1,7 @@
-"""Ids of letters and of their deaths: UUIDs, made here or by `letter_id`, and nothing else.
+"""Ids of letters and of their deaths: always UUIDs, made here or by `letter_id`.
 
-Owns the test of what somebody else calls an id, and the ids of what has none that can be believed. It must not know
-where ids are kept.
+Owns the check of an id that somebody else has written, and makes an id for a letter whose id cannot be believed. It
+must not know where ids are kept.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _OWN = UUID("f3b1f6a0-54a5-5f0e-9a53-6c1c5f0f2d3e")
 
 
 def is_letter_id(text: str) -> bool:
-    """Whether this is an id as guardrails writes them: a UUID in lower case."""
+    """Whether this text is an id in guardrails' form: a UUID in lower case."""
     return _UUID.fullmatch(text) is not None
 
 
 def own_id(payload: bytes, kind: str = "") -> str:
-    """The id of a letter whose own cannot be used: it follows from its bytes, so that the same one twice has one.
+    """A new id for a letter whose own id cannot be used; computed from its bytes, so the same letter gets the same id.
 
     Args:
         payload: the letter's JSON as it came.
-        kind: why it has none of its own; two kinds never share an id.
+        kind: why its own id cannot be used; two kinds never give the same id.
     """
     return str(uuid5(_OWN, f"{kind}/{hashlib.sha256(payload).hexdigest()}"))

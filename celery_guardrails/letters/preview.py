@@ -1,7 +1,7 @@
 """A task's arguments as people see them: named, redacted, cut.
 
-Owns previews, and the values that a policy wants in clear (`correlate`, `affected_by`). It must not fail whatever
-the arguments are: a broken `__repr__` becomes a remark.
+Owns previews, and the values that a policy wants in clear (`correlate`, `affected_by`). It must never fail, whatever
+the arguments are: the preview of a broken `__repr__` is a remark.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _VALUE_LIMIT = 200
 _ITEMS_SHOWN = 100
 _NAME_LIMIT = 80
 _LOOKED_AT = 16
-"""Characters of the arguments that are looked at, for one that is shown."""
+"""How many characters of the arguments are read for each character that is shown."""
 _LEAST = 4_000
 
 
@@ -59,11 +59,11 @@ def preview(
 def preview_items(
     way: str, items: Sequence[Sequence[Any]], names: Sequence[str], redactor: Redactor, limit: int = PREVIEW_LIMIT
 ) -> Preview:
-    """The items of a message that runs a task for each of them, redacted and cut.
+    """The items of a message that runs a task once for each item, redacted and cut.
 
     Args:
         way: Celery's name for such a message, such as `celery.starmap`.
-        items: the task's positional arguments, for each item.
+        items: for each item, the task's positional arguments.
         names: the parameters' names.
         redactor: what to hide.
         limit: characters kept.
@@ -76,13 +76,13 @@ def preview_items(
 
 
 def preview_unknown(args: Any, kwargs: Any, redactor: Redactor) -> Preview:
-    """The arguments of a task that nobody here knows: how many there are, and the keywords' names, but no values.
+    """The arguments of a task that is unknown here: how many there are, and the keywords' names, but no values.
 
-    A value is hidden by its parameter's name, which is not known.
+    A value is hidden by the name of its parameter, and the parameters of an unknown task have no known names.
 
     Args:
-        args: what came as positional arguments, whatever it is.
-        kwargs: what came as keyword arguments, whatever it is.
+        args: the message's positional arguments; of any type.
+        kwargs: the message's keyword arguments; of any type.
         redactor: what to hide; a name may look like a secret, too.
     """
     return Preview(args=unknown_args(args), kwargs=unknown_kwargs(kwargs, redactor))
@@ -107,8 +107,8 @@ def unknown_kwargs(kwargs: Any, redactor: Redactor) -> str:
 def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: Redactor) -> dict[str, str]:
     """The values of the arguments that a policy names, as short text.
 
-    A dotted name such as `order.id` looks into mappings and objects. What a name on the way promises to be secret stays
-    hidden, and so do secrets in a value.
+    A dotted name such as `order.id` reads from mappings and objects. The value stays hidden if a part of the name
+    promises a secret, and secrets in a value stay hidden, too.
     """
     found: dict[str, str] = {}
     for name in wanted:
@@ -124,7 +124,7 @@ def named_values(wanted: Iterable[str], arguments: Mapping[str, Any], redactor: 
 
 
 def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], redactor: Redactor) -> dict[str, Named]:
-    """The same of several items: one text where all agree, else the different values of the first 100 items."""
+    """The named values of several items: one text if all agree, else the different values of the first 100 items."""
     found: dict[str, dict[str, None]] = {}
     for item in itertools.islice(items, _ITEMS_SHOWN):
         for name, value in named_values(wanted, item, redactor).items():
@@ -133,7 +133,7 @@ def named_in_items(wanted: Iterable[str], items: Iterable[Mapping[str, Any]], re
 
 
 def _work(limit: int) -> Work:
-    """What is looked at for so many characters: more, because a mask is shorter than what it hides."""
+    """How much to read for so many shown characters: more, because a mask is shorter than the text that it hides."""
     return Work(characters=_LOOKED_AT * limit + _LEAST, values=limit)
 
 

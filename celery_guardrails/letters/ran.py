@@ -1,7 +1,7 @@
 """Whether the body of dead work may have run already, so that putting it back may do the work twice.
 
-Owns the rule, from what is known when a letter is made, and the words for people. A body that raised has run too, but
-says itself that it failed: it counts only where the task promised to run at most once.
+Owns the rule, by what is known when a letter is made, and the words for people. A body that raised has run, too, but
+has reported its failure: it counts only if the task promised to run at most once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from celery_guardrails.policy.decision import Reason
 __all__ = ["MAY_HAVE_RUN", "may_have_run", "why_may_have_run"]
 
 MAY_HAVE_RUN = "may have run already"
-"""What every text and command calls it."""
+"""The words for it in every text and command."""
 
 _NEVER_BEGAN = frozenset({Reason.EXPIRED, Reason.UNKNOWN_TASK, Reason.UNDECODABLE})
 _UNKNOWN_END = {
@@ -24,12 +24,12 @@ _AT_MOST_ONCE = "it is to run at most once (acks early), and its body had begun"
 
 
 def may_have_run(reason: Reason, *, late: bool, in_doubt: bool = False) -> bool:
-    """Whether the body may have done its work, for all that is known.
+    """Whether the body may have done its work, by all that is known.
 
     Args:
-        reason: why it is dead.
-        late: whether its message was to be acknowledged when it ended, so that it may run twice by itself.
-        in_doubt: whether it may be with the broker nevertheless, and run, or have run, from there.
+        reason: why the work is dead.
+        late: whether its message was to be acknowledged after the end of the body: such work may run twice anyway.
+        in_doubt: whether the broker may have the message all the same, so that the work may run, or may have run.
     """
     if in_doubt:
         return True
@@ -37,6 +37,6 @@ def may_have_run(reason: Reason, *, late: bool, in_doubt: bool = False) -> bool:
 
 
 def why_may_have_run(reason: str) -> str:
-    """In words, why the work of a letter with this reason may have run: a clause about it."""
+    """Why the work of a letter with this reason may have run, as a clause."""
     known = {each.value: words for each, words in _UNKNOWN_END.items()}
     return known.get(reason, _IN_DOUBT if reason == Reason.RETRY_UNPUBLISHABLE else _AT_MOST_ONCE)

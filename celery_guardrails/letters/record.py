@@ -44,24 +44,24 @@ __all__ = [
 ]
 
 Named = str | tuple[str, ...]
-"""The value of an argument that a policy names, as text: several where a message runs its task for many items."""
+"""The value of an argument that a policy names, as text; several values if a message runs its task for many items."""
 
 SCHEMA_VERSION = 1
 SELF_TEST = "celery_guardrails.self_test"
-"""The task of `doctor --self-test`: its letters are archived like any other, and alerted on by nobody."""
+"""The task of `doctor --self-test`: its letters are archived like all others, but raise no alert."""
 _LONGEST_ID = 255
 _HIGHEST = 2**31
 _LONGEST_DELAY = 10 * 366 * 86_400.0
 _FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(3000, 1, 1, tzinfo=timezone.utc)
-# of the attempts before the last one, as many as a header keeps; and the last one
+# as many attempts as a header keeps, and the last attempt in addition
 _FIRST_ATTEMPTS, _LAST_ATTEMPTS = 2, 9
 _NAMESPACE = UUID("6a0f5b0e-6a1c-5c59-9d0e-2f6f7f2f4c11")
 _NO_POLICY = Policy()
 
 
 def _some_text(value: Any) -> Any:
-    """What a message claims to be an id: a letter must not fail because somebody's is a number."""
+    """An id in a message, as text: a letter must not fail because somebody's id is a number."""
     return value if value is None or isinstance(value, str) else str(value)[:_LONGEST_ID]
 
 
@@ -70,7 +70,7 @@ def _some_priority(value: Any) -> Any:
 
 
 def in_utc(at: datetime) -> datetime:
-    """An instant in UTC, between 1970 and 3000: one without a time zone is in UTC, as Celery and we write it."""
+    """An instant in UTC, between 1970 and 3000. Without a time zone it counts as UTC, as Celery and we write it."""
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)
     try:
@@ -80,14 +80,14 @@ def in_utc(at: datetime) -> datetime:
 
 
 def _some_delay(value: Any) -> Any:
-    """What was waited, in seconds; what nobody can have waited is not known."""
+    """A delay in seconds; `None` for a delay that nobody can have waited."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if math.isfinite(value) and 0 <= value <= _LONGEST_DELAY else None
 
 
 def _some_attempts(value: Any) -> Any:
-    """The first 2 and the last 9, where somebody lists more than a worker does."""
+    """The first 2 and the last 9 attempts, if a message lists more than a worker writes."""
     if not isinstance(value, (list, tuple)) or len(value) <= _FIRST_ATTEMPTS + _LAST_ATTEMPTS:
         return value
     return [*value[:_FIRST_ATTEMPTS], *value[-_LAST_ATTEMPTS:]]
@@ -102,7 +102,7 @@ class _Frozen(BaseModel):
 
 
 class LetterFailure(_Frozen):
-    """The last attempt's error; `transient` is what the taxonomy makes of it, `None` where it does not know it."""
+    """The last attempt's error; `transient` is the taxonomy's verdict, `None` for an error that it does not know."""
 
     type: str
     message: str
@@ -139,7 +139,8 @@ class FailedAttempt(_Frozen):
 class OriginalMessage(_Frozen):
     """The message as the worker got it, byte for byte: enough to publish it again without importing the task.
 
-    `compressed` says that the body is still as the header `compression` says: nobody could decompress it.
+    `compressed` says that the body is still compressed, in the way that the header `compression` names: nobody could
+    decompress it.
     """
 
     body: Base64Bytes
@@ -151,7 +152,7 @@ class OriginalMessage(_Frozen):
 
 
 class Preview(_Frozen):
-    """The arguments as people may see them: redacted, cut where long."""
+    """The arguments as people may see them: redacted, and cut if they are long."""
 
     args: str = ""
     kwargs: str = ""
@@ -205,12 +206,12 @@ class Shown:
 class Letter(_Frozen):
     """Everything needed to run a task again byte for byte, and to understand why it died.
 
-    `dead_letter_id` is set when this is a further death of work that was requeued: the id of its first letter, and
-    `claim_token` is then the secret of that requeue, which nobody is shown.
-    `correlation` and `affected` hold the arguments that the policy names, with several values where the message ran its
+    `dead_letter_id` is set for a further death of requeued work: it is the id of the work's first letter. `claim_token`
+    is then the secret of that requeue; it is never shown.
+    `correlation` and `affected` hold the arguments that the policy names, with several values if the message ran its
     task for many items. `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
-    `crashes` counts the workers that were lost with it. `may_have_run` says that the body may have done its work
-    already; a letter of before this field is judged by its reason and policy.
+    `crashes` counts the workers that died while they ran the work. `may_have_run` says that the body may have done its
+    work already; for an older letter without this field, its reason and policy decide.
     """
 
     v: int = SCHEMA_VERSION
@@ -299,13 +300,13 @@ class Letter(_Frozen):
         late = not isinstance(policy, dict) or policy.get("acks") != "early"
         try:
             reason = Reason(data["reason"])
-        except ValueError:  # said by the field itself
+        except ValueError:  # the field's own validation reports it
             return data
         return {**data, "may_have_run": may_have_run(reason, late=late)}
 
     @property
     def origin_id(self) -> str:
-        """The id under which the archive keeps this work: the first death's."""
+        """The id under which the archive keeps this work: the id of its first death."""
         return self.dead_letter_id or self.id
 
 
@@ -324,5 +325,5 @@ def values_of(named: Named) -> tuple[str, ...]:
 
 
 def letter_id(work: Work, attempt: int, generation: int, reason: Reason) -> str:
-    """The id of one death: the same death captured twice has one id (UUID version 5), another work's has another."""
+    """The id of one death (UUID version 5): the same death captured twice has one id, every other death its own."""
     return str(uuid5(_NAMESPACE, f"{work.key}/{attempt}/{generation}/{reason.value}"))

@@ -1,7 +1,7 @@
 """The report that requeued work has succeeded, as data, and as bytes and back.
 
-Owns the wire form: JSON with `v`, `dead_letter_id`, `generation`, `at`, `task` and `claim_token`; the last two are
-missing where an older worker wrote it. It must not know how a report travels, nor whether it is believed.
+Owns the wire form: JSON with `v`, `dead_letter_id`, `generation`, `at`, `task` and `claim_token`; a report of an older
+worker lacks the last two. It must not know how a report travels, nor whether it is believed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _HIGHEST = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a worker says of work that was put back and has succeeded.
+    """A worker's report that work that was put back has succeeded.
 
-    `at` is when (aware); `task` is the name by which it was sent, `None` where the report does not say; `claim_token`
-    is the secret of the requeue, `None` where it was put back before there were any.
+    `at` is when it succeeded (aware). `task` is the name by which it was sent, `None` if the report does not say it.
+    `claim_token` is the secret of the requeue, `None` if the requeue is older than tokens.
     """
 
     dead_letter_id: str
@@ -35,7 +35,7 @@ class Recovery:
 
     @classmethod
     def of(cls, header: Header, task: str, at: datetime) -> Recovery | None:
-        """The report of a message with this header; `None` where it was not put back."""
+        """The report for a message with this header; `None` if the message was not put back."""
         if header.dead_letter_id is None:
             return None
         return cls(header.dead_letter_id, header.generation, at, task, header.claim_token)
@@ -58,7 +58,7 @@ def decode_recovery(body: bytes) -> Recovery:
     """Read a report.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a report.
     """
     try:
         raw = json.loads(body)

@@ -1,8 +1,8 @@
-"""What people see of a letter, redacted: for letters that were made from what somebody else has written.
+"""Redacting the parts of a letter that people see, for letters with text that somebody else has written.
 
-Owns which parts of a letter people see. A worker redacts what it shows of a failure with its own settings and policy;
-this is for the rest: what a message's header says of earlier attempts, and letters of older workers, which a guardian
-redacts once more before anybody sees them. The message that is replayed stays whole.
+Owns which parts of a letter people see. A worker redacts its own failures with its own settings and policy. This module
+is for the rest: earlier attempts in a message's header, and letters of older workers, which a guardian redacts once
+more before anybody sees them. The message that is replayed stays whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LINES = ("explanation", "owner", "runbook", "version", "environment", "worker")
 
 
 def redacted(letter: Letter, redactor: Redactor) -> Letter:
-    """The letter with every secret in what people see of it replaced; itself where there is none.
+    """The letter with every secret in its visible parts replaced; the same letter if it holds no secret.
 
     Args:
         letter: the letter.
@@ -44,11 +44,11 @@ def redacted(letter: Letter, redactor: Redactor) -> Letter:
 
 
 class LetterRedaction:
-    """Redacts letters as they come out of the dead-letter queue, by the settings and by the policy that each brings.
+    """Redacts letters from the dead-letter queue, by the settings and by the policy in each letter.
 
     Args:
-        names: further names to hide, of the settings.
-        patterns: further patterns, of the settings.
+        names: further names to hide, from the settings.
+        patterns: further patterns, from the settings.
     """
 
     def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
@@ -57,11 +57,11 @@ class LetterRedaction:
         self._usual = Redactor(self._names, self._patterns)
 
     def __call__(self, letter: Letter, body: bytes) -> tuple[Letter, bytes]:
-        """The letter and its JSON without secrets; both as they are where there is none.
+        """The letter and its JSON without secrets; both unchanged if there is no secret.
 
         Args:
-            letter: what was read.
-            body: the JSON that it was read from. What this version does not know of it stays.
+            letter: the letter.
+            body: the letter's JSON. Fields that this version does not know stay.
         """
         shown = redacted(letter, self._redactor(letter))
         if shown is letter:
@@ -86,7 +86,7 @@ def _some(hide: Callable[[str], str], text: str | None) -> str | None:
 
 
 def _named(redactor: Redactor, values: Mapping[str, Named]) -> dict[str, Named]:
-    """Values that a policy wanted in clear: what a name on the way promises to be secret is hidden, too."""
+    """The values that a policy wants in clear, but hidden if a part of the name promises a secret."""
     found: dict[str, Named] = {}
     for name, value in values.items():
         if any(redactor.hides(part) for part in name.split(".")):

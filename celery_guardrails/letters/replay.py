@@ -1,7 +1,7 @@
 """From a dead letter to the message that runs the task again.
 
-Owns what is changed on the way back (retries, eta, expires, our own header) and what brokers added that must not
-travel again. Publishing it is the transport's business.
+Owns the changes for the way back (retries, eta, expires, our own header), and drops the headers that brokers have
+added. The transport publishes the message.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BROKER_HEADERS = (
     "x-last-death-exchange",
     "x-last-death-queue",
     "x-last-death-reason",
-    # kombu's Redis transport says so in the headers; a message that is sent anew has not been delivered before
+    # kombu's Redis transport sets this header; a message that is published again has not been delivered before
     "redelivered",
-    # kombu has already decompressed the body it hands out, but leaves this header
+    # kombu decompresses a body before it delivers it, but leaves this header
     "compression",
 )
 """Headers that describe a past delivery, not the work."""
@@ -36,7 +36,7 @@ BROKER_HEADERS = (
 class ReplayMessage:
     """A message to publish as it stands: the original bytes, to where the original went.
 
-    `once`: the work runs at most once, so that it must not be published again when its confirmation gets lost.
+    `once`: the work runs at most once, so the message must not be published again if its confirmation gets lost.
     """
 
     dead_letter_id: str
@@ -56,14 +56,14 @@ class ReplayMessage:
 def replay(letter: Letter, generation: int, dead_letter_id: str, claim_token: str, now: datetime) -> ReplayMessage:
     """The message that puts this work back.
 
-    Body and routing are the original's; attempts start again at 1 and the deadline at `now`; `expires` and `eta`
-    are dropped, since a person decided that it should run now; the history of earlier attempts is kept.
+    Body and routing are the original's. Attempts start again at 1, and the deadline starts at `now`. `expires` and
+    `eta` are dropped, because a person decided that the work should run now. The history of earlier attempts is kept.
 
     Args:
         letter: the latest death of the work.
         generation: how many times the work has been put back, this time included.
         dead_letter_id: the id under which the archive keeps the work.
-        claim_token: the secret of this requeue, which what is reported of it must bring back.
+        claim_token: the secret of this requeue. Reports of its end must bring it back.
         now: the instant of the requeue.
     """
     headers = _travelling(letter.message)
@@ -98,7 +98,7 @@ def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) 
         requeued_at=now,
         attempts=tuple(attempt.entry() for attempt in letter.attempts),
         dead_letter_id=dead_letter_id,
-        # where the message does not say which publish it was, the letter stands for it from here on
+        # if the message does not name its publish, the letter's id names it from here on
         work=before.work or dead_letter_id,
         id_given=before.id_given or before.work is None,
         described=before.described,
@@ -106,7 +106,7 @@ def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) 
 
 
 def _travelling(message: OriginalMessage) -> dict[str, Any]:
-    """The headers that travel again: of a body that could not be decompressed, the compression too."""
+    """The headers to publish again; with `compression` if the body could not be decompressed."""
     headers = {key: value for key, value in message.headers.items() if key not in BROKER_HEADERS}
     if message.compressed and "compression" in message.headers:
         headers["compression"] = message.headers["compression"]

@@ -1,8 +1,8 @@
-"""What a message's sender shows of its arguments: `argsrepr` and `kwargsrepr`, Celery's way to hide what is secret.
+"""A sender's own text for its arguments: `argsrepr` and `kwargsrepr`, Celery's way to hide secrets.
 
-Owns putting such a text in the place of our preview, without what is to be hidden by its name, and hiding what the
-sender hid from the values that a policy wants in clear. Whether the sender wrote a text itself or Celery did is not
-known here.
+Owns two steps. It puts the sender's text in the place of our preview, without the values that are hidden by their
+names. And it hides a value that a policy wants in clear if the sender's text does not show it. Whether the sender or
+Celery wrote a text is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SenderText:
 
         Args:
             preview: ours.
-            secrets: values that must not be shown, which the sender's text may hold nevertheless.
+            secrets: values that must not be shown, though the sender's text may hold them.
             limit: characters kept of each text.
         """
         if self.args is None and self.kwargs is None:
@@ -48,10 +48,10 @@ class SenderText:
         return preview.model_copy(update=changed)
 
     def seen(self, values: Mapping[str, Named], by_keyword: Collection[str]) -> dict[str, Named]:
-        """The values that a policy wants in clear; hidden where the sender's text does not hold them.
+        """The values that a policy wants in clear; hidden if the sender's text does not hold them.
 
         Args:
-            values: by argument name, dotted for what is inside an argument.
+            values: by argument name; a dotted name for a value inside an argument.
             by_keyword: the names of the arguments that were sent by keyword.
         """
         shown: dict[str, Named] = {}
@@ -72,9 +72,9 @@ def _without(text: str, hidden: Iterable[str]) -> str:
 
 
 def _without_cut(text: str, secret: str) -> str:
-    """Without the beginning of a secret before an ellipsis: Celery cuts a long text in the midst of a value.
+    """Without the beginning of a secret before an ellipsis: Celery cuts a long text in the middle of a value.
 
-    In time that grows with the text, by the automaton of Knuth, Morris and Pratt: a secret may be a whole file.
+    The time grows only with the text, by the algorithm of Knuth, Morris and Pratt: a secret may be a whole file.
     """
     begin = secret[: len(text)]
     falls = _falls(begin)
@@ -93,7 +93,7 @@ def _without_cut(text: str, secret: str) -> str:
 
 
 def _falls(word: str) -> list[int]:
-    """For each beginning of a word: how much of its end is a beginning of the word, too."""
+    """For each beginning of a word, the length of its longest end that is also a beginning of the word."""
     falls = [0] * len(word)
     length = 0
     for place in range(1, len(word)):
@@ -106,7 +106,7 @@ def _falls(word: str) -> list[int]:
 
 
 def _find(value: str) -> re.Pattern[str]:
-    """The value where it stands by itself: 1 is not in 100."""
+    """A pattern that finds the value only where it stands by itself: 1 is not found in 100."""
     return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
 
 

@@ -1,7 +1,7 @@
-"""Which work a message belongs to. A task id does not say it: several works may have the same one.
+"""Which work a message belongs to. A task id is not enough: several works may have the same task id.
 
     publish (`work` in our header) ──> attempt 1 ──> retry ──> requeue: the header travels along
-    publish by code without guardrails ──> attempt 1, told by its message ──> retry: the header says it from here on
+    publish by code without guardrails ──> attempt 1, named by its message ──> retry: named by the header from here on
 
 Owns the identity that letters, the memory of duplicates and the marks of started work share. It must not know Celery.
 """
@@ -27,13 +27,13 @@ def new_token() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One publish of one task, and of its copies the one in one queue: an exchange may feed several.
+    """One publish of one task to one queue: if an exchange feeds several queues, each copy is a work.
 
     A retry and a requeue are the same work. A replacement (`self.replace()`), a broadcast's copy and a further publish
     under the same task id are works of their own.
 
-    `publish` tells the publish from others under this task id. `content` is set where nothing in a message does: then
-    `publish` is this delivery's alone, and `content` is what the message says at every delivery.
+    `publish` tells this publish from others under the same task id. If a message holds no name for its publish,
+    `publish` names only this delivery, and `content` is a digest of the message that is the same at every delivery.
     """
 
     task_id: str
@@ -60,10 +60,10 @@ class Work:
             header: its guardrails header.
             task_id: its task id.
             task: the name of its task.
-            queue: the queue that it came from, "" where nobody can tell.
+            queue: the queue that it came from, "" if it is not known.
             body: its body, bytes or text.
             properties: its properties, as its publisher wrote them.
-            arrival: a token of this delivery, for a message that nothing tells from others; `None`: a new one.
+            arrival: a token of this delivery, for a message without a name for its publish; `None`: draw a new token.
         """
         named = header.work or header.dead_letter_id
         if named is not None:
@@ -77,22 +77,22 @@ class Work:
 
     @property
     def key(self) -> str:
-        """This work as text: equal for the same work, and for no other."""
+        """This work as text: the same for the same work, different for every other work."""
         return json.dumps([self.task_id, self.task, self.queue, self.publish])
 
     @property
     def lasting_key(self) -> str:
-        """The same at every delivery of a message; messages that nothing tells apart share it."""
+        """A text that is the same at every delivery of a message; messages that cannot be told apart share it."""
         return json.dumps([self.task_id, self.task, self.queue, self.content or self.publish])
 
     @property
     def is_lasting(self) -> bool:
-        """Whether a message gives this same work when it is delivered again."""
+        """Whether a further delivery of the message gives the same work."""
         return self.content is None
 
 
 def _own_name(properties: Mapping[str, Any], task_id: str) -> str | None:
-    """What a publisher calls its message: kombu's virtual transports give each a tag, others may set `message_id`."""
+    """The publisher's name for a message: kombu's virtual transports give each a tag, others may set `message_id`."""
     for name in ("delivery_tag", "message_id"):
         found = properties.get(name)
         if isinstance(found, str) and found and found != task_id:
