@@ -1,11 +1,11 @@
 """The query language: `task:billing.* error:Timeout* since:2h text:"api key" !state:discarded arg.order_id:4711`.
 
-Owns the syntax: `field:value` terms that must all hold, `!` before a term turns it round, `*` stands for anything
-except in a quoted value, in which a backslash escapes what follows and `\\u20ac` is a character by its number. It must
-not know how a query is answered; it parses to plain data.
+Owns the syntax: `field:value` terms that must all hold. `!` before a term negates it. `*` stands for any text, except
+in a quoted value; there a backslash escapes the next character, and `\\u20ac` is a character by its number. It must not
+know how a query is answered; it parses to plain data.
 
-`arg.NAME` looks at the arguments that the policy keeps in clear (`correlate` and `affected_by`), not at the preview:
-a preview is redacted and cut text in which a value cannot be told from a part of another.
+`arg.NAME` compares the arguments that the policy keeps in clear (`correlate` and `affected_by`), not the preview: a
+preview is redacted and cut, and a value in it may be a part of a longer value.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def parse_query(text: str, now: datetime) -> Query:
 
     Args:
         text: terms separated by spaces.
-        now: what `since:2h` counts from.
+        now: the instant from which `since:2h` counts back.
 
     Raises:
-        QueryError: a field is unknown, a value is missing or cannot be one of that field; it names the nearest right
-            spelling.
+        QueryError: a field is unknown, or a value is missing or not allowed for its field; the error names the nearest
+            right spelling.
     """
     terms: list[Term] = []
     position = 0
@@ -83,7 +83,7 @@ def _term(found: re.Match[str], now: datetime) -> Term:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    """The character that an escape stands for: one by its number in Unicode, else the character itself."""
+    """The character that an escape stands for: by its number in Unicode, else the escaped character itself."""
     number = found[1] or found[2]
     if number is None:
         return found[3]

@@ -1,7 +1,7 @@
-"""Putting dead work back: claim, publish, note it.
+"""Putting dead work back: claim it, publish it, note the publish.
 
-Owns the order of these three and what a crash between them means. It must not know the broker: a `RequeuePublisher`
-publishes.
+Owns the order of these three steps, and what happens after a crash between them. It must not know the broker: a
+`RequeuePublisher` publishes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from celery_guardrails.store.engine import Store
 __all__ = ["Finished", "RequeuePublisher", "Requeued", "finish_requeues", "requeue"]
 
 
-_UNTOLD = (
-    "whoever requeued it died before the broker's answer: it may have been published, and run, so that it is not "
-    "published again (it runs at most once, acks early)"
+_UNCONFIRMED = (
+    "the process that requeued it died before the broker's answer, so the message may be published and may have run: "
+    "it is not published again, because it runs at most once (acks early)"
 )
 
 
@@ -36,10 +36,10 @@ class RequeuePublisher(Protocol):
     """Publishes a message to where the original went."""
 
     def publish(self, message: ReplayMessage) -> None:
-        """Publish it and wait until the broker has confirmed it.
+        """Publish a message, and wait until the broker has confirmed it.
 
         Raises:
-            PublishError: the broker did not confirm it.
+            PublishError: the broker did not confirm the message.
         """
 
 
@@ -55,7 +55,7 @@ class Requeued:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of one abandoned claim. `error` is why the broker did not take it, `None` when it did."""
+    """The end of one abandoned claim. `error` is why it is dead again, `None` if the broker took the message."""
 
     id: str
     generation: int
@@ -67,14 +67,14 @@ def requeue(
 ) -> Requeued:
     """Put one dead letter back into its queue.
 
-    Of several who try at once, one wins. Should this process die, or the archive be lost, after the claim, a guardian
-    publishes the message later: it runs at least once, and twice when it had been published after all. What runs at
-    most once is not published again, and dead again instead.
+    If several try at once, one wins. If this process dies after the claim, or loses the archive, a guardian publishes
+    the message later: the work runs at least once, and twice if the message was published before. Work that runs at
+    most once is not published again: it becomes dead again.
 
     Args:
         store: the archive.
         publisher: how to publish.
-        letter_id: its id, or an unambiguous beginning of it.
+        letter_id: the letter's id, or an unambiguous beginning of it.
         actor: who does it.
         reason: why.
         now: this instant.
@@ -82,15 +82,15 @@ def requeue(
     Raises:
         ReasonRequired: the reason is blank.
         DeadLetterNotFound: no id begins so, or several do.
-        InvalidTransition: it is not `dead`, or holds no task message.
-        RequeueFailed: the broker did not take it; it is `dead` again.
-        StoreError: the archive failed; a letter that was claimed is published by a guardian.
+        InvalidTransition: the letter is not `dead`, or holds no task message.
+        RequeueFailed: the broker did not take the message; the letter is `dead` again.
+        StoreError: the archive failed; if the letter was claimed before, a guardian publishes it.
     """
     claim = claim_requeue(store, letter_id, actor, reason, now)
     error = _publish(publisher, claim, now)
     if error is None:
         requeue_published(store, claim, now)
-    # a worker that has reported already proves that the broker did take it
+    # `False`: a worker has already reported the work, so the broker did take the message
     elif requeue_failed(store, claim, error, now):
         raise RequeueFailed(claim.id, f"{error}; it is dead again")
     return Requeued(claim.id, claim.letter.task, claim.letter.queue, claim.generation)
@@ -99,18 +99,18 @@ def requeue(
 def finish_requeues(
     store: Store, publisher: RequeuePublisher, now: datetime, grace: timedelta = timedelta(seconds=60)
 ) -> list[Finished]:
-    """Publish the claims whose process died before it did, or before it could say so. Runs in the guardian.
+    """Publish the claims whose process died before the publish, or before it noted the publish. Runs in the guardian.
 
-    At least once: a message that was published without a note of it is published again, with the same id and
-    generation, by which a worker can tell. Not so what runs at most once: it is dead again, for somebody to look. Of
-    several guardians, one publishes each. The audit trail says for each that
-    the guardian `finished` it, or that it `failed`, with the reason of whoever had claimed it.
+    Each message is published at least once: if it was published without a note, it is published again, with the same
+    id and generation, by which a worker can recognise it. Work that runs at most once is not published again: it
+    becomes dead again, for somebody to look at. If several guardians run, one of them publishes each message. The audit
+    trail says for each claim that the guardian `finished` it, or that it `failed`, with the claimer's reason.
 
     Args:
         store: the archive.
         publisher: how to publish.
         now: this instant.
-        grace: how long a claim is left to whoever made it; longer than a publish may take.
+        grace: how long a claim is left to the process that made it; longer than a publish may take.
     """
     older_than = now - grace
     finished = []
@@ -122,7 +122,7 @@ def finish_requeues(
 
 
 def _finish(store: Store, publisher: RequeuePublisher, claim: Claim, now: datetime) -> Finished:
-    error = _UNTOLD if is_once(claim.letter) else _publish(publisher, claim, now)
+    error = _UNCONFIRMED if is_once(claim.letter) else _publish(publisher, claim, now)
     if error is not None and requeue_failed(store, claim, error, now):
         return Finished(claim.id, claim.generation, error)
     requeue_finished(store, claim, now)
@@ -130,9 +130,9 @@ def _finish(store: Store, publisher: RequeuePublisher, claim: Claim, now: dateti
 
 
 def _publish(publisher: RequeuePublisher, claim: Claim, now: datetime) -> str | None:
-    """Publish a claim; what went wrong, or `None`."""
+    """Publish a claim; returns the error in words, or `None`."""
     try:
         publisher.publish(replay(claim.letter, claim.generation, claim.id, claim.token, now))
-    except Exception as exc:  # noqa: BLE001 whatever it is, a claim that nobody publishes must not stay one
+    except Exception as exc:  # noqa: BLE001 after any error the claim is given back: nobody publishes it
         return str(exc) if isinstance(exc, PublishError) else f"{type(exc).__name__}: {exc}"
     return None

@@ -1,6 +1,6 @@
-"""Retention: what the archive has kept long enough is removed, in passes of half a second, each with its audit entry.
+"""Retention: removing rows that the archive has kept long enough, in passes of half a second, each with an audit entry.
 
-Owns a pass and its books. Which rows are due is in `store/retention.py`; how often a pass is made is the caller's.
+Owns a pass and its audit entry. `store/retention.py` knows which rows are due; the caller decides how often to run it.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from celery_guardrails.store.engine import Store
 __all__ = ["PASS", "Pruned", "kept", "prune_pass"]
 
 PASS = 0.5
-"""Seconds that a pass may take before it ends with the batch in hand: so long the archive is locked on SQLite."""
+"""Seconds after which a pass ends with its present batch. On SQLite, the archive is locked for that long."""
 _FIRST_BATCH, _LARGEST_BATCH = 50, 500
 _QUICK, _SLOW = 0.05, 0.1
-"""Seconds: a batch that takes less is followed by one of twice as many rows, one that takes more by half as many."""
+"""Seconds: after a batch that takes less than `_QUICK` the next has twice the rows, after more than `_SLOW` half."""
 _ALWAYS = {
     retention.ALERT_EVENTS: timedelta(days=30),
     retention.NOTIFICATIONS: timedelta(days=30),
     retention.ALERT_GROUPS: timedelta(days=30),
     retention.GUARDIANS: timedelta(days=7),
 }
-"""How long the archive keeps what it needs for itself, whatever the setting says."""
+"""How long the archive keeps the rows for its own use. The setting `retention` does not change it."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What one pass removed, by kind, and whether it left something for the next one."""
+    """What one pass removed, by kind, and whether it left rows for the next pass."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     more: bool = False
 
     @property
     def total(self) -> int:
-        """How many rows of all kinds."""
+        """How many rows were removed, of all kinds."""
         return sum(self.counts.values())
 
 
 def kept(keep: Mapping[str, timedelta | None]) -> dict[str, timedelta | None]:
-    """How long each kind of row is kept: as the setting `retention` says, and what the archive needs for itself."""
+    """How long each kind of row is kept: the kinds of the setting `retention`, and those for the archive's own use."""
     return {**keep, **_ALWAYS}
 
 
@@ -58,22 +58,22 @@ def prune_pass(
     seconds: float = PASS,
     timer: Callable[[], float] = time.monotonic,
 ) -> Pruned:
-    """Remove what is due, in one transaction with its audit entry.
+    """Remove rows that are due, in one transaction with the audit entry.
 
     Args:
         store: the archive.
         keep: how long each kind is kept: `dead`, `recovered`, `discarded`, `audit`; `None` is for ever.
         actor: who does it, for the audit entry.
         now: this instant.
-        held: the lease under which it is done; where somebody has taken it over, nothing is removed.
-        seconds: how long the pass may go on before it ends with the batch in hand.
+        held: the lease that this guardian holds. If another guardian has taken it over, nothing is removed.
+        seconds: how long the pass may run before it ends with its present batch.
         timer: counts the seconds.
 
     Raises:
         StoreError: the archive cannot be written; nothing was removed.
     """
     with store.begin() as conn:
-        end = timer() + seconds  # from here on the archive is locked, however long that was waited for
+        end = timer() + seconds  # counted from here: now the archive is locked, and the wait for the lock is over
         if held is not None and not lease.holds(conn, held):
             return Pruned()
         pruned = _removed(conn, kept(keep), now, end, timer)

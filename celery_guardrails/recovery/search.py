@@ -20,7 +20,7 @@ _ALL = Query()
 
 
 def get(store: Store, letter_id: str) -> ArchivedLetter:
-    """One dead letter whole, by its id or an unambiguous beginning of it.
+    """One whole dead letter, by its id or an unambiguous beginning of its id.
 
     Raises:
         DeadLetterNotFound: no id begins so, or several do.
@@ -31,7 +31,7 @@ def get(store: Store, letter_id: str) -> ArchivedLetter:
 
 
 def deaths(store: Store, letter_id: str) -> list[Death]:
-    """Every time this work died, the oldest generation first; `letter_id` is whole."""
+    """Every death of this work, the oldest generation first; `letter_id` must be the whole id."""
     with store.read() as conn:
         return letters.deaths(conn, letter_id)
 
@@ -47,7 +47,7 @@ def search(
 def each(store: Store, query: Query = _ALL, *, batch: int = 500) -> Iterator[LetterSummary]:
     """Every dead letter that a query means, the longest dead first, in constant memory.
 
-    No transaction stays open between two pages: what dies again or is archived meanwhile may come at the end.
+    No transaction stays open between two pages: a letter that dies again or is archived meanwhile may come at the end.
     """
     after: Keyset | None = None
     while True:
@@ -65,10 +65,11 @@ def count(store: Store, query: Query = _ALL) -> int:
 
 
 def require_kept(store: Store, query: Query) -> None:
-    """See that the arguments that a query looks at can be looked at.
+    """Check that the arguments that a query names are kept.
 
     Raises:
-        QueryError: letters are meant, and none of them keeps an argument of such a name in clear.
+        QueryError: the query finds letters without its terms on arguments, but none of these letters keeps an argument
+            of such a name in clear.
     """
     names = query.argument_names()
     if not names:
@@ -89,7 +90,7 @@ def require_kept(store: Store, query: Query) -> None:
 
 
 def groups(store: Store, query: Query = _ALL, by: str = "fingerprint", limit: int = 100) -> list[Group]:
-    """What they have in common, the largest group first.
+    """Dead letters grouped by what they have in common, the largest group first.
 
     Raises:
         QueryError: `by` is not one of fingerprint (task and fingerprint), task, error, queue, worker, version.
@@ -102,12 +103,12 @@ def groups(store: Store, query: Query = _ALL, by: str = "fingerprint", limit: in
 
 
 def unreported(store: Store, before: datetime) -> list[Unreported]:
-    """Work that was put back before this instant and of which no end is known, by task, the longest first."""
+    """Work that was put back before this instant and whose end is not known, by task, the longest first."""
     with store.read() as conn:
         return letters.unreported(conn, before)
 
 
 def stats(store: Store, query: Query = _ALL) -> Stats:
-    """Counts by state, task and reason, and since when the oldest one waits."""
+    """Counts by state, task and reason, and since when the oldest dead letter waits."""
     with store.read() as conn:
         return letters.stats(conn, query)

@@ -1,7 +1,7 @@
 """Deciding on one dead letter: claim it for a requeue, discard it, restore it, with a name and a reason.
 
-Owns that the change and its audit entry are one transaction, and what a person is told when it cannot be done. It must
-not know how a message is published.
+Owns that the change and its audit entry are one transaction, and the error for a person when a change is not possible.
+It must not know how a message is published.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ __all__ = [
 class Claim:
     """The right, and the duty, to publish one dead letter again.
 
-    `generation` counts this requeue already. `actor` is who publishes: who claimed it, or `GUARDIAN` once it is taken
-    over; `reason` stays that of who claimed it. `token` is the secret that the message carries.
+    `generation` counts this requeue already. `actor` is who publishes: the person who claimed the letter, or `GUARDIAN`
+    once a guardian has taken the claim over. `reason` is always the claimer's. `token` is the secret that the message
+    carries.
     """
 
     id: str
@@ -56,7 +57,7 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
 
     Args:
         store: the archive.
-        letter_id: its id, or an unambiguous beginning of it.
+        letter_id: the letter's id, or an unambiguous beginning of it.
         actor: who does it.
         reason: why; it goes into the audit trail.
         now: this instant.
@@ -64,7 +65,8 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
     Raises:
         ReasonRequired: the reason is blank.
         DeadLetterNotFound: no id begins so, or several do.
-        InvalidTransition: it is not `dead`, with who put it back and when; or it holds no task message at all.
+        InvalidTransition: the letter is not `dead` (the error says who put it back and when), or holds no task message,
+            or has an id that guardrails did not make.
     """
     reason = _given(reason, "requeue")
     with store.begin() as conn:
@@ -74,7 +76,7 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
             raise InvalidTransition(whole, "it holds no task message, so there is nothing to run: discard it")
         if not is_letter_id(whole):
             raise InvalidTransition(
-                whole, "its id is none of guardrails', so that no worker reports its end: discard it"
+                whole, "guardrails did not make its id, so no worker would report its end: discard it"
             )
         if not transition.claim(conn, whole, actor, reason, now):
             raise _refused(store, letters.get(conn, whole).summary, "requeued")
@@ -86,14 +88,14 @@ def claim_requeue(store: Store, letter_id: str, actor: str, reason: str, now: da
 
 
 def requeue_published(store: Store, claim: Claim, now: datetime) -> None:
-    """Note that the broker took the message of a claim; the work may have succeeded by now, which is left alone."""
+    """Note that the broker took the message of a claim; a success that is already reported stays."""
     with store.begin() as conn:
         transition.mark_published(conn, claim.id, claim.generation, now)
         claims.forget(conn, [claim.id])
 
 
 def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
-    """Note that the broker took the message of a claim that was taken over; the audit trail says that it was late."""
+    """Note that the broker took the message of a claim that a guardian took over; the audit trail says `finished`."""
     state = {"state": State.REQUEUED.value, "generation": claim.generation}
     entry = audit.AuditEntry(now, claim.actor, "requeue", claim.id, claim.reason, state, state, "finished")
     with store.begin() as conn:
@@ -104,16 +106,16 @@ def requeue_finished(store: Store, claim: Claim, now: datetime) -> None:
 
 
 def requeue_failed(store: Store, claim: Claim, error: str, now: datetime) -> bool:
-    """Give a claim back: the letter is `dead` again with its generation before, and the audit trail says why.
+    """Give a claim back: the letter is `dead` again with its former generation, and the audit trail says why.
 
     Returns:
-        `False` when the work has moved on already, which means that the message did get through: nothing is changed.
+        `False` if the work has moved on already. The broker did take the message, and nothing is changed.
     """
     with store.begin() as conn:
         before = letters.get(conn, claim.id).summary
         if not transition.mark_failed(conn, claim.id, claim.generation):
             return False
-        claims.forget(conn, [claim.id])  # but its digest: the message may have got through all the same
+        claims.forget(conn, [claim.id])  # the digest stays: the broker may have taken the message all the same
         after = {"state": State.DEAD.value, "generation": claim.generation - 1, "error": error}
         audit.append(conn, _entry("requeue", before, claim.actor, claim.reason, after, now, outcome="failed"))
     return True
@@ -125,7 +127,7 @@ def discard(store: Store, letter_id: str, actor: str, reason: str, now: datetime
     Raises:
         ReasonRequired: the reason is blank.
         DeadLetterNotFound: no id begins so, or several do.
-        InvalidTransition: it is not `dead`.
+        InvalidTransition: the letter is not `dead`.
     """
     reason = _given(reason, "discard")
     with store.begin() as conn:
@@ -137,14 +139,14 @@ def discard(store: Store, letter_id: str, actor: str, reason: str, now: datetime
 
 
 def restore(store: Store, letter_id: str, actor: str, reason: str, now: datetime) -> LetterSummary:
-    """Take a letter back that is discarded, or of whose requeue nobody hears: it is `dead` and waits for a decision.
+    """Take back a discarded letter, or a requeued letter whose end nobody reports: it is `dead`, for a new decision.
 
-    Requeued work may still be on its way: its end is believed when it comes. Ask before you do this.
+    Requeued work may still be on its way, and a later report of its end is still believed. Ask before you do this.
 
     Raises:
         ReasonRequired: the reason is blank.
         DeadLetterNotFound: no id begins so, or several do.
-        InvalidTransition: it is neither `discarded` nor `requeued`.
+        InvalidTransition: the letter is neither `discarded` nor `requeued`.
     """
     reason = _given(reason, "restore")
     with store.begin() as conn:
@@ -152,19 +154,19 @@ def restore(store: Store, letter_id: str, actor: str, reason: str, now: datetime
         taken = before.state in (State.DISCARDED, State.REQUEUED)
         if not taken or not transition.restore(conn, before.id, before.state):
             raise _refused(store, letters.get(conn, before.id).summary, "restored")
-        claims.forget(conn, [before.id])  # but its digest: its message may be on its way
+        claims.forget(conn, [before.id])  # the digest stays: the message may be on its way
         audit.append(conn, _entry("restore", before, actor, reason, {"state": State.DEAD.value}, now))
         return letters.get(conn, before.id).summary
 
 
 def unpublished_claims(store: Store, older_than: datetime) -> list[str]:
-    """The ids of claims that nobody has tried to publish since `older_than`: their process died, or the store did."""
+    """The ids of claims that nobody has tried to publish since `older_than`: their process or the store failed."""
     with store.read() as conn:
         return transition.unpublished(conn, older_than)
 
 
 def take_over(store: Store, letter_id: str, older_than: datetime, now: datetime) -> Claim | None:
-    """Take an abandoned claim over; `None` when somebody else did, or it has been published or resolved since."""
+    """Take an abandoned claim over; `None` if another guardian did, or if it was published or resolved since."""
     with store.begin() as conn:
         if not transition.take_over(conn, letter_id, older_than, now):
             return None
@@ -187,7 +189,7 @@ def _refused(store: Store, row: LetterSummary, wanted: str) -> InvalidTransition
         back = celery_command(store.app, "guardrails dlq restore", row.id, tail='--reason "..."')
         present += f"; if its work will not end any more: {back}"
     elif state is State.RECOVERED:
-        # nobody stands in the row where the claim was given back, yet the message had got through
+        # the row names nobody if the claim was given back, though the broker had taken the message
         by = f", requeued by {row.requeued_by}" if row.requeued_by else ""
         present = f"it recovered at {_shown(row.resolved_at)}{by}"
     elif state is State.DISCARDED:
