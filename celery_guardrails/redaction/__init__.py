@@ -1,4 +1,4 @@
-"""Hiding secrets in what people see: by the name that a value goes under, and by what the value looks like.
+"""Hiding secrets in what people see: by the name of a value, and by the form of a value.
 
 Owns what counts as a secret, in values (`Redactor.mask`) and in text (`Redactor.text`). It must not know where the
 result is shown. The payload that is replayed never comes here: it stays whole.

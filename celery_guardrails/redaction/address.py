@@ -1,8 +1,8 @@
-"""Addresses with a user and a password in them: whether they can be read as they are meant, and how they are shown.
+"""Addresses with a user and a password: whether they are parsed as they are meant, and how they are shown.
 
-A password that holds `@`, `/`, `:` or `[` and is not percent-encoded is cut in two by whoever reads the address: one
-part of it becomes a host or a port, which every error names. Owns finding such an address before anybody reads it. Each
-reader has rules of its own: kombu's are those of `http` URLs, SQLAlchemy's are in `database_problem`.
+If a password holds `@`, `/`, `:` or `[` and is not percent-encoded, a parser cuts it in two: one part becomes a host or
+a port, and every error names it. Owns finding such an address before a library parses it. Each library has rules of its
+own: kombu's are those of `http` URLs, SQLAlchemy's are in `database_problem`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _UNREADABLE = "cannot be read: its user or password holds a character that is sp
 
 
 def shown_address(address: str) -> str:
-    """An address that cannot be read as people may see it: its scheme, because nobody knows where its password ends."""
+    """What people may see of an unreadable address: only its scheme, because nobody knows where its password ends."""
     scheme = _SCHEME.match(address)
     return f"{scheme[1]}://***" if scheme else "***"
 
 
 def broker_problem(address: str) -> str | None:
-    """What keeps kombu from reading a broker's or a result backend's address as it is meant; `None`: nothing.
+    """Why kombu cannot parse a broker's or a result backend's address as it is meant; `None`: it can.
 
     Args:
-        address: one URL, or several with `;` between them.
+        address: one URL, or several URLs with `;` between them.
     """
     parts = address.split(";")
     for part in parts:
@@ -48,14 +48,14 @@ def broker_problem(address: str) -> str | None:
 
 
 def database_problem(address: str) -> str | None:
-    """What keeps SQLAlchemy from reading a database's address as it is meant; `None`: nothing."""
+    """Why SQLAlchemy cannot parse a database's address as it is meant; `None`: it can."""
     if _CONTROL.search(address):
         return "has a line break or another control character in it"
     scheme = _SCHEME.match(address)
     if scheme is None or scheme[1].partition("+")[0] == "sqlite":
-        return None  # no user and no password; that it has no scheme is said by whoever opens it
+        return None  # no user and no password; whoever opens it reports the missing scheme
     rest = address[scheme.end() :]
-    if rest.rfind("@") < rest.find("?"):  # else the question mark is the password's
+    if rest.rfind("@") < rest.find("?"):  # else the question mark is a part of the password
         rest = rest.partition("?")[0]
     host = re.split(r"[/?]", rest.rpartition("@")[2])[0]
     if rest.count("@") > 1 or _BLANK.search(rest):
@@ -81,19 +81,19 @@ def _network_problem(rest: str) -> str | None:
     try:
         read = urlsplit(f"http://{rest}")
         _ = read.port
-    except ValueError:  # its message quotes what it has taken for a port
+    except ValueError:  # its message quotes the text that it took for a port
         return _UNREADABLE
     authority = re.split(r"[/?#]", rest)[0]
     beyond = rest[len(authority) :].partition("?")[0]
     if "#" in authority + beyond and "@" in (authority + beyond).partition("#")[2]:
-        return _UNREADABLE  # what follows the sign is no host to whoever reads it
+        return _UNREADABLE  # the text behind the sign is not a host
     return _UNREADABLE if ":" in authority and "@" not in authority and "@" in beyond else None
 
 
 def _port_problem(rest: str, host: str) -> str | None:
     if not _bad_port(host):
         return None
-    # behind a user and a password that can be read, what is no port is a mistyped one
+    # behind a readable user and password, a text that is not a port is a mistyped port
     plain = (
         "@" in rest
         and "[" not in host

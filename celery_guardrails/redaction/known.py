@@ -1,6 +1,6 @@
-"""Secrets that are known as values: what a task was given under a name that promises a secret.
+"""Secrets whose values are known: a task's arguments with names that promise a secret.
 
-Owns which of them are looked for, in which spellings, and where they stand by themselves.
+Owns which of them are searched for, in which spellings, and when a value stands by itself.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 __all__ = ["hide_values", "known_values"]
 
 _SHORTEST = 6
-"""Characters of a value that is looked for: a shorter one stands in other words."""
+"""Least characters of a value that is searched for: a shorter value occurs in ordinary words."""
 _LONGEST = 10_000
 _MOST = 50
 
 
 def known_values(values: Iterable[Any]) -> tuple[str, ...]:
-    """The spellings of the values that are looked for, the longest first."""
+    """The spellings to search for, the longest first."""
     found: dict[str, None] = {}
     texts = (_text(value) for value in itertools.islice(values, 20 * _MOST))
     for text in itertools.islice((text for text in texts if text is not None), _MOST):
@@ -28,7 +28,7 @@ def known_values(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def hide_values(text: str, values: Iterable[str], mask: str) -> str:
-    """The text with `mask` where one of the values stands and is no part of a longer word."""
+    """The text with `mask` in place of each value that is not a part of a longer word."""
     for value in values:
         if value in text:
             before, after = r"(?<!\w)" if value[0].isalnum() else "", r"(?!\w)" if value[-1].isalnum() else ""

@@ -1,6 +1,6 @@
-"""Secrets in the errors of libraries that write values apart from their names: pydantic, PostgreSQL, MySQL, SQLAlchemy.
+"""Secrets in errors of libraries that write values apart from their names: pydantic, PostgreSQL, MySQL, SQLAlchemy.
 
-Owns the form of these errors. Each takes time in proportion to the text.
+Owns the form of these errors. The time of each search is proportional to the length of the text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[\w-]+")
 
 
 def hide_in_errors(text: str, hides: Hides, mask: str) -> str:
-    """The text without the secrets whose names stand elsewhere in the same error.
+    """The text without secrets whose names stand elsewhere in the same error.
 
     Args:
         text: what somebody has written.
@@ -52,7 +52,7 @@ def _any(names: str, hides: Hides) -> bool:
 
 
 def _pydantic(text: str, hides: Hides, mask: str) -> str:
-    """The field's name stands in the line above; of a mapping that was cut, a name may be what was cut."""
+    """Hide by the field's name, in the line above a value; also the end of a cut mapping, whose name may be missing."""
     lines = text.split("\n")
     above = ""
     for place, line in enumerate(lines):
@@ -82,7 +82,7 @@ def _keys(text: str, hides: Hides, mask: str) -> str:
 
 
 def _containers(text: str, pattern: re.Pattern[str], is_meant: Callable[[re.Match[str]], bool], mask: str) -> str:
-    """With every text literal hidden in the containers after the pattern: values without names."""
+    """The text with every literal hidden in the containers behind the pattern: their values have no names."""
     kept, position = [], 0
     while found := pattern.search(text, position):
         start = found.end()

@@ -1,7 +1,7 @@
 """Which names promise a secret: `password`, `X-Api-Key`, `dbPass`, in any spelling.
 
-Owns the list of names, how a name is taken apart, and which names only speak of a secret (`token_count`). It must not
-know values.
+Owns the list of names, how a name is split into words, and which names are only about a secret (`token_count`). It must
+not know values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 __all__ = ["DENIED_NAMES", "is_counted", "is_denied", "is_never_prose", "squeeze"]
 
-# Seeded like the list of Sentry's scrubber, with what payment and identity systems and connection settings add.
+# Begun with the list of Sentry's scrubber, then names from payment and identity systems and connection settings.
 _PARTS = (
     "password", "passwd", "passphrase", "passcode", "secret", "token", "apikey", "authorization", "credential",
     "cookie", "sessionid", "sessid", "csrf", "xsrf", "privatekey", "bearer", "socialsecurity", "cardnumber",
@@ -25,13 +25,13 @@ _WORDS = (
     "creds", "login", "seed", "mnemonic",
 )  # fmt: skip
 DENIED_NAMES = (*_PARTS, *_WORDS)
-"""Names never shown. The first, longer ones hide a name that contains them, in any spelling (`smtpPassword2`); the
-others only a name of which they are a word (`db_pass`, but not `passenger`)."""
+"""Names whose values are never shown. The first, longer names also hide every name that contains them, in any spelling
+(`smtpPassword2`). The others hide only a name that has them as a word (`db_pass`, but not `passenger`)."""
 
 _WHOLE = frozenset(_WORDS)
-# "secretary", "passwordless" and "tokenizer" promise none
+# "secretary", "passwordless" and "tokenizer" promise no secret
 _PART = re.compile("|".join(_PARTS).replace("secret|", "secret(?!ar(?:y|i))|").replace("token|", "token(?!i[sz])|", 1))
-# Whole words at a name's end that say what is told of the secret, and not what it is.
+# Whole words at a name's end: the value is then a fact about a secret, not the secret.
 _ABOUT_TEXT = (
     "count counts id ids type types timeout timeouts version versions at expires expiry expire expiration "
     "expired status state backend backends method methods scheme schemes mode brand network attempts retries "
@@ -51,7 +51,7 @@ _NEVER_PROSE = re.compile(
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _LONGEST = 200
-"""Characters of a name that are looked at: a longer key is no name."""
+"""Characters of a name that are read: a longer key is not a name."""
 
 
 def squeeze(name: str) -> str:
@@ -61,7 +61,7 @@ def squeeze(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_denied(name: str) -> bool:
-    """Whether what goes under this name must not be shown."""
+    """Whether a value with this name must not be shown."""
     squeezed = squeeze(name)
     words = [word.lower() for word in _WORD.findall(name[:_LONGEST])]
     if squeezed in _WHOLE:
@@ -72,7 +72,7 @@ def is_denied(name: str) -> bool:
 
 
 def is_never_prose(name: str) -> bool:
-    """Whether a value follows this name even where it looks like a word: `password`, but not `token` or `card`."""
+    """Whether the word behind this name is a value even if it looks like prose: `password`, not `token` or `card`."""
     return bool(_NEVER_PROSE.search(squeeze(name)))
 
 
@@ -83,7 +83,7 @@ def is_counted(name: str) -> bool:
 
 
 def _is_about(words: list[str], squeezed: str) -> bool:
-    """Whether the name tells something about a secret: how many, of which type, until when."""
+    """Whether the name is of a fact about a secret: how many, of which type, until when."""
     if len(words) < 2:
         return False
     last = words[-1]

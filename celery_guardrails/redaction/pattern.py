@@ -1,7 +1,7 @@
-"""What secrets look like, whatever name they go under: tokens with a known beginning, JWTs, keys, cards, accounts.
+"""The form of secrets that are found without a name: tokens with a known beginning, JWTs, keys, cards, accounts.
 
-Owns the patterns and the checks (Luhn, ISO 13616) that keep them from ordinary numbers and words. Each takes time in
-proportion to the text.
+Owns the patterns, and the checks (Luhn, ISO 13616) that spare ordinary numbers and words. The time of each is
+proportional to the length of the text.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _CARDS = re.compile(
 
 
 def hide_patterns(text: str, mask: str) -> str:
-    """The text with whatever looks like a secret replaced by `mask`."""
+    """The text with `mask` in place of everything that looks like a secret."""
     if "-----BEGIN " in text:
         text = _without_keys(text, mask)
     text = _KNOWN.sub(mask, text)
@@ -78,7 +78,7 @@ def hide_patterns(text: str, mask: str) -> str:
     lowered = text.lower()
     if any(word in lowered for word in _SCHEMES):
         text = _SCHEME.sub(lambda found: f"{found[1]}{found[2]}{mask}" if _is_random(found[3]) else found[0], text)
-    # a look for a part of it costs a tenth of the whole pattern
+    # the search for a part of the pattern costs a tenth of the whole
     if _DIGITS.search(text):
         text = _where(_NUMBER, _is_card, text, mask)
     return _where(_ACCOUNT, _is_iban, text, mask) if _COUNTRY.search(text) else text
@@ -89,7 +89,7 @@ def _where(pattern: re.Pattern[str], check: Callable[[str], bool], text: str, ma
 
 
 def _without_keys(text: str, mask: str) -> str:
-    """Without PEM blocks (RFC 7468); of one that was cut, all that follows is hidden."""
+    """The text without PEM blocks (RFC 7468); if a block was cut, all text behind its beginning is hidden."""
     kept, position = [], 0
     while begin := _BEGIN.search(text, position):
         kept += [text[position : begin.start()], mask]
@@ -102,7 +102,7 @@ def _without_keys(text: str, mask: str) -> str:
 
 
 def _is_random(text: str) -> bool:
-    """Whether it is a token and no word: `Basic dXNlcjpw`, but not "basic authentication"."""
+    """Whether a text is a token and not a word: `Basic dXNlcjpw`, but not "basic authentication"."""
     if len(text) >= 24:
         return True
     body = text.rstrip(".=")

@@ -1,7 +1,7 @@
-"""The redactor of this process, for text that belongs to no task: log lines, errors, what a server answers.
+"""The redactor of this process, for text that belongs to no task: log lines, errors, a server's answers.
 
-Owns what the settings of the process's applications want hidden, all together: a line of the log may speak of any of
-them. A text about a task has that task's own redactor, which its policy adds to.
+Owns the names and patterns of all applications in the process together: a log line may be about any of them. A text
+about a task has a redactor of its own, with the names of the task's policy.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _redactor = Redactor()
 
 
 def hide_also(names: Iterable[str], patterns: Iterable[str]) -> None:
-    """Hide these, too, from now on and in every thread of this process.
+    """Hide further names and patterns from now on, in every thread of this process.
 
     Args:
-        names: as `Redactor` takes them.
-        patterns: likewise; regular expressions that compile.
+        names: as for `Redactor`.
+        patterns: as for `Redactor`; they must compile.
     """
     global _names, _patterns, _redactor
     with _lock:

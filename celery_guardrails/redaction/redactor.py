@@ -1,7 +1,7 @@
 """The redactor: values and text as people may see them.
 
-Owns how containers and objects are taken apart. An object whose parts are not known is shown by its type's name, never
-by its own `repr`, which would show everything.
+Owns how containers and objects are split into their parts. An object with unknown parts is shown by its type's name,
+never by its own `repr`, which would show everything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MASK = "[redacted]"
 _MAX_DEPTH = 8
 _MAX_ITEMS = 100
 _LONGEST_TEXT = 64 * 1024
-"""Characters of a text that are looked at; what follows is cut, so that nothing is shown unseen."""
+"""Characters of a text that are searched; the rest is cut, so that no unsearched text is shown."""
 _MARGIN = 512
 """Characters before such a cut that are not shown."""
 
@@ -45,12 +45,12 @@ _NAMED_VALUES = frozenset(("value", "values", "val", "content", "data", "text", 
 
 
 class Redactor:
-    """Masks what people must not see, by name and by value. It never raises and never changes what it is given.
+    """Masks what people must not see, by name and by value. It never raises and never changes its arguments.
 
     Args:
-        names: further names to hide, matched as a whole, whatever their case and separators.
-        patterns: regular expressions; what one finds in a text is hidden. Each is searched in every text that is shown,
-            so it should be cheap.
+        names: further names to hide, compared as a whole, without regard to case and separators.
+        patterns: regular expressions; a text that matches is hidden. Each is searched in every text that is shown, so
+            it should be cheap.
     """
 
     def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
@@ -59,10 +59,10 @@ class Redactor:
         self._values: tuple[str, ...] = ()
 
     def knowing(self, values: Iterable[Any]) -> Redactor:
-        """A redactor that hides these values, too, in whatever text they stand by themselves.
+        """A redactor that also hides these values wherever they stand by themselves in a text.
 
         Args:
-            values: of them the texts of 6 characters and more, at most 50; a word that is only a secret's name is none.
+            values: the secrets. Only texts of at least 6 characters count, 50 at most; a secret's name is not a secret.
         """
         spellings = known_values(value for value in values if not self.hides(value))
         if not spellings:
@@ -72,7 +72,7 @@ class Redactor:
         return other
 
     def hides(self, name: object) -> bool:
-        """Whether what goes under this name must not be shown."""
+        """Whether a value with this name must not be shown."""
         if isinstance(name, bytes):
             name = name.decode("latin-1")
         return isinstance(name, str) and (is_denied(name) or squeeze(name) in self._exact)
@@ -80,7 +80,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text without secrets; at most 64 Ki characters of it.
 
-        Of a longer one the last part goes, too: a secret that is cut in two is not recognised.
+        The last part of a longer text is removed, too: a secret that is cut in two cannot be recognised.
         """
         return self._text(text, Work())
 
@@ -98,11 +98,11 @@ class Redactor:
         return hide_in_text(cut, self.hides, MASK, self._patterns)
 
     def texts(self, data: Any, depth: int = _MAX_DEPTH) -> Any:
-        """A copy of JSON-like data with each text in it as `text` shows it; the names in it are ours, and stay.
+        """A copy of JSON-like data with each text as `text` shows it; the keys are ours, and stay.
 
         Args:
             data: dicts, lists, tuples and texts; everything else stays as it is.
-            depth: how many containers within one another are looked into; what is deeper is left out.
+            depth: how many nested containers are read; deeper ones are left out.
         """
         if isinstance(data, str):
             return self.text(data)
@@ -119,9 +119,9 @@ class Redactor:
 
         Args:
             value: anything.
-            name: what it goes under, if anything.
-            depth: how many containers within one another are shown.
-            work: how much may be looked at; `None`: 256 Ki characters and 20,000 values.
+            name: the value's name, if it has one.
+            depth: how many nested containers are shown.
+            work: how much may be read; `None`: 256 Ki characters and 20,000 values.
         """
         work = work or Work()
         if self.hides(name) and not _is_nothing(value):
@@ -134,7 +134,7 @@ class Redactor:
     def hidden(
         self, value: Any, name: object = None, depth: int = _MAX_DEPTH, work: Work | None = None
     ) -> Iterator[Any]:
-        """The values that `mask` hides by their names, each and, of containers, what is in them."""
+        """The values that `mask` hides by their names, and also the values inside hidden containers."""
         work = work or Work()
         if not work.takes_value():
             return
@@ -161,7 +161,7 @@ class Redactor:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, float):
-            # a card's number that went through a spreadsheet
+            # a spreadsheet may have turned a card's number into a float
             return self._number(value) if 10**11 <= abs(value) < 10**20 and value.is_integer() else value
         if isinstance(value, Enum):
             return _Remark(f"{type(value).__name__}.{value.name}")
@@ -212,7 +212,7 @@ class Redactor:
         return masked
 
     def _key(self, key: Any, work: Work) -> Any:
-        """A key as it is shown: what can be a secret's name stays, what looks like a secret does not."""
+        """A key as it is shown: a key that may be a secret's name stays, a key that looks like a secret is masked."""
         if key is None or isinstance(key, bool):
             return key
         shown = self._masked(key, 1, work) if isinstance(key, (str, bytes, int, float, Enum, *_PLAIN)) else None
@@ -228,7 +228,7 @@ class Redactor:
         if depth <= 0:
             return _Remark("[...]")
         items = [self._item(value, item, depth - 1, work) for item in itertools.islice(value, _MAX_ITEMS)]
-        # pairs such as ("password", "x") are mappings in another dress; so are headers with a third part
+        # pairs such as ("password", "x") are treated as mappings, and so are headers with a third part
         if isinstance(value, (list, tuple)) and len(items) in (2, 3):
             for place in range(len(items) - 1):
                 if self.hides(value[place]) and (in_list or not _is_word(value[place + 1])):
@@ -242,7 +242,7 @@ class Redactor:
         return tuple(items) if isinstance(value, tuple) else items
 
     def _hide_options(self, value: Sequence[Any], items: list[Any]) -> None:
-        """Of a command's words, what follows an option that promises a secret: `["mysql", "--password", "x"]`."""
+        """Hide a command's word behind an option that promises a secret: `["mysql", "--password", "x"]`."""
         for place in range(len(items) - 1):
             option, following = value[place], value[place + 1]
             is_option = isinstance(option, str) and option.startswith("--") and "=" not in option
@@ -256,7 +256,7 @@ class Redactor:
         return _Remark(f"{type(value).__name__}({', '.join(f'{key}={item!r}' for key, item in masked.items())})")
 
     def _json(self, text: str) -> str | None:
-        """A JSON text with its secrets masked; `None`: it is none, or nothing in it is hidden by its structure."""
+        """A JSON text with its secrets masked; `None`: the text is not JSON, or its structure hides no value."""
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -271,17 +271,17 @@ class Redactor:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether it is no secret whatever its name is, but often the very fault: `token=None`."""
+    """Whether a value is never a secret, and often the cause of the failure: `token=None`."""
     return value is None or isinstance(value, bool) or (isinstance(value, (str, bytes)) and not value)
 
 
 def _is_word(value: Any) -> bool:
-    """Whether it is a plain word, so that two of them are no pair of a name and a secret: `["login", "page"]`."""
+    """Whether a value is a plain word: two plain words are not a pair of name and secret, as in `["login", "page"]`."""
     return isinstance(value, str) and value.isalpha() and len(value) < _LONGEST_WORD
 
 
 class _Remark(str):
-    """Text about a value that stands where the value stood: without quotes."""
+    """Text that stands in place of a value, without quotes."""
 
     __slots__ = ()
 
@@ -290,7 +290,7 @@ class _Remark(str):
 
 
 def _parts(value: Any) -> dict[str, Any] | None:
-    """The fields of an object whose class says which it has; `None` where it says nothing."""
+    """The fields of an object, if its class declares them; `None` if it does not."""
     if isinstance(value, type):
         return None
     if is_dataclass(value):

@@ -1,7 +1,7 @@
 """Secrets in text that somebody else has written: an exception's message, a traceback's line, a JSON or query string.
 
 Owns how a name and its value are found in text (`password=x`, `"token": "x"`, `Authorization: Bearer x`,
-`--password x`, `<token>x</token>`, `("token", "x")`). Each step takes time in proportion to the text.
+`--password x`, `<token>x</token>`, `("token", "x")`). The time of each step is proportional to the length of the text.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
 
     Args:
         text: what somebody has written.
-        hides: whether a value under this name is hidden.
+        hides: whether a value with this name is hidden.
         mask: what stands in a secret's place.
-        patterns: further patterns; what one of them finds is hidden.
+        patterns: further patterns; a text that matches one is hidden.
     """
     for pattern in patterns:
         text = pattern.sub(lambda _: mask, text)
     text = hide_patterns(hide_userinfo(text, mask), mask)
     text = hide_in_errors(text, hides, mask)
-    # each pattern costs about as much as a look for its sign is cheap, and most texts have few signs
+    # each pattern is costly, the search for its sign is cheap, and most texts have few signs
     if ("'" in text or '"' in text) and (":" in text or "=" in text):
         text = _by_name(text, _QUOTED_KEY, 2, hides, mask)
         if "]" in text:
@@ -66,13 +66,13 @@ def hide_in_text(text: str, hides: Callable[[str], bool], mask: str, patterns: I
 
 
 def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[str], bool], mask: str) -> str:
-    """With the value after each name that is hidden replaced."""
+    """The text with the value behind each hidden name replaced."""
     kept: list[str] = []
     position = start = 0
     while found := pattern.search(text, start):
         start = found.end()
         if not hides(found[group]):
-            # what looks like an annotation may be a name: "ValueError: password = x"
+            # the part that looks like an annotation may be a name: "ValueError: password = x"
             start = found.end(group) if pattern is _SPACED else start
             continue
         end, shown = _shown(text, start, found, found[group], mask)
@@ -84,9 +84,9 @@ def _by_name(text: str, pattern: re.Pattern[str], group: int, hides: Callable[[s
 
 
 def _shown(text: str, start: int, found: re.Match[str], name: str, mask: str) -> tuple[int, str | None]:
-    """Where the value ends, and what stands in its place; `None`: it stays."""
+    """Where the value ends, and what stands in its place; `None`: the value stays."""
     if text.startswith(mask, start):
-        # somebody has hidden it already; what is glued to the mask belongs to the value
+        # somebody has hidden it already; text directly behind the mask belongs to the value
         rest = _REST.match(text, start + len(mask))
         return (rest.end(), mask) if rest else (start + len(mask), None)
     pattern = found.re
@@ -105,6 +105,6 @@ def _shown(text: str, start: int, found: re.Match[str], name: str, mask: str) ->
 
 
 def _is_pair(text: str, found: re.Match[str], value: str) -> bool:
-    """Whether it is one of a list of pairs, or its value looks like a secret: `["card", "sepa"]` are two words."""
+    """Whether a match is in a list of pairs, or its value looks like a secret; `["card", "sepa"]` is no such pair."""
     before = text[max(0, found.start() - 4) : found.start()].rstrip()
     return before.endswith(("[", "),", "],", "(")) or not value.strip("bBuU\"'").isalpha()

@@ -1,6 +1,6 @@
-"""The part of a URL that names a user and a password, in text that somebody else has written.
+"""Hiding the user and the password of URLs, in text that somebody else has written.
 
-Owns where that part ends. It must not know names.
+Owns where that part of a URL ends. It must not know names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _RUN = re.compile(r"[^\s\"'<>`]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://")
 _NEXT_URL = re.compile(r"[;,|](?=[A-Za-z][A-Za-z0-9+.-]{0,40}://)")
 _PORT = re.compile(r"\d{0,5}$")
-# of databases and brokers, whose passwords people write unencoded, with a blank, a quote or a bracket in it
+# URLs of databases and brokers: people write their passwords unencoded, with a blank, a quote or a bracket
 _ODD = re.compile(
     r"\b((?:rediss?|sentinel|amqps?|pyamqp|postgres(?:ql)?|mysql|mariadb|mssql|oracle|mongodb)(?:\+\w{1,20})?://"
     r"[^\s:/@\"'<>]{0,100}:)(?!\d{1,5}(?:[/\s\"',;)<>?]|$))([^@\n]{1,200})(?=@[\w\[-])"
@@ -34,7 +34,7 @@ def _scheme(begin: str) -> str:
 
 
 def _without_userinfo(run: str, mask: str) -> str:
-    """Without user and password of the URLs in it, up to the last `@`: a password may have `@` and `/` in it."""
+    """The run without user and password of its URLs, up to the last `@`: a password may hold `@` and `/`."""
     pieces = []
     position = 0
     for separator in [*(found.start() for found in _NEXT_URL.finditer(run)), len(run)]:
@@ -58,7 +58,7 @@ def _without_user(url: str, mask: str) -> str:
 
 
 def _is_in_path(user: str) -> bool:
-    """Whether the `@` of a web address stands in its path, behind a host and no more than a port."""
+    """Whether the `@` of a web address stands in its path, behind a host and at most a port."""
     authority, slash, _ = user.partition("/")
     host, _, port = authority.partition(":")
     return bool(slash) and bool(host) and "@" not in authority and bool(_PORT.match(port))

@@ -1,7 +1,7 @@
-"""A value that stands after a name in text: where it ends, and whether it is one at all.
+"""A value behind a name in text: where it ends, and whether it is a value at all.
 
-Owns quotes, brackets, calls and bare words, and what stands where a value could: prose, a program's code, `None`, a
-count. It must not know which names are hidden, only what a name lets expect.
+Owns quotes, brackets, calls and bare words, and the text that may stand in a value's place: prose, a program's code,
+`None`, a count. It must not know which names are hidden, only which kind of value a name lets expect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINE = re.compile(r"\n|\\[rn]")
 _LITERAL = re.compile(r"""[bBuUrRfF]{0,2}("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
 _HEADERS = ("authorization", "cookie")
-# what validators and servers begin with: "password: must be longer", "password: This field is required"
+# the first words of messages of validators and servers: "password: must be longer", "password: This field is required"
 _PROSE = (
     "a an and any are at blank can cannot check did do does empty ensure enter error expected expired failed field for "
     "has have if in incorrect input invalid is it may mismatch missing must need needs no none not null of ok only or "
@@ -39,12 +39,12 @@ _COUNT = re.compile(r"\d{1,3}")
 
 
 def end_of_value(text: str, start: int, is_loose: bool, name: str) -> int:
-    """Where the value that begins at `start` ends; `start` itself where it is no value.
+    """Where the value that begins at `start` ends; `start` itself if there is no value.
 
     Args:
         text: what somebody has written.
-        start: after the sign that follows the name.
-        is_loose: whether the sign is a colon, after which prose stands as often as a value.
+        start: the position behind the sign that follows the name.
+        is_loose: whether the sign is a colon: prose stands behind a colon as often as a value.
         name: the name before it.
     """
     opening = _OPENING.match(text, start)
@@ -62,12 +62,12 @@ def end_of_value(text: str, start: int, is_loose: bool, name: str) -> int:
     found = (_VALUE if is_loose else _BARE).match(text, start)
     if not found:
         return start
-    # after a colon stands prose as often as a value: "token: expected a name"
+    # prose stands behind a colon as often as a value: "token: expected a name"
     return start if is_loose and not _is_said(name, found[0]) else found.end()
 
 
 def is_plain(name: str, value: str) -> bool:
-    """Whether it is no secret whatever its name: `None`, nothing, a state, a count, a sign that a parser names."""
+    """Whether a value is never a secret: `None`, an empty text, a state, a count, a sign that a parser names."""
     bare = value.strip("\"'.,;:!?")
     if value[:1] in ("'", '"') and len(value) > 1 and value[-1:] == value[:1]:
         inner = value[1:-1]
@@ -76,23 +76,23 @@ def is_plain(name: str, value: str) -> bool:
 
 
 def is_code(value: str) -> bool:
-    """Whether what stands after ` = ` is a program's, as tracebacks show it, and no value: `read(x)`, `user`."""
+    """Whether the text behind ` = ` is code, as tracebacks show it, and not a value: `read(x)`, `user`."""
     quoted = value[-1:] in ("'", '"')
     return not quoted and (bool(_CODE.match(value)) or not is_secretive(value))
 
 
 def is_secretive(word: str) -> bool:
-    """Whether a word can hardly be prose: it is long, or has a digit or a special character."""
+    """Whether a word is hardly prose: it is long, or has a digit or a special character."""
     return len(word) >= 16 or any(char.isdigit() for char in word) or any(char in "!$%^&*+=#@~/" for char in word)
 
 
 def without_literals(code: str, mask: str, every: bool) -> str:
-    """The code without the text literals in it: each, or only what can hardly be prose."""
+    """The code without its text literals: without `every`, only literals that are hardly prose are hidden."""
     return _LITERAL.sub(lambda found: mask if every or is_secretive(found[1][1:-1]) else found[0], code)
 
 
 def end_of_container(text: str, start: int) -> int:
-    """After the bracket that closes the one at `start`; the text's end where it was cut off."""
+    """The position behind the bracket that closes the one at `start`; the text's end if the text was cut off."""
     expected: list[str] = []
     position = start
     while position < len(text):
@@ -111,7 +111,7 @@ def end_of_container(text: str, start: int) -> int:
 
 
 def _end_of_opened(text: str, start: int, is_loose: bool, name: str) -> int:
-    """Of a container; after a colon only where it holds something quoted, or stands after a name that is no prose."""
+    """The end of a container. Behind a colon it must hold a quoted text, or have a name that prose does not follow."""
     end = end_of_container(text, start)
     if not is_loose:
         return end
@@ -122,14 +122,14 @@ def _end_of_opened(text: str, start: int, is_loose: bool, name: str) -> int:
 
 
 def _is_said(name: str, word: str) -> bool:
-    """Whether what stands after a colon is a value: no word; after a name that is no prose, no word of a complaint."""
+    """Whether the text behind a colon is a value: no plain word; behind `password` and its like, no complaint."""
     if is_never_prose(name):
         return word.lower().strip(".,;:!?'\"") not in _COMPLAINTS
     return is_secretive(word) and not word.startswith("<")
 
 
 def _end_of_quoted(text: str, start: int, quote: str) -> int:
-    """After the closing quote; the text's end where it was cut off."""
+    """The position behind the closing quote; the text's end if the text was cut off."""
     position = start
     while (end := text.find(quote, position)) >= 0:
         before = len(text[position:end]) - len(text[position:end].rstrip("\\"))

@@ -1,4 +1,4 @@
-"""How much of a value is looked at, so that 50 MB of arguments take no longer than what is shown of them needs."""
+"""How much of a value is read, so that 50 MB of arguments take no longer than their short preview needs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ["Work"]
 
 
 class Work:
-    """The characters and values that may still be looked at; one for all that is shown together.
+    """How many characters and values may still be read; one `Work` for everything that is shown together.
 
     Args:
-        characters: of texts, together.
-        values: containers, their items and all else.
+        characters: the characters of all texts together.
+        values: how many containers, items and other values.
     """
 
     __slots__ = ("characters", "is_cut", "values")
@@ -19,17 +19,17 @@ class Work:
         self.characters = characters
         self.values = values
         self.is_cut = False
-        """Whether something was left out."""
+        """Whether a part was left out."""
 
     def takes_value(self) -> bool:
-        """Whether one more value may be looked at."""
+        """Whether one more value may be read; counts it."""
         self.values -= 1
         if self.values < 0:
             self.is_cut = True
         return self.values >= 0
 
     def take(self, length: int, longest: int) -> int:
-        """How many characters of a text of this length may be looked at."""
+        """How many characters of a text of this length may be read; counts them."""
         taken = min(length, longest, self.characters)
         self.characters -= taken
         if taken < length:
