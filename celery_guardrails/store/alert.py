@@ -103,10 +103,10 @@ class RecordableEvent(Protocol):
 
 @dataclass(frozen=True)
 class GroupRow:
-    """An alert group as stored. `version` is 0 for one that is not stored yet.
+    """An alert group as stored. `version` is 0 for a group that is not stored yet.
 
-    `channel` and `message_ts` say where this period's message is (`None`: not posted), `shown` is the digest of the
-    text that it shows. They belong to the poster; `save_group` writes them only when a new period begins.
+    `channel` and `message_ts` say where this period's message is (`None`: not posted). `shown` is the digest of the
+    message's text. These three belong to the poster; `save_group` writes them only when a new period begins.
     """
 
     key: str
@@ -125,19 +125,19 @@ class GroupRow:
 def record(conn: Connection, events: Iterable[RecordableEvent]) -> int:
     """Keep events for the alert engine, inside the transaction that archives their letters.
 
-    An event whose `ref_id` is known already is left out.
+    An event whose `ref_id` is already stored is left out.
 
     Returns:
         How many were new.
     """
     now = clock.now()
-    # In one order everywhere, so that two guardians that archive the same letters do not lock each other out.
+    # Always in the same order, so that two guardians that archive the same letters do not block each other.
     rows = [_event(event, now) for event in sorted(events, key=lambda event: event.ref_id)]
     insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     new = 0
     for start in range(0, len(rows), _AT_ONCE):
         some = insert(alert_event).values(rows[start : start + _AT_ONCE]).on_conflict_do_nothing()
-        # By what comes back: the row count of an INSERT is not known on every database.
+        # Counted by the returned rows: not every database knows the row count of an INSERT.
         new += len(conn.execute(some.returning(alert_event.c.ref_id)).all())
     return new
 
@@ -154,7 +154,7 @@ def unprocessed(conn: Connection, limit: int = 1000) -> list[tuple[str, dict[str
 
 
 def mark_processed(conn: Connection, ref_ids: Sequence[str], group_key: str) -> int:
-    """Say that a group has counted these events; returns how many nobody had counted before."""
+    """Mark these events as counted by a group; returns how many were not counted before."""
     statement = update(alert_event).where(alert_event.c.ref_id.in_(ref_ids), alert_event.c.processed.is_(False))
     return conn.execute(statement.values(processed=True, group_key=group_key)).rowcount
 
@@ -171,10 +171,10 @@ def load_groups(
 
 
 def save_group(conn: Connection, row: GroupRow, now: datetime) -> bool:
-    """Store a group as it was stepped; `row.version` is the version that was loaded.
+    """Store a group after a step; `row.version` is the version that was loaded.
 
     Returns:
-        `False` when somebody else has stored it since: nothing is written, load it and step again.
+        `False` if somebody else has stored the group since. Then nothing is written: load it and step again.
     """
     values = {
         "state": row.state,
@@ -196,13 +196,13 @@ def save_group(conn: Connection, row: GroupRow, now: datetime) -> bool:
 
 
 def save_posted(conn: Connection, key: str, period: int, channel: str, ts: str) -> bool:
-    """Say where the message of this period is; `False` when the group is in another period by now."""
+    """Store where the message of this period is; `False` if the group is in another period by now."""
     same = and_(alert_group.c.key == key, alert_group.c.period == period)
     return conn.execute(update(alert_group).where(same).values(channel=channel, message_ts=ts)).rowcount == 1
 
 
 def save_shown(conn: Connection, key: str, period: int, shown: str | None) -> bool:
-    """Say which text the message of this period shows, as a digest; `None` when that is not known."""
+    """Store the digest of the text that the message of this period shows; `None` if the text is not known."""
     same = and_(alert_group.c.key == key, alert_group.c.period == period)
     return conn.execute(update(alert_group).where(same).values(shown=shown)).rowcount == 1
 
@@ -215,7 +215,7 @@ def letter_states(
     reason: str | None = None,
     fingerprint: str | None = None,
 ) -> dict[str, int]:
-    """How many dead letters are in which state: those of a task, a reason, a fingerprint, as far as these are given."""
+    """How many dead letters of an environment are in each state; only those of a task, reason, fingerprint if given."""
     wanted = {"task": task, "reason": reason, "environment": environment, "fingerprint": fingerprint}
     meant = [dead_letter.c[name] == cut(value) for name, value in wanted.items() if value is not None]
     query = select(dead_letter.c.state, func.count()).where(*meant).group_by(dead_letter.c.state)

@@ -1,6 +1,6 @@
-"""How stepped groups get into the store: groups, counted events and notifications change together or not at all.
+"""Storing alert groups after a step: groups, counted events and notifications change together or not at all.
 
-It must not know why a group changed. Who comes second, of two guardians that stepped the same group, writes nothing.
+It must not know why a group changed. If two guardians stepped the same group, the second writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["GroupChange", "apply_changes"]
 
 @dataclass(frozen=True)
 class GroupChange:
-    """A group as it was stepped (with the version that was loaded), the events it counted, what it wants said."""
+    """A group after a step (with the version that was loaded), the events that it counted, and its notifications."""
 
     group: GroupRow
     ref_ids: tuple[str, ...] = ()
@@ -30,8 +30,8 @@ def apply_changes(store: Store, changes: Sequence[GroupChange], now: datetime) -
     """Write all of these changes in one transaction.
 
     Returns:
-        How many notifications were stored, or `None` when somebody else has counted one of the events or stepped one
-        of the groups since they were loaded: nothing is written, load them and step again.
+        How many notifications were stored. `None` if somebody else has counted one of the events, or stepped one of the
+        groups, since they were loaded: then nothing is written; load them and step again.
 
     Raises:
         StoreError: the archive cannot be written.

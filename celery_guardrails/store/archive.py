@@ -1,7 +1,7 @@
-"""Putting a batch of deaths into the archive, so that doing it again changes nothing.
+"""Putting a batch of deaths into the archive, so that a repetition changes nothing.
 
-Owns what a death means for the row of its work: new, the same again, a further death after a requeue, or one that
-comes too late. It must not know where the letters come from.
+Owns what a death means for the row of its work: a new death, the same death again, a further death after a requeue, or
+a death that comes too late. It must not know where the letters come from.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MOST_VALUES = 100
 
 
 def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> list[Archived]:
-    """Archive a batch, in a handful of statements whatever its size.
+    """Archive a batch, in a few statements whatever its size.
 
     Args:
-        conn: a transaction of `Store.begin`; acknowledge the messages after it has committed.
-        letters: deaths in any order, of any works; the same one may come twice.
+        conn: a transaction of `Store.begin`; acknowledge the messages only after its commit.
+        letters: deaths in any order, of any works; the same death may come twice.
         now: when they are archived.
 
     Returns:
@@ -48,7 +48,7 @@ def archive(conn: Connection, letters: Sequence[Archivable], now: datetime) -> l
     latest: dict[str, Letter] = {}
     for item in sorted(first.values(), key=lambda item: item.letter.generation):
         latest[key_of(item.letter.origin_id)] = item.letter
-    # every archiver inserts, and then locks, in the order of ids: two of them never wait for each other
+    # every guardian inserts, and then locks, in the order of ids: two guardians never wait for each other
     made = _insert(conn, dead_letter, [_row(key, latest[key], now) for key in sorted(latest)])
     _insert_arguments(conn, {key: latest[key] for key in sorted(made)})
     standing = _standing(conn, latest.keys() - made)
@@ -67,7 +67,7 @@ def _is_news(result: Archived) -> bool:
 def _result(one: Placed, outcomes: dict[str, Outcome]) -> Archived:
     letter = one.item.letter
     key = key_of(letter.id)
-    # the second of two equal ones in a batch finds nothing left: it is the duplicate
+    # of two equal deaths in a batch, the second finds no outcome left: it is the duplicate
     outcome = outcomes.pop(key, Outcome.DUPLICATE)
     return Archived(key_of(letter.origin_id), key, outcome, letter, one.set_aside)
 
@@ -89,9 +89,9 @@ def _insert_arguments(conn: Connection, letters: dict[str, Letter]) -> None:
 
 
 def _standing(conn: Connection, keys: Collection[str]) -> dict[str, tuple[str, int, bool]]:
-    """State and generation of works that were there before, and whether that generation has died.
+    """State and generation of works that were archived before, and whether this generation has died.
 
-    They are locked until the transaction ends.
+    Their rows are locked until the transaction ends.
     """
     if not keys:
         return {}
@@ -122,13 +122,13 @@ def _settle(
             unseen.discard(key)
             continue
         at_state, at_generation, died = state[key]
-        # somebody restored it while its work was on its way: that may die, too
+        # somebody restored the letter while its work was on its way: this work may die, too
         restored = at_state == State.DEAD and not died
         open_again = generation == at_generation and (at_state in (State.REQUEUED, State.RECOVERED) or restored)
         if generation < at_generation or (generation == at_generation and not open_again):
             outcomes[own] = Outcome.STALE
             continue
-        # discarding was a decision on the work: a copy that ran all the same does not undo it
+        # a discard is a decision on the work: a copy that ran all the same does not undo it
         kept = at_state == State.DISCARDED
         outcomes[own] = Outcome.STALE if kept else Outcome.REGRESSED
         state[key] = (State.DISCARDED.value if kept else State.DEAD.value, generation, True)
@@ -158,7 +158,7 @@ def _apply(conn: Connection, changes: Sequence[dict[str, Any]]) -> None:
 
 
 def _latest(letter: Letter, now: datetime) -> dict[str, Any]:
-    """The columns that tell of the latest death."""
+    """The columns about the latest death."""
     return {
         "reason": letter.reason.value,
         "category": letter.failure.category.value,
@@ -191,7 +191,7 @@ def _row(key: str, letter: Letter, now: datetime) -> dict[str, Any]:
         "published_at": in_utc(letter.published_at) if letter.published_at else None,
         "first_failed_at": plausible(in_utc(letter.first_failed_at), now),
         "archived_at": now,
-        # its first letter is in another archive, or pruned: it has been put back all the same
+        # the first letter is in another archive, or pruned; the work was put back all the same
         "regressed": letter.generation > 0,
         **_latest(letter, now),
     }

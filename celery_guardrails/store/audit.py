@@ -1,7 +1,7 @@
 """The audit trail: who did what to which dead letter, why, and how it ended.
 
 Owns: seq, at, actor, action, target, reason, before, after, outcome, operation_id. Append-only: the database itself
-refuses to change or delete a row. It must not know what the actions do.
+refuses to change a row, and to delete one except by retention. It must not know what the actions do.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from celery_guardrails.store.table import audit
 __all__ = ["ACTIONS", "GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
 
 ACTIONS = ("requeue", "recover", "die", "discard", "restore", "prune")
-"""Everything that is done, or refused, and kept in the trail."""
+"""All actions, done or refused, that the trail keeps."""
 GUARDIAN = "guardian"
-"""The actor of what nobody in person did."""
+"""The actor of every action that no person did."""
 REFUSED = "refused"
 """The outcome of a report that is not believed."""
 _MOST_REFUSED = 3
-"""Refused entries that are kept of each target, kind and day: whoever sends reports without an end must not bury the
-trail, nor hide that something else is refused by what was refused before."""
+"""How many refused entries are kept for each target, kind and day. A flood of false reports must not fill the trail. It
+must not hide that a report of another kind is refused, either."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One thing that somebody did.
 
-    `target` is a dead letter's id; `before` and `after` are what changed; `outcome` is `done`, `failed`, `finished`
-    where a guardian ended what somebody else had begun, or `refused` where it did not believe a report; `operation_id`
-    links the entries of one operation, `None` where there is only this one; `seq` is 0 until stored.
+    `target` is a dead letter's id. `before` and `after` are what changed. `outcome` is `done`, `failed`, `finished` (a
+    guardian ended what somebody else had begun) or `refused` (it did not believe a report). `operation_id` links the
+    entries of one operation, `None` if there is only this entry. `seq` is 0 until the entry is stored.
     """
 
     at: datetime
@@ -53,18 +53,18 @@ class AuditEntry:
 
 
 def append(conn: Connection, entry: AuditEntry) -> None:
-    """Add an entry, in the transaction of what it tells of."""
+    """Add an entry, in the same transaction as its action."""
     append_all(conn, [entry])
 
 
 def append_all(conn: Connection, found: Sequence[AuditEntry]) -> None:
-    """Add entries, in their order, in the transaction of what they tell of."""
+    """Add entries, in their order, in the same transaction as their actions."""
     if found:
         conn.execute(audit.insert(), [_row(entry) for entry in found])
 
 
 def append_refused(conn: Connection, found: Sequence[AuditEntry]) -> None:
-    """Add entries of what was refused; at most 3 of each target, kind (`action` and `before`) and day (UTC)."""
+    """Add entries of refused reports; at most 3 for each target, kind (`action` and `before`) and day (UTC)."""
     if not found:
         return
     targets = sorted({cut(entry.target) for entry in found})
@@ -96,8 +96,8 @@ def entries(
 
     Args:
         conn: a transaction.
-        target: only of this dead letter, or of `archive`; `None` for all.
-        target_begins: only of those whose id begins so; `None` for all.
+        target: only entries of this dead letter, or of `archive`; `None` for all.
+        target_begins: only entries of letters whose id begins so; `None` for all.
         actor: only what this person did; `None` for all.
         action: only of this kind, such as `requeue`; `None` for all.
         limit: at most so many.

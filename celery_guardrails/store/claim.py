@@ -1,9 +1,9 @@
-"""Claims: who may report the end of work that was put back, and whether a report is such a one.
+"""Claims: who may report the end of work that was put back, and whether a report comes from there.
 
     requeue ──> add ──> token in the message ──> published: forget the token, keep its digest ──> report: `judge`
 
-Owns the rows of `claim` and what is wrong with a report (`Doubt`). It must not know how a report changes a letter, nor
-how a message is published.
+Owns the rows of `claim` and the reasons to refuse a report (`Doubt`). It must not know how a report changes a letter,
+nor how a message is published.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Claimed", "Doubt", "add", "claimed", "forget", "judge", "replaced", 
 
 
 class Doubt(str, Enum):
-    """Why a report is not believed, in words: a clause about it."""
+    """Why a report is not believed, as a clause."""
 
     UNKNOWN = "this archive has no such letter"
     NEVER_CLAIMED = "nobody has put the letter back so often"
@@ -37,7 +37,7 @@ class Doubt(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A letter with its claims, as far as a report is judged by them: `digests` by generation."""
+    """A letter with the claims that decide about a report: `digests` by generation."""
 
     id: str
     task: str
@@ -45,7 +45,7 @@ class Claimed:
 
 
 def add(conn: Connection, letter_id: str, generation: int) -> str:
-    """Draw the token of a claim, in the transaction that makes it, and keep it until it is published."""
+    """Draw the token of a claim, in the transaction of the claim, and keep it until its message is published."""
     token = draw_token()
     conn.execute(
         claim.insert().values(letter_id=letter_id, generation=generation, digest=digest_of(token), token=token)
@@ -54,14 +54,14 @@ def add(conn: Connection, letter_id: str, generation: int) -> str:
 
 
 def take(conn: Connection, letter_id: str, generation: int) -> str:
-    """The token of a claim that nobody has published; a new one where it was claimed before there were tokens."""
+    """The token of a claim that nobody has published; a new token if the claim is older than tokens."""
     mine = (claim.c.letter_id == letter_id, claim.c.generation == generation, claim.c.token.is_not(None))
     found: str | None = conn.execute(select(claim.c.token).where(*mine).limit(1)).scalar()
     return found or add(conn, letter_id, generation)
 
 
 def forget(conn: Connection, letter_ids: Collection[str]) -> None:
-    """Keep no token of these letters any more: their messages are published, or never will be."""
+    """Delete the tokens of these letters, but not the digests: their messages are published, or never will be."""
     if not letter_ids:
         return
     unneeded = (claim.c.letter_id.in_(sorted(letter_ids)), claim.c.token.is_not(None))
@@ -69,7 +69,7 @@ def forget(conn: Connection, letter_ids: Collection[str]) -> None:
 
 
 def replaced(conn: Connection, letter_id: str, generation: int) -> None:
-    """Believe no report without a token of a requeue that was published with one: take the older claim away."""
+    """Remove a requeue's claim without a token, if it also has a claim with one: reports must bring the token then."""
     other = claim.alias()
     mine = (other.c.letter_id == letter_id, other.c.generation == generation, other.c.digest != NO_TOKEN)
     older = (claim.c.letter_id == letter_id, claim.c.generation == generation, claim.c.digest == NO_TOKEN)
@@ -77,7 +77,7 @@ def replaced(conn: Connection, letter_id: str, generation: int) -> None:
 
 
 def claimed(conn: Connection, letter_ids: Collection[str]) -> dict[str, Claimed]:
-    """Those of these letters that the archive has, with their claims."""
+    """The given letters that the archive has, with their claims."""
     if not letter_ids:
         return {}
     wanted = sorted(letter_ids)
@@ -92,23 +92,23 @@ def claimed(conn: Connection, letter_ids: Collection[str]) -> dict[str, Claimed]
 def judge(
     conn: Connection, found: Claimed | None, tasks: Collection[str], generation: int, token: str | None
 ) -> Doubt | None:
-    """What is wrong with the report of an end; `None`: it is believed.
+    """Why the report of an end is not believed; `None`: it is believed.
 
     Args:
         conn: a transaction.
-        found: the letter that it names; `None`: there is none.
-        tasks: the names of its task, as the archive writes them: that in its message and the task's own, which differ
-            where a task was renamed; one of them must be the letter's. Empty where it does not say, as older workers
-            do not.
-        generation: which requeue it is of.
-        token: the claim token that it brings.
+        found: the letter that the report names; `None`: the archive has no such letter.
+        tasks: the names of the report's task, as the archive writes them: the name in its message and the task's own,
+            which differ if the task was renamed. One of them must be the letter's. Empty for a report of an older
+            worker, which names no task.
+        generation: which requeue the report is about.
+        token: the claim token in the report.
     """
     if found is None:
         return Doubt.UNKNOWN
     digests = found.digests.get(generation, ())
     if not digests:
         return Doubt.NEVER_CLAIMED
-    fitting = [fits(token, digest) for digest in digests]  # all of them, so that the time tells nothing
+    fitting = [fits(token, digest) for digest in digests]  # all digests, so that the time reveals nothing
     if not any(fitting):
         return Doubt.NO_TOKEN if token is None else Doubt.WRONG_TOKEN
     if not tasks or any(_agree(found.task, task) for task in tasks):
@@ -118,7 +118,7 @@ def judge(
 
 
 def _published_name(conn: Connection, letter_id: str) -> str:
-    """The name in the message that a requeue of this letter publishes; that of its task may be another."""
+    """The task's name in the message that a requeue of this letter publishes; the letter's may be another."""
     latest = select(death.c.payload).join(dead_letter, dead_letter.c.death_id == death.c.id)
     payload = conn.execute(latest.where(dead_letter.c.id == letter_id)).scalar()
     try:
@@ -129,5 +129,5 @@ def _published_name(conn: Connection, letter_id: str) -> str:
 
 
 def _agree(one: str, other: str) -> bool:
-    """Whether two names can be the same task's: a `map`, or a message that nobody could read, names none of its own."""
+    """Whether two names can be of one task; a `map` or an unreadable message names no task and agrees with all."""
     return one == other or any(name.startswith(("celery.", "(")) for name in (one, other))

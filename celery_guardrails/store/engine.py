@@ -1,4 +1,4 @@
-"""Opening the archive: one engine, one transaction at a time, and a schema that this version understands.
+"""Opening the archive: one engine, one transaction at a time, and a schema that this version can read.
 
 Owns the connection settings of SQLite and PostgreSQL, the migration and how a database's error becomes a
 `StoreError`. It must not know what is in the tables.
@@ -46,7 +46,7 @@ _migrating = threading.Lock()
 
 
 class SchemaState(str, Enum):
-    """How an archive's schema stands to this version's."""
+    """How an archive's schema compares with this version's."""
 
     CURRENT = "current"
     OLDER = "older"
@@ -57,7 +57,7 @@ class SchemaState(str, Enum):
 
 
 class Store:
-    """The archive's database, as every query function gets its connections.
+    """The archive's database: it gives every query function its connection.
 
     Args:
         engine: made by `open_store`.
@@ -71,9 +71,9 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One transaction that may write: committed at the end, rolled back when anything is raised.
+        """One transaction that may write: committed at the end, rolled back after any error.
 
-        On SQLite it takes the write lock at once, so that it cannot fail half way because another process writes.
+        On SQLite it takes the write lock at once, so that another process that writes cannot make it fail half way.
 
         Raises:
             StoreError: the database cannot be opened, is locked for over five seconds, or refuses a statement.
@@ -92,11 +92,11 @@ class Store:
             yield conn
 
     def check(self) -> SchemaState:
-        """How the archive's schema stands to this version's; nothing is changed.
+        """How the archive's schema compares with this version's; changes nothing.
 
         Raises:
-            SchemaMismatch: it is newer than this version, or it is a PostgreSQL archive that holds data in an older
-                schema: other guardians may still write into it, so a person decides when it is migrated.
+            SchemaMismatch: the schema is newer than this version. Or it is older, and the archive is on PostgreSQL and
+                holds data: other guardians may still write into it, so a person decides when it is migrated.
             StoreError: the database cannot be read.
         """
         with self.read() as conn:
@@ -107,10 +107,10 @@ class Store:
         return state
 
     def migrate(self) -> None:
-        """Bring the schema up to this version's, in one transaction; safe when several processes do it at once.
+        """Bring the schema up to this version's, in one transaction; safe if several processes do it at once.
 
         Raises:
-            SchemaMismatch: it is newer than this version.
+            SchemaMismatch: the schema is newer than this version.
             StoreError: the database cannot be written.
         """
         with _migrating, self.begin() as conn:
@@ -122,9 +122,9 @@ class Store:
                 command.upgrade(config, "head")
 
     def ready(self) -> Store:
-        """This store, once its schema is this version's.
+        """This store, migrated to this version's schema if that is safe.
 
-        A database without tables of ours, and an older archive on SQLite or without data, are migrated by itself.
+        It migrates a database without our tables, and an older archive that is on SQLite or holds no data.
 
         Raises:
             SchemaMismatch: as `check`.
@@ -139,10 +139,10 @@ class Store:
         self.engine.dispose()
 
     def state(self, conn: Connection) -> SchemaState:
-        """How the schema stands to this version's, inside a transaction; `check` also refuses what cannot be used.
+        """How the schema compares with this version's, inside a transaction; `check` also refuses an unusable archive.
 
         Raises:
-            SchemaMismatch: it is newer than this version.
+            SchemaMismatch: the schema is newer than this version.
         """
         script = ScriptDirectory.from_config(_alembic())
         current = MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE}).get_current_revision()
@@ -168,14 +168,14 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
 
     Args:
         url: `sqlite:///path/to/file.db`, `sqlite://` (in memory, for tests) or `postgresql://user:password@host/name`.
-        create: `False` for those who only read: an archive that does not exist yet is an error, and stays so.
-        verify: `False` leaves it to the first statement to find out that there are no tables; of use with
-            `create=False`, where a single statement is all that is wanted.
+        create: `False` for callers that only read: a missing archive is an error, and is not created.
+        verify: whether to check at once that the tables exist. With `False` the first statement finds out; use it with
+            `create=False`, if you need only a single statement.
         app: what to write after `celery -A` in the commands that errors show.
 
     Raises:
-        NoArchive: with `create=False`, there is no archive yet.
-        StoreError: the url is none, its driver is not installed, or the file's folder is missing.
+        NoArchive: with `create=False`, the archive does not exist yet.
+        StoreError: the text is not a database URL, its driver is not installed, or the file's folder is missing.
     """
     if problem := database_problem(url):
         raise StoreError(shown_address(url), f"the url {problem}; {ENCODE}")
@@ -195,7 +195,7 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite archive, `:memory:` for one in memory; `None` for another database or a wrong url."""
+    """The file of an SQLite archive, `:memory:` if it is in memory; `None` for another database or a wrong url."""
     parsed = _parsed(url)
     if parsed is None or parsed.get_backend_name() != "sqlite":
         return None
@@ -203,7 +203,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def _parsed(url: str) -> URL | None:
-    """The url taken apart; `None` where it is none. What SQLAlchemy says of one may quote its password."""
+    """The parsed url; `None` if it is not a URL. SQLAlchemy's error is dropped, because it may quote the password."""
     try:
         return make_url(url)
     except (SQLAlchemyError, ValueError):
@@ -211,7 +211,7 @@ def _parsed(url: str) -> URL | None:
 
 
 def sqlite_files(path: Path) -> list[Path]:
-    """The files of an SQLite archive that are there: its own, and those that SQLite keeps beside it."""
+    """The existing files of an SQLite archive: its own, and those that SQLite keeps beside it."""
     return [each for suffix in ("", "-wal", "-shm", "-journal") if (each := Path(f"{path}{suffix}")).exists()]
 
 
@@ -270,15 +270,15 @@ def _file_of(url: URL) -> Path | None:
 
 
 def _make_private(path: Path, *_: Any) -> None:
-    """Before a connection: a file that is missing is made for its owner alone, as are those that SQLite puts beside it.
+    """Before a connection, make a missing file for its owner alone; the files that SQLite puts beside it follow.
 
-    SQLite itself would make it as the umask says, and gives the others the mode of this one.
+    SQLite itself would make the file as the umask says; it gives the files beside it the mode of this file.
     """
     make_file(path)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
-    # the driver's own implicit BEGIN starts too late to take the write lock first
+    # the driver's own implicit BEGIN comes too late to take the write lock first
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
@@ -316,7 +316,7 @@ def _alembic() -> Config:
 
 
 def _holds_data(conn: Connection) -> bool:
-    """Whether an archive of an older schema holds anything: a letter, or an entry of the audit trail."""
+    """Whether an archive of an older schema holds a letter, or an entry of the audit trail."""
     tables = set(inspect(conn).get_table_names())
     kept = (name for name in ("guardrails_dead_letter", "guardrails_audit") if name in tables)
     return any(conn.execute(text(f"SELECT 1 FROM {name} LIMIT 1")).first() for name in kept)
@@ -324,5 +324,5 @@ def _holds_data(conn: Connection) -> bool:
 
 def _shown(url: URL) -> str:
     hidden = {key: "***" for key in url.query if is_denied(key) or "pass" in key.lower()}
-    # without the driver, which is ours and not written in the setting
+    # without the driver: we add it, the setting does not name it
     return url.update_query_dict(hidden).set(drivername=url.get_backend_name()).render_as_string(hide_password=True)

@@ -1,7 +1,7 @@
-"""Which dead letters are meant, as data, and the same as an SQL condition.
+"""Which dead letters a query finds, as data and as an SQL condition.
 
-`Query` is what the query language parses to (`recovery/query.py`); this module knows no syntax of it, only what each
-field means in the tables.
+`recovery/query.py` parses the query language to a `Query`. This module does not know the syntax, only what each field
+means in the tables.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMNS = {
 }
 YES_NO_FIELDS = ("may_have_run",)
 FIELDS = (*_COLUMNS, *YES_NO_FIELDS, *INSTANT_FIELDS, "text")
-"""Every field but the arguments', which are `arg.NAME`."""
+"""All fields except those of arguments, which are `arg.NAME`."""
 
 _FULL_ID = 36  # a UUID in text
 _GLOB_SPECIAL = re.compile(r"[\[*?]")
@@ -49,8 +49,8 @@ _LIKE_SPECIAL = re.compile(r"[\\%_]")
 class Term:
     """One condition.
 
-    `field` is one of `FIELDS` or `arg.NAME`; `value` is an aware instant for `since` and `before`, `yes` or `no`
-    for `may_have_run`, else text, in which `*` stands for anything where `glob` is set; `negated` turns it round.
+    `field` is one of `FIELDS` or `arg.NAME`. `value` is an aware instant for `since` and `before`, `yes` or `no` for
+    `may_have_run`, else text; with `glob`, `*` in it stands for any text. `negated` means: not this condition.
     """
 
     field: str
@@ -61,17 +61,17 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """All of these must hold; no term at all means every dead letter."""
+    """Terms that must all hold; without terms it finds every dead letter."""
 
     terms: tuple[Term, ...] = ()
 
     def argument_names(self) -> list[str]:
-        """The names of the arguments that it looks at."""
+        """The names of the arguments in the query's terms."""
         fields = dict.fromkeys(term.field for term in self.terms if term.field.startswith(ARGUMENT_PREFIX))
         return [field.removeprefix(ARGUMENT_PREFIX) for field in fields]
 
     def says(self, field: str, value: str | State) -> bool:
-        """Whether it wants exactly this value of a field."""
+        """Whether one of its terms wants exactly this value of a field."""
         return Term(field, str(value)) in self.terms
 
     def without_arguments(self) -> Query:
@@ -89,15 +89,15 @@ def condition(query: Query, dialect: str) -> ColumnElement[bool]:
     """The query as a condition on `dead_letter`.
 
     Args:
-        query: what is meant.
-        dialect: `sqlite` or `postgresql`: they spell a case-sensitive pattern differently.
+        query: the query.
+        dialect: `sqlite` or `postgresql`; their case-sensitive patterns differ.
     """
     return and_(true(), *(_term(term, dialect) for term in query.terms))
 
 
 def _term(term: Term, dialect: str) -> ColumnElement[bool]:
     found = _positive(term, dialect)
-    # a letter without an owner is not Anna's: a plain NOT would leave it out
+    # `!owner:anna` also finds letters without an owner; a plain NOT would leave them out
     return not_(func.coalesce(found, false())) if term.negated else found
 
 
@@ -111,7 +111,7 @@ def _positive(term: Term, dialect: str) -> ColumnElement[bool]:
         return _contains(term.value)
     if term.field.startswith(ARGUMENT_PREFIX):
         name = term.field.removeprefix(ARGUMENT_PREFIX)
-        # IN rather than EXISTS: from the index on values to the few letters, not from every letter to its values
+        # IN, not EXISTS: the index on values leads to the few letters; EXISTS would check every letter's values
         return dead_letter.c.id.in_(
             select(letter_argument.c.letter_id).where(
                 letter_argument.c.name == cut(name, NAME),
@@ -127,7 +127,7 @@ def _column(field: str, value: str, glob: bool, dialect: str) -> ColumnElement[b
     if field == "id" and not glob and len(value) < _FULL_ID:
         return _matches(column, [*pieces, ""], dialect)
     if field == "error":
-        # people write `TimeoutError`, the archive knows `asyncio.exceptions.TimeoutError`
+        # people write `TimeoutError`, the archive holds `asyncio.exceptions.TimeoutError`
         dotted = ["", f".{pieces[0]}", *pieces[1:]]
         return or_(_matches(column, pieces, dialect), _matches(column, dotted, dialect))
     return _matches(column, pieces, dialect)

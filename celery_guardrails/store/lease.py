@@ -1,7 +1,7 @@
-"""Who does what only one guardian may do, and which guardians are alive.
+"""Leases for work that only one guardian may do, and the list of guardians that are alive.
 
-Owns the tables `lease` and `guardian`. A lease carries a fence, a number that grows whenever it changes hands: whoever
-writes under an old one is recognised, whatever the clocks of two machines say. Reads no clock.
+Owns the tables `lease` and `guardian`. A lease carries a fence, a number that grows whenever another guardian takes the
+lease: a write with an old fence is recognised, whatever the clocks of two machines say. Reads no clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class GuardianSeen:
-    """A guardian, and when it last said that it is alive."""
+    """A guardian, and when it gave its last sign of life."""
 
     id: str
     started_at: datetime
@@ -43,11 +43,11 @@ class GuardianSeen:
 
 
 def acquire(conn: Connection, name: str, owner: str, ttl: timedelta, now: datetime) -> Lease | None:
-    """Take a lease that is free or has expired, or prolong one's own.
+    """Take a lease that is free or has expired, or prolong one's own lease.
 
     Args:
         conn: a transaction.
-        name: what it is for.
+        name: what the lease is for.
         owner: who takes it, unique among guardians.
         ttl: for how long.
         now: this instant, by the taker's clock.
@@ -70,19 +70,19 @@ def acquire(conn: Connection, name: str, owner: str, ttl: timedelta, now: dateti
 
 
 def renew(conn: Connection, held: Lease, ttl: timedelta, now: datetime) -> Lease | None:
-    """Prolong a lease, even one that expired if nobody took it since; `None` when it is lost."""
+    """Prolong a lease, even an expired one that nobody has taken since; `None` if another guardian has it."""
     until = now + ttl
     done = conn.execute(update(lease).where(*_is(held)).values(expires_at=until)).rowcount
     return Lease(held.name, held.owner, held.fence, until) if done else None
 
 
 def release(conn: Connection, held: Lease, now: datetime) -> None:
-    """Give a lease back, so that the next one need not wait; harmless when it is lost already."""
+    """Give a lease back, so that the next guardian need not wait; harmless if it is lost already."""
     conn.execute(update(lease).where(*_is(held)).values(expires_at=now))
 
 
 def holds(conn: Connection, held: Lease) -> bool:
-    """Whether nobody has taken this lease over; ask it in the transaction that writes under the lease."""
+    """Whether nobody has taken this lease over; call it in the transaction that writes under the lease."""
     return conn.execute(select(lease.c.fence).where(*_is(held)).with_for_update()).scalar() is not None
 
 
@@ -94,7 +94,7 @@ def heartbeat(conn: Connection, guardian_id: str, started_at: datetime, now: dat
 
 
 def forget(conn: Connection, guardian_id: str) -> None:
-    """Remove a guardian that stops; those that are long gone are a matter of `retention.py`."""
+    """Remove a guardian that stops; `retention.py` removes guardians that are long dead."""
     conn.execute(delete(guardian).where(guardian.c.id == guardian_id))
 
 

@@ -1,6 +1,6 @@
-"""Reading dead letters: one, its history, a page, how many, what they have in common.
+"""Reading dead letters: one letter, its history, a page of letters, their number, their groups.
 
-Also the front door of the archive: `archive` and `recover` are here under the names that their callers use.
+Also the entrance to the archive: callers find `archive` and `recover` here.
 It must not know who reads, nor the syntax of a query.
 """
 
@@ -68,7 +68,7 @@ __all__ = [
 
 _ALL = Query()
 _CHOICES = 5
-"""At most so many ids are named where several are meant."""
+"""How many ids an error names at most, if an id is ambiguous."""
 _COLUMNS = [dead_letter.c[field.name] for field in fields(LetterSummary)]
 
 GROUPINGS = {
@@ -79,7 +79,7 @@ GROUPINGS = {
     "worker": ("worker",),
     "version": ("version",),
 }
-"""What dead letters can be grouped by, and the columns that this means."""
+"""The names by which dead letters can be grouped, and the columns of each."""
 
 
 def get(conn: Connection, letter_id: str) -> ArchivedLetter:
@@ -87,11 +87,11 @@ def get(conn: Connection, letter_id: str) -> ArchivedLetter:
 
     Args:
         conn: a transaction.
-        letter_id: its id, or Celery's id of its task, or the beginning of either where no other one begins so.
+        letter_id: the letter's id or its task id, or the beginning of either if no other id begins so.
 
     Raises:
         DeadLetterNotFound: no id begins so.
-        DeadLetterAmbiguous: several do, or several letters have this task id.
+        DeadLetterAmbiguous: several ids begin so, or several letters have this task id.
     """
     given = letter_id.strip()
     key, task_id = key_of(given), cut(given)
@@ -113,7 +113,7 @@ def get(conn: Connection, letter_id: str) -> ArchivedLetter:
 
 
 def _letter(payload: bytes, died_at: datetime) -> Letter:
-    """The letter of one death. One that an earlier version archived, and this one cannot read, is shown as what it is.
+    """The letter of one death. A letter of an earlier version that cannot be read is shown as unreadable.
 
     Raises:
         NewerSchema: a newer version archived it.
@@ -128,12 +128,13 @@ def _begins(conn: Connection, column: ColumnElement[str], prefix: str) -> Column
     begun = and_(column.startswith(prefix, autoescape=True), column >= prefix)
     if conn.dialect.name != "sqlite":
         return begun
-    # the successor of a prefix is the prefix with its last character's successor; SQLite's LIKE uses no index
+    # all texts with the prefix are below the prefix with its last character replaced by the next one; SQLite's LIKE
+    # uses no index
     return and_(begun, column < prefix[:-1] + chr(min(ord(prefix[-1]) + 1, 0xD7FF)))
 
 
 def before(conn: Connection, found: Collection[Letter]) -> dict[str, Before]:
-    """How the works of these letters stand now, by their ids, as far as they are put back and known: ask it first."""
+    """The last death of these letters' works, by id, if they were put back; call it before you archive the letters."""
     ids = sorted({key_of(letter.origin_id) for letter in found if letter.dead_letter_id is not None})
     if not ids:
         return {}
@@ -166,11 +167,11 @@ def search(
     *,
     newest_first: bool = True,
 ) -> Page:
-    """A page of the dead letters that a query means, by the time of their latest death.
+    """A page of the dead letters that a query finds, ordered by the time of their latest death.
 
     Args:
         conn: a transaction.
-        query: which; default all.
+        query: which letters; default all.
         limit: at most so many, at least 1.
         after: where the page before ended (its `next`); `None` for the first page.
         newest_first: the order.
@@ -188,7 +189,7 @@ def search(
 
 
 def count(conn: Connection, query: Query = _ALL) -> int:
-    """How many dead letters a query means."""
+    """How many dead letters a query finds."""
     statement = select(func.count()).select_from(dead_letter).where(condition(query, conn.dialect.name))
     return conn.execute(statement).scalar_one()
 
@@ -203,7 +204,7 @@ def groups(conn: Connection, query: Query = _ALL, by: str = "fingerprint", limit
         limit: at most so many groups.
 
     Raises:
-        KeyError: `by` is none of `GROUPINGS`.
+        KeyError: `by` is not one of `GROUPINGS`.
     """
     names = GROUPINGS[by]
     wanted = condition(query, conn.dialect.name)
@@ -224,7 +225,7 @@ def groups(conn: Connection, query: Query = _ALL, by: str = "fingerprint", limit
 
 
 def stats(conn: Connection, query: Query = _ALL) -> Stats:
-    """Counts by state, task and reason, over the dead letters that a query means; default all."""
+    """Counts by state, task and reason, over the dead letters that a query finds; default all."""
     wanted = condition(query, conn.dialect.name)
     by_state = _tally(conn, dead_letter.c.state, wanted)
     by_task = _tally(conn, dead_letter.c.task, wanted)
@@ -234,7 +235,7 @@ def stats(conn: Connection, query: Query = _ALL) -> Stats:
 
 
 def unreported(conn: Connection, before: datetime) -> list[Unreported]:
-    """What was put back before this instant and is neither recovered nor dead again, by task, the longest first."""
+    """Letters that were put back before this instant and are not recovered or dead again, by task, oldest first."""
     first = func.min(dead_letter.c.requeued_at).label("first")
     waits = and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.requeued_at < before)
     statement = select(dead_letter.c.task, func.count(), first).where(waits).group_by(dead_letter.c.task)

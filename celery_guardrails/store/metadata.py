@@ -20,7 +20,7 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, stored as whole microseconds since 1970: orders and indexes alike everywhere."""
+    """An aware UTC datetime, stored as whole microseconds since 1970: it sorts the same way on every database."""
 
     impl = BigInteger
     cache_ok = True

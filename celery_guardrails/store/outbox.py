@@ -70,11 +70,11 @@ _LIVE = ("pending", "unknown")
 
 @dataclass(frozen=True)
 class OutboxRow:
-    """One notification as stored. `id` is 0 for one that is not stored yet.
+    """One notification as stored. `id` is 0 for a notification that is not stored yet.
 
-    `attempts` are the tries that failed for the sink's sake, `absent` how often a message of unknown fate was looked
-    for and not found, `notes` what the poster has to remember: `plain`, `repost`, `channel`, `because`, `duplicate`,
-    `logged`.
+    `attempts` counts the tries that failed because of the sink. `absent` counts how often a message with an unknown end
+    was searched for and not found. `notes` is what the poster has to remember: `plain`, `repost`, `channel`, `because`,
+    `duplicate`, `logged`.
     """
 
     group_key: str
@@ -103,8 +103,8 @@ def add(conn: Connection, row: OutboxRow) -> bool:
     """Store a notification to be delivered.
 
     Returns:
-        `False` when it is stored already, or when it is an edit and another edit of the same message still waits:
-        a message is rendered when it is sent, so one edit shows both changes.
+        `False` if it is stored already, or if it is an edit and another edit of the same message still waits: a message
+        is rendered when it is sent, so one edit shows both changes.
     """
     if row.kind == "edit":
         waiting = and_(
@@ -124,7 +124,7 @@ def add(conn: Connection, row: OutboxRow) -> bool:
 
 
 def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
-    """What is not delivered yet, due or not, oldest first."""
+    """The notifications that are not delivered yet, due or not, the oldest first."""
     query = select(alert_outbox).where(alert_outbox.c.status.in_(_LIVE)).order_by(alert_outbox.c.id).limit(limit)
     return [_row(row) for row in conn.execute(query).mappings()]
 
@@ -132,18 +132,18 @@ def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
 def claim(
     conn: Connection, row: OutboxRow, *, fence: int, post_uid: str, now: datetime, held: Lease | None = None
 ) -> bool:
-    """Say that it is being sent, before it is; commit this before the sink is called.
+    """Mark a notification as being sent; commit this before you call the sink.
 
     Args:
         conn: a transaction.
-        row: what is to be sent.
-        fence: of the poster's lease.
-        post_uid: what the message will carry.
+        row: the notification to send.
+        fence: the fence of the poster's lease.
+        post_uid: the id that the message will carry.
         now: this instant.
-        held: the lease, checked in this transaction; `None` for a poster that needs none.
+        held: the lease, checked in this transaction; `None` for a poster that needs no lease.
 
     Returns:
-        `False` when another poster has taken over, or it is no longer pending.
+        `False` if another poster has taken over, or the notification is no longer pending.
     """
     if held is not None and not holds(conn, held):
         return False
@@ -157,16 +157,16 @@ def claim(
 
 
 def change(conn: Connection, row: OutboxRow, *, fence: int, **values: Any) -> bool:
-    """Set columns of one row; `False` when a poster with a higher fence has taken over: nothing is written."""
+    """Set columns of one row; `False`, and nothing is written, if a poster with a higher fence has taken over."""
     mine = and_(alert_outbox.c.id == row.id, alert_outbox.c.fence <= fence)
     values = {name: clean(value) if isinstance(value, str) else value for name, value in values.items()}
     return conn.execute(update(alert_outbox).where(mine).values(**values, fence=fence)).rowcount == 1
 
 
 def sweep(conn: Connection, *, fence: int, now: datetime) -> int:
-    """Mark what a poster left behind while sending as of unknown fate; returns how many.
+    """Mark notifications that a poster left while it sent them as `unknown`; returns how many.
 
-    Only the poster that holds the lease may call it, and not while it is sending itself.
+    Only the poster that holds the lease may call it, and not while it sends a notification itself.
     """
     left = and_(alert_outbox.c.status == "sending", alert_outbox.c.fence <= fence)
     unknown = update(alert_outbox).where(left).values(status="unknown", fence=fence, next_try_at=now, absent=0)
@@ -174,7 +174,7 @@ def sweep(conn: Connection, *, fence: int, now: datetime) -> int:
 
 
 def statuses(conn: Connection) -> dict[str, int]:
-    """How many notifications are in which status."""
+    """How many notifications have each status."""
     query = select(alert_outbox.c.status, func.count()).group_by(alert_outbox.c.status)
     return {row[0]: row[1] for row in conn.execute(query)}
 

@@ -1,7 +1,7 @@
-"""Which letter a death belongs to: its own, or the one that was put back, where it proves that.
+"""Which letter a death belongs to: a new letter, or the letter that was put back, if the death proves it.
 
-Owns what is believed of the ids in a death, and what becomes of a death that is not believed: a letter of its own,
-under an id that follows from its bytes. It must not know what a death changes.
+Owns which ids in a death are believed. A death that is not believed becomes a letter of its own, under an id that is
+computed from its bytes. It must not know what a death changes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["Placed", "note_held", "note_set_aside", "place"]
 class Placed:
     """A death as it is archived: with ids that are believed.
 
-    `set_aside` says that it had claimed another letter. `holder` is another letter that has a death under this one's
-    id: this one is kept under an id of its own.
+    `set_aside` says that the death falsely named another letter. `holder` is another letter that already has a death
+    under this death's id: this death then gets a new id.
     """
 
     item: Archivable
@@ -51,7 +51,7 @@ def place(conn: Connection, found: Sequence[Archivable]) -> list[Placed]:
 
 
 def note_held(conn: Connection, found: Sequence[Placed], now: datetime) -> None:
-    """Leave an audit entry with each letter that has a death under the id of another letter's."""
+    """Write an audit entry for each letter that has a death under an id that another letter's death brought, too."""
     reason = "it has the id of a death of letter {}, which is kept under another one"
     held = [(one.holder, reason.format(key_of(one.item.letter.origin_id))) for one in found if one.holder]
     audit.append_refused(
@@ -60,7 +60,7 @@ def note_held(conn: Connection, found: Sequence[Placed], now: datetime) -> None:
 
 
 def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -> None:
-    """Leave an audit entry with the letter that a report named, and one with the letter of its own that it became."""
+    """Write an audit entry for the letter that a report named, and one for the new letter that the report became."""
     entries = []
     for one in found:
         if one.kept_as is None:
@@ -74,7 +74,7 @@ def note_set_aside(conn: Connection, found: Sequence[SetAside], now: datetime) -
 
 
 def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
-    """The same, where no two works share the id of a death: whoever knows how ids are made can guess the next one."""
+    """The same deaths, but no two works share a death's id: somebody who knows how ids are made could guess one."""
     ids = sorted({key_of(one.item.letter.id) for one in found})
     rows = conn.execute(select(death.c.id, death.c.letter_id, death.c.payload).where(death.c.id.in_(ids))).all()
     holders: dict[str, str] = {row.id: row.letter_id for row in rows}
@@ -85,7 +85,7 @@ def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
         key = key_of(letter.id)
         holder = holders.setdefault(key, key_of(letter.origin_id))
         body = bodies.setdefault(key, letter.message.body)
-        # the first death brings no claim token: the same one again has the same message
+        # a first death brings no claim token: if it is the same death again, it has the same message
         other_work = letter.dead_letter_id is None and body is not None and body != letter.message.body
         if other_work or holder != key_of(letter.origin_id):
             changed = letter.model_copy(update={"id": own_id(one.item.payload, "apart")})
@@ -95,7 +95,7 @@ def _apart(conn: Connection, found: list[Placed]) -> list[Placed]:
 
 
 def _body(payload: bytes) -> bytes | None:
-    """The body of the message of a death that the archive has; `None` where it cannot be read."""
+    """The message's body of a death in the archive; `None` if it cannot be read."""
     try:
         return decode(payload).message.body
     except (ValueError, NewerSchema):
@@ -120,19 +120,19 @@ def _placed(conn: Connection, item: Archivable, known: dict[str, claims.Claimed]
 
 
 def _as(item: Archivable, letter_id: str) -> Archivable:
-    """The death as the first one of a letter with this id."""
+    """The death as the first death of a letter with this id."""
     first = {"id": letter_id, "dead_letter_id": None, "generation": 0, "claim_token": None}
     return Archivable.of(item.letter.model_copy(update=first))
 
 
 def _names(letter: Letter) -> set[str]:
-    """What its task is called: its own name, and that in its message, by which it was sent."""
+    """The names of the letter's task: the task's own name, and the name in the message, by which it was sent."""
     published = letter.message.headers.get("task")
     return {cut(name) for name in (letter.task, published) if isinstance(name, str)}
 
 
 def _token_of(letter: Letter) -> str | None:
-    """The claim token that a death brings; older workers do not copy it out of the message's header."""
+    """The claim token of a death; older workers leave it in the message's header."""
     return letter.claim_token or read_header(letter.message.headers).claim_token
 
 

@@ -1,6 +1,6 @@
-"""Whether the archive takes anything at all: a letter, its alert event and its group are written, and taken back.
+"""Testing whether the archive can be written: a letter, its alert event and its group are written and rolled back.
 
-Owns what is written for that. Where it succeeds, what was refused before is refused for what it is itself.
+Owns what is written for that. If the test succeeds, an earlier failed write failed because of its own data.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class _Event:
 
 
 def probe(store: Store) -> None:
-    """See that the archive can be written. Nothing of it stays.
+    """Check that the archive can be written. The transaction is rolled back.
 
     Raises:
-        StoreError: it cannot.
+        StoreError: the archive cannot be written.
     """
     name = str(uuid4())
     try:
@@ -58,7 +58,7 @@ def probe(store: Store) -> None:
 
 
 def raise_if_away(store: Store, exc: Exception) -> None:
-    """Raise what the archive said, unless it is there and takes what is right: then what was written is to blame.
+    """Raise an error if the archive cannot be written; otherwise the data of the failed write is to blame.
 
     Raises:
         StoreError: the archive cannot be written.

@@ -1,6 +1,6 @@
 """What goes into the archive and what comes out of it, as data.
 
-Owns the states of a dead letter and the shapes that queries return. Knows neither SQL nor who asks.
+Owns the states of a dead letter and the classes that queries return. Knows neither SQL nor the callers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class State(str, Enum):
-    """Where a dead letter stands: `dead` -> `requeued` -> `recovered`, or `dead` again; `dead` <-> `discarded`."""
+    """The state of a dead letter: `dead` -> `requeued` -> `recovered`, or `dead` again; `dead` <-> `discarded`."""
 
     DEAD = "dead"
     REQUEUED = "requeued"
@@ -44,16 +44,16 @@ class State(str, Enum):
 
 
 class Outcome(str, Enum):
-    """What archiving one death came to."""
+    """The result of archiving one death."""
 
     NEW = "new"
-    """Work that the archive did not know."""
+    """The work is new to the archive."""
     DUPLICATE = "duplicate"
-    """This very death is archived already: a redelivery."""
+    """The same death is archived already: a redelivery."""
     REGRESSED = "regressed"
     """Work that was put back has died again; it is `dead` with this generation."""
     STALE = "stale"
-    """A death that changes no state: of an older generation, or a second one of the same; kept in the history."""
+    """A death that changes no state, of an older generation or a second death of the same; kept in the history."""
 
     def __str__(self) -> str:
         return self.value
@@ -68,13 +68,13 @@ class Archivable:
 
     @classmethod
     def of(cls, letter: Letter) -> Archivable:
-        """A letter that was not published: one that the guardian made for an unreadable message."""
+        """A letter that was not published, because the guardian made it for an unreadable message."""
         return cls(letter, encode(letter))
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """How a letter stood before it died again: when it had died, and of what."""
+    """A letter's last death before it died again: when, and of what."""
 
     died_at: datetime
     fingerprint: str
@@ -86,8 +86,8 @@ class Before:
 class Archived:
     """One death after archiving. `id` is the dead letter's, `death_id` this death's.
 
-    `letter` is as it is archived. `set_aside` says that it claimed to be a further death of another letter, and is not
-    believed: it is a letter of its own.
+    `letter` is the letter as it is archived. `set_aside` says that the death named another letter and was not believed:
+    it became a letter of its own.
     """
 
     id: str
@@ -101,7 +101,7 @@ class Archived:
 class SetAside:
     """A report that is not believed: `claimed_id` is the letter that it names, `doubt` says why.
 
-    `kept_as` is the id of the letter of its own that a further death is kept as; `None`: a recovery, which changes
+    A further death is kept as a new letter with the id `kept_as`. `None`: the report is a recovery, and changes
     nothing.
     """
 
@@ -114,11 +114,10 @@ class SetAside:
 class LetterSummary:
     """One row of the archive, without the replayable payload.
 
-    `id` is the first death's; `message` is redacted and cut to 500 characters; `attempts` counts the executions of
-    the latest generation; `regressed` says that it died again after a requeue; `may_have_run` that its body
-    may have done its work already; `requeue_tried_at` is when somebody
-    last set out to publish it and `requeue_published_at` when the broker took it; `resolved_at` is when it was
-    recovered or discarded; `death_id` is the latest death's.
+    `id` is the id of the first death, `death_id` of the latest. `message` is redacted and cut to 500 characters.
+    `attempts` counts the executions of the latest generation. `regressed` says that the work died again after a
+    requeue, `may_have_run` that its body may have done its work already. `requeue_tried_at` is when somebody last began
+    to publish it, `requeue_published_at` when the broker took it, `resolved_at` when it recovered or was discarded.
     """
 
     id: str
@@ -158,7 +157,7 @@ class LetterSummary:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedLetter:
-    """One dead letter whole: its row, and the letter of its latest death, which is what a requeue publishes."""
+    """One whole dead letter: its row, and the letter of its latest death, which a requeue publishes."""
 
     summary: LetterSummary
     letter: Letter
@@ -166,7 +165,7 @@ class ArchivedLetter:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One time that the work died, with that letter."""
+    """One death of a work, with the letter of that death."""
 
     id: str
     generation: int
@@ -212,7 +211,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Unreported:
-    """Letters of one task that were put back and of which no end is known: how many, and the first one's requeue."""
+    """Letters of one task that were put back and whose end is not known: how many, and the oldest requeue."""
 
     task: str
     count: int
@@ -221,7 +220,7 @@ class Unreported:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts over the archive; `oldest_dead_at` is the death of the one that has waited longest for a decision."""
+    """Counts over the archive; `oldest_dead_at` is the death of the letter that has waited longest for a decision."""
 
     total: int
     by_state: Mapping[str, int]

@@ -1,6 +1,6 @@
-"""Reports that work which was put back has succeeded: believed where they bring its claim, else set aside.
+"""Reports that work which was put back has succeeded: believed if they bring the claim's token, else set aside.
 
-Owns what a report comes to and its audit entry. It must not know how a report travels.
+Owns the result of a report and its audit entry. It must not know how a report travels.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ __all__ = ["Reported", "recover"]
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a report came to: the letter became `recovered` by it, or it is set aside, or it says what was known."""
+    """The result of a report: it made the letter `recovered`, or it was set aside, or it changed nothing."""
 
     recovered: bool = False
     set_aside: SetAside | None = None
 
 
 def recover(conn: Connection, reports: Sequence[Recovery], now: datetime) -> list[Reported]:
-    """Note what reports of recoveries say, where they are believed.
+    """Mark letters as recovered, by the reports that are believed.
 
     Args:
         conn: a transaction of `Store.begin`.
-        reports: in any order; the same one may come twice.
+        reports: in any order; the same report may come twice.
         now: this instant.
 
     Returns:
         One result for each of `reports`, in their order. A report of a letter that the archive does not have, or has
-        pruned, changes nothing and is not told of.
+        pruned, changes nothing and leaves no audit entry.
     """
     keys = [key_of(report.dead_letter_id) for report in reports]
     known = claims.claimed(conn, set(keys))
@@ -62,7 +62,7 @@ def recover(conn: Connection, reports: Sequence[Recovery], now: datetime) -> lis
 
 
 def _judged(conn: Connection, report: Recovery, key: str, known: dict[str, claims.Claimed]) -> Reported | None:
-    """What a report comes to without looking further; `None`: it is believed."""
+    """The result of a report that is not believed; `None`: the report is believed."""
     found = known.get(key)
     if found is None:
         return Reported()
@@ -72,7 +72,7 @@ def _judged(conn: Connection, report: Recovery, key: str, known: dict[str, claim
 
 
 def _standing(conn: Connection, keys: Collection[str]) -> dict[str, Any]:
-    """How these letters stand, locked in the order of ids: two guardians never wait for each other."""
+    """The state of these letters, locked in the order of ids, so that two guardians never wait for each other."""
     if not keys:
         return {}
     columns = (dead_letter.c.id, dead_letter.c.state, dead_letter.c.generation, dead_letter.c.requeue_reason)
@@ -87,7 +87,7 @@ def _recovered(
     standing: dict[str, Any],
     now: datetime,
 ) -> audit.AuditEntry | None:
-    """Change the letter, and give its audit entry; `None` where the report says what was known."""
+    """Change the letter, and give the audit entry; `None` if the report changes nothing."""
     before = standing.get(key)
     if before is None or not confirm_recovered(conn, key, report.generation, report.at):
         return None

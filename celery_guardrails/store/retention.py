@@ -1,8 +1,8 @@
-"""What the archive has kept long enough: which rows are due, and their removal in small pieces.
+"""Rows that the archive has kept long enough: which rows are due, and their removal in small batches.
 
-Owns every DELETE of what is over: of `dead_letter` (its deaths and values go with it), `audit`, the alerts' events,
-notifications and groups, and `guardian`. Work that was put back and has not come to an end (`requeued`) is never due,
-nor is what an alert has not said yet. It must not know who decides how long something is kept, nor when that is asked.
+Owns every DELETE of old rows: of `dead_letter` (with its deaths and values), `audit`, the alerts' events, notifications
+and groups, and `guardian`. Work that was put back and has not ended (`requeued`) is never due, nor is a notification
+that is not sent yet. It must not know who decides how long rows are kept, nor when this is asked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNDECIDED = (State.DEAD.value, State.REQUEUED.value)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Rows of one kind: by which column each is named, since when it is over, and which of them may go at all."""
+    """Rows of one kind: the column of their key, the column from which their age counts, and which may be removed."""
 
     table: Table
     key: Column[Any]
@@ -49,7 +49,7 @@ def _of_state(state: State, at: Column[datetime]) -> _Kind:
 
 
 def _forgotten_groups() -> ColumnElement[bool]:
-    """Groups that are over, with nothing to say, and no letter that somebody has yet to decide on."""
+    """Groups that are over, without notifications, and without letters that still need a decision."""
     said = select(alert_outbox.c.id).where(alert_outbox.c.group_key == alert_group.c.key)
     undecided = select(dead_letter.c.id).where(
         dead_letter.c.task == alert_group.c.task,
@@ -64,7 +64,7 @@ _KINDS = {
     State.RECOVERED.value: _of_state(State.RECOVERED, dead_letter.c.resolved_at),
     State.DISCARDED.value: _of_state(State.DISCARDED, dead_letter.c.resolved_at),
     AUDIT: _Kind(audit, audit.c.seq, audit.c.at, true()),
-    # a letter that its broker delivers once more after that would be counted again
+    # if the broker delivers a letter again after this removal, it is counted again
     ALERT_EVENTS: _Kind(
         alert_event, alert_event.c.ref_id, alert_event.c.recorded_at, alert_event.c.processed.is_(True)
     ),
@@ -73,7 +73,7 @@ _KINDS = {
     GUARDIANS: _Kind(guardian, guardian.c.id, guardian.c.seen_at, true()),
 }
 KINDS = tuple(_KINDS)
-"""What is kept for a time of its own, in the order in which it is removed."""
+"""The kinds of rows, each kept for a time of its own, in the order of their removal."""
 
 
 def due(conn: Connection, keep: Mapping[str, timedelta | None], now: datetime) -> dict[str, int]:
@@ -87,26 +87,26 @@ def due(conn: Connection, keep: Mapping[str, timedelta | None], now: datetime) -
 
 
 def remove(conn: Connection, name: str, before: datetime, most: int) -> int:
-    """Remove what is of this kind since before an instant, the oldest first; returns how many.
+    """Remove rows of a kind that are older than an instant, the oldest first; returns how many.
 
     Args:
         conn: a transaction.
-        name: one of `KINDS`. `dead` counts from the latest death; `recovered` and `discarded` from when it was so
-            decided; alert groups from their last change, guardians from their last sign of life.
-        before: what is younger stays.
+        name: one of `KINDS`. The age of `dead` letters counts from the latest death, of `recovered` and `discarded`
+            letters from that change, of alert groups from their last change, of guardians from their last sign of life.
+        before: younger rows stay.
         most: at most so many.
     """
     kind = _KINDS[name]
     wanted = select(kind.key).where(kind.is_due(before)).order_by(kind.at).limit(most)
     if conn.dialect.name == "postgresql" and kind.table is not audit:
-        wanted = wanted.with_for_update(skip_locked=True)  # somebody changes it at this moment: the next pass
+        wanted = wanted.with_for_update(skip_locked=True)  # a row that somebody changes just now is for the next pass
     keys = list(conn.execute(wanted).scalars())
     if not keys:
         return 0
     if kind.table is not audit:
         return conn.execute(delete(kind.table).where(kind.key.in_(keys))).rowcount
-    # The database refuses every other removal: it looks whether an entry is older than what `audit_cut` says, and that
-    # is empty but within this transaction.
+    # The database refuses every other removal: an entry must be older than the instant in `audit_cut`, and that table
+    # is empty except within this transaction.
     conn.execute(insert(audit_cut).values(before=before))
     removed = conn.execute(delete(audit).where(kind.key.in_(keys))).rowcount
     conn.execute(delete(audit_cut))

@@ -1,10 +1,10 @@
 """The archive's tables, without those of the alerts.
 
-`dead_letter` is one row for each piece of dead work; `death` one for each time it died, with the whole letter as it
-was published; `claim` one for each time it was put back; `letter_argument` the values kept in clear, for `arg.NAME`;
-`audit` who did what, `audit_cut` how old an entry is that may leave it; `lease` and `guardian` which guardian does
-what. In the database every name begins with
-`guardrails_`, because the application may keep the archive among tables of its own. Knows no query.
+`dead_letter` has one row for each dead work, `death` one for each of its deaths, with the whole letter as published,
+and `claim` one for each requeue. `letter_argument` has the values kept in clear, for `arg.NAME`. `audit` says who did
+what; `audit_cut` how old an entry must be to be removed. `lease` and `guardian` say which guardian does what.
+In the database every name begins with `guardrails_`, because the application may keep the archive among tables of its
+own. Knows no query.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ dead_letter = Table(
     Column("requeued_at", UtcDateTime),
     Column("requeued_by", Text),
     Column("requeue_reason", Text),
-    Column("requeue_tried_at", UtcDateTime),  # when somebody last set out to publish it
+    Column("requeue_tried_at", UtcDateTime),  # when somebody last began to publish it
     Column("requeue_published_at", UtcDateTime),  # null while claimed and not yet known to be published
     Column("resolved_at", UtcDateTime),  # recovered or discarded
     Column("regressed", Boolean, nullable=False, server_default=expression.false()),
     Column("may_have_run", Boolean, nullable=False, server_default=expression.false()),  # as of the latest death
     Column("attempts", Integer, nullable=False),  # executions of the latest generation
-    Column("death_id", Text, nullable=False),  # the latest death: what would be requeued
+    Column("death_id", Text, nullable=False),  # the latest death, which a requeue would publish
     # text_pattern_ops lets PostgreSQL use an index for `task:billing.*`, whatever the database's collation
     Index("ix_guardrails_dead_letter_died_at", "died_at", "id"),
     Index("ix_guardrails_dead_letter_state", "state", "died_at", "id"),
@@ -109,7 +109,7 @@ letter_argument = Table(
 audit = Table(
     "guardrails_audit",
     metadata,
-    # SQLite gives numbers by itself, and never twice, only to a column that is INTEGER and AUTOINCREMENT
+    # SQLite numbers rows by itself, and never twice the same, only in a column that is INTEGER and AUTOINCREMENT
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("at", UtcDateTime, nullable=False),
     Column("actor", Text, nullable=False),

@@ -1,7 +1,7 @@
 """Moving one dead letter from state to state, each as one conditional UPDATE, so that there is a single winner.
 
-Owns which state may follow which. Who asked and why goes into the audit trail by the caller, in the same transaction,
-and who may ask is the caller's to see to.
+Owns which state may follow which. The caller writes who asked and why into the audit trail, in the same transaction,
+and decides who may ask.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def claim(conn: Connection, letter_id: str, actor: str, reason: str, now: dateti
     """Claim a dead letter for a requeue: `dead` -> `requeued`, with the next generation.
 
     Returns:
-        `False` when it is not `dead`, or somebody else was faster.
+        `False` if the letter is not `dead`, or somebody else was faster.
     """
     values = {
         "state": State.REQUEUED.value,
@@ -46,19 +46,20 @@ def claim(conn: Connection, letter_id: str, actor: str, reason: str, now: dateti
 
 
 def mark_published(conn: Connection, letter_id: str, generation: int, now: datetime) -> bool:
-    """Note that the broker took the requeued message; `False` when another generation stands by now.
+    """Note that the broker took the requeued message; `False` if the letter has another generation by now.
 
-    It may have recovered or died again in the meantime: the note is right all the same.
+    The work may have recovered or died again in the meantime: the note is correct all the same.
     """
     statement = update(dead_letter).where(dead_letter.c.id == letter_id, dead_letter.c.generation == generation)
     return conn.execute(statement.values(requeue_published_at=now)).rowcount == 1
 
 
 def mark_failed(conn: Connection, letter_id: str, generation: int) -> bool:
-    """Undo a claim whose message the broker did not take: `dead` again, with the generation before.
+    """Undo a claim whose message the broker did not take: `dead` again, with the former generation.
 
     Returns:
-        `False` when it is no longer `requeued` with this generation, or known to be published: nothing is undone.
+        `False` if the letter is no longer `requeued` with this generation, or is known to be published: nothing is
+        undone.
     """
     values = {
         "state": State.DEAD.value,
@@ -75,10 +76,10 @@ def mark_failed(conn: Connection, letter_id: str, generation: int) -> bool:
 def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: datetime) -> bool:
     """Note that requeued work succeeded: `requeued` -> `recovered`, or `dead` -> `recovered` after a lost confirmation.
 
-    The broker may have taken a message whose confirmation got lost: its claim was given back (`mark_failed`), but the
-    work ran. So a letter that is `dead` with the generation before recovers too, at the reported generation. Somebody
-    may also have restored a `requeued` letter whose work was on its way all the same: it recovers, too, and so it does
-    when it has been put back once more since; a death of that later copy is still a further death.
+    The broker may have taken a message whose confirmation got lost: the claim was given back (`mark_failed`), but the
+    work ran. So a letter that is `dead` with the generation before recovers, too, with the reported generation. A
+    `requeued` letter that somebody restored while its work was on its way also recovers, even if it was put back once
+    more since then. A death of that later copy is still a further death.
 
     Args:
         conn: a transaction.
@@ -87,11 +88,11 @@ def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: dat
         at: when.
 
     Returns:
-        `True` when it became `recovered` by this call. A confirmation that comes twice, or of another generation, or
+        `True` if this call made the letter `recovered`. A confirmation that comes twice, or for another generation, or
         for an unknown or discarded letter, changes nothing.
     """
     if not 0 < generation <= LARGEST:
-        return False  # no requeue of ours, and a number that a database may choke on
+        return False  # not a requeue of ours, and perhaps a number that a database refuses
     at_work = and_(dead_letter.c.state == State.REQUEUED.value, dead_letter.c.generation == generation)
     given_back = and_(dead_letter.c.state == State.DEAD.value, dead_letter.c.generation == generation - 1)
     died = select(death.c.id).where(death.c.letter_id == dead_letter.c.id, death.c.generation == generation)
@@ -107,19 +108,19 @@ def confirm_recovered(conn: Connection, letter_id: str, generation: int, at: dat
 
 
 def discard(conn: Connection, letter_id: str, now: datetime) -> bool:
-    """`dead` -> `discarded`; `False` when it is not `dead`."""
+    """`dead` -> `discarded`; `False` if the letter is not `dead`."""
     return _move(conn, letter_id, State.DEAD, {"state": State.DISCARDED.value, "resolved_at": now})
 
 
 def restore(conn: Connection, letter_id: str, source: State) -> bool:
-    """`discarded` or `requeued` -> `dead`, with its generation; `False` when it is not in this state."""
+    """`discarded` or `requeued` -> `dead`, with its generation; `False` if the letter is not in the state `source`."""
     return _move(conn, letter_id, source, {"state": State.DEAD.value, "resolved_at": None})
 
 
 def unpublished(conn: Connection, older_than: datetime, limit: int = 100) -> list[str]:
-    """The ids of claims that nobody has tried to publish since `older_than`, the longest waiting first."""
+    """The ids of claims that nobody has tried to publish since `older_than`; the longest waiting first."""
     waiting = select(dead_letter.c.id).where(
-        # as a literal: a partial index is only used where the condition is known to be its own
+        # as a literal: the database uses a partial index only if it sees the index's own condition
         dead_letter.c.state == literal_column(f"'{State.REQUEUED.value}'"),
         dead_letter.c.requeue_published_at.is_(None),
         dead_letter.c.requeue_tried_at < older_than,
@@ -128,7 +129,7 @@ def unpublished(conn: Connection, older_than: datetime, limit: int = 100) -> lis
 
 
 def take_over(conn: Connection, letter_id: str, older_than: datetime, now: datetime) -> bool:
-    """Take an unpublished claim over, so that of several guardians one publishes it; `False` when another did."""
+    """Take an unpublished claim over, so that only one guardian publishes it; `False` if another guardian did."""
     waiting = and_(dead_letter.c.requeue_published_at.is_(None), dead_letter.c.requeue_tried_at < older_than)
     return _move(conn, letter_id, State.REQUEUED, {"requeue_tried_at": now}, waiting)
 

@@ -1,4 +1,4 @@
-"""The archive: dead letters, their deaths, the audit trail, leases."""
+"""The archive: dead letters, their deaths, the audit trail and leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alerts: what happened, which groups count it, what is to be said."""
+"""The alerts: events, the groups that count them, and notifications to send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters are found by Celery's task id, whole or its beginning."""
+"""An index that finds dead letters by Celery's task id, or by its beginning."""
 
 from __future__ import annotations
 

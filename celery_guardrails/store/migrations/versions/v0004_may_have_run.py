@@ -1,4 +1,4 @@
-"""Letters whose work may have run already are told apart, those that are archived by their reason and policy."""
+"""A column that marks letters whose work may have run already; archived letters are judged by reason and policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention: an index that finds what is over, and the one way in which a row leaves the audit trail."""
+"""Retention: an index that finds old rows, and the only way in which a row leaves the audit trail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _APPEND_ONLY = "the audit trail is append-only: rows leave it by retention alone
 
 
 def upgrade() -> None:
-    """Make the index and the table, and let the trigger look into it."""
+    """Make the index and the table, and let the trigger read the table."""
     op.create_index("ix_guardrails_dead_letter_resolved_at", "guardrails_dead_letter", ["state", "resolved_at"])
     op.create_index("ix_guardrails_audit_at", "guardrails_audit", ["at"])
     op.create_table(

@@ -1,8 +1,8 @@
-"""Each requeue has a claim of its own, with a secret that its end must bring back.
+"""Each requeue has a claim of its own, with a secret that a report of its end must bring back.
 
-What had been put back before brings none: each letter gets a claim without a secret for each time that it was put back,
-so that its end is believed as before. So does a claim that was given back since nobody confirmed its message, which may
-have got through: the audit trail knows it.
+Work that was put back before has no secret: each letter gets a claim without a secret for each earlier requeue, so that
+its end is believed as before. A requeue that was given back because nobody confirmed its message gets one, too: the
+broker may have the message, and the audit trail knows the requeue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _claim = sa.table("guardrails_claim", sa.column("letter_id"), sa.column("generat
 
 
 def upgrade() -> None:
-    """Make the table, and the claims of what is put back already."""
+    """Make the table, and the claims of work that is put back already."""
     op.create_table(
         "guardrails_claim",
         sa.Column("letter_id", sa.Text(), nullable=False),
