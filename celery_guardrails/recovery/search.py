@@ -83,8 +83,8 @@ def require_kept(store: Store, query: Query) -> None:
     others = f"they keep {', '.join(kept)}" if kept else "they keep no argument"
     raise QueryError(
         f"arg.{missing}",
-        f"none of the dead letters meant keeps {missing}: {others}; a policy's correlate or affected_by names what is "
-        "kept, from the next dead letter on",
+        f"none of the dead letters meant keeps {missing}: {others}; name an argument in the policy's correlate or "
+        "affected_by to keep it, from the next dead letter on",
         nearest(f"arg.{missing}", [f"arg.{name}" for name in kept]),
     )
 

@@ -76,7 +76,7 @@ def declares_in_vain(connection: Connection, queue: Queue) -> str | None:
 
 
 def _asked(connection: Connection, topology: Topology) -> Iterator[tuple[Subject, Right | None, str]]:
-    spooled = "it does not exist, so what is for it stays in the spool until somebody declares it"
+    spooled = "it does not exist, so messages for it stay in the spool until somebody declares it"
     for name in topology.letters:
         if not is_queue(connection, name):
             yield "letters", may_configure(connection, name), spooled

@@ -65,7 +65,7 @@ class SpoolShipping:
             if self._patience.fail(now):
                 # a `SpoolError` says all there is to say
                 trace = not isinstance(exc, SpoolError)
-                logger.warning("%s; what is in it is shipped when that is mended.%s", exc, fix_of(exc), exc_info=trace)
+                logger.warning("%s; the entries are shipped after this is fixed.%s", exc, fix_of(exc), exc_info=trace)
             return 0
         if shipped.count:
             logger.warning("%d shipped from the spool %s, %d left", shipped.count, spool.directory, shipped.left)

@@ -174,7 +174,7 @@ class Shipper:
         self._rests[address] = _Rest(time.monotonic() + seconds, seconds)
         if before is None:
             logger.warning(
-                "%s stays in the spool %s, as does whatever has the same address: the broker refuses it (%s)",
+                "%s stays in the spool %s, with all entries for the same address: the broker refuses it (%s)",
                 entry.what, self.spool.directory, exc,
             )  # fmt: skip
 

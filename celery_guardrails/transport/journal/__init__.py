@@ -1,5 +1,5 @@
-"""The journal: what runs at most once is kept on disk from before its acknowledgement until its end is settled.
+"""The journal: it keeps messages that run at most once on disk, from before their acknowledgement until their end.
 
-`entry.py` is one message as data and bytes, `journal.py` the side of the worker that writes, `abandoned.py` the side of
-whoever finds what a dead worker left, `ownership.py` how the two tell that it is dead.
+`entry.py` is one message as data and bytes. `journal.py` is the worker's side, which writes. `abandoned.py` is the side
+of the process that finds a dead worker's messages. `ownership.py` finds out whether a worker is dead.
 """
