@@ -118,8 +118,7 @@ class Publisher:
                 self._send(line, envelope, declare, max(0.1, until - time.monotonic()))
             except Exception as exc:  # noqa: BLE001 the last error, or the one before it, is raised in the end
                 if line is not None or reason is None:
-                    # When a later try does not reach the broker, for lack of time say, the broker's earlier error stays
-                    # the reason: it explains more.
+                    # a later try that did not reach the broker must not replace the broker's own error
                     reason = exc
                 final = _is_final(line, exc)
                 if self._drop_failed(line, exc) and time.monotonic() < until:
