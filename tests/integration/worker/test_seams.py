@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 
 import pytest
@@ -21,15 +20,9 @@ ON_RABBITMQ = ("PROPERTY_CLASSES", "having_timeout", "_track_child_process", "on
 
 def without(guarded: Guarded, name: str, *, wait: bool = True) -> Process:
     """Start a worker on a release of Celery in which a name is called something else."""
-    harness = guarded.harness
     node = f"w{uuid.uuid4().hex[:8]}@localhost"
-    command = [
-        sys.executable, "-m", "tests.seam.renamed", name, "-A", APP, "worker", "-l", "INFO", "-n", node, "-c", "2",
-        "--without-mingle", "--without-gossip",
-    ]  # fmt: skip
-    log = harness.folder / f"without-{name}.log"
-    process = Process(f"without {name}", command, harness._variables(None), log, harness.folder)
-    harness.processes.append(process)
+    options = ("-l", "INFO", "-n", node, "-c", "2", "--without-mingle", "--without-gossip")
+    process = guarded.harness.start_python("-m", "tests.seam.renamed", name, "-A", APP, "worker", *options)
     if wait:
         process.wait_for_log(f"{node} ready.", 120)
     return process
