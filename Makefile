@@ -36,6 +36,8 @@ demo: $(VENV)/.installed-example ## play the whole story on this machine, no ser
 	$(BIN)/python -m example_project.demo
 
 test: $(VENV)/.installed-dev servers check ## everything: check, and all tests (what fails gets a second chance, alone)
+	@# the first time the tests are compiled: once, not by each process at the same time
+	@test -d tests/unit/__pycache__ || $(BIN)/python -m pytest --collect-only -q >/dev/null
 	$(BIN)/python house/second_chance.py -n $(JOBS) $(SPREAD) $(PYTEST_ARGS)
 
 quick: $(VENV)/.installed-dev servers check ## for daily work, under 2 minutes: check, unit and contract tests

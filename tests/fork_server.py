@@ -29,8 +29,11 @@ import celery_guardrails
 __all__ = ["ForkServer", "Forked", "fork_server", "suits"]
 
 # what the interpreter, the C library or a module's import reads, so that a change of it comes too late in a fork
-_READ_AT_START = ("PYTHON", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC_", "TZ", "KOMBU_", "CELERY_", "C_", "SSL_")
-_READ_LATER = {"C_FORCE_ROOT"}
+_READ_AT_START = (
+    *("PYTHON", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC_", "TZ", "SSL_", "KOMBU_", "FORKED_BY_", "MP_LOG"),
+    *("C_BENCH", "C_IMPDEBUG", "C_REMDEBUG", "C_STRICT_APP", "C_WARN_APP", "C_WNOCONF", "CELERY_BENCH", "CELERY_TRACE"),
+)
+_AT_START = dict(os.environ)
 _MODULES = (
     "celery.bin.celery",
     "celery.apps.worker",
@@ -59,7 +62,7 @@ def suits(arguments: Sequence[str], environment: Mapping[str, str], own: Mapping
     # that the process starts with that no wrong declaration may stop an import
     if {"gevent", "eventlet", "check"} & set(arguments):
         return False
-    names = {name for name in {*environment, *own} - _READ_LATER if name.startswith(_READ_AT_START)}
+    names = {name for name in {*environment, *own} if name.startswith(_READ_AT_START)}
     return all(environment.get(name) == own.get(name) for name in names)
 
 
@@ -154,8 +157,8 @@ class ForkServer:
 
 @lru_cache(maxsize=1)
 def fork_server() -> ForkServer:
-    """This test process's server; started at the first call."""
-    return ForkServer(with_root(os.environ))
+    """This test process's server, started at the first call, with the variables that the test process began with."""
+    return ForkServer(with_root(_AT_START))
 
 
 def with_root(environment: Mapping[str, str]) -> dict[str, str]:

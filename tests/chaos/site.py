@@ -84,7 +84,7 @@ class Site:
         self.accidents: list[str] = []
         self.store_away = False
         self.overdue = self.brokerless = 0
-        self.harness = Harness(folder, {**broker.variables(), **self._variables()}, anew=True)
+        self.harness = Harness(folder, {**broker.variables(), **self._variables()})
         self._rng, self._concurrency = rng, concurrency
         self._buried: list[tuple[float, Process]] = []
         roles = ["guardian"] * guardians + ["worker"] * workers
