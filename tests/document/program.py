@@ -7,6 +7,7 @@ docs/README.md.
 from __future__ import annotations
 
 import ast
+import atexit
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ __all__ = ["fragment_faults", "modules_of", "projects_of", "run"]
 
 FILE = re.compile(r"\A# (?P<file>[\w./-]+\.py)(?P<append>, at the end)?\n")
 """The first line of a block that is a file."""
-_BOUND = 120.0
 
 
 def projects_of(blocks: Sequence[Block]) -> Iterator[list[dict[str, Any]]]:
@@ -81,24 +82,43 @@ def modules_of(blocks: Sequence[Block]) -> frozenset[str]:
 
 
 def run(steps: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Run the steps in this folder.
+    """Run the steps in this folder, in a process of their own.
 
     Raises:
         WrongBlock: with what the first block that does not do what it says has said.
     """
-    project = folder / "project"
+    project, output = folder / "project", folder / "output"
     project.mkdir()
-    script = folder / "steps.json"
-    script.write_text(json.dumps(steps), "utf-8")
+    runner = _runner()
+    assert runner.stdin is not None
+    assert runner.stdout is not None
+    runner.stdin.write(json.dumps({"steps": steps, "folder": str(project), "output": str(output)}) + "\n")
+    runner.stdin.flush()
+    code = runner.stdout.readline().strip()
+    if code != "0":
+        raise WrongBlock(f"{output.read_text() if output.exists() else ''}ended with {code or 'the runner'}")
+
+
+@cache
+def _runner() -> subprocess.Popen[str]:
+    """The process that runs what pages say; it ends with this one, which holds its stdin."""
     # Celery takes the broker's URL from the variable before the application's: nothing here needs a server
     environment = {**os.environ, "CELERY_BROKER_URL": "memory://", "PYTHONPATH": str(ROOT)}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.document.runner", str(script)],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=_BOUND, check=False,
+    runner = subprocess.Popen(
+        [sys.executable, "-m", "tests.document.runner"],
+        cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    if done.returncode:
-        raise WrongBlock(done.stderr)
+    atexit.register(_end, runner)
+    return runner
+
+
+def _end(runner: subprocess.Popen[str]) -> None:
+    assert runner.stdin is not None
+    assert runner.stdout is not None
+    runner.stdin.close()
+    runner.stdout.close()
+    runner.wait()
 
 
 def fragment_faults(block: Block) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Runs the Python blocks of one page, in a process of its own: `python -m tests.document.runner STEPS.json`.
+"""Runs the Python blocks of pages, each project in a process of its own: `python -m tests.document.runner`.
 
-The steps come from `program.py`. The working directory is the page's project. The first step that does not do what it
-says ends the process, with the error on stderr and exit code 1.
+Each line on stdin orders one run, as JSON: the `folder` to run in, the `steps` that come from `program.py`, and where
+the `output` goes. The answer is a line with the exit code. What every page imports is imported once: a run is forked.
+The first step that does not do what it says ends the run, with the error in the output and exit code 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import doctest
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -20,19 +22,50 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
+
+_IMPORTED_ONCE = ("celery", "celery_guardrails.cli.check", "celery_guardrails.testing.slack", "django")
+_BOUND = 120
 
 
 class Wrong(Exception):
     """A block does not do what it says."""
 
 
-def main(steps_file: str) -> int:
+def main() -> None:
+    """Take orders until stdin ends."""
+    for name in _IMPORTED_ONCE:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_run_alone(order))
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def _run_alone(order: Mapping[str, Any]) -> int:
+    """One run, in the process that was forked for it; SIGALRM ends one that does not end."""
+    signal.alarm(_BOUND)
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(order["folder"])
+    code = run(order["steps"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def run(steps: list[dict[str, Any]]) -> int:
     """Run the steps; returns the exit code."""
     sys.path.insert(0, os.getcwd())
     sys.path[:] = [path for path in sys.path if path]
     names: dict[str, Any] = {"__name__": "page"}
-    for step in _in_order(json.loads(Path(steps_file).read_text("utf-8"))):
+    for step in _in_order(steps):
         try:
             _STEPS[step["do"]](step, names)
             _set_up_django()
@@ -192,4 +225,4 @@ _STEPS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main()
