@@ -24,6 +24,8 @@ __all__ = ["Reader"]
 
 # what a test has done already, and what the README says to those who have a clone
 _THERE_ALREADY = frozenset({"pip", "createdb", "wait", "make"})
+_BOUND = 180.0
+"""Seconds that one line may take, however busy the machine is."""
 _READY = {"worker": " ready.", "guardian": "archive"}
 _EXAMPLE_ID = re.compile(r"[0-9a-f]{4}")
 
@@ -62,7 +64,7 @@ class Reader:
 
     def letters(self) -> list[dict[str, Any]]:
         """What is in the archive; nothing where there is none yet."""
-        done = self.harness.run(self.app, "guardrails", "dlq", "list", "--json")
+        done = self.harness.run(self.app, "guardrails", "dlq", "list", "--json", bound=_BOUND)
         return list(json.loads(done.stdout)) if done.returncode == 0 else []
 
     def end(self) -> list[int]:
@@ -107,18 +109,18 @@ class Reader:
             self._start(words, self.harness.start(app, *arguments))
             return
         if "list" in arguments or "show" in arguments:
-            found = wait_until(self.letters, 120, "a letter is in the archive", every=0.3)
+            found = wait_until(self.letters, _BOUND, "a letter is in the archive", every=0.3)
             arguments = [found[0]["id"][:8] if _EXAMPLE_ID.fullmatch(word) else word for word in arguments]
         if "requeue" in arguments:
             self._mend()
             arguments = [*arguments, "--yes"]
-        done = self.harness.run(app, *arguments, bound=150)
+        done = self.harness.run(app, *arguments, bound=_BOUND)
         # what is wrong with the server of a test is not wrong with the page
         assert done.returncode == 0 or "doctor" in arguments, done
         self.printed.append((words, done.stdout))
 
     def _python(self, words: list[str], *arguments: str) -> None:
-        done = self.harness.run_python(*arguments)
+        done = self.harness.run_python(*arguments, bound=_BOUND)
         assert done.returncode == 0, done
         self.printed.append((words, done.stdout))
 
