@@ -2,6 +2,7 @@
 
 Owns nothing but that. It looks into no figures, because they are what could not be shown.
 """
+# on its own: it stands in for render.py, whose failure it must survive
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns the order of the two steps. Doing it twice makes the same letter again (`worker/failure/unrun.py`).
 """
+# on its own: it knows the order of letter and removal, retries.py what a person says and sees
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """`guardrails migrate`: bring the archive's schema up to this version's."""
+# on its own: each command is a file, imported only when somebody types it
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Pure text. It must not know where the schedule comes from.
 """
+# on its own: the picture is drawn and tested without any command
 
 from __future__ import annotations
 

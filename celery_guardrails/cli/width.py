@@ -2,6 +2,7 @@
 
 Names of tasks and reasons are one word to a terminal. They are broken behind a dot or an underline, not anywhere.
 """
+# on its own: arithmetic on widths, drawn and tested without a terminal
 
 from __future__ import annotations
 

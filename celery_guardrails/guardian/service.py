@@ -3,6 +3,7 @@
 Archiving is not one: it is what the loop is for. Those that a worker has too, shipping the spool and releasing what
 waits, are in `transport/service.py`.
 """
+# on its own: the guardian's loop knows services by their shape alone, and none of these
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns the words and the memory. What is believed is decided in `store/`.
 """
+# on its own: it has a memory of its own, which the loop in ingest.py does not share
 
 from __future__ import annotations
 

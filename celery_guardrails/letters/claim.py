@@ -5,6 +5,7 @@
 
 Owns how a token is drawn and compared. `store/claim.py` keeps its digest. A token is never shown to anybody.
 """
+# on its own: it is the one file with cryptography, and knows no database as store/claim.py does
 
 from __future__ import annotations
 

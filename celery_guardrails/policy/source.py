@@ -2,6 +2,7 @@
 
 Pure. A class of another library is written as its dotted path, so that what is written needs no import.
 """
+# on its own: only people who move from autoretry_for read what it writes, by check --migrate
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns which of them are searched for, in which spellings, and when a value stands by itself.
 """
+# on its own: each way to recognise a secret is a file: by name, by pattern, by known value
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 It must not know why a group changed. If two guardians stepped the same group, the second writes nothing.
 """
+# on its own: one transaction over two tables, each of which has a file of its own
 
 from __future__ import annotations
 

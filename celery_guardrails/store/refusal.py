@@ -2,6 +2,7 @@
 
 Owns the table of the databases' errors. It must not know what callers do about them.
 """
+# on its own: what drivers' errors mean is looked up and tested without opening an archive
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 Owns what becomes of a task's class. Which names match is said by the setting `guard` and by `Guardrails(app, guard=)`;
 they ask for it by `app/adopter.py`.
 """
+# on its own: the one place that changes the class of somebody else's task
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 Celery gives an application that class only where no other base or `task_cls` is chosen, as ours is. Owns asking whether
 Celery's Django fixup is active. It must not need Django anywhere else.
 """
+# on its own: it knows Celery's Django fixup, and guarded.py knows no Django
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """A Slack message as a person would see it, in a terminal. Knows no server."""
+# on its own: it draws a message and must not know the server that received it
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 Owns the check that the mandatory flag makes on RabbitMQ: a virtual transport drops a message in silence if its named
 exchange has no fitting binding. The default exchange needs no check: its messages always reach their queue.
 """
+# on its own: it answers for virtual transports what the broker itself answers for AMQP
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns declaring and keeping bindings; `trouble.py` knows which refusals pass.
 """
+# on its own: channel.py inherits it, and keeps to taking messages itself
 
 from __future__ import annotations
 

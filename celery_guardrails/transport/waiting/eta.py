@@ -2,6 +2,7 @@
 
 The worker that takes the message holds it in memory until the `eta`; `guardrails check` warns of that.
 """
+# on its own: each way of waiting is a file, as each keeps the same protocol
 
 from __future__ import annotations
 

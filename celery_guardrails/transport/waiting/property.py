@@ -2,6 +2,7 @@
 
 Owns the property `DelaySeconds`, which kombu's two transports read when they publish.
 """
+# on its own: each way of waiting is a file, as each keeps the same protocol
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ billiard copies the code of every frame of every failure, with the columns of ea
 which is in every traceback, that takes longer than most else that a failure costs. Owns keeping the copies, which do
 not change.
 """
+# on its own: it copies code objects, of whose parts nothing else knows
 
 from __future__ import annotations
 

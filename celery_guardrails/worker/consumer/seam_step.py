@@ -3,6 +3,7 @@
 Owns the one warning about names that this release lacks, and the classes that Celery is about to make its pool and its
 consumer of. What is looked for is in `seams.py`, what the classes do in `prefork.py` and `consumer.py`.
 """
+# on its own: Celery loads this step by name, before any other module of this room
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns that step, in the worker's main process. What a carrier is stands in `task/carrier.py`.
 """
+# on its own: Celery finds it by its dotted name, which a task names
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns that mark in the journal. The worker's main process keeps and removes the entries (`worker/main/journal.py`).
 """
+# on its own: it is the side of the process that runs tasks; worker/main/journal.py is the other
 
 from __future__ import annotations
 

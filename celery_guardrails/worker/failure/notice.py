@@ -1,4 +1,5 @@
 """What the log says of a dead letter: why it is dead, and the error with its message, each once."""
+# on its own: it owns the words of one log line, outcome.py what is done
 
 from __future__ import annotations
 

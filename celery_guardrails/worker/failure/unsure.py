@@ -3,6 +3,7 @@
 Owns that letter, `retry_unpublishable` and "may have run already", and its way out. Doing it twice makes the same
 letter again, because its id follows from the work and the attempt.
 """
+# on its own: the one letter that the housekeeping makes, of an entry of the spool and not of a request
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Owns when both happen. Celery loads these steps by name (`app/guardrails.py`).
 """
+# on its own: Celery loads these steps by name, before any other module of this room
 
 from __future__ import annotations
 

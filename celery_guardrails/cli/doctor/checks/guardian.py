@@ -1,4 +1,5 @@
 """Whether a guardian lives: without one, dead letters wait in their queue and nobody hears of them."""
+# on its own: each group of the doctor's checks is a file, however short
 
 from __future__ import annotations
 

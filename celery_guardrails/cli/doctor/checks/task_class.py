@@ -1,4 +1,5 @@
 """Tasks that guardrails cannot serve as they are declared: batch tasks, `async def`."""
+# on its own: each group of the doctor's checks is a file, however short
 
 from __future__ import annotations
 

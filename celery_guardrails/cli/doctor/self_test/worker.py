@@ -1,4 +1,5 @@
 """The canary's worker as the command sees it: a process that is started, watched and ended by its pid."""
+# on its own: it is the command's side; worker_process.py runs in the worker and shares nothing with it
 
 from __future__ import annotations
 
