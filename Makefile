@@ -1,7 +1,7 @@
 # celery-guardrails: `make` shows what there is. `make demo` and `make test` need nothing but Python 3.10+ and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick check docs pictures coverage test-seams test-oldest bench chaos brokers servers clean
+.PHONY: help demo test quick check docs pictures coverage test-seams test-oldest package-test bench chaos brokers servers clean
 
 PYTHON ?= $(shell sh house/find_python.sh newest)
 OLDEST_PYTHON ?= $(shell sh house/find_python.sh oldest)
@@ -71,6 +71,9 @@ test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest
 	$(OLDEST)/bin/python --version
 	$(OLDEST)/bin/celery --version
 	$(OLDEST)/bin/python house/second_chance.py -n $(JOBS) $(SPREAD) $(OLDEST_TESTS) $(PYTEST_ARGS)
+
+package-test: $(VENV)/.installed-dev servers ## build sdist and wheel, install them outside the checkout, and use them there
+	$(BIN)/python -m pytest tests/package $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis and RabbitMQ)
 	$(BIN)/python -m bench

@@ -13,7 +13,10 @@ from typing import Any, cast
 
 import click
 
-__all__ = ["CleanCommand", "LazyGroup"]
+__all__ = ["BEYOND_WORKERS", "CleanCommand", "LazyGroup", "lacking"]
+
+BEYOND_WORKERS = frozenset(("alembic", "rich", "sentry_sdk", "slack_sdk", "sqlalchemy", "urllib3"))
+"""The required modules that workers never import by themselves: an image for workers alone may lack them."""
 
 
 class CleanCommand(click.Command):
@@ -46,7 +49,8 @@ class LazyGroup(click.Group):
         if where is None:
             return super().get_command(ctx, cmd_name)
         module, _, attribute = where.partition(":")
-        return cast(click.Command, getattr(import_module(module), attribute))
+        with _clean_errors():
+            return cast(click.Command, getattr(import_module(module), attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -75,6 +79,17 @@ class LazyGroup(click.Group):
                 raise click.ClickException(str(exc)) from exc
 
 
+def lacking(exc: ModuleNotFoundError) -> str | None:
+    """What to tell whoever runs a guardian or a command where only what workers need is installed; else `None`."""
+    name = (exc.name or "").partition(".")[0]
+    if name not in BEYOND_WORKERS:
+        return None
+    return (
+        f"{name} is not installed here. Workers do without it, guardians and commands do not: install "
+        "celery-guardrails with what it requires"
+    )
+
+
 @contextmanager
 def _clean_errors() -> Iterator[None]:
     from celery_guardrails.printable import lines
@@ -85,6 +100,10 @@ def _clean_errors() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
+    except ModuleNotFoundError as exc:
+        if (lack := lacking(exc)) is None:
+            raise
+        raise click.ClickException(lack) from exc
     except click.ClickException as exc:
         exc.message = lines(shown(exc.message))  # type: ignore[misc] # final for its users, not for its last way out
         raise

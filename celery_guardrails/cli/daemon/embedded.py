@@ -109,10 +109,15 @@ class _Process(Process):  # type: ignore[misc]
     def run(self) -> None:
         # Alembic tells of each of its plugins when it is imported, and of each step of a migration.
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        from celery_guardrails.cli.daemon.command import serve, stopped_by_signals
+        from celery_guardrails.cli.group import lacking
         from celery_guardrails.cli.project import Project
         from celery_guardrails.errors import GuardrailsError
 
+        try:
+            from celery_guardrails.cli.daemon.command import serve, stopped_by_signals
+        except ModuleNotFoundError as exc:
+            logger.error("the guardian inside this worker cannot run: %s", lacking(exc) or exc)
+            sys.exit(1)
         platforms.signals.reset("INT", "TERM")
         platforms.close_open_fds([sys.__stdin__, sys.__stdout__, sys.__stderr__, *iter_open_logger_fds()])
         self._app.set_default()

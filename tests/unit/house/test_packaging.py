@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
 
 import pytest
 
+from celery_guardrails.cli.group import BEYOND_WORKERS
 from tests.harness import ROOT
 
 PACKAGE = ROOT / "celery_guardrails"
@@ -69,6 +72,24 @@ def test_what_is_brought_by_a_requirement_is_required_there(module: str, bringer
         lines = [*lines, *(metadata.requires("kombu") or [])]
     assert bringer in required()
     assert distributions()[module] & {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
+
+
+ROOMS_OF_WORKERS = ("app", "letters", "policy", "redaction", "task", "transport", "worker")
+IMPORT_ALL = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+
+
+def test_workers_import_nothing_that_only_guardians_and_commands_need() -> None:
+    paths = [path for room in ROOMS_OF_WORKERS for path in (PACKAGE / room).rglob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    assert len(names) > 100
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *names, "celery_guardrails.cli", "celery.bin.worker"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"celery", "kombu", "pydantic", "click", "durationpy", "redis"} <= loaded
+    assert loaded & BEYOND_WORKERS - {"urllib3"} == set()
+    assert {canonical(name) for name in BEYOND_WORKERS} < required()
 
 
 def test_what_is_required_is_imported() -> None:
