@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
 import pkgutil
 import runpy
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import celery_guardrails
+from tests.wire import Wire
 
 __all__ = ["ForkServer", "Forked", "fork_server", "suits"]
 
@@ -109,7 +107,6 @@ class ForkServer:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        self._lock = threading.Lock()
         mine, its = socket.socketpair()
         with its:
             self._process = subprocess.Popen(
@@ -121,7 +118,7 @@ class ForkServer:
                 start_new_session=True,
             )
         with mine:
-            self._stream = mine.makefile("rw", encoding="utf-8")
+            self._wire = Wire(mine)
 
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, out: Path, err: Path
@@ -139,26 +136,29 @@ class ForkServer:
         """Ask the server for one thing.
 
         Raises:
-            RuntimeError: it has ended.
+            EOFError: it has ended.
         """
-        with self._lock:
-            self._stream.write(json.dumps(what) + "\n")
-            self._stream.flush()
-            answer = self._stream.readline()
-        if not answer:
-            raise RuntimeError(f"the fork server has ended: {self._process.wait()}")
-        return json.loads(answer)
+        return self._wire.ask(what)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
 
     def close(self) -> None:
         """End the server; what it started runs on."""
-        self._stream.close()
+        self._wire.close()
         self._process.wait()
 
 
-@lru_cache(maxsize=1)
+_made: list[ForkServer] = []
+
+
 def fork_server() -> ForkServer:
     """This test process's server, started at the first call, with the variables that the test process began with."""
-    return ForkServer(with_root(_AT_START))
+    if not _made or not _made[-1].is_running:
+        _made.append(ForkServer(with_root(_AT_START)))
+    return _made[-1]
 
 
 def with_root(environment: Mapping[str, str]) -> dict[str, str]:
@@ -174,21 +174,34 @@ def _serve(descriptor: int) -> dict[str, Any] | None:
     gc.collect()
     gc.freeze()
     ended: dict[int, int] = {}
-    with socket.socket(fileno=descriptor) as control, control.makefile("rw", encoding="utf-8") as stream:
-        for line in iter(stream.readline, ""):
-            asked = json.loads(line)
-            if asked["do"] == "start":
-                pid = _fork()
-                if not pid:
-                    return dict(asked)
-                answer: int | None = pid
-            else:
-                answer = _poll(asked["pid"], ended)
-                if answer is None and asked["do"] == "signal":
-                    os.kill(asked["pid"], asked["number"])
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
+
+    def answer(asked: dict[str, Any]) -> int | None:
+        if asked["do"] == "start":
+            if not (pid := _fork()):
+                raise _Forked(asked)
+            return pid
+        code = _poll(asked["pid"], ended)
+        if code is None and asked["do"] == "signal":
+            os.kill(asked["pid"], asked["number"])
+        return code
+
+    with socket.socket(fileno=descriptor) as control:
+        wire = Wire(control)
+    try:
+        wire.serve(answer)
+    except _Forked as forked:
+        return dict(forked.asked)
+    finally:
+        wire.close()
     return None
+
+
+class _Forked(Exception):
+    """Raised in the new process, which has nothing to answer: what it shall become."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        super().__init__(asked)
+        self.asked = asked
 
 
 def _package() -> Iterator[str]:

@@ -8,13 +8,12 @@ reconfigures a server takes a private one, by the mark `own_servers`: what is sh
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ import amqp
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer, Server, ServerMissing
 from tests.servers_postgres import PostgreSQLServer
+from tests.wire import Wire
 
 __all__ = ["Ask", "RunClient", "RunServers", "SharedServer"]
 
@@ -89,16 +89,19 @@ class RunServers:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rw", encoding="utf-8") as stream:
-            for line in stream:
-                try:
-                    answer = {"gives": self.ask(*json.loads(line))}
-                except ServerMissing as missing:
-                    answer = {"missing": str(missing)}
-                except Exception as fault:  # noqa: BLE001 raised by who asked
-                    answer = {"failed": str(fault) or repr(fault)}
-                stream.write(json.dumps(answer) + "\n")
-                stream.flush()
+        with connection:
+            wire = Wire(connection)
+        with suppress(OSError):  # a test process that was killed
+            wire.serve(self._answered)
+            wire.close()
+
+    def _answered(self, question: list[str]) -> dict[str, Any]:
+        try:
+            return {"gives": self.ask(*question)}
+        except ServerMissing as missing:
+            return {"missing": str(missing)}
+        except Exception as fault:  # noqa: BLE001 raised by who asked
+            return {"failed": str(fault) or repr(fault)}
 
 
 class RunClient:
@@ -109,17 +112,16 @@ class RunClient:
     """
 
     def __init__(self, path: str) -> None:
-        self._lock = threading.Lock()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(path)
-            self._stream = connection.makefile("rw", encoding="utf-8")
+            self._wire = Wire(connection)
 
     def ask(self, *what: str) -> Any:
         """As `RunServers.ask`."""
-        with self._lock:
-            self._stream.write(json.dumps(what) + "\n")
-            self._stream.flush()
-            answer = json.loads(self._stream.readline() or '{"failed": "the process that leads this run is gone"}')
+        try:
+            answer = self._wire.ask(what)
+        except (EOFError, OSError):
+            answer = {"failed": "the process that leads this run is gone"}
         if "missing" in answer:
             raise ServerMissing(answer["missing"])
         assert "gives" in answer, answer["failed"]
@@ -127,7 +129,7 @@ class RunClient:
 
     def close(self) -> None:
         """Close the connection."""
-        self._stream.close()
+        self._wire.close()
 
 
 class SharedServer:

@@ -9,7 +9,7 @@ import signal
 import pytest
 from celery import Celery
 
-from tests.fork_server import suits, with_root
+from tests.fork_server import fork_server, suits, with_root
 from tests.harness import ROOT
 from tests.servers import is_alive
 from tests.waiting import wait_until
@@ -69,6 +69,17 @@ def test_a_forked_command_is_as_one_that_was_started(harness, monkeypatch, anew)
     }  # fmt: skip
     assert json.loads(process.log().splitlines()[0]) == expected
     assert json.loads(done.stdout.splitlines()[0]) == {**expected, "leads": not anew}
+
+
+def test_a_question_that_was_interrupted_is_not_answered_to_the_next(harness):
+    """A test's timeout may strike anywhere, also while a process is started."""
+    harness.environment["BROKER_URL"] = "memory://"
+    process = harness.start(APP, "report")
+    fork_server()._wire._write([0, {"do": "poll", "pid": process.pid}])  # and nobody reads what it says
+    assert process.wait() == 0
+    other = harness.start(APP, "report")
+    assert other.pid != process.pid
+    assert other.wait() == 0
 
 
 @pytest.mark.parametrize(

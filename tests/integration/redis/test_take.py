@@ -40,7 +40,7 @@ def test_plain_kombu_loses_what_it_popped_and_did_not_record(on_redis: Callable[
     hook.write_text(
         "import os, signal\n"
         "from kombu.transport import redis\n"
-        "def append(self, message, tag):\n"
+        "def append(self, message, delivery_tag):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "redis.QoS.append = append\n"
     )
