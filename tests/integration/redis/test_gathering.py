@@ -17,6 +17,8 @@ from tests.harness import ROOT, Process
 from tests.integration.redis.holder import Holder, demote, send
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 ERRORS = (redis.exceptions.ConnectionError,)
 
 
