@@ -12,7 +12,6 @@ from tests.harness import ROOT
 ON_ALL = re.compile(
     r"client_kill|config_set|commandstats|flushall|script_flush|monitor\(|swapdb|close_all_connections|refusing\("
     r"|server\.(stop|kill|pause|resume|close|pid|directory)\b|\"(ACL|CONFIG|CLIENT|DEBUG|SHUTDOWN)\"",
-    re.IGNORECASE,
 )
 OWN = re.compile(r"own_servers|own_redis|own_rabbitmq|own_postgresql|run_server\(")
 FILES = [
