@@ -62,8 +62,8 @@ def _said(what: str, measure: Callable[..., Pair], *given: Any) -> Pair:
 
 
 TARGETS = {
-    "success path": "at least 0.97",
-    "failing path": "at least 1.50",
+    "success path": "at least 2.00",
+    "failing path": "at least 2.50",
     "dead-lettering on Redis": "at least 0.80",
     "dead-lettering on RabbitMQ": "at least 0.80",
 }

@@ -43,8 +43,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._guard.settings.enabled:
             self._gathering = Gathering(self._custody)
             self._custody.gather = self._gathering.add
-            # one message for each process or thread that works, and one more that waits for it
-            self._custody.enough = lambda: 2 * int(consumer.pool.num_processes or 0)
+            self._custody.enough = lambda: _enough(consumer.pool)
             consumer.taking = self
 
     def start(self, consumer: Any) -> None:
@@ -133,6 +132,14 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
             missing.fix,
         )
         raise WorkerShutdown(EX_FAILURE)
+
+
+def _enough(pool: Any) -> int:
+    """How many messages keep a pool busy: one for each process or thread that works, and one more that waits for it."""
+    try:
+        return 2 * int(pool.num_processes or 0)
+    except AttributeError:  # it is being started anew
+        return 0
 
 
 def _running(consumer: Any) -> set[str]:
