@@ -135,17 +135,24 @@ class Header:
         return encoded
 
 
-def read_header(headers: Mapping[str, Any] | None) -> Header:
+def read_header(headers: Mapping[str, Any] | None, *, attempts: bool = True) -> Header:
     """The guardrails header among a message's headers.
 
     It may stand at the top, and in the nested `headers` that Sentry's patch of `apply_async` makes; the header with the
     longer history wins. A header that cannot be read counts as absent.
+
+    Args:
+        headers: the message's, or a request's attributes.
+        attempts: whether the attempts are wanted: they are most of the reading.
     """
     if not isinstance(headers, Mapping):
         return Header()
     nested = headers.get("headers")
-    top, inner = _decode(headers.get(HEADER)), _decode(nested.get(HEADER) if isinstance(nested, Mapping) else None)
-    return inner if len(inner.attempts) > len(top.attempts) else top
+    inner = nested.get(HEADER) if isinstance(nested, Mapping) else None
+    if inner is None:
+        return _decode(headers.get(HEADER), attempts)
+    found = max(_decode(headers.get(HEADER)), _decode(inner), key=lambda header: len(header.attempts))
+    return found if attempts else replace(found, attempts=())
 
 
 def without_claim(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,10 +192,10 @@ def _encode_attempt(attempt: Attempt, message_length: int) -> dict[str, Any]:
     return encoded
 
 
-def _decode(raw: Any) -> Header:
+def _decode(raw: Any, with_attempts: bool = True) -> Header:
     if not isinstance(raw, Mapping):
         return Header()
-    history = raw.get("history")
+    history = raw.get("history") if with_attempts else None
     attempts = [_decode_attempt(entry) for entry in _few(history)] if isinstance(history, (list, tuple)) else []
     letter = _text(raw.get("dead_letter_id"))
     letter = letter if is_letter_id(letter) else ""

@@ -41,7 +41,7 @@ def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any,
         known: whether its task is known here. Else only a text counts that its caller is known to have written: another
             program's, which Celery would have written otherwise, may show all of them.
     """
-    described = read_header(headers).described
+    described = read_header(headers, attempts=False).described
     own = {which: which in described for which in _NAMES}
     texts = {which: headers.get(option) for which, option in _NAMES.items()}
     if known and headers.get("task") not in CARRIERS:  # whose arguments are another task's, and shown by item

@@ -70,7 +70,7 @@ class Ended:
                     "delivery_info": delivery,
                 }
             )
-            if read_header(message.request_dict).names_its_work:  # without its body, nothing else does
+            if read_header(message.request_dict, attempts=False).names_its_work:  # without its body, nothing else does
                 self._known[Copy.of(message)] = None
         while len(self._known) > self._most:
             self._known.popitem(last=False)

@@ -184,12 +184,13 @@ def _verdict(request: Any) -> Tell | None:
         return partial(_drop, request, "the result backend says that it has succeeded")
     if not request.task.acks_late:
         return None  # it is acknowledged when it begins: what comes back has not begun, as far as anybody knows
+    if not again and not copy.crashes:
+        return None
     mark = _mark_of(guard, copy)
     if again and not _runs_here(request) and _is_set(guard, mark):
         # Its first death of this kind left no mark: it was a death, since this one was.
         return partial(_after_crash, guard, mark, publish_crash(request, copy.crashes + 1 if copy.crashes else 2))
-    if again or copy.crashes:
-        request.begin = partial(_set, guard, request, mark)
+    request.begin = partial(_set, guard, request, mark)
     return None
 
 

@@ -32,7 +32,7 @@ class Life(NamedTuple):
     @classmethod
     def of(cls, request: Any, header: Header | None = None) -> Life:
         """The life that this request of the worker belongs to; its header is read where it is not given."""
-        header = header or read_header(request.request_dict)
+        header = header or read_header(request.request_dict, attempts=False)
         return cls(work_of(request.request_dict, header), header.generation)
 
 
@@ -46,7 +46,7 @@ class Copy(NamedTuple):
     @classmethod
     def of(cls, request: Any) -> Copy:
         """The message of this request of the worker."""
-        header, retries = read_header(request.request_dict), request.request_dict.get("retries")
+        header, retries = read_header(request.request_dict, attempts=False), request.request_dict.get("retries")
         return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes)
 
 

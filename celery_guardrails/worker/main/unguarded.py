@@ -78,7 +78,7 @@ def _is_owed(request: Any) -> bool:
     try:
         if not is_plain(request.task) or _REPORTED in request.__dict__:
             return False
-        return read_header(request.request_dict).dead_letter_id is not None
+        return read_header(request.request_dict, attempts=False).dead_letter_id is not None
     except Exception:  # noqa: BLE001 whatever it is, the task goes its way
         return False
 
