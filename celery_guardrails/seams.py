@@ -271,6 +271,7 @@ SEAMS: tuple[Seam, ...] = (
     }),
     *seams_of(_CHANNEL, REDIS_SPEED, {
         "_create_client()": "one client for all commands", "conn_or_acquire(client)": "the same",
+        "pool": "the connection that it keeps",
     }),
     *seams_of(_CHANNEL, REDIS_TAKE, {
         "_brpop_start(timeout)": "asking for messages", "_brpop_read": "reading the answer",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -19,10 +19,10 @@ from celery import Celery
 from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.seams import REDIS_SPEED, holds
 from celery_guardrails.transport.connection import connection_errors, opened
 from celery_guardrails.transport.declare import declare as declare_on_rabbitmq
 from celery_guardrails.transport.reach import Unroutable, reach, routes_itself
+from celery_guardrails.transport.redis.publish_client import keep_client
 from celery_guardrails.transport.right import refusal
 
 __all__ = ["Envelope", "Publisher"]
@@ -203,7 +203,7 @@ class Publisher:
         try:
             channel = connection.channel()
             if connection.transport.driver_type == "redis":
-                _keep_client(channel)
+                keep_client(channel)
             producer = Producer(channel, auto_declare=False)
             return _Line(connection, producer, mandatory, bound, bound < usual / 2, routes_itself(channel))
         except BaseException:
@@ -267,19 +267,6 @@ def _find_alive(line: _Line) -> None:
 def _is_answer(line: _Line, exc: Exception) -> bool:
     """Whether an error is the broker's answer to a message: then the broker does not have the message."""
     return isinstance(exc, (*_FINAL, MessageNacked, *line.connection.channel_errors))
-
-
-def _keep_client(channel: Any) -> None:
-    """Have kombu's Redis channel use one client: kombu makes one for each command, which doubles a publish's cost."""
-    if not holds(REDIS_SPEED):
-        return
-    kept = channel._create_client()
-
-    @contextmanager
-    def conn_or_acquire(client: Any = None) -> Iterator[Any]:
-        yield client or kept
-
-    channel.conn_or_acquire = conn_or_acquire
 
 
 def _is_final(line: _Line | None, exc: Exception) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -72,6 +73,15 @@ def test_the_longer_history_wins() -> None:
     short, long = Header(T0).encode(), Header(T0, attempts=(attempt(1),)).encode()
     assert len(read_header({HEADER: short, "headers": {HEADER: long}}).attempts) == 1
     assert len(read_header({HEADER: long, "headers": {HEADER: short}}).attempts) == 1
+
+
+@pytest.mark.parametrize("nested", [None, {}, {HEADER: None}, {HEADER: Header(T0, attempts=(attempt(1),)).encode()}])
+def test_all_but_the_attempts_can_be_read_alone(nested: object) -> None:
+    top = Header(T0, T0, (attempt(1), attempt(2)), 3, LETTER, 2, "work", True, T0, ("args",), "s3cret")
+    for header in (top, Header(T0)):
+        headers = {HEADER: header.encode(), "headers": nested}
+        assert read_header(headers, attempts=False) == replace(read_header(headers), attempts=())
+    assert replace(top, attempts=()) == read_header({HEADER: top.encode()}, attempts=False)
 
 
 JUNK = st.recursive(
