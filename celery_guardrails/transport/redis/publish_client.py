@@ -4,6 +4,7 @@ kombu makes a client for each command, and redis-py takes a connection from its 
 gives it back: twice the cost of the publish itself. Owns that shorter way. Whoever publishes gives the channel up when
 its connection fails, which the missing answer tells.
 """
+# on its own: what a publish is on Redis, next to the publisher, which is for every broker
 
 from __future__ import annotations
 
