@@ -13,6 +13,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from celery_guardrails.transport.redis.publish_client import PublishClient, keep_client
 from tests.conftest import Broker
 
+pytestmark = pytest.mark.own_servers
+
 
 @pytest.fixture
 def client(redis_broker: Broker) -> Iterator[Any]:
