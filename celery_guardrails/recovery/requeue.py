@@ -27,7 +27,7 @@ __all__ = ["Finished", "RequeuePublisher", "Requeued", "finish_requeues", "reque
 
 
 _UNCONFIRMED = (
-    "the process that requeued it died before the broker's answer, so the message may be published and may have run: "
+    "the process that requeued it died before the broker's answer, so it may have been published and may have run: "
     "it is not published again, because it runs at most once (acks early)"
 )
 

@@ -19,7 +19,7 @@ NAMES = tuple(dict.fromkeys(seam.name for seam in SEAMS))
 # would break Celery itself. Of these the look for seams is made to find none.
 UNRENAMED = {
     "add_task_queue", "append", "bind", "can_cache_declaration", "close", "connection_for_read", "discard", "default",
-    "exception", "get_transport_cls", "info", "main", "on_readable", "pool_cls", "ready", "register", "reject",
+    "exception", "get_transport_cls", "info", "main", "on_readable", "pool", "pool_cls", "ready", "register", "reject",
     "timezone", "traceback", "worker",
     "__init__", "_keys", "CLASS_ID", "Close", "Flow", "FlowOk", "Message", "Pool", "Process", "QoS", "Request",
     "Strategy", "TaskPool",
