@@ -21,6 +21,8 @@ from tests.conftest import Broker
 from tests.integration.redis.holder import Holder, demote, send
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.own_servers
+
 
 @pytest.fixture
 def client(redis_broker: Broker) -> Iterator[Any]:
@@ -158,7 +160,6 @@ def test_a_line_leaves_a_server_that_has_become_a_replica(redis_broker: Broker, 
     app.close()
 
 
-@pytest.mark.own_servers
 def test_threads_do_not_wait_for_one_another_to_find_out_that_redis_hangs(redis_broker: Broker) -> None:
     app = Celery("line", broker=redis_broker.url, set_as_current=False)
     line = Line(app, 2.0)
