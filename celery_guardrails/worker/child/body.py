@@ -26,6 +26,7 @@ from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.child.exits import harmless, is_terminating
+from celery_guardrails.worker.child.journaled import mark_done
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine
@@ -185,6 +186,8 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
 
 def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> BaseException:
     """What leaves the task, by which Celery knows what has become of it."""
+    if not isinstance(outcome, NotTaken):
+        mark_done(run.task, run.request)
     if isinstance(outcome, Retried):
         decision = outcome.decision
         retry: BaseException = Retry(decision.reason, harmless(exc), when=decision.delay.total_seconds())
@@ -211,7 +214,10 @@ def _act_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLet
     except Exception:
         logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
         return exc
-    return _unacknowledged(task, request, outcome, exc) if isinstance(outcome, NotTaken) else exc
+    if isinstance(outcome, NotTaken):
+        return _unacknowledged(task, request, outcome, exc)
+    mark_done(task, request)
+    return exc
 
 
 def _unacknowledged(task: Any, request: Any, outcome: NotTaken, exc: BaseException) -> BaseException:

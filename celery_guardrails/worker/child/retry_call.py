@@ -27,6 +27,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.seams import CARRIERS, holds
 from celery_guardrails.worker.child import body
+from celery_guardrails.worker.child.journaled import mark_done
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
 from celery_guardrails.worker.failure.next_attempt import republishable, unpublishable
@@ -144,6 +145,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
         return call.celery(countdown=countdown, eta=None, max_retries=run.history.attempt, headers=headers)
     try:
         retry = _publish(run, call, decision)
+        mark_done(task, request)
     except PublishError as lost:
         _refuse(task, request, call, unpublishable(lost))
     except Exception:  # noqa: BLE001 logged where it is handed on

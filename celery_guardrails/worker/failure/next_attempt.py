@@ -76,14 +76,13 @@ def publish_again(run: FailedRun) -> None:
     run.guard.dispatch.run(envelope, declare, 0, run.now, f"{task.name}[{request.id}]")
 
 
-def unpublishable(lost: PublishError, text: str | None = None) -> DeadLetter:
+def unpublishable(lost: PublishError) -> DeadLetter:
     """What becomes of a task whose message could not be published: a dead letter, in doubt unless the broker refused.
 
     Args:
         lost: why.
-        text: the explanation; `None`: what `lost` says.
     """
-    return DeadLetter(Reason.RETRY_UNPUBLISHABLE, text or str(lost), in_doubt=not lost.refused)
+    return DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost), in_doubt=not lost.refused)
 
 
 def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tuple[Envelope, list[Queue]]:

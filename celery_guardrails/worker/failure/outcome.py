@@ -5,7 +5,7 @@
     DeadLetter ──> publish the letter ──> Dead
                 └─ neither broker nor spool takes it ──> NotTaken
 
-Owns that order, the mark in the journal and the line in the log. What has happened is data: the process that runs the
+Owns that order and the line in the log. What has happened is data: the process that runs the
 task makes Celery's exceptions of it (`worker/child/body.py`), the main process what Celery has to tell
 (`worker/main/report.py`). It must not know why it was decided so.
 """
@@ -26,7 +26,6 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Retry
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker.failure.failed_run import FailedRun
-from celery_guardrails.worker.failure.journaled import mark_done
 from celery_guardrails.worker.failure.letter import brief_letter, capture
 from celery_guardrails.worker.failure.next_attempt import publish_again, publish_retry, unpublishable
 from celery_guardrails.worker.failure.notice import log_death
@@ -115,9 +114,7 @@ def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -
         PublishError: neither the broker nor the spool took it.
     """
     delay = decision.delay.total_seconds()
-    published = (publish or publish_retry)(run, run.header.with_attempt(run.attempt(delay)), delay)
-    mark_done(run.task, run.request)
-    return published
+    return (publish or publish_retry)(run, run.header.with_attempt(run.attempt(delay)), delay)
 
 
 def bury(
@@ -136,7 +133,6 @@ def bury(
             run.guard.dispatch.bury(letter, queue, run.now)
         except PublishError as lost:
             return NotTaken(letter, queue, lost)
-        mark_done(run.task, run.request)
     log_death(letter)
     return Dead(letter, run.policy.on_exhausted == "park")
 
@@ -163,7 +159,6 @@ def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: De
     except PublishError as lost:
         return NotTaken(letter, None, lost)
     logger.warning("%s[%s] is dead-lettered as %s, in brief", letter.task, letter.task_id, letter.reason.shown)
-    mark_done(task, request)
     return Dead(letter)
 
 

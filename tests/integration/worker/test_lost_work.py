@@ -140,6 +140,26 @@ def test_it_has_the_id_that_the_worker_would_have_given_it(
     assert (found.id, found.reason) == (own.id, own.reason)
 
 
+def test_the_main_process_looks_for_no_entry_of_its_own(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows which entry is a request's; only the process that ran the task has to look for it."""
+    from billiard.exceptions import WorkerLostError
+
+    from tests.unit.worker.main.test_ending import info
+
+    looked: list[str] = []
+    monkeypatch.setattr(Journal, "mark_done", lambda self, task_id, is_it: looked.append(task_id))
+    gate = Gate(app)
+    request = received(app.tasks["unit.pay"], "ada")
+    assert journal.keep(request)
+    request.acknowledge()
+    request.on_failure(info(WorkerLostError("signal 9")), return_ok=False)
+    assert [letter.reason.value for letter in gate.letters] == ["worker_lost"]
+    assert looked == []
+    assert request.slot is None
+
+
 def test_whether_it_was_acknowledged_may_not_be_known(app: Celery, tmp_path: Path) -> None:
     dead(tmp_path, taken(), acknowledged=False)
     (letter,), _ = sent(app)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
-from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import Celery
 
 from celery_guardrails.worker.child import body, soft_limit
 from celery_guardrails.worker.failure import outcome
 from tests.unit.traced import Gate, trace
+from tests.unit.worker.child.conftest import limit
 
-
-@pytest.fixture(autouse=True)
-def _pool_process() -> Iterator[None]:
-    before = signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
-    yield
-    signal.signal(SIG_SOFT_TIMEOUT, before)
-
-
-def limit() -> None:
-    os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
+pytestmark = pytest.mark.usefixtures("pool_process")
 
 
 def limited(act: Callable[..., Any], times: int = 1) -> Callable[..., Any]:

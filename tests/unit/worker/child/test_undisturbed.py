@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -13,17 +11,9 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 
 from celery_guardrails.worker.child import soft_limit as module
 from celery_guardrails.worker.child.soft_limit import undisturbed
+from tests.unit.worker.child.conftest import limit
 
-
-@pytest.fixture(autouse=True)
-def _pool_process() -> Iterator[None]:
-    before = signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
-    yield
-    signal.signal(SIG_SOFT_TIMEOUT, before)
-
-
-def limit() -> None:
-    os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
+pytestmark = pytest.mark.usefixtures("pool_process")
 
 
 def test_a_soft_time_limit_does_not_cut_a_hook_short() -> None:

@@ -1,8 +1,8 @@
 """Work of the journal that is over, as the process that ran it says: a letter or a retry is published or spooled.
 
-Owns that mark in the journal. The worker's main process keeps and removes the entries (`worker/main/journal.py`).
+Owns that mark in the journal. The worker's main process keeps the entries and removes them when it hears of the end
+(`worker/main/journal.py`).
 """
-# on its own: it is the side of the process that runs tasks; worker/main/journal.py is the other
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 def mark_done(task: Any, request: Any) -> None:
-    """A letter or a retry is published or spooled by the process that ran the task; never raises.
+    """Mark a task's entry: this process has published or spooled its letter or its retry; never raises.
 
-    Its main process removes the entry when it hears of that, unless it dies before.
+    The main process removes the entry when it hears of the end. The mark counts where it dies before.
 
     Args:
         task: the task.
