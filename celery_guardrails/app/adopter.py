@@ -1,6 +1,6 @@
-"""Who puts tasks under guard by name: the room `task`, which says so here when it is imported.
+"""Who puts tasks under guard by name. The room `task` does it, and registers itself here when it is imported.
 
-Owns that one place. The guardrails of an application has tasks put under guard, and stands below the classes that do.
+Owns that registration. `Guardrails` has tasks put under guard, and must not import the classes that do it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Portion:
 
     Args:
         channel: the channel, for its prefetch count.
-        enough: gives how many messages keep the worker's pool busy; 0 where nobody knows.
+        enough: gives how many messages keep the worker's pool busy; 0: not known.
     """
 
     def __init__(self, channel: Any, enough: Callable[[], int]) -> None:
@@ -42,7 +42,10 @@ class Portion:
         return _MOST if room is None else max(1, min(room, _MOST))
 
     def waits(self) -> bool:
-        """Whether there will be more room soon: not where the pool may run out of work, or no loop would ask again."""
+        """Whether to wait for more room before the next take.
+
+        It does not wait where the pool may run out of work, nor without an event loop, which would ask again.
+        """
         if not self._is_small():
             self._until = 0.0
             return False
@@ -55,7 +58,7 @@ class Portion:
         if loop is None:
             return False
         self._until = now + _PATIENCE
-        loop.call_later(_PATIENCE, bool)  # which has it ask again
+        loop.call_later(_PATIENCE, bool)  # does nothing, but wakes the loop, which then asks again
         return True
 
     def _is_small(self) -> bool:

@@ -80,7 +80,13 @@ def telling(request: Any, run: FailedRun, outcome: Outcome, tell: Tell | None) -
 
 
 def telling_of_letter(request: Any, outcome: Dead | NotTaken, tell: Tell | None) -> Tell:
-    """The same, where there is a letter, of which nothing but this is known."""
+    """What is left to do about an end after its letter, for a letter that was made without a `FailedRun`.
+
+    Args:
+        request: the worker's request.
+        outcome: what has become of the letter.
+        tell: how Celery tells of a failure here; `None`: it does by itself, later.
+    """
     if isinstance(outcome, NotTaken):
         return partial(_give_back, request, outcome)
     return partial(state.task_ready, request) if tell is None else partial(tell_and_acknowledge, request, tell)
@@ -130,7 +136,7 @@ def tell_of_success(request: Any) -> None:
 
 
 def tell_of_cancel(request: Any, celery: Tell) -> None:
-    """It is ended here, and its message goes back: whoever cannot be told must not keep it from that.
+    """Let Celery tell of a task that is cancelled here; an error meanwhile does not keep its message from going back.
 
     Args:
         request: the worker's request, which runs.
@@ -158,7 +164,7 @@ def tell_of_unbegun(request: Any) -> None:
 
 
 def tell_and_acknowledge(request: Any, tell: Tell) -> None:
-    """Tell, and acknowledge: what raises meanwhile, a hook of the user or the backend, must not keep the message.
+    """Tell, and acknowledge, even where a hook of the user or the backend raises meanwhile.
 
     Args:
         request: the worker's request, whose end is settled.

@@ -47,7 +47,7 @@ class End:
     back: Tell | None = None
     """How Celery tells that its message is put back, as the same attempt; `None`: the message is not put back."""
     succeeded: Tell | None = None
-    """How Celery tells of it where the task had succeeded before; `None`: nobody asks."""
+    """How Celery tells of it where the task had succeeded before; `None`: the result backend is not asked."""
     message: str | None = None
     """What its failure says; `None`: what `exc` says."""
     crashes: int | None = None
@@ -55,7 +55,7 @@ class End:
     ran: bool = True
     """Whether the body began."""
     mark: str | None = None
-    """What is set on the request first: of a greenlet that is killed for this end, the pool may report it meanwhile."""
+    """An attribute that is set on the request first: the pool may report the end of a killed greenlet meanwhile."""
 
 
 def settle(request: Any, end: End) -> Outcome | None:
