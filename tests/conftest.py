@@ -128,21 +128,42 @@ def shared_postgresql(pytestconfig: pytest.Config) -> SharedServer:
 
 
 @pytest.fixture(scope="session")
-def own_redis() -> Iterator[RedisServer]:
-    """A private Redis. A test that stops, kills or pauses it need not bring it back for `broker`'s next user."""
+def kept_redis() -> Iterator[RedisServer]:
+    """The private Redis of this test process, as the test before has left it."""
     yield from run_server(RedisServer)
 
 
+@pytest.fixture
+def own_redis(kept_redis: RedisServer) -> RedisServer:
+    """A private Redis, which runs. A test that stops, kills or pauses it need not bring it back."""
+    kept_redis.start()
+    return kept_redis
+
+
 @pytest.fixture(scope="session")
-def own_rabbitmq() -> Iterator[RabbitMQServer]:
-    """A private RabbitMQ. A test that stops, kills or pauses it need not bring it back for `broker`'s next user."""
+def kept_rabbitmq() -> Iterator[RabbitMQServer]:
+    """The private RabbitMQ of this test process, as the test before has left it."""
     yield from run_server(RabbitMQServer)
 
 
+@pytest.fixture
+def own_rabbitmq(kept_rabbitmq: RabbitMQServer) -> RabbitMQServer:
+    """A private RabbitMQ, which runs. A test that stops, kills or pauses it need not bring it back."""
+    kept_rabbitmq.start()
+    return kept_rabbitmq
+
+
 @pytest.fixture(scope="session")
-def own_postgresql() -> Iterator[PostgreSQLServer]:
-    """A private PostgreSQL."""
+def kept_postgresql() -> Iterator[PostgreSQLServer]:
+    """The private PostgreSQL of this test process, as the test before has left it."""
     yield from run_server(PostgreSQLServer)
+
+
+@pytest.fixture
+def own_postgresql(kept_postgresql: PostgreSQLServer) -> PostgreSQLServer:
+    """A private PostgreSQL, which runs. A test that stops, kills or pauses it need not bring it back."""
+    kept_postgresql.start()
+    return kept_postgresql
 
 
 def _broker(request: pytest.FixtureRequest, kind: str) -> Iterator[Broker]:

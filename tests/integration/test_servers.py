@@ -47,6 +47,14 @@ def another(request):
     server.close()
 
 
+@pytest.mark.parametrize("kind", ["redis", "postgresql"])
+def test_a_private_server_runs_however_the_test_before_has_left_it(kind, request):
+    request.getfixturevalue(f"kept_{kind}").stop()
+    server = request.getfixturevalue(f"own_{kind}")
+    assert server.is_running
+    assert server._answers()
+
+
 def test_a_missing_program_names_the_command_that_installs_it():
     with pytest.raises(ServerMissing, match="sudo apt-get install some-server"):
         find_program("no-such-server", install="some-server")
@@ -211,7 +219,6 @@ def test_shared_servers_go_with_a_run_that_is_killed():
 
 
 def test_a_virtual_host_that_is_given_back_is_deleted(own_rabbitmq):
-    own_rabbitmq.start()
     url = own_rabbitmq.fresh_url()
     own_rabbitmq.release(url)
     for _ in range(11):  # they are made ten at once, and deleted with that
@@ -254,7 +261,6 @@ def test_every_port_that_a_server_opens_is_reserved(kind):
 
 
 def test_the_port_that_rabbitmqctl_opens_is_reserved(own_rabbitmq):
-    own_rabbitmq.start()
     waits = own_rabbitmq._environment()
     with subprocess.Popen([own_rabbitmq._control, "eval", "timer:sleep(60000)."], env=waits, text=True) as control:
         try:

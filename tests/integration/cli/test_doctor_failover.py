@@ -44,7 +44,6 @@ def test_no_address_answers(ward: Callable[..., Ward]) -> None:
 @pytest.fixture
 def sentinel(own_redis: RedisServer, tmp_path: Path) -> Iterator[int]:
     """The port of a Sentinel that watches the tests' Redis under the name `main`."""
-    own_redis.start()
     port = reserve_port()
     conf = tmp_path / "sentinel.conf"
     conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {own_redis.port} 1\n")

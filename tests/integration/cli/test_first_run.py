@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,19 +13,11 @@ from tests.servers_postgres import PostgreSQLServer
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def postgresql(own_postgresql: PostgreSQLServer) -> Iterator[PostgreSQLServer]:
-    """A PostgreSQL that a test may stop."""
-    own_postgresql.start()
-    yield own_postgresql
-    own_postgresql.start()
-
-
 def test_several_guardians_make_the_archive_in_an_empty_database(
-    redis_broker: Broker, postgresql: PostgreSQLServer, make_shop: Callable[..., ShopProcesses]
+    redis_broker: Broker, own_postgresql: PostgreSQLServer, make_shop: Callable[..., ShopProcesses]
 ) -> None:
     shop = make_shop(redis_broker)
-    shop.harness.environment["SHOP_STORE"] = postgresql.fresh_url()
+    shop.harness.environment["SHOP_STORE"] = own_postgresql.fresh_url()
     nothing = shop.run("guardrails", "dlq", "list")
     assert f"no archive yet: start a guardian (celery -A {APP} guardian)" in nothing.stderr
     asked = shop.run("guardian", "--check")
@@ -40,17 +32,17 @@ def test_several_guardians_make_the_archive_in_an_empty_database(
 
 @pytest.mark.parametrize("embedded", [False, True])
 def test_a_guardian_that_is_there_before_its_database_waits(
-    redis_broker: Broker, postgresql: PostgreSQLServer, make_shop: Callable[..., ShopProcesses], embedded: bool
+    redis_broker: Broker, own_postgresql: PostgreSQLServer, make_shop: Callable[..., ShopProcesses], embedded: bool
 ) -> None:
     shop = make_shop(redis_broker)
-    shop.harness.environment["SHOP_STORE"] = postgresql.fresh_url()
-    postgresql.stop()
+    shop.harness.environment["SHOP_STORE"] = own_postgresql.fresh_url()
+    own_postgresql.stop()
     if embedded:
         process = shop.worker("--guardian", pool="solo")
     else:
         process = shop.harness.guardian(APP, ready="dead letters stay in their queue")
     process.wait_for_log("dead letters stay in their queue, and it is tried until it answers")
-    postgresql.start()
+    own_postgresql.start()
     process.wait_for_log("it answers")
     process.wait_for_log("guardian started")
     assert process.log().count("dead letters stay in their queue") == 1

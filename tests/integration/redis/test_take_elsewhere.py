@@ -44,7 +44,6 @@ def test_an_older_redis_is_taken_from_as_well(on_redis: Callable[..., Any], old_
 
 @pytest.fixture
 def sentinel(tmp_path: Path, own_redis: RedisServer) -> Iterator[int]:
-    own_redis.start()
     port = reserve_port()
     config = tmp_path / "sentinel.conf"
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"

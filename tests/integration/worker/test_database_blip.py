@@ -22,7 +22,6 @@ APP = "tests.apps.orm"
 def test_an_orm_task_outlives_a_restart_of_its_database(
     harness: Harness, redis_broker: Broker, own_postgresql: PostgreSQLServer
 ) -> None:
-    own_postgresql.start()
     url = own_postgresql.fresh_url()
     with psycopg.connect(url, autocommit=True) as database:
         database.execute("CREATE TABLE shop_order (id bigserial PRIMARY KEY, number integer UNIQUE)")

@@ -18,7 +18,6 @@ COUNT = 4
 @pytest.fixture
 def losing(redis_broker: Broker, harness: Harness, own_postgresql: PostgreSQLServer) -> Guarded:
     """The losing application, whose results go to a database that hears when a task starts."""
-    own_postgresql.start()
     backend = "db+" + own_postgresql.fresh_url().replace("postgresql:", "postgresql+psycopg:")
     harness.environment.update(TRACK_STARTED="1")
     return Guarded(harness, redis_broker.url, backend, {}, "losing")
