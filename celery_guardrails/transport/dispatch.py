@@ -72,7 +72,7 @@ class Dispatch:
             due_at = now + timedelta(seconds=delay) if delay > 0 else None
             self._keep(Spooled(envelope, tuple(queue.name for queue in declare), due_at, what, now), lost)
 
-    def bury(self, letter: Letter, queue: str | None, now: datetime) -> None:
+    def publish_letter(self, letter: Letter, queue: str | None, now: datetime) -> None:
         """Send a dead letter to its queue: the task's own when given, else the application's.
 
         Raises:

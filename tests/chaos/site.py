@@ -86,7 +86,7 @@ class Site:
         self.overdue = self.brokerless = 0
         self.harness = Harness(folder, {**broker.variables(), **self._variables()})
         self._rng, self._concurrency = rng, concurrency
-        self._buried: list[tuple[float, Process]] = []
+        self._ended: list[tuple[float, Process]] = []
         roles = ["guardian"] * guardians + ["worker"] * workers
         self.places = [Place(role, self._start(role), time.monotonic()) for role in roles]
         self.submitter: Process | None = None
@@ -134,10 +134,10 @@ class Site:
                     self._note_accident(place)
                 place.due = now + self._rng.uniform(0.0, 2.0) + (2.0 if place.doomed is None else 0.0)
             if place.due is not None and place.due <= now:
-                self._buried.append((now + _ORPHANS_END, place.process))
+                self._ended.append((now + _ORPHANS_END, place.process))
                 place.process, place.started, place.due, place.doomed = self._start(place.role), now, None, None
-        while self._buried and self._buried[0][0] <= now:
-            process = self._buried.pop(0)[1]
+        while self._ended and self._ended[0][0] <= now:
+            process = self._ended.pop(0)[1]
             process.close()
             self.harness.processes.remove(process)
 

@@ -30,7 +30,7 @@ from celery_guardrails.transport.redis.binding import BindingChannel
 from celery_guardrails.transport.redis.message import TakenMessage
 from celery_guardrails.transport.redis.portion import Portion
 from celery_guardrails.transport.redis.qos import TakingQoS
-from celery_guardrails.transport.redis.quarantine import bury, set_aside
+from celery_guardrails.transport.redis.quarantine import pass_on, set_aside
 from celery_guardrails.transport.redis.record import Unreadable
 from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import LEASE, TAKE
@@ -280,7 +280,7 @@ class TakingChannel(BindingChannel):
         if late:
             self._keep_what_is_ours()
         for tag in strange:
-            self._bury(tag)
+            self._pass_on(tag)
 
     def _keep_what_is_ours(self) -> None:
         """A worker that slept over the answer may have lost messages of it to another one."""
@@ -294,10 +294,10 @@ class TakingChannel(BindingChannel):
                 self._undelivered.remove(taken)
                 self.qos._quick_ack(taken[0])
 
-    def _bury(self, tag: str) -> None:
-        """Hand on what is in quarantine under this tag: now, else the keeper does it later."""
+    def _pass_on(self, tag: str) -> None:
+        """Pass on what is in quarantine under this tag: now, else the keeper does it later."""
         try:
-            bury(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
+            pass_on(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
         except (*self.connection_errors, self.ResponseError) as exc:
             logger.warning("an unreadable item stays in the quarantine for now: %s", exc)
 
@@ -310,7 +310,7 @@ class TakingChannel(BindingChannel):
             self.connection._deliver(self._read(text), queue)
         except Unreadable:
             if self._now_or_later(tag, lambda: set_aside(self, self.own_client, tag, queue, text)):
-                self._bury(tag)
+                self._pass_on(tag)
         finally:
             self.handing_on = None
 

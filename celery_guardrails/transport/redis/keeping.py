@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from celery_guardrails.transport.redis.held import Custody
-from celery_guardrails.transport.redis.quarantine import bury_all
+from celery_guardrails.transport.redis.quarantine import pass_on_all
 from celery_guardrails.transport.redis.restore import give_back, quarantine_key, restore_expired, unacked_keys
 from celery_guardrails.transport.redis.script import ACK, LEASE
 
@@ -86,7 +86,7 @@ def hand_on(channel: Any, client: Any, custody: Custody) -> None:
         custody: as for `lease`.
     """
     if client.execute_command("HLEN", quarantine_key(channel)):
-        bury_all(client, quarantine_key(channel), custody.quarantined)
+        pass_on_all(client, quarantine_key(channel), custody.quarantined)
 
 
 def _not_there(channel: Any, client: Any, tags: list[str]) -> list[str]:

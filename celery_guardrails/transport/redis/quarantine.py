@@ -14,7 +14,7 @@ from celery_guardrails.transport.redis.record import quarantined, read_quarantin
 from celery_guardrails.transport.redis.restore import quarantine_key, unacked_keys
 from celery_guardrails.transport.redis.script import QUARANTINE
 
-__all__ = ["bury", "bury_all", "set_aside"]
+__all__ = ["pass_on", "pass_on_all", "set_aside"]
 
 logger = logging.getLogger("celery_guardrails.transport")
 
@@ -24,13 +24,13 @@ def set_aside(channel: Any, client: Any, tag: str, queue: str, text: bytes) -> N
     QUARANTINE.run(client, [*unacked_keys(channel), quarantine_key(channel)], [tag, quarantined(queue, text)])
 
 
-def bury(client: Any, key: str, tag: str, taker: Quarantined) -> bool:
+def pass_on(client: Any, key: str, tag: str, taker: Quarantined) -> bool:
     """Pass an item of the quarantine on, and remove it if it is safe elsewhere; `False` if the item stays."""
     kept = client.execute_command("HGET", key, tag)
-    return kept is None or _bury(client, key, tag, kept, taker)
+    return kept is None or _pass_on(client, key, tag, kept, taker)
 
 
-def bury_all(client: Any, key: str, taker: Quarantined, seconds: float = 1.0) -> int:
+def pass_on_all(client: Any, key: str, taker: Quarantined, seconds: float = 1.0) -> int:
     """Pass on the items of the quarantine, also those that a dead worker left there; gives how many were removed.
 
     Args:
@@ -43,11 +43,11 @@ def bury_all(client: Any, key: str, taker: Quarantined, seconds: float = 1.0) ->
     for tag, kept in client.hscan_iter(key, count=100):
         if time.monotonic() >= until:
             break
-        gone += _bury(client, key, tag.decode() if isinstance(tag, bytes) else tag, kept, taker)
+        gone += _pass_on(client, key, tag.decode() if isinstance(tag, bytes) else tag, kept, taker)
     return gone
 
 
-def _bury(client: Any, key: str, tag: str, kept: bytes, taker: Quarantined) -> bool:
+def _pass_on(client: Any, key: str, tag: str, kept: bytes, taker: Quarantined) -> bool:
     try:
         queue, item = read_quarantined(kept)
         safe = taker(item, queue, tag)

@@ -35,9 +35,9 @@ from celery_guardrails.worker.failure.outcome import (
     NotTaken,
     Outcome,
     Retried,
-    bury,
     carry_out,
     carry_out_in_brief,
+    dead_letter,
     log_not_taken,
     park,
     rng,
@@ -96,7 +96,7 @@ def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseExcept
     def act() -> BaseException:
         try:
             run = examine(task, request, exc)
-            return _in_celerys_words(run, bury(run, decision, raised=exc), exc)
+            return _in_celerys_words(run, dead_letter(run, decision, raised=exc), exc)
         except Exception as ours:  # noqa: BLE001 logged there
             return _act_in_brief(task, request, exc, decision, ours)
 

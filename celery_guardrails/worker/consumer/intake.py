@@ -30,7 +30,7 @@ from celery_guardrails.seams import INTAKE, holds
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.consumer.shape import misshapen
-from celery_guardrails.worker.consumer.unreadable import bury, letter_of
+from celery_guardrails.worker.consumer.unreadable import letter_of, try_to_publish
 from celery_guardrails.worker.main.shutdown import is_ending
 
 __all__ = ["RETRY_SECONDS", "Intake"]
@@ -94,15 +94,15 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         """A message names no task: its letter first, then what Celery does."""
         unread = message.properties.get(f"{UNREAD}_because")
         problem = InvalidTaskError(f"its properties: {unread}" if unread else "the message names no task")
-        self._bury(message, Reason.UNDECODABLE, problem, celery)
+        self._dead_letter(message, Reason.UNDECODABLE, problem, celery)
 
     def on_unknown_task(self, message: Any, celery: Callable[[], Any]) -> None:
         """Nobody has registered the task that a message names: the same."""
-        self._bury(message, Reason.UNKNOWN_TASK, NotRegistered(), celery)
+        self._dead_letter(message, Reason.UNKNOWN_TASK, NotRegistered(), celery)
 
     def on_invalid_task(self, message: Any, exc: Any, celery: Callable[[], Any]) -> None:
         """A message cannot be read, or makes no request: the same."""
-        self._bury(message, Reason.UNDECODABLE, exc, celery)
+        self._dead_letter(message, Reason.UNDECODABLE, exc, celery)
 
     def handler(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Celery's handler of a message, between a look at its shape and a net under it."""
@@ -151,7 +151,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             frames = frames.tb_next
         return False
 
-    def _bury(self, message: Any, reason: Reason, exc: Any, settle: Callable[[], Any]) -> None:
+    def _dead_letter(self, message: Any, reason: Reason, exc: Any, settle: Callable[[], Any]) -> None:
         problem = exc if isinstance(exc, BaseException) else InvalidTaskError(repr(exc))
         try:
             letter = letter_of(self._guard, message, reason, problem, self._consumer.hostname, self._queues(message))
@@ -159,7 +159,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             logger.warning("a message stays unacknowledged: no letter could be made of it", exc_info=True)
             return
         held = _Held(message, letter, settle)
-        if bury(self._guard, letter, self._queue(letter)):
+        if try_to_publish(self._guard, letter, self._queue(letter)):
             self._settle(held)
         else:
             self._hold(held)
@@ -193,7 +193,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         self._waits = False
         while self._held:
             held = self._held[0]
-            if not bury(self._guard, held.letter, self._queue(held.letter)):
+            if not try_to_publish(self._guard, held.letter, self._queue(held.letter)):
                 self._try_later()
                 return
             self._held.popleft()

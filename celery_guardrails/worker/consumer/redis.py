@@ -22,7 +22,7 @@ from celery_guardrails.transport.redis.held import Custody
 from celery_guardrails.transport.redis.install import take_safely
 from celery_guardrails.transport.redis.keeper import Keeper
 from celery_guardrails.transport.redis.trouble import PAUSE
-from celery_guardrails.worker.consumer.unreadable import bury_raw
+from celery_guardrails.worker.consumer.unreadable import dead_letter_raw
 from celery_guardrails.worker.main.shutdown import is_ending_cold
 
 __all__ = ["RedisStep"]
@@ -39,7 +39,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._allowed = self._reading = False
         super().__init__(consumer, **kwargs)
         self._consumer, self._guard = consumer, Guardrails.of(consumer.app)
-        self._custody = Custody(self._bury, lambda: _running(consumer))
+        self._custody = Custody(self._dead_letter_raw, lambda: _running(consumer))
         if self._guard.settings.enabled:
             self._gathering = Gathering(self._custody)
             self._custody.gather = self._gathering.add
@@ -102,8 +102,8 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.start(self._consumer)
         return connected
 
-    def _bury(self, raw: bytes, queue: str, tag: str) -> bool:
-        return bury_raw(self._guard, raw, queue, tag)
+    def _dead_letter_raw(self, raw: bytes, queue: str, tag: str) -> bool:
+        return dead_letter_raw(self._guard, raw, queue, tag)
 
     def _await_writes(self) -> None:
         """Wait while the server refuses to write: what Celery declares next would end the worker."""

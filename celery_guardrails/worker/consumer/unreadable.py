@@ -48,7 +48,7 @@ from celery_guardrails.worker.failure.letter import preview_of
 from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.sent_repr import sender_text
 
-__all__ = ["UNNAMED", "bury", "bury_raw", "letter_of"]
+__all__ = ["UNNAMED", "dead_letter_raw", "letter_of", "try_to_publish"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -133,8 +133,8 @@ def letter_of(
         return unread.brief_letter(str(uuid4()))
 
 
-def bury(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
-    """Send a letter on its way, and say whether broker or spool have it; never raises.
+def try_to_publish(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
+    """Publish a letter; returns whether the broker or the spool has it. Never raises.
 
     Args:
         guard: the application's guardrails.
@@ -149,8 +149,8 @@ def bury(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
     return True
 
 
-def bury_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
-    """Dead-letter what lies in a queue and is no message at all, and say whether it may be removed; never raises.
+def dead_letter_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
+    """Dead-letter an item of a queue that is not a message; returns whether the item may be removed. Never raises.
 
     Such a letter can be looked at and discarded, not requeued: there is nothing to run.
 
@@ -171,7 +171,7 @@ def bury_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
     except Exception:
         logger.warning("an unreadable item of %s stays where it is", queue, exc_info=True)
         return False
-    return bury(guard, letter)
+    return try_to_publish(guard, letter)
 
 
 def _letter(unread: _Unread, message: Any, consumed: list[str]) -> Letter:

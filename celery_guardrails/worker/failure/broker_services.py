@@ -21,7 +21,7 @@ from celery_guardrails.transport.shipping import Shipper
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.build import waiting_for
 from celery_guardrails.worker.failure.lost import LostWork
-from celery_guardrails.worker.failure.unsure import bury_unsure
+from celery_guardrails.worker.failure.unsure import dead_letter_unsure
 
 __all__ = ["BrokerServices"]
 
@@ -43,7 +43,9 @@ class BrokerServices:
     def __init__(self, guard: Guardrails) -> None:
         self._publisher = Publisher(guard.app, _ANSWER)
         self._waiting = waiting_for(guard.app, self._publisher)
-        shipper = Shipper(guard.spool, self._publisher, self._waiting, _queues_of(guard), partial(bury_unsure, guard))
+        shipper = Shipper(
+            guard.spool, self._publisher, self._waiting, _queues_of(guard), partial(dead_letter_unsure, guard)
+        )
         self.services: list[Service] = [SpoolShipping(shipper)]
         if self._waiting.released:
             self.services.append(WaitingRelease(self._waiting))

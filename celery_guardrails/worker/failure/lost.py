@@ -89,7 +89,7 @@ class LostWork:
         unkept, made = self._guard.unkept, 0
         while unkept:
             slot, letter, queue = unkept[0]
-            self._guard.dispatch.bury(letter, queue, now)
+            self._guard.dispatch.publish_letter(letter, queue, now)
             unkept.popleft()
             slot.done()
             made += 1

@@ -36,9 +36,9 @@ __all__ = [
     "NotTaken",
     "Outcome",
     "Retried",
-    "bury",
     "carry_out",
     "carry_out_in_brief",
+    "dead_letter",
     "log_not_taken",
     "park",
     "publish_letter",
@@ -99,7 +99,7 @@ def carry_out(run: FailedRun, decision: Decision, *, raised: BaseException | Non
             return Retried(decision)
         except PublishError as lost:
             decision = unpublishable(lost)
-    return bury(run, decision, raised=raised, ran=ran)
+    return dead_letter(run, decision, raised=raised, ran=ran)
 
 
 def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -> Any:
@@ -117,7 +117,7 @@ def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -
     return (publish or publish_retry)(run, run.header.with_attempt(run.attempt(delay)), delay)
 
 
-def bury(
+def dead_letter(
     run: FailedRun, decision: DeadLetter, *, raised: BaseException | None = None, ran: bool = True
 ) -> Dead | NotTaken:
     """Publish the dead letter of a failed run; the arguments are those of `carry_out`."""
@@ -130,7 +130,7 @@ def bury(
         run.guard.captured.append(letter)
     else:
         try:
-            run.guard.dispatch.bury(letter, queue, run.now)
+            run.guard.dispatch.publish_letter(letter, queue, run.now)
         except PublishError as lost:
             return NotTaken(letter, queue, lost)
     log_death(letter)
@@ -155,7 +155,7 @@ def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: De
         raise LookupError("the request has lost its message")
     letter = brief_letter(task, request, original, exc, decision)
     try:
-        Guardrails.of(task.app).dispatch.bury(letter, None, letter.died_at)
+        Guardrails.of(task.app).dispatch.publish_letter(letter, None, letter.died_at)
     except PublishError as lost:
         return NotTaken(letter, None, lost)
     logger.warning("%s[%s] is dead-lettered as %s, in brief", letter.task, letter.task_id, letter.reason.shown)
@@ -186,7 +186,7 @@ def publish_letter(guard: Guardrails, letter: Letter, queue: str | None, now: da
     Raises:
         PublishError: neither the broker nor the spool took it.
     """
-    guard.dispatch.bury(letter, queue, now)
+    guard.dispatch.publish_letter(letter, queue, now)
     log_death(letter)
 
 

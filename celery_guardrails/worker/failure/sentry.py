@@ -20,7 +20,7 @@ from celery_guardrails.policy import Policy
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.worker.failure.sentry_event import hiding
 
-__all__ = ["annotate", "report", "sentry_of_application", "telling", "trace_on"]
+__all__ = ["annotate", "annotated_scope", "report", "sentry_of_application", "trace_on"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -72,7 +72,7 @@ def report(exc: BaseException) -> None:
 
 
 @contextmanager
-def telling(buried: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
+def annotated_scope(dead_lettered: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
     """What is told of this letter's end in a process that runs many tasks has our facts, and nothing else has them.
 
     Celery tells of hard time limits and lost workers in the main process, where no task has a scope.
@@ -80,10 +80,10 @@ def telling(buried: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             sdk = _sdk()
-            if sdk is not None and buried is not None:
+            if sdk is not None and dead_lettered is not None:
                 # what was logged before is other tasks', with bodies of messages that nobody could read among it
                 stack.enter_context(sdk.isolation_scope()).clear_breadcrumbs()
-                annotate(*buried)
+                annotate(*dead_lettered)
         except Exception:
             logger.warning("Sentry is not told about the dead letter of an end", exc_info=True)
         yield

@@ -19,10 +19,10 @@ from celery_guardrails.transport.waiting.protocol import WaitingTask
 from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.unrun import Verdict, unrun_letter
 
-__all__ = ["bury_unsure", "unsure_letter"]
+__all__ = ["dead_letter_unsure", "unsure_letter"]
 
 
-def bury_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> None:
+def dead_letter_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> None:
     """Dead-letter an entry of the spool that may have been published.
 
     Args:

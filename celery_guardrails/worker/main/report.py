@@ -75,7 +75,7 @@ def telling(request: Any, run: FailedRun, outcome: Outcome, tell: Tell | None) -
     if isinstance(outcome, Dead):
         if outcome.parked:
             return partial(_tell_of_parking, request, run, outcome.letter)
-        request.buried = (outcome.letter, run.policy, run.redactor)
+        request.dead_lettered = (outcome.letter, run.policy, run.redactor)
     return telling_of_letter(request, outcome, tell)
 
 
@@ -171,7 +171,7 @@ def tell_and_acknowledge(request: Any, tell: Tell) -> None:
         tell: how Celery tells of it.
     """
     try:
-        with sentry.telling(request.buried):
+        with sentry.annotated_scope(request.dead_lettered):
             tell()
     except Exception as untold:  # noqa: BLE001 logged, whatever it is
         log_untold("the end", request.name, request.id, untold)

@@ -71,7 +71,7 @@ class GuardedRequest(_CelerysPart):
     """Whether its end is settled here: what the pool still reports of it has nothing to add."""
     limit: TimeLimit | None = None
     """Its hard time limit, from the pool's first report to the second."""
-    buried: tuple[Letter, Policy, Redactor] | None = None
+    dead_lettered: tuple[Letter, Policy, Redactor] | None = None
     """Its letter, with the policy that was in force, until Celery has told of its end."""
     begin: Callable[[], bool] | None = None
     """Sets the mark that says that this suspect runs."""

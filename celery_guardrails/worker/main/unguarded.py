@@ -20,7 +20,7 @@ from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.worker.child.body import report_recovery
-from celery_guardrails.worker.failure.outcome import Dead, NotTaken, bury, carry_out_in_brief
+from celery_guardrails.worker.failure.outcome import Dead, NotTaken, carry_out_in_brief, dead_letter
 from celery_guardrails.worker.main.settlement import examine_request
 
 __all__ = ["report_cancel", "report_failure", "report_revocation", "report_time_limit"]
@@ -118,7 +118,7 @@ def _outcome(request: Any, exc: BaseException, decision: DeadLetter, traceback: 
     try:
         run = examine_request(request, exc)
         text = run.redactor.text(traceback)
-        return bury(replace(run, failure=replace(run.failure, traceback=text)), decision)
+        return dead_letter(replace(run, failure=replace(run.failure, traceback=text)), decision)
     except Exception:
         logger.warning("guardrails failed on the end of %s[%s]", request.name, request.id, exc_info=True)
         return carry_out_in_brief(request.task, request._context, exc, decision)

@@ -85,7 +85,7 @@ class Mortuary:
         with self.store.begin() as conn:
             return letters.archive(conn, [Archivable.of(letter) for letter in found], self.now)
 
-    def bury(self, **fields: Any) -> Letter:
+    def archive_new(self, **fields: Any) -> Letter:
         """Make one and archive it."""
         letter = self.letter(**fields)
         self.archive(letter)

@@ -66,7 +66,7 @@ def test_the_same_death_twice_is_a_duplicate(mortuary: Mortuary) -> None:
 
 
 def test_a_redelivery_after_a_requeue_changes_nothing(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     requeue(mortuary, letter.id)
     assert outcomes(mortuary, letter) == [Outcome.DUPLICATE]
     assert summary(mortuary, letter.id).state is State.REQUEUED
@@ -74,7 +74,7 @@ def test_a_redelivery_after_a_requeue_changes_nothing(mortuary: Mortuary) -> Non
 
 @pytest.mark.parametrize("recovered", [False, True])
 def test_requeued_work_that_dies_again_has_regressed(mortuary: Mortuary, recovered: bool) -> None:
-    first = mortuary.bury()
+    first = mortuary.archive_new()
     requeue(mortuary, first.id)
     if recovered:
         with mortuary.store.begin() as conn:
@@ -98,7 +98,7 @@ def test_requeued_work_that_dies_again_has_regressed(mortuary: Mortuary, recover
 
 
 def test_an_older_generation_that_comes_late_is_only_history(mortuary: Mortuary) -> None:
-    first = mortuary.bury()
+    first = mortuary.archive_new()
     second = mortuary.further(first, 1)
     third = mortuary.further(first, 2)
     assert outcomes(mortuary, third) == [Outcome.REGRESSED]
@@ -110,14 +110,14 @@ def test_an_older_generation_that_comes_late_is_only_history(mortuary: Mortuary)
 
 
 def test_a_second_death_of_the_same_generation_is_only_history(mortuary: Mortuary) -> None:
-    first = mortuary.bury()
+    first = mortuary.archive_new()
     requeue(mortuary, first.id)
     copies = [mortuary.further(first, 1) for _ in range(2)]
     assert sorted(outcomes(mortuary, *copies)) == [Outcome.REGRESSED, Outcome.STALE]
 
 
 def test_a_death_does_not_undo_a_discard_but_its_generation_is_not_given_again(mortuary: Mortuary) -> None:
-    first = mortuary.bury()
+    first = mortuary.archive_new()
     with mortuary.store.begin() as conn:
         assert transition.discard(conn, first.id, NOW)
     assert outcomes(mortuary, mortuary.further(first, 1)) == [Outcome.STALE]
@@ -127,7 +127,7 @@ def test_a_death_does_not_undo_a_discard_but_its_generation_is_not_given_again(m
 
 def test_every_order_of_arrival_ends_alike(mortuary: Mortuary) -> None:
     for order in itertools.permutations(range(3)):
-        origin = mortuary.bury()
+        origin = mortuary.archive_new()
         deaths = [origin, *(mortuary.further(origin, n) for n in (1, 2))]
         for index in order:
             mortuary.archive(deaths[index])
@@ -136,7 +136,7 @@ def test_every_order_of_arrival_ends_alike(mortuary: Mortuary) -> None:
 
 
 def test_three_generations_in_one_batch(mortuary: Mortuary) -> None:
-    origin = mortuary.bury()
+    origin = mortuary.archive_new()
     deaths = [origin, *(mortuary.further(origin, n) for n in (1, 2))]
     shuffled = random.Random(7).sample(deaths, 3)
     results = {result.death_id: result.outcome for result in mortuary.archive(*shuffled)}
@@ -168,13 +168,13 @@ def test_half_a_surrogate_pair_blocks_no_batch(mortuary: Mortuary) -> None:
 
 
 def test_a_letter_without_attempts_or_message_shows_why(mortuary: Mortuary) -> None:
-    letter = mortuary.bury(attempts=(), message="", explanation="nobody knows this task")
+    letter = mortuary.archive_new(attempts=(), message="", explanation="nobody knows this task")
     row = summary(mortuary, letter.id)
     assert (row.attempts, row.message) == (0, "nobody knows this task")
 
 
 def test_a_recovery_counts_once_and_only_for_its_generation(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def confirm(generation: int, letter_id: str = letter.id) -> bool:
         with mortuary.store.begin() as conn:
@@ -193,7 +193,7 @@ def test_a_recovery_counts_once_and_only_for_its_generation(mortuary: Mortuary) 
 
 
 def test_work_whose_claim_was_given_back_may_have_run_all_the_same(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     for generation in (1, 2):
         requeue(mortuary, letter.id)
         with mortuary.store.begin() as conn:
@@ -211,14 +211,14 @@ def test_work_whose_claim_was_given_back_may_have_run_all_the_same(mortuary: Mor
 
 @pytest.mark.parametrize("generation", [-(10**30), -1, 0, 2**31, 10**30])
 def test_a_report_of_an_impossible_generation_changes_nothing(mortuary: Mortuary, generation: int) -> None:
-    letter = mortuary.bury(generation=10**12)
+    letter = mortuary.archive_new(generation=10**12)
     with mortuary.store.begin() as conn:
         assert not transition.confirm_recovered(conn, letter.id, generation, NOW)
     assert summary(mortuary, letter.id).state is State.DEAD
 
 
 def test_a_report_does_not_undo_a_later_death_nor_a_decision(mortuary: Mortuary) -> None:
-    died, discarded = mortuary.bury(), mortuary.bury()
+    died, discarded = mortuary.archive_new(), mortuary.archive_new()
     for letter in (died, discarded):
         requeue(mortuary, letter.id)
         with mortuary.store.begin() as conn:

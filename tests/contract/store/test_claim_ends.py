@@ -45,7 +45,7 @@ RENAMED = [
 def test_a_task_that_was_renamed_is_believed_by_the_name_in_its_message(
     mortuary: Mortuary, first: str, now: str
 ) -> None:
-    letter = mortuary.bury(task=first, headers=sent_as("billing.old"), reason=Reason.UNKNOWN_TASK)
+    letter = mortuary.archive_new(task=first, headers=sent_as("billing.old"), reason=Reason.UNKNOWN_TASK)
     header = put_back(mortuary, letter)
     (again,) = mortuary.archive(died(mortuary, letter, header, task=now, headers=sent_as("billing.old")))
     assert (again.id, again.outcome, again.set_aside) == (letter.id, Outcome.REGRESSED, None)
@@ -56,7 +56,7 @@ def test_a_task_that_was_renamed_is_believed_by_the_name_in_its_message(
 
 
 def test_another_task_that_has_the_token_is_still_another_task(mortuary: Mortuary) -> None:
-    letter = mortuary.bury(headers=sent_as("billing.old"))
+    letter = mortuary.archive_new(headers=sent_as("billing.old"))
     header = put_back(mortuary, letter)
     stranger = died(mortuary, letter, header, task="billing.child", headers=sent_as("billing.child"))
     assert mortuary.archive(stranger)[0].outcome is Outcome.NEW
@@ -68,7 +68,7 @@ def test_another_task_that_has_the_token_is_still_another_task(mortuary: Mortuar
 
 def restored(mortuary: Mortuary) -> tuple[Letter, Header]:
     """A letter that was put back, and of which nobody has heard for long enough."""
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     back = transition.restore(mortuary.store, letter.id, "bob", "its queue was purged", LATER)
     assert (back.state, back.generation, back.regressed) == (State.DEAD, 1, False)
@@ -91,7 +91,7 @@ def test_a_restored_letter_can_be_put_back_with_the_next_generation(mortuary: Mo
 
 
 def test_a_claim_that_is_restored_keeps_no_token_in_clear_and_nobody_publishes_it(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
     transition.restore(mortuary.store, letter.id, "bob", "not after all", LATER)
     assert tokens(mortuary) == []
@@ -143,7 +143,7 @@ def test_a_late_death_after_a_restore_and_another_requeue_leaves_the_later_one_a
 
 
 def test_a_report_of_a_generation_that_died_changes_nothing_after_another_requeue(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     first = put_back(mortuary, letter)
     mortuary.archive(died(mortuary, letter, first))
     put_back(mortuary, letter)
@@ -161,7 +161,7 @@ def test_what_is_discarded_after_a_restore_stays_so(mortuary: Mortuary) -> None:
 
 @pytest.mark.parametrize("act", [transition.claim_requeue, transition.discard])
 def test_what_is_requeued_says_what_to_type(mortuary: Mortuary, act) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     put_back(mortuary, letter)
     with pytest.raises(InvalidTransition, match=f'guardrails dlq restore {letter.id} --reason "..."'):
         act(mortuary.store, letter.id, "bob", "gone", LATER)

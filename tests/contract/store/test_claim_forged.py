@@ -20,9 +20,9 @@ from tests.contract.store.test_claims import LATER, Outbound, older, put_back, r
 
 
 def test_a_letter_that_has_the_id_of_the_next_death_does_not_keep_it_out(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     right = died(mortuary, letter, put_back(mortuary, letter))
-    mortuary.bury(id=right.id, task="evil.task")
+    mortuary.archive_new(id=right.id, task="evil.task")
     (result,) = mortuary.archive(right)
     assert (result.id, result.outcome, result.set_aside) == (letter.id, Outcome.REGRESSED, None)
     assert result.death_id != right.id
@@ -35,14 +35,14 @@ def test_a_letter_that_has_the_id_of_the_next_death_does_not_keep_it_out(mortuar
 
 
 def test_neither_does_one_of_the_same_batch(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     right = died(mortuary, letter, put_back(mortuary, letter))
     forged, honest = mortuary.archive(mortuary.letter(id=right.id, task="evil.task"), right)
     assert (forged.outcome, honest.outcome, honest.id) == (Outcome.NEW, Outcome.REGRESSED, letter.id)
 
 
 def test_a_letter_with_the_id_of_a_death_that_is_known_is_one_of_its_own(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     right = died(mortuary, letter, put_back(mortuary, letter))
     mortuary.archive(right)
     (forged,) = mortuary.archive(mortuary.letter(id=right.id, task="evil.task"))
@@ -75,13 +75,13 @@ def test_neither_does_a_forged_first_death_of_the_same_batch(mortuary: Mortuary)
 
 
 def test_the_same_first_death_told_twice_in_other_words_is_one(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     again = letter.model_copy(update={"explanation": "told by the main process, too"})
     assert [found.outcome for found in mortuary.archive(again)] == [Outcome.DUPLICATE]
 
 
 def test_a_first_refusal_of_another_kind_or_on_another_day_has_its_entry(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
 
     def refused() -> int:
@@ -101,7 +101,7 @@ def test_a_first_refusal_of_another_kind_or_on_another_day_has_its_entry(mortuar
 
 
 def test_a_claim_without_a_token_that_was_published_with_one_wants_it(mortuary: Mortuary) -> None:
-    letter, outbound = mortuary.bury(), Outbound()
+    letter, outbound = mortuary.archive_new(), Outbound()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
     older(mortuary)
     finish_requeues(mortuary.store, outbound, LATER)
@@ -110,11 +110,11 @@ def test_a_claim_without_a_token_that_was_published_with_one_wants_it(mortuary: 
 
 
 def test_a_claim_that_was_given_back_before_there_were_tokens_is_believed(mortuary: Mortuary) -> None:
-    found = [mortuary.bury() for _ in range(2)]
+    found = [mortuary.archive_new() for _ in range(2)]
     for letter in found:
         claim = transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
         assert transition.requeue_failed(mortuary.store, claim, "unconfirmed", NOW)
-    never = mortuary.bury()
+    never = mortuary.archive_new()
     with mortuary.store.begin() as conn:
         conn.execute(text("DROP TABLE guardrails_claim"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0005'"))

@@ -69,7 +69,7 @@ def tokens(mortuary: Mortuary) -> list[str]:
 
 
 def test_each_requeue_has_a_token_of_its_own_of_which_the_archive_keeps_a_digest(mortuary: Mortuary) -> None:
-    one, other = mortuary.bury(), mortuary.bury()
+    one, other = mortuary.archive_new(), mortuary.archive_new()
     first, second = put_back(mortuary, one), put_back(mortuary, other)
     assert first.claim_token
     assert second.claim_token
@@ -80,7 +80,7 @@ def test_each_requeue_has_a_token_of_its_own_of_which_the_archive_keeps_a_digest
 
 
 def test_a_recovery_with_the_claim_is_believed_and_leaves_an_audit_entry(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     right = Recovery(letter.id, 1, LATER, letter.task, header.claim_token)
     assert report(mortuary, right, right) == [Reported(recovered=True), Reported()]
@@ -108,7 +108,7 @@ FORGED = [
 def test_a_recovery_without_the_claim_changes_nothing_and_is_told(
     mortuary: Mortuary, change: dict[str, object], doubt: Doubt
 ) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     before = row(mortuary, letter.id)
     forged = replace(Recovery(letter.id, 1, LATER, letter.task, header.claim_token), **change)
@@ -127,7 +127,7 @@ def test_a_recovery_without_the_claim_changes_nothing_and_is_told(
 def test_a_death_without_the_claim_is_a_letter_of_its_own(
     mortuary: Mortuary, change: dict[str, object], doubt: Doubt, state: str
 ) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter) if state in ("requeued", "recovered") else Header(claim_token="0" * 48)
     if state == "recovered":
         report(mortuary, Recovery(letter.id, 1, LATER, letter.task, header.claim_token))
@@ -162,7 +162,7 @@ def test_a_death_without_the_claim_is_a_letter_of_its_own(
 
 
 def test_the_same_death_without_the_claim_is_archived_once_whoever_delivers_it(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     put_back(mortuary, letter)
     forged = mortuary.letter(dead_letter_id=letter.id, generation=1, task=letter.task)
     assert [result.outcome for result in mortuary.archive(forged, forged)] == [Outcome.NEW, Outcome.DUPLICATE]
@@ -173,7 +173,7 @@ def test_the_same_death_without_the_claim_is_archived_once_whoever_delivers_it(m
 
 def test_a_death_that_takes_the_place_of_the_right_one_does_not_keep_it_out(mortuary: Mortuary) -> None:
     """Whoever knows how ids are made can guess that of the next death."""
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     right = mortuary.letter(dead_letter_id=letter.id, generation=1, task=letter.task, claim_token=header.claim_token)
     first = mortuary.archive(right.model_copy(update={"claim_token": None}))
@@ -184,7 +184,7 @@ def test_a_death_that_takes_the_place_of_the_right_one_does_not_keep_it_out(mort
 
 
 def test_a_further_death_with_the_claim_leaves_an_audit_entry(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     again = mortuary.letter(dead_letter_id=letter.id, generation=1, task=letter.task, claim_token=header.claim_token)
     mortuary.archive(again)
@@ -195,7 +195,7 @@ def test_a_further_death_with_the_claim_leaves_an_audit_entry(mortuary: Mortuary
 
 
 def test_every_state_that_a_letter_has_is_in_its_trail(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     states = [row(mortuary, letter.id).state.value]
 
     def note() -> None:
@@ -223,7 +223,7 @@ def test_every_state_that_a_letter_has_is_in_its_trail(mortuary: Mortuary) -> No
 
 
 def test_a_claim_that_was_given_back_is_believed_if_its_message_got_through(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     claim = transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
     assert transition.requeue_failed(mortuary.store, claim, "unconfirmed", NOW)
     header = put_back(mortuary, letter)  # the same generation once more, with another token
@@ -233,7 +233,7 @@ def test_a_claim_that_was_given_back_is_believed_if_its_message_got_through(mort
 
 
 def test_an_abandoned_claim_is_published_with_its_own_token(mortuary: Mortuary) -> None:
-    letter, outbound = mortuary.bury(), Outbound()
+    letter, outbound = mortuary.archive_new(), Outbound()
     claim = transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
     assert tokens(mortuary) == [claim.token]
     assert claim.token not in repr(claim)
@@ -250,7 +250,7 @@ def older(mortuary: Mortuary) -> None:
 
 
 def test_work_that_was_put_back_before_there_were_tokens_is_believed_without(mortuary: Mortuary) -> None:
-    one, other = mortuary.bury(), mortuary.bury()
+    one, other = mortuary.archive_new(), mortuary.archive_new()
     for letter in (one, other):
         put_back(mortuary, letter)
     older(mortuary)
@@ -261,7 +261,7 @@ def test_work_that_was_put_back_before_there_were_tokens_is_believed_without(mor
 
 
 def test_an_older_claim_that_was_abandoned_gets_a_token_and_the_copy_with_it_is_believed(mortuary: Mortuary) -> None:
-    letters_ = mortuary.bury(), mortuary.bury()
+    letters_ = mortuary.archive_new(), mortuary.archive_new()
     for letter in letters_:
         transition.claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)
     older(mortuary)
@@ -275,7 +275,7 @@ def test_an_older_claim_that_was_abandoned_gets_a_token_and_the_copy_with_it_is_
 
 
 def test_an_older_workers_letter_is_believed_by_the_header_of_its_message(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     header = put_back(mortuary, letter)
     again = mortuary.letter(dead_letter_id=letter.id, generation=1, task=letter.task)
     write_header(again.message.headers, header)
@@ -284,7 +284,7 @@ def test_an_older_workers_letter_is_believed_by_the_header_of_its_message(mortua
 
 
 def test_a_map_whose_body_nobody_could_read_is_still_the_same_work(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     for generation, name in ((1, "celery.starmap"), (2, "(undecodable)")):
         (result,) = mortuary.archive(mortuary.further(letter, generation, task=name))
         assert (result.id, result.outcome) == (letter.id, Outcome.REGRESSED)
@@ -313,20 +313,20 @@ def test_an_odd_id_that_an_older_version_archived_is_not_put_back(
 ) -> None:
     with monkeypatch.context() as older_version:
         older_version.setattr("celery_guardrails.store.place.is_letter_id", lambda text: True)
-        letter = mortuary.bury(id="x; curl evil #")
+        letter = mortuary.archive_new(id="x; curl evil #")
     with pytest.raises(InvalidTransition, match="discard it"):
         requeue(mortuary.store, Outbound(), letter.id, "ann", "mended", NOW)
     assert transition.discard(mortuary.store, letter.id, "ann", "odd", NOW).state is State.DISCARDED
 
 
 def test_a_generation_without_a_letter_is_none(mortuary: Mortuary) -> None:
-    letter = mortuary.bury(generation=9)
+    letter = mortuary.archive_new(generation=9)
     assert (row(mortuary, letter.id).generation, row(mortuary, letter.id).regressed) == (0, False)
     assert put_back(mortuary, letter).generation == 1
 
 
-def test_whoever_reports_without_end_does_not_bury_the_trail(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+def test_whoever_reports_without_end_does_not_flood_the_trail(mortuary: Mortuary) -> None:
+    letter = mortuary.archive_new()
     put_back(mortuary, letter)
     for _ in range(3):
         report(mortuary, *[Recovery(letter.id, 1, LATER, letter.task)] * 20)
@@ -342,7 +342,7 @@ def test_a_report_of_a_letter_that_is_not_here_is_no_news(mortuary: Mortuary) ->
 
 
 def test_claims_go_with_their_letter(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     put_back(mortuary, letter)
     with mortuary.store.begin() as conn:
         conn.execute(text("DELETE FROM guardrails_dead_letter"))

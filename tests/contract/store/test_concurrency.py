@@ -43,7 +43,7 @@ def race(url: str, act: Callable[[Store, int], T]) -> list[T]:
 
 
 def test_a_letter_is_claimed_by_one(url: str, mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def claim(store: Store, number: int) -> str | None:
         try:
@@ -57,7 +57,7 @@ def test_a_letter_is_claimed_by_one(url: str, mortuary: Mortuary) -> None:
 
 
 def test_a_requeue_and_a_discard_do_not_both_happen(url: str, mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def decide(store: Store, number: int) -> State | None:
         act = transition.claim_requeue if number % 2 else transition.discard
@@ -72,7 +72,7 @@ def test_a_requeue_and_a_discard_do_not_both_happen(url: str, mortuary: Mortuary
 
 
 def test_the_same_batch_is_archived_once(url: str, mortuary: Mortuary) -> None:
-    known = mortuary.bury()
+    known = mortuary.archive_new()
     known_again = mortuary.further(known, 1)
     batch = [Archivable.of(letter) for letter in (known_again, *(mortuary.letter() for _ in range(30)))]
 
@@ -102,7 +102,7 @@ def test_different_deaths_of_the_same_works_do_not_block_each_other_for_ever(url
 
 
 def test_an_abandoned_claim_is_published_by_one_guardian(url: str, mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
     published: list[str] = []
 

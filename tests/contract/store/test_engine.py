@@ -123,7 +123,7 @@ def test_an_older_schema_without_data_is_migrated(store: Store) -> None:
 def test_an_older_schema_with_data_is_migrated_on_sqlite_and_asked_about_on_postgresql(
     url: str, mortuary: Mortuary
 ) -> None:
-    mortuary.bury()
+    mortuary.archive_new()
     store = open_store(url, app="shop.celery")
     _make_older(store)
     if url.startswith("sqlite"):
@@ -137,11 +137,11 @@ def test_an_older_schema_with_data_is_migrated_on_sqlite_and_asked_about_on_post
 
 
 def test_what_is_archived_already_is_judged_by_the_migration(mortuary: Mortuary) -> None:
-    doubtful = [mortuary.bury(reason=reason).id for reason in (Reason.WORKER_LOST, Reason.CANCELLED)]
-    doubtful += [mortuary.bury(policy={"acks": "early"}).id for _ in range(3)]
-    mortuary.bury()
-    mortuary.bury(policy={"acks": "late"})
-    mortuary.bury(reason=Reason.EXPIRED, policy={"acks": "early"})
+    doubtful = [mortuary.archive_new(reason=reason).id for reason in (Reason.WORKER_LOST, Reason.CANCELLED)]
+    doubtful += [mortuary.archive_new(policy={"acks": "early"}).id for _ in range(3)]
+    mortuary.archive_new()
+    mortuary.archive_new(policy={"acks": "late"})
+    mortuary.archive_new(reason=Reason.EXPIRED, policy={"acks": "early"})
     _make_older(mortuary.store)
     mortuary.store.migrate()
     query = Query().with_term("may_have_run", "yes")
@@ -151,7 +151,7 @@ def test_what_is_archived_already_is_judged_by_the_migration(mortuary: Mortuary)
 
 
 def test_what_is_put_back_already_is_believed_without_a_token_after_the_migration(mortuary: Mortuary) -> None:
-    put_back, twice, fresh = mortuary.bury(), mortuary.bury(), mortuary.bury()
+    put_back, twice, fresh = mortuary.archive_new(), mortuary.archive_new(), mortuary.archive_new()
     mortuary.archive(mortuary.further(twice, 1))
     for letter in (put_back, twice):
         claim_requeue(mortuary.store, letter.id, "ann", "mended", NOW)

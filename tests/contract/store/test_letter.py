@@ -22,7 +22,7 @@ REST = "-0000-4000-8000-000000000000"
 
 
 def fill(mortuary: Mortuary) -> Mortuary:
-    mortuary.bury(
+    mortuary.archive_new(
         id=f"aaaa1111{REST}",
         task_id="job-1",
         task="billing.charge",
@@ -30,12 +30,12 @@ def fill(mortuary: Mortuary) -> Mortuary:
         owner="ann",
         correlation={"order_id": "4711"},
     )
-    mortuary.bury(
+    mortuary.archive_new(
         id=f"aaaa2222{REST}", task_id="job-2", task="billing.refund", error="requests.exceptions.Timeout",
         message="100% of API keys_ gone", died_at=NOW - timedelta(hours=3), version="2026.11", environment="staging",
         affected={"user": "u*1"},
     )  # fmt: skip
-    mortuary.bury(
+    mortuary.archive_new(
         id=f"bbbb3333{REST}", task_id="job-22", task="Billing.charge", category=Category.BUG,
         reason=Reason.PERMANENT_ERROR, worker="w2@[host]",
         fingerprint="v1:bar", error="KeyError", died_at=NOW - timedelta(days=2),
@@ -139,7 +139,7 @@ def test_an_id_may_be_shortened_while_it_is_unambiguous(filled: Mortuary) -> Non
 def test_a_letter_is_found_by_its_task_id_whole_or_shortened(filled: Mortuary) -> None:
     assert reading.get(filled.store, "job-1").summary.id == f"aaaa1111{REST}"
     assert reading.get(filled.store, "job-2").summary.id == f"aaaa2222{REST}"  # though job-22 begins so
-    filled.bury(id=f"cccc4444{REST}", task_id="job-2", died_at=NOW + timedelta(seconds=1))
+    filled.archive_new(id=f"cccc4444{REST}", task_id="job-2", died_at=NOW + timedelta(seconds=1))
     with pytest.raises(DeadLetterAmbiguous) as several:
         reading.get(filled.store, "job-2")
     assert several.value.choices == (f"cccc4444{REST}", f"aaaa2222{REST}")
@@ -154,8 +154,8 @@ def test_a_letter_is_found_by_its_task_id_whole_or_shortened(filled: Mortuary) -
 
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_pages_leave_nothing_out_though_many_died_at_once(mortuary: Mortuary, newest_first: bool) -> None:
-    buried = [mortuary.letter(died_at=NOW + timedelta(seconds=number // 4)) for number in range(23)]
-    mortuary.archive(*buried)
+    archived = [mortuary.letter(died_at=NOW + timedelta(seconds=number // 4)) for number in range(23)]
+    mortuary.archive(*archived)
     seen, after = [], None
     while True:
         page = reading.search(mortuary.store, limit=5, after=after, newest_first=newest_first)
@@ -163,16 +163,16 @@ def test_pages_leave_nothing_out_though_many_died_at_once(mortuary: Mortuary, ne
         if page.next is None:
             break
         after = page.next
-    assert seen == sorted(((letter.died_at, letter.id) for letter in buried), reverse=newest_first)
+    assert seen == sorted(((letter.died_at, letter.id) for letter in archived), reverse=newest_first)
     assert [row.id for row in reading.each(mortuary.store, batch=7)] == [
-        letter.id for letter in sorted(buried, key=lambda letter: (letter.died_at, letter.id))
+        letter.id for letter in sorted(archived, key=lambda letter: (letter.died_at, letter.id))
     ]
 
 
 def test_groups_are_by_task_and_fingerprint_and_show_their_latest_death(mortuary: Mortuary) -> None:
     for minute in range(3):
-        mortuary.bury(message=f"message {minute}", died_at=NOW + timedelta(minutes=minute))
-    gone = mortuary.bury(task="other", version=None)
+        mortuary.archive_new(message=f"message {minute}", died_at=NOW + timedelta(minutes=minute))
+    gone = mortuary.archive_new(task="other", version=None)
     with mortuary.store.begin() as conn:
         transition.discard(conn, gone.id, NOW)
     large, small = reading.groups(mortuary.store)
@@ -195,9 +195,9 @@ def test_every_grouping_counts_everything_once(read_only: Mortuary, by: str) -> 
 def test_stats_of_an_empty_and_of_a_filled_archive(mortuary: Mortuary) -> None:
     empty = reading.stats(mortuary.store)
     assert (empty.total, empty.by_state, empty.oldest_dead_at) == (0, {}, None)
-    old = mortuary.bury(died_at=NOW - timedelta(days=1))
-    mortuary.bury()
-    mortuary.bury(task="other", reason=Reason.EXPIRED)
+    old = mortuary.archive_new(died_at=NOW - timedelta(days=1))
+    mortuary.archive_new()
+    mortuary.archive_new(task="other", reason=Reason.EXPIRED)
     with mortuary.store.begin() as conn:
         transition.discard(conn, old.id, NOW)
     stats = reading.stats(mortuary.store)

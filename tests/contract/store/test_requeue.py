@@ -54,7 +54,7 @@ def trail(mortuary: Mortuary, letter_id: str) -> list[audit.AuditEntry]:
 
 
 def test_a_requeue_publishes_the_original_and_says_who_and_why(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     outbound = Outbound()
     done = requeue(mortuary.store, outbound, letter.id[:8], "ann@laptop", "  provider repaired ", LATER)
     assert (done.id, done.task, done.queue, done.generation) == (letter.id, letter.task, "mail", 1)
@@ -72,7 +72,7 @@ def test_a_requeue_publishes_the_original_and_says_who_and_why(mortuary: Mortuar
 
 
 def test_what_is_not_dead_is_not_requeued_and_says_who_did(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     outbound = Outbound()
     requeue(mortuary.store, outbound, letter.id, "ann", "repaired", NOW)
     with pytest.raises(InvalidTransition, match=r"ann has requeued it at 2026-11-22 12:00:00 UTC \(repaired\)"):
@@ -86,7 +86,7 @@ def test_what_is_not_dead_is_not_requeued_and_says_who_did(mortuary: Mortuary) -
 
 @pytest.mark.parametrize("act", [transition.claim_requeue, transition.discard, transition.restore])
 def test_no_reason_and_no_such_letter_change_nothing(mortuary: Mortuary, act) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     for blank in ("", " \t\n"):
         with pytest.raises(ReasonRequired, match="a reason is required"):
             act(mortuary.store, letter.id, "ann", blank, NOW)
@@ -106,7 +106,7 @@ def test_what_is_no_task_message_is_not_requeued(mortuary: Mortuary) -> None:
 
 @pytest.mark.parametrize("error", [PublishError("mail", "unroutable"), OSError("unroutable")])
 def test_what_the_broker_refuses_is_dead_again(mortuary: Mortuary, error: Exception) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def fail(message: ReplayMessage) -> None:
         raise error
@@ -122,7 +122,7 @@ def test_what_the_broker_refuses_is_dead_again(mortuary: Mortuary, error: Except
 
 
 def test_a_worker_that_reports_before_the_broker_confirms_is_believed(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def run_and_lose_the_confirmation(message: ReplayMessage) -> None:
         with mortuary.store.begin() as conn:
@@ -134,7 +134,7 @@ def test_a_worker_that_reports_before_the_broker_confirms_is_believed(mortuary: 
 
 
 def test_a_worker_that_reports_after_the_claim_was_given_back_is_believed(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     with pytest.raises(RequeueFailed, match="it is dead again"):
         requeue(mortuary.store, Outbound(refuse), letter.id, "ann", "repaired", NOW)
     with mortuary.store.begin() as conn:
@@ -147,7 +147,7 @@ def test_a_worker_that_reports_after_the_claim_was_given_back_is_believed(mortua
 
 
 def test_a_worker_that_is_faster_than_the_note_is_believed(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
 
     def run_at_once(message: ReplayMessage) -> None:
         with mortuary.store.begin() as conn:
@@ -160,7 +160,7 @@ def test_a_worker_that_is_faster_than_the_note_is_believed(mortuary: Mortuary) -
 
 
 def test_an_abandoned_claim_is_published_once_after_the_grace(mortuary: Mortuary) -> None:
-    letter, outbound = mortuary.bury(), Outbound()
+    letter, outbound = mortuary.archive_new(), Outbound()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
     assert finish_requeues(mortuary.store, outbound, NOW + GRACE, GRACE) == []
     assert transition.unpublished_claims(mortuary.store, LATER) == [letter.id]
@@ -181,7 +181,7 @@ def test_an_abandoned_claim_is_published_once_after_the_grace(mortuary: Mortuary
 
 def test_an_abandoned_claim_of_what_runs_at_most_once_is_dead_again_and_not_published(mortuary: Mortuary) -> None:
     """Whoever claimed it may have published it before it died."""
-    early, late, outbound = mortuary.bury(policy={"acks": "early"}), mortuary.bury(), Outbound()
+    early, late, outbound = mortuary.archive_new(policy={"acks": "early"}), mortuary.archive_new(), Outbound()
     for letter in (early, late):
         transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
     results = {done.id: done.error for done in finish_requeues(mortuary.store, outbound, LATER, GRACE)}
@@ -195,7 +195,7 @@ def test_an_abandoned_claim_of_what_runs_at_most_once_is_dead_again_and_not_publ
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_an_abandoned_claim_whose_work_reports_meanwhile_is_finished(mortuary: Mortuary, refused: bool) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
 
     def run_at_once(message: ReplayMessage) -> None:
@@ -210,7 +210,7 @@ def test_an_abandoned_claim_whose_work_reports_meanwhile_is_finished(mortuary: M
 
 
 def test_an_abandoned_claim_that_the_broker_refuses_is_dead_again_and_blocks_no_other(mortuary: Mortuary) -> None:
-    bad, good = mortuary.bury(queue="gone"), mortuary.bury()
+    bad, good = mortuary.archive_new(queue="gone"), mortuary.archive_new()
     for letter in (bad, good):
         transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
     outbound = Outbound(lambda message: refuse(message) if message.queue == "gone" else None)
@@ -227,14 +227,14 @@ def test_an_abandoned_claim_that_the_broker_refuses_is_dead_again_and_blocks_no_
 
 
 def test_an_abandoned_claim_is_taken_over_by_one_guardian(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     transition.claim_requeue(mortuary.store, letter.id, "ann", "repaired", NOW)
     assert transition.take_over(mortuary.store, letter.id, LATER - GRACE, LATER) is not None
     assert transition.take_over(mortuary.store, letter.id, LATER - GRACE, LATER) is None
 
 
 def test_a_store_that_fails_after_the_publish_leaves_it_to_the_guardian(mortuary: Mortuary, monkeypatch) -> None:
-    letter, outbound = mortuary.bury(), Outbound()
+    letter, outbound = mortuary.archive_new(), Outbound()
 
     def fail(*args: object) -> None:
         raise StoreError(mortuary.store.url, "gone")
@@ -253,7 +253,7 @@ def test_a_store_that_fails_after_the_publish_leaves_it_to_the_guardian(mortuary
 
 
 def test_discard_and_restore(mortuary: Mortuary) -> None:
-    letter = mortuary.bury()
+    letter = mortuary.archive_new()
     gone = transition.discard(mortuary.store, letter.id[:10], "ann", "obsolete", NOW)
     assert (gone.state, gone.resolved_at) == (State.DISCARDED, NOW)
     with pytest.raises(InvalidTransition, match="was discarded at 2026-11-22 12:00:00 UTC: restore it first"):
@@ -271,7 +271,7 @@ def test_discard_and_restore(mortuary: Mortuary) -> None:
 
 
 def test_a_second_requeue_after_a_regression_has_the_next_generation(mortuary: Mortuary) -> None:
-    letter, outbound = mortuary.bury(), Outbound()
+    letter, outbound = mortuary.archive_new(), Outbound()
     requeue(mortuary.store, outbound, letter.id, "ann", "repaired", NOW)
     again = mortuary.further(letter, 1, task_id=letter.task_id)
     mortuary.archive(again)

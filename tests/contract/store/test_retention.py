@@ -166,7 +166,7 @@ def test_guardians_long_gone_are_forgotten(mortuary):
 def test_what_the_alerts_needed_goes_with_its_count_once_it_is_said(mortuary):
     store, now = mortuary.store, mortuary.now
     old, young = now - 31 * DAY, now - 29 * DAY
-    mortuary.bury(task="shop.undecided")
+    mortuary.archive_new(task="shop.undecided")
     event = {"environment": "e", "task": "t", "at": old, "payload": {}}
     note = {"period": 1, "kind": "post", "notice": "n", "broadcast": False, "facts": {}, "next_try_at": old,
             "attempts": 0, "absent": 0, "fence": 0, "notes": {}}  # fmt: skip
@@ -205,9 +205,9 @@ def test_half_of_many_go_while_a_guardian_archives(mortuary):
     """`GUARDRAILS_LONG=1`: of 100,000."""
     store, now = mortuary.store, mortuary.now
     half = 50_000 if os.environ.get("GUARDRAILS_LONG") else 2_000
-    mortuary.bury(died_at=now - 91 * DAY, correlation={"order_id": "4711"})
+    mortuary.archive_new(died_at=now - 91 * DAY, correlation={"order_id": "4711"})
     multiply(store, half - 1, now - 91 * DAY)
-    mortuary.bury()
+    mortuary.archive_new()
     multiply(store, half - 1, now)
     pruning, ended = Pruning(store, KEEP, "one"), threading.Event()
 

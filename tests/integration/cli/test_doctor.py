@@ -228,7 +228,7 @@ def test_a_spool_with_entries_or_without_a_place(
     )
     held.app.conf.broker_url = "redis://127.0.0.1:1/0"
     guard = Guardrails.of(held.app)
-    guard.dispatch.bury(dead(1), None, clock.now())
+    guard.dispatch.publish_letter(dead(1), None, clock.now())
     held.app.conf.broker_url = redis_broker.url
     assert "1 entry waits, the oldest for" in held.wrong()["spool"][0]
     (entry,) = (tmp_path / "s").glob("*")

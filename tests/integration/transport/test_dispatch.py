@@ -56,8 +56,8 @@ def test_what_the_broker_takes_is_not_spooled(dock: Dock) -> None:
     way_out = Exit(dock)
     way_out.dispatch.run(Envelope(b"again", QUEUE), [DECLARED], 0, NOW, "attempt 2")
     way_out.dispatch.run(Envelope(b"later", QUEUE), [DECLARED], 5, NOW, "attempt 3")
-    way_out.dispatch.bury(letter(), None, NOW)
-    way_out.dispatch.bury(letter(), "t.own", NOW)
+    way_out.dispatch.publish_letter(letter(), None, NOW)
+    way_out.dispatch.publish_letter(letter(), "t.own", NOW)
     way_out.dispatch.report_recovered(Recovery("l1", 2, NOW, "shop.mail", "t0ken"), NOW)
     assert len(dock.line.bodies("t.dead.recovered")) == 1
     assert dock.line.bodies(QUEUE) == [b"again", b"later"]
@@ -74,7 +74,7 @@ def test_what_the_broker_does_not_take_is_spooled_with_all_that_it_needs(
     exchange = Queue("q", routing_key="k")
     way_out.dispatch.run(Envelope(b"again", "k", exchange="x", headers={"a": b"1"}), [exchange], 0, NOW, "attempt 2")
     way_out.dispatch.run(Envelope(b"later", QUEUE), [], 30, NOW, "attempt 3")
-    way_out.dispatch.bury(letter(), "t.own", NOW)
+    way_out.dispatch.publish_letter(letter(), "t.own", NOW)
     way_out.dispatch.report_recovered(Recovery("l1", 2, NOW, "shop.mail", "t0ken"), NOW)
     (_, again), (_, later), (_, dead), (_, recovered) = way_out.spool.entries()
     assert (again.envelope.body, again.envelope.headers, again.declare, again.due_at) == (
@@ -92,7 +92,7 @@ def test_what_the_broker_does_not_take_is_spooled_with_all_that_it_needs(
 def test_a_spool_that_is_full_too_is_an_error_that_says_both(away: Dock) -> None:
     way_out = Exit(away, limit=10)
     with pytest.raises(PublishError, match=r"t\.dead: .*; and the spool .*it is full") as lost:
-        way_out.dispatch.bury(letter(), None, NOW)
+        way_out.dispatch.publish_letter(letter(), None, NOW)
     assert isinstance(lost.value.__cause__, PublishError)
     with pytest.raises(PublishError, match="it is full"):
         way_out.dispatch.run(Envelope(b"x", QUEUE), [], 1, NOW, "attempt 2")
@@ -110,7 +110,7 @@ def test_a_letter_that_the_broker_refuses_is_spooled(on_rabbitmq: Dock) -> None:
     with on_rabbitmq.line.app.connection_for_write() as connection, connection.channel() as channel:
         channel.queue_declare("t.dead", durable=True, auto_delete=False, arguments={"x-max-length": 1})
     way_out = Exit(on_rabbitmq)
-    way_out.dispatch.bury(letter(), None, NOW)
+    way_out.dispatch.publish_letter(letter(), None, NOW)
     assert not way_out.spool.is_empty()
 
 
@@ -122,7 +122,7 @@ def test_an_error_out_of_a_library_is_no_reason_to_lose_work(dock: Dock, monkeyp
 
     monkeypatch.setattr(dock.line.publisher, "publish", fail)
     way_out.dispatch.run(Envelope(b"x", QUEUE), [], 0, NOW, "attempt 2")
-    way_out.dispatch.bury(letter(), None, NOW)
+    way_out.dispatch.publish_letter(letter(), None, NOW)
     assert way_out.spool.status().entries == 2
 
 

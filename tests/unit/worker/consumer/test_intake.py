@@ -1,4 +1,4 @@
-"""The way in of a worker's messages, with a consumer that is played: what is buried, what is raised, what is held."""
+"""The way in of a worker's messages, with a consumer that is played: what is dead-lettered, raised or held."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ class Scene:
         self.consumer, self.channel = guarded_consumer(Consumer)(app), Channel()
         self.letters: list[Letter] = []
         self.refused = False
-        monkeypatch.setattr(intake, "bury", self._bury)
+        monkeypatch.setattr(intake, "try_to_publish", self._take)
         self.step = Intake(self.consumer)
         self.handle = self.consumer.create_task_handler()
         self.channel.callbacks = {"t1": self.consumer.task_consumer.receive}
 
-    def _bury(self, guard: Guardrails, letter: Letter, queue: str | None) -> bool:
+    def _take(self, guard: Guardrails, letter: Letter, queue: str | None) -> bool:
         if not self.refused:
             self.letters.append(letter)
         return not self.refused
@@ -137,14 +137,14 @@ def test_a_good_message_goes_its_way(scene: Scene) -> None:
     assert (scene.letters, scene.channel.settled) == ([], [])
 
 
-def test_a_misshapen_one_is_buried_and_then_rejected(scene: Scene) -> None:
+def test_a_misshapen_one_is_dead_lettered_and_then_rejected(scene: Scene) -> None:
     scene.handle(scene.message(b"[[1]]"))
     assert (scene.letters[0].reason, scene.letters[0].queue) == (Reason.UNDECODABLE, "mail")
     assert scene.channel.settled == ["reject 1"]
 
 
 @pytest.mark.parametrize("escaped", [ValueError("a date"), KeyError("id"), TypeError("unhashable")])
-def test_what_escapes_celery_is_buried(scene: Scene, escaped: Exception) -> None:
+def test_what_escapes_celery_is_dead_lettered(scene: Scene, escaped: Exception) -> None:
     scene.consumer.raising = escaped
     scene.handle(scene.message())
     assert scene.letters[0].reason is Reason.UNDECODABLE
@@ -193,7 +193,7 @@ def test_a_failing_result_backend_leaves_nothing_unsettled(scene: Scene) -> None
     assert scene.channel.settled == ["reject 1"]
 
 
-def test_the_other_ways_in_are_buried_too(scene: Scene) -> None:
+def test_the_other_ways_in_are_dead_lettered_too(scene: Scene) -> None:
     scene.consumer.task_consumer = None
     scene.consumer.on_unknown_message({}, scene.message(task=None))
     scene.consumer.on_decode_error(scene.message(b"{"), "not even an exception")

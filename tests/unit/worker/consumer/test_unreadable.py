@@ -22,7 +22,7 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.redaction import MASK
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.worker.consumer import unreadable
-from celery_guardrails.worker.consumer.unreadable import UNNAMED, bury, bury_raw, letter_of
+from celery_guardrails.worker.consumer.unreadable import UNNAMED, dead_letter_raw, letter_of, try_to_publish
 
 NewApp = Callable[..., Celery]
 M = repr(MASK)
@@ -222,12 +222,12 @@ def test_an_item_that_is_no_message_is_kept_whole_and_cannot_be_requeued(
         sent.append(found)
         return True
 
-    monkeypatch.setattr(unreadable, "bury", taken)
+    monkeypatch.setattr(unreadable, "try_to_publish", taken)
     for tag in ("a", "a", "b", "half \ud800"):
-        assert bury_raw(guard, b"\xff\0", "shop", tag)
+        assert dead_letter_raw(guard, b"\xff\0", "shop", tag)
     assert (sent[0].message.body, sent[0].queue, sent[0].reason) == (b"\xff\0", "", Reason.UNDECODABLE)
     assert sent[0].id == sent[1].id != sent[2].id
-    assert not bury_raw(guard, None, "shop", "a")  # type: ignore[arg-type]
+    assert not dead_letter_raw(guard, None, "shop", "a")  # type: ignore[arg-type]
 
 
 def test_a_letter_that_nobody_takes_is_said_not_to_be_kept(new_app: NewApp, tmp_path: Any) -> None:
@@ -235,7 +235,7 @@ def test_a_letter_that_nobody_takes_is_said_not_to_be_kept(new_app: NewApp, tmp_
     blocked.touch()
     app = new_app({"dead_letter": {"spool_dir": str(blocked), "publish_timeout": 0.1}})
     app.conf.broker_url = "redis://127.0.0.1:1/0"
-    assert not bury(Guardrails.of(app), letter(app, message()))
+    assert not try_to_publish(Guardrails.of(app), letter(app, message()))
 
 
 @pytest.mark.parametrize(
