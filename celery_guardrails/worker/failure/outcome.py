@@ -7,7 +7,7 @@
 
 Owns that order and the line in the log. What has happened is data: the process that runs the
 task makes Celery's exceptions of it (`worker/child/body.py`), the main process what Celery has to tell
-(`worker/main/report.py`). It must not know why it was decided so.
+(`worker/main/announcement.py`). It must not know why it was decided so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which messages this worker has done with: those whose work was over when it acknowledged them.
+"""The messages that this worker has acknowledged because their work was over.
 
-Whether their broker heard of it nobody knows before the connection is lost. A message that comes back and is known here
-is acknowledged again, and not run. Owns that bounded memory. Noting a message costs a task that succeeds a look
-at its headers; which copy of which work it was is worked out only when some message comes back.
+After a lost connection nobody knows whether the broker took the last acknowledgements, so a message may come back. If
+it is known here, it is acknowledged again and not run. Owns that bounded memory. Noting a message costs each task only
+a look at its headers; the copy of the work is worked out when some message comes back.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from celery_guardrails.worker.main.seen import Copy
 __all__ = ["Ended"]
 
 _LATEST = 2_000
-"""Messages that may be acknowledged between two questions; what is kept of each is some 400 bytes, 5 KiB at most."""
+"""Messages kept between two calls of `has`; each takes about 400 bytes, 5 KiB at most."""
 _MOST = 10_000
 _NESTED = "headers"
 _Noted = tuple[Any, Any, Any, Any, Any, dict[str, Any]]
 
 
 class _Message(NamedTuple):
-    """What tells the copy of a request whose header names its work; without the body, which may be large."""
+    """The part of a request that `Copy.of` needs if the header names the work; without the body, which may be large."""
 
     request_dict: dict[str, Any]
 
@@ -33,8 +33,8 @@ class Ended:
     """The copies whose messages this worker has acknowledged, because their work was over; safe from any thread.
 
     Args:
-        latest: how many are kept between two questions; the oldest are forgotten.
-        most: how many are remembered once somebody has asked; the oldest are forgotten.
+        latest: how many messages are kept between two calls of `has`; the oldest are forgotten.
+        most: how many copies are kept after that; the oldest are forgotten.
     """
 
     def __init__(self, latest: int = _LATEST, most: int = _MOST) -> None:
@@ -44,15 +44,15 @@ class Ended:
         self._lock = threading.Lock()
 
     def note(self, request: Any) -> None:
-        """Remember that the work of this request of the worker is over. Call it before its message is acknowledged."""
+        """Remember that the work of a worker's request is over. Call it before the message is acknowledged."""
         headers = request._message.headers or {}
         get, nested = headers.get, headers.get(_NESTED)
-        # what else a sender has put among the headers may be large
+        # keep our header only: a sender may have put large values beside it
         nested = {HEADER: nested.get(HEADER)} if type(nested) is dict else None
         self._latest.append((get("id"), get("task"), get("retries"), get(HEADER), nested, request._delivery_info))
 
     def has(self, copy: Copy) -> bool:
-        """Whether this copy is over; `False` where its header does not name its work: another one may look the same."""
+        """Whether this copy is over; `False` if its header does not name its work: other work may look the same."""
         with self._lock:
             self._work_out()
             return copy in self._known
@@ -70,7 +70,8 @@ class Ended:
                     "delivery_info": delivery,
                 }
             )
-            if read_header(message.request_dict, attempts=False).names_its_work:  # without its body, nothing else does
+            # otherwise only the body could name the work, and the body is not kept
+            if read_header(message.request_dict, attempts=False).names_its_work:
                 self._known[Copy.of(message)] = None
         while len(self._known) > self._most:
             self._known.popitem(last=False)

@@ -1,7 +1,7 @@
 """The ends of a task outside its body, as a worker's main process sees them: a lost worker, a hard time limit, Reject.
 
 Owns which end it is and what is decided about it, as plain functions on a `GuardedRequest`. An end is data, which
-`settlement.py` settles. What the body hook has seen comes here too, and goes on to Celery.
+`settlement.py` settles. Failures that the body's hook has handled come here too, and go on to Celery.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, deci
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.outcome import rng
 from celery_guardrails.worker.main import journal
-from celery_guardrails.worker.main.report import (
-    Tell,
-    tell_and_acknowledge,
-    tell_of_cancel,
-    tell_of_failure,
-    tell_of_loss,
-    tell_of_requeue,
-    tell_of_success,
-    tell_of_unbegun,
+from celery_guardrails.worker.main.announcement import (
+    Announce,
+    announce_and_acknowledge,
+    announce_cancel,
+    announce_failure,
+    announce_loss,
+    announce_requeue,
+    announce_success,
+    announce_unbegun,
 )
 from celery_guardrails.worker.main.settlement import End, publish, settle
 from celery_guardrails.worker.main.shutdown import is_ending_cold
@@ -51,7 +51,7 @@ __all__ = [
 
 _DEATHS = (WorkerLostError, SystemExit, KeyboardInterrupt, MemoryError, TimeLimitExceeded)
 _LOOKED_AT = 32 * 1024
-"""Characters of what a task says in which secrets are looked for, before it is cut."""
+"""Characters of a task's text that are searched for secrets; the rest is cut off first."""
 _CANCELLED, _REVOKED = "_already_cancelled", "_already_revoked"
 
 
@@ -61,8 +61,8 @@ def settle_failure(request: Any, exc_info: Any, return_ok: bool, celery: Callabl
     Args:
         request: the worker's request.
         exc_info: billiard's form of the exception.
-        return_ok: the tracer handled it in the process that ran the task, and with it our hooks there.
-        celery: what Celery does with it.
+        return_ok: whether the tracer, and our hooks in it, handled the failure in the process that ran the task.
+        celery: what Celery does with the outcome.
     """
     if (unkept := getattr(exc_info, "unkept", None)) is not None:
         journal.leave(request, *unkept)
@@ -74,7 +74,7 @@ def settle_failure(request: Any, exc_info: Any, return_ok: bool, celery: Callabl
         settle(request, _rejection(request, exc, usual))
     elif return_ok or isinstance(exc, (Ignore, Retry, Terminated)):
         usual()
-    # a child that has died is only missed after seconds, and meanwhile its time goes on
+    # the pool notices a dead child only after seconds: until then the time limit of its task can still pass
     elif isinstance(exc, TimeLimitExceeded) and not _is_gone(request.worker_pid):
         request.limit = TimeLimit(request)
         request.limit.publish(exc, usual)
@@ -85,49 +85,50 @@ def settle_failure(request: Any, exc_info: Any, return_ok: bool, celery: Callabl
         settle(request, End(exc, usual, usual, DeadLetter(Reason.RESULT_UNSTORABLE, text)))
 
 
-def settle_time_limit(request: Any, timeout: float, celery: Tell) -> None:
+def settle_time_limit(request: Any, timeout: float, celery: Announce) -> None:
     """Settle a hard time limit. The prefork pool has reported it as a failure just before, gevent's has not.
 
     Args:
         request: the worker's request.
-        timeout: seconds.
-        celery: how Celery tells of it.
+        timeout: the limit, in seconds.
+        celery: how Celery announces it.
     """
     limit, request.limit = request.limit or TimeLimit(request), None
-    limit.tell(timeout, celery)
+    limit.announce(timeout, celery)
 
 
-def settle_cancel(request: Any, celery: Tell) -> None:
-    """Settle a task that a cold shutdown ends while it runs, or a lost connection.
+def settle_cancel(request: Any, celery: Announce) -> None:
+    """Settle a running task that Celery cancels, at a cold shutdown or after a lost connection.
 
-    The message of a task that is acknowledged late goes back to its queue.
+    If the task is acknowledged late, and not acknowledged yet, its message goes back to its queue. Otherwise the task
+    becomes a dead letter, unless it has succeeded.
     """
     exc = WorkerLostError("the worker was shut down cold while the task ran")
     if request.task.acks_late and not request.acknowledged:
-        settle(request, End(exc, celery, partial(tell_of_cancel, request, celery)))
+        settle(request, End(exc, celery, partial(announce_cancel, request, celery)))
         return
     text = "a cold shutdown of the worker ended it, and its message had been acknowledged early"
-    tell, dead = partial(tell_of_failure, request, exc), DeadLetter(Reason.CANCELLED, text)
-    settle(request, End(exc, celery, tell, dead, succeeded=celery, mark=_CANCELLED))
+    announce, dead = partial(announce_failure, request, exc), DeadLetter(Reason.CANCELLED, text)
+    settle(request, End(exc, celery, announce, dead, succeeded=celery, mark=_CANCELLED))
 
 
-def settle_expiry(request: Any, celery: Tell) -> None:
+def settle_expiry(request: Any, celery: Announce) -> None:
     """Settle a task that is past its `expires` before it could start."""
     exc = TaskRevokedError(f"expired at {request.expires.isoformat()}, before it could start")
     dead = DeadLetter(Reason.EXPIRED, str(exc))
     if settle(request, End(exc, celery, celery, dead, _decide_expiry, ran=False, mark=_REVOKED)) is not None:
-        # Celery has put the id among the revoked ones, where it would stop a requeue of it, too
+        # Celery has noted the id as revoked, and would not run a requeue with the same id
         state.revoked.discard(request.id)
 
 
-def settle_revocation(request: Any, celery: Tell) -> None:
-    """Settle a task that somebody has revoked, before it started or while it ran: it makes no letter.
+def settle_revocation(request: Any, celery: Announce) -> None:
+    """Settle a task that somebody has revoked, before it started or while it ran. It does not become a dead letter.
 
-    Work that had been put back has a letter already, which waits for its end: that letter is dead again.
+    If the work was requeued, its letter still waits for the end of the work: that letter is dead again.
     """
     exc = TaskRevokedError("somebody revoked it after it had been put back")
     if read_header(request.request_dict).dead_letter_id is None:
-        end = End(exc, celery, partial(tell_and_acknowledge, request, celery), mark=_REVOKED)
+        end = End(exc, celery, partial(announce_and_acknowledge, request, celery), mark=_REVOKED)
     else:
         dead = DeadLetter(Reason.CANCELLED, str(exc))
         end = End(exc, celery, celery, dead, ran=bool(request.time_start), mark=_REVOKED)
@@ -135,82 +136,86 @@ def settle_revocation(request: Any, celery: Tell) -> None:
 
 
 def settle_unbegun(request: Any, future: Future[Any]) -> None:
-    """Settle what waited, acknowledged, in a pool of threads, when a shutdown cancels all that has not begun."""
+    """Settle an acknowledged task that waited in a pool of threads, if a shutdown has cancelled it before it began."""
     if not future.cancelled():
         return
     exc = WorkerLostError("the worker was shut down before the task began")
     dead = DeadLetter(Reason.CANCELLED, f"{exc}, and its message, acknowledged early, could not be put back")
-    usual, tell = partial(state.task_ready, request), partial(tell_of_failure, request, exc)
-    settle(request, End(exc, usual, tell, dead, back=partial(tell_of_unbegun, request), ran=False))
+    usual, announce = partial(state.task_ready, request), partial(announce_failure, request, exc)
+    settle(request, End(exc, usual, announce, dead, back=partial(announce_unbegun, request), ran=False))
     journal.end(request)
 
 
 def settle_unanswered(request: Any) -> bool:
-    """Settle what runs at most once and has not begun: no answer came to its acknowledgement, and it may be gone.
+    """Settle a task that runs at most once and has not begun: nobody knows if the broker took its acknowledgement.
 
     Returns:
-        Whether there is a letter.
+        Whether a letter was published or spooled, so that the message counts as acknowledged.
     """
     exc = ConnectionError("the broker did not answer to the acknowledgement, before the task could begin")
     text = f"{exc}: it did not run here, and is gone unless its broker delivers it again"
-    usual, tell = partial(state.task_ready, request), partial(tell_of_failure, request, exc)
-    settle(request, End(exc, usual, tell, DeadLetter(Reason.CANCELLED, text, in_doubt=True), ran=False))
+    usual, announce = partial(state.task_ready, request), partial(announce_failure, request, exc)
+    settle(request, End(exc, usual, announce, DeadLetter(Reason.CANCELLED, text, in_doubt=True), ran=False))
     return bool(request.acknowledged)
 
 
-def publish_crash(request: Any, crashes: int) -> Tell:
-    """Publish what is decided about a message that came back because the whole worker that ran it died.
+def publish_crash(request: Any, crashes: int) -> Announce:
+    """Publish the next attempt or the letter for a message that came back because the whole worker that ran it died.
 
     Args:
-        request: the worker's request, which is not to run.
-        crashes: how many workers died with it.
+        request: the worker's request, which must not run.
+        crashes: how many workers died while they ran the task.
 
     Returns:
-        What is left to do: Celery tells of it.
+        What is left to do: Celery announces the end.
     """
     exc = WorkerLostError("the whole worker died while it ran the task: the message came back")
-    _, tell = publish(request, _crash(exc, crashes, partial(tell_of_loss, request.fail_as_celery, exc)))
-    return tell
+    _, announce = publish(request, _crash(exc, crashes, partial(announce_loss, request.fail_as_celery, exc)))
+    return announce
 
 
-def _rejection(request: Any, exc: Reject, usual: Tell) -> End:
+def _rejection(request: Any, exc: Reject, usual: Announce) -> End:
     if isinstance(exc.reason, PublishError):
         return _giving_back(request, exc.reason, usual)
     said = _said(exc.reason)
     if exc.requeue:
         text = "the task asked for its message to be put back, acknowledged early"
-        dead, back = DeadLetter(Reason.RETRY_UNPUBLISHABLE, text), partial(tell_of_requeue, request)
+        dead, back = DeadLetter(Reason.RETRY_UNPUBLISHABLE, text), partial(announce_requeue, request)
         return End(exc, usual, usual, dead, back=back, message=said)
     dead = DeadLetter(Reason.REJECTED, f"the task rejected its message: {said}")
     return End(exc, usual, usual, dead, message=said)
 
 
-def _giving_back(request: Any, why: PublishError, usual: Tell) -> End:
-    """Our own way to give a message back, unless somebody has ended the task, or its message is gone."""
+def _giving_back(request: Any, why: PublishError, usual: Announce) -> End:
+    """The end of a task that our own hooks reject, so that its message goes back to its queue.
+
+    If the message was acknowledged, it cannot go back, and the task becomes a dead letter. If the task was revoked, or
+    cancelled after its acknowledgement, its end is settled elsewhere.
+    """
     if request._already_revoked or (request._already_cancelled and request.acknowledged):
         return End(why, usual, partial(state.task_ready, request))
     if not request.acknowledged:
         return End(why, usual, usual)
     exc = WorkerLostError(why.reason)
     dead = DeadLetter(Reason.CANCELLED, f"{why.reason}, and its message had been acknowledged early")
-    return End(exc, usual, partial(tell_of_failure, request, exc), dead)
+    return End(exc, usual, partial(announce_failure, request, exc), dead)
 
 
-def _loss(request: Any, exc: BaseException, usual: Tell, celery: Callable[[Any], Any]) -> End:
-    ours = request._already_cancelled or request._already_revoked  # our own signal ended it
-    if ours or (is_ending_cold() and not request.acknowledged):  # a cold shutdown: the broker has the message
+def _loss(request: Any, exc: BaseException, usual: Announce, celery: Callable[[Any], Any]) -> End:
+    ours = request._already_cancelled or request._already_revoked  # this worker killed the child on purpose
+    if ours or (is_ending_cold() and not request.acknowledged):  # a cold shutdown: the broker still has the message
         return End(exc, usual, partial(state.task_ready, request))
     if isinstance(exc, TimeLimitExceeded):
         exc = WorkerLostError("Worker exited prematurely, and its time limit passed before it was missed")
     elif not isinstance(exc, WorkerLostError):
         code = _said(exc.code) if isinstance(exc, SystemExit) else type(exc).__name__
         exc = WorkerLostError(f"Worker exited prematurely: {code}")
-    crashes, tell = read_header(request.request_dict).crashes + 1, partial(tell_of_loss, celery, exc)
-    return replace(_crash(exc, crashes, tell), usual=usual, succeeded=partial(tell_of_success, request))
+    crashes, announce = read_header(request.request_dict).crashes + 1, partial(announce_loss, celery, exc)
+    return replace(_crash(exc, crashes, announce), usual=usual, succeeded=partial(announce_success, request))
 
 
-def _crash(exc: WorkerLostError, crashes: int, tell: Tell) -> End:
-    return End(exc, tell, tell, DeadLetter(Reason.WORKER_LOST, str(exc)), _decide_crash, crashes=crashes)
+def _crash(exc: WorkerLostError, crashes: int, announce: Announce) -> End:
+    return End(exc, announce, announce, DeadLetter(Reason.WORKER_LOST, str(exc)), _decide_crash, crashes=crashes)
 
 
 def _decide_crash(run: FailedRun) -> Decision:
@@ -223,7 +228,7 @@ def _decide_expiry(run: FailedRun) -> Decision | None:
 
 
 def _said(said: Any) -> str:
-    """The text of what a task has raised or given: somebody's code, which may not even have a text."""
+    """The text of what a task has raised or given. It is an object of foreign code, whose `str` may raise."""
     try:
         return str(said)[:_LOOKED_AT]
     except Exception:  # noqa: BLE001 whatever it is
@@ -231,7 +236,7 @@ def _said(said: Any) -> str:
 
 
 def _is_gone(pid: int | None) -> bool:
-    """Whether a child of ours has ended, reaped or not; `False` where nobody knows."""
+    """Whether a child of this process has ended, reaped or not; `False` if it is not known."""
     if pid is None or not hasattr(os, "waitid"):
         return False
     try:

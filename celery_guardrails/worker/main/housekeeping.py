@@ -1,8 +1,9 @@
-"""What a worker does besides tasks: one thread of its main process ships the spool, releases what is due, and looks
-for what dead workers left.
+"""What a worker does besides running tasks: one thread ships the spool, releases due messages, and looks for what dead
+workers left.
 
-Owns that thread. It has broker connections of its own and never touches the event loop; it starts after the pool, so
-that no child is forked while it holds a lock, and ends with the worker. What it does is in `transport/service.py`.
+Owns that thread of the main process. It has its own broker connections and never touches the event loop. It starts
+after the pool, so that no child is forked while it holds a lock, and ends with the worker. `transport/service.py` does
+the work.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 _SHORTEST_NAP, _LONGEST_NAP = 0.01, 5.0
 _PAGE = 500
-"""Waiting messages that a purge reads at once."""
+"""Waiting messages that a purge reads in one step."""
 
 
 class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The worker's step: starts the thread when the pool is there, and ends it.
+    """The worker's step that starts the thread after the pool, and ends it.
 
-    It runs with `enabled=False` too: what was spooled or waits from before must not be left behind.
+    It runs with `enabled: False` too: messages that were spooled or wait from before must not be left behind.
     """
 
     label = "Housekeeping"
@@ -44,11 +45,11 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(worker, **kwargs)
 
     def create(self, worker: Any) -> HousekeepingThread | None:
-        """Make the thread; what children need too is made before they are forked."""
+        """Make the thread. The journal is opened here too, before the children are forked: they share it."""
         try:
             guard = Guardrails.of(worker.app)
             logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
-            _see_spool(guard.spool)
+            _check_spool(guard.spool)
             self._open_journal(guard, worker.hostname)
             return HousekeepingThread(BrokerServices(guard))
         except Exception:
@@ -56,23 +57,23 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
             return None
 
     def start(self, worker: Any) -> None:
-        """Begin; where the worker was started with `--purge`, which empties its queues, with what waits for them."""
+        """Start the thread. With `--purge`, which empties the worker's queues, first remove what waits for them."""
         if getattr(worker, "purge", False):
             purge_waiting(Guardrails.of(worker.app))
         super().start(worker)
 
     def stop(self, worker: Any) -> None:
-        """End the thread; what it was publishing stays in the spool if it does not end at once."""
+        """End the thread. If it does not end within a second, what it was publishing stays in the spool."""
         if self.obj is not None:
             self.obj.end()
             Guardrails.of(worker.app).journal.close()
 
     def terminate(self, worker: Any) -> None:
-        """The same."""
+        """As `stop`."""
         self.stop(worker)
 
     def _open_journal(self, guard: Guardrails, worker: str) -> None:
-        """Before the pool forks: its children hold the journal's lock with the worker, as long as they run."""
+        """Open the journal before the pool forks: children share its lock with the worker for as long as they run."""
         if not guard.settings.enabled or not guard.settings.dead_letter.journal:
             return
         if not all(task.acks_late for task in guard.guarded_tasks()):
@@ -83,7 +84,7 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class HousekeepingThread(threading.Thread):
-    """Runs services by turns until it is told to end.
+    """Runs services by turns until `end` is called.
 
     Args:
         broker: the services; their connections are closed at the end.
@@ -96,7 +97,7 @@ class HousekeepingThread(threading.Thread):
         self._runner = Runner(broker.services, logger, "housekeeping (%s)")
 
     def run(self) -> None:
-        """Work; never raises."""
+        """Run the services; never raises."""
         try:
             while not self._ended.is_set():
                 self._runner.serve(clock.now, self._ended.is_set)
@@ -105,43 +106,43 @@ class HousekeepingThread(threading.Thread):
             self._broker.close()
 
     def end(self, bound: float = 1.0) -> None:
-        """Ask it to end, and wait for `bound` seconds at most."""
+        """Ask the thread to end, and wait for `bound` seconds at most."""
         self._ended.set()
         if self.is_alive():
             self.join(bound)
 
 
-def _see_spool(spool: Spool) -> None:
-    """Say at start that a spool cannot be used, and not only when the broker is away and it is wanted."""
+def _check_spool(spool: Spool) -> None:
+    """Log at start if the spool cannot be used, and not only when the broker is away and the spool is needed."""
     try:
         distrusts = spool.distrusts()
         writable = spool.status().writable
     except SpoolError as exc:
-        if spool.is_empty():  # else shipping says it, at once
+        if spool.is_empty():  # else the service that ships the spool logs it at once
             logger.warning("%s.%s", exc, fix_of(exc))
         return
     if not writable:
         logger.warning(
-            "the spool %s cannot be written: what a broker that is away does not take stays unacknowledged, and "
-            "tasks that are acknowledged early do not begin. %s",
+            "the spool %s cannot be written: while the broker is away, messages of failed tasks stay unacknowledged. "
+            "Tasks that are acknowledged early do not begin. %s",
             spool.directory, SPOOL_FIX,
         )  # fmt: skip
     if distrusts and spool.is_empty():
         logger.warning(
-            "the spool %s: what a broker that is away does not take is kept there, and not shipped. Type: %s",
+            "the spool %s: what is spooled while the broker is away is kept there, and not shipped. Type: %s",
             distrusts[0], distrusts[0].fix,
         )  # fmt: skip
 
 
 def purge_waiting(guard: Guardrails) -> int:
-    """Take away what waits for one of the queues that this process consumes; gives how many. Never raises.
+    """Remove the messages that wait for the queues of this process; returns how many. Never raises.
 
     Args:
         guard: the application's guardrails.
     """
     waiting, gone = guard.waiting, 0
     if waiting.outside and not waiting.listed:
-        logger.warning("purge: what waits by %s stays, and comes when it is due", waiting.name)
+        logger.warning("purge: messages that wait by %s stay, and come to their queues when they are due", waiting.name)
     if not waiting.listed:
         return 0
     try:
@@ -150,7 +151,7 @@ def purge_waiting(guard: Guardrails) -> int:
             gone += waiting.remove([entry.id for entry in page if entry.queue in queues])
             after = page[-1].id
     except Exception:
-        logger.warning("purge: what waits for the purged queues is still there, or some of it", exc_info=True)
+        logger.warning("purge: some or all messages that wait for the purged queues are still there", exc_info=True)
     if gone:
         logger.warning("purge: erased %d messages that waited for these queues", gone)
     return gone

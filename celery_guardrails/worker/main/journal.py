@@ -1,10 +1,10 @@
-"""Work that runs at most once, as the worker's main process keeps it on disk.
+"""Messages of tasks that run at most once, as the worker's main process keeps them on disk.
 
-    keep ──> acknowledge ──> run ──> its end is settled ──> end
-      └─ cannot be written: it does not begin (`postpone.py`)
+    keep ──> acknowledge ──> run ──> the end is settled ──> end
+      └─ the journal cannot be written: the task does not begin (`postpone.py`)
 
-Owns the step from a request to an entry of the journal, and when the entry is removed: once nothing can be lost any
-more. A letter that nobody took stays with its entry, and is tried again by the worker's housekeeping
+Owns writing the entry of a request, and when the entry is removed: once nothing can be lost any more. A letter that
+neither broker nor spool took stays with its entry; the worker's housekeeping tries it again
 (`worker/failure/lost.py`).
 """
 
@@ -21,14 +21,14 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.journal.entry import Taken
 from celery_guardrails.worker.failure.original import ORIGINAL, Original
-from celery_guardrails.worker.main.postpone import postpone, resumed
+from celery_guardrails.worker.main.postpone import postpone, resume
 
-__all__ = ["acknowledged", "end", "is_kept", "keep", "leave", "strand", "watch"]
+__all__ = ["end", "end_on_success", "is_kept", "keep", "leave", "leave_without_letter", "note_acknowledged"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 _TWICE = frozenset((ORIGINAL, "application_headers"))
-"""Properties that hold what the entry has elsewhere."""
+"""Properties that repeat other fields of the entry."""
 
 
 def keep(request: Any) -> bool:
@@ -38,7 +38,7 @@ def keep(request: Any) -> bool:
         request: the worker's request, of a task that runs at most once.
 
     Returns:
-        Whether it may begin. Where the journal cannot be written it goes back to its queue, after a while.
+        Whether the task may begin. If the journal cannot be written, the message goes back to its queue after a while.
     """
     guard = Guardrails.of(request.task.app)
     if not guard.settings.dead_letter.journal:
@@ -51,44 +51,45 @@ def keep(request: Any) -> bool:
     except Exception:
         logger.warning("%s[%s] runs without an entry in the journal", request.name, request.id, exc_info=True)
         return True
-    resumed(guard)
+    resume(guard)
     return True
 
 
-def watch(request: Any) -> None:
-    """Have the entry removed when the task has succeeded; to be called before the pool gets the request.
+def end_on_success(request: Any) -> None:
+    """Have the entry removed when the task has succeeded. Call it before the pool gets the request.
 
-    On the instance, because the class that Celery derives from ours has an `on_success` of its own.
+    The method is set on the instance, because the class that Celery derives from ours has its own `on_success`.
     """
     request.on_success = partial(_succeeded, request, request.on_success)
 
 
-def acknowledged(request: Any) -> None:
-    """The broker has taken the acknowledgement."""
+def note_acknowledged(request: Any) -> None:
+    """Mark the entry: the broker has taken the acknowledgement."""
     if request.slot is not None:
         request.slot.acknowledged()
 
 
-def end(request: Any, heard: bool = True) -> None:
-    """The end of a request is settled, or its broker has the message again: its entry is removed; never raises.
+def end(request: Any, reported: bool = True) -> None:
+    """Remove the entry of a request whose end is settled, or whose message the broker has again; never raises.
 
     Args:
         request: the worker's request.
-        heard: whether the process that ran the task has said that it is over, or none did.
+        reported: whether the process that ran the task has reported its end, or no process has run it. Otherwise that
+            process may still live.
     """
     slot, request.slot = request.slot, None
     request.__dict__.pop("on_success", None)
     if slot is not None:
-        slot.done(reuse=heard)
+        slot.done(reuse=reported)
 
 
 def is_kept(request: Any) -> bool:
-    """Whether the journal has it."""
+    """Whether the journal has an entry of the request."""
     return request.slot is not None
 
 
 def leave(request: Any, letter: Letter, queue: str | None) -> None:
-    """Keep the entry of a request whose letter neither broker nor spool took; the letter is tried again.
+    """Keep the entry of a request whose letter neither broker nor spool took; housekeeping tries the letter again.
 
     Args:
         request: the worker's request.
@@ -105,8 +106,8 @@ def leave(request: Any, letter: Letter, queue: str | None) -> None:
     logger.warning("%s[%s] stays in the journal until its dead letter is taken", request.name, request.id)
 
 
-def strand(request: Any) -> None:
-    """Keep the entry of a request of which no letter can be made, for whoever finds it when this worker has ended."""
+def leave_without_letter(request: Any) -> None:
+    """Keep the entry of a request of which no letter can be made: other workers find it when this worker has ended."""
     if request.slot is not None:
         request.slot = None
         logger.warning("%s[%s] stays in the journal until this worker ends", request.name, request.id)

@@ -1,6 +1,6 @@
-"""Work that must not begin now, because the journal cannot keep it: it waits a while, then goes back to its queue.
+"""Messages whose tasks must not begin, because the journal cannot be written: they wait, then go back to their queue.
 
-Owns that while. Messages that went back at once would come again at once, over and over; so each stays unacknowledged
+Owns that wait. A message that went back at once would come again at once, over and over. So it stays unacknowledged
 with the worker for as long as the trouble has lasted, 5 to 30 seconds, and the prefetch count makes room for others.
 """
 
@@ -18,17 +18,17 @@ from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import SpoolError
 from celery_guardrails.seams import INTAKE, holds
 
-__all__ = ["Postponing", "postpone", "resumed"]
+__all__ = ["Postponing", "postpone", "resume"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 _SHORTEST, _LONGEST = 5.0, 30.0
 _SPARE = 100
-"""Messages that may wait beyond the prefetch count; more of them use it up, so that memory does not fill with them."""
+"""Messages that may wait beyond the prefetch count. Further ones use the count up, so that memory does not fill."""
 
 
 class Postponing(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The consumer's step: keeps what must not begin until it goes back to its queue."""
+    """The consumer's step that holds messages whose tasks must not begin, until they go back to their queue."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -37,12 +37,12 @@ class Postponing(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consumer = consumer
         self._held: deque[tuple[float, Any]] = deque()
         self._since: float | None = None
-        self._waits = False
+        self._is_scheduled = False
         if holds(INTAKE):
             Guardrails.of(consumer.app).postponing = self
 
     def stop(self, consumer: Any) -> None:
-        """The connection is over: the broker delivers again what was not acknowledged."""
+        """Forget the messages: the connection is over, and the broker delivers them again."""
         self._held.clear()
 
     def hold(self, reject: Any, why: SpoolError) -> None:
@@ -54,37 +54,37 @@ class Postponing(bootsteps.StartStopStep):  # type: ignore[misc]
         self._held.append((now + min(max(now - self._since, _SHORTEST), _LONGEST), reject))
         if len(self._held) <= _SPARE:
             self._consumer.qos.increment_eventually()
-        self._look_later()
+        self._schedule()
 
-    def over(self) -> None:
-        """The journal can be written."""
+    def resume(self) -> None:
+        """Note that the journal can be written again."""
         if self._since is not None:
             self._since = None
             logger.warning("the journal can be written: tasks that run at most once begin again")
 
-    def _look_later(self) -> None:
-        if not self._waits and self._held:
-            self._waits = True
+    def _schedule(self) -> None:
+        if not self._is_scheduled and self._held:
+            self._is_scheduled = True
             seconds = max(0.1, self._held[0][0] - time.monotonic())
             self._consumer.timer.call_after(seconds, self._consumer.call_soon, (self._give_back,))
 
     def _give_back(self) -> None:
-        self._waits = False
+        self._is_scheduled = False
         while self._held and self._held[0][0] <= time.monotonic():
             reject = self._held.popleft()[1]
             if len(self._held) < _SPARE:
                 self._consumer.qos.decrement_eventually()
             reject(requeue=True)
-        self._look_later()
+        self._schedule()
 
 
 def postpone(guard: Guardrails, request: Any, why: SpoolError) -> None:
-    """Have a message go back to its queue after a while, in place of running its task.
+    """Give a message back to its queue after a while, instead of running its task.
 
     Args:
         guard: the application's guardrails.
-        request: the worker's request, not acknowledged. Celery's own acknowledgement of it does nothing any more.
-        why: the journal's trouble.
+        request: the worker's request, not acknowledged. From now on Celery cannot acknowledge or reject it.
+        why: the journal's error.
     """
     on_reject, logged, errors = request._on_reject, request_logger, request._connection_errors
 
@@ -100,14 +100,14 @@ def postpone(guard: Guardrails, request: Any, why: SpoolError) -> None:
         guard.postponing.hold(reject, why)
 
 
-def resumed(guard: Guardrails) -> None:
-    """The journal has kept a message."""
+def resume(guard: Guardrails) -> None:
+    """Note that the journal has kept a message: it can be written."""
     if guard.postponing is not None:
-        guard.postponing.over()
+        guard.postponing.resume()
 
 
 request_logger = logging.getLogger("celery.worker.request")
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """Stands in for what must not be done: Celery's acknowledgement of a message that goes back."""
+    """Replaces Celery's acknowledgement and rejection of a message that goes back."""

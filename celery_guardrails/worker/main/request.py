@@ -1,7 +1,7 @@
-"""A worker's request of a guarded task: the original message for the pool, and the ends that only main can see.
+"""A worker's request of a guarded task: it passes the original message on, and sees the ends that Celery reports to it.
 
-Owns the seams to Celery's `Request`, in the worker's main process (for the pools threads, gevent and solo that is the
-process that runs the task, too). What is done there is in `ending.py` and `redelivery.py`.
+Owns the seams to Celery's `Request` in the worker's main process (in the pools threads, gevent and solo, that process
+runs the task, too). `ending.py` and `redelivery.py` do the work.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class _CelerysPart(Request):  # type: ignore[misc]
-    """What Celery itself does at an end: left out where it is done already, or is not to be done.
+    """What Celery itself does at an end. It does nothing while `silent`, if that is done already or must not be done.
 
-    It is the base of ours, and stands below the request class of an application's own, which sees the end in any case.
+    It is a base of `GuardedRequest`, and comes after an application's own request class, which sees each end.
     """
 
     silent: bool = False
@@ -56,64 +56,65 @@ class _CelerysPart(Request):  # type: ignore[misc]
 
 
 class GuardedRequest(_CelerysPart):
-    """Celery's request, with the original message for the child, which leaves no end of a task unseen.
+    """Celery's request, which also passes the original message to the child, and settles every end of its task.
 
-    A task class with a request class of its own gets this one mixed over that one (`app/request_class.py`).
+    If a task class has its own request class, this one is mixed over it (`app/request_class.py`).
     """
 
     below: ClassVar[tuple[type, ...]] = (_CelerysPart,)
-    """What stands below an application's own request class."""
+    """The classes that come after an application's own request class."""
     is_mixed: ClassVar[bool] = False
-    """Whether an application's own request class is below this one."""
+    """Whether this class is mixed over an application's own request class."""
     known: ClassVar[Ended] = Ended()
-    """Which messages this process has done with."""
+    """The messages whose work has ended in this process."""
     settled: bool = False
-    """Whether its end is settled here: what the pool still reports of it has nothing to add."""
+    """Whether the end is settled: a further report of the pool changes nothing."""
     limit: TimeLimit | None = None
-    """Its hard time limit, from the pool's first report to the second."""
+    """The hard time limit, from the pool's first report to the second."""
     dead_lettered: tuple[Letter, Policy, Redactor] | None = None
-    """Its letter, with the policy that was in force, until Celery has told of its end."""
+    """The dead letter, the policy in force and its redactor, until Celery has announced the end."""
     begin: Callable[[], bool] | None = None
-    """Sets the mark that says that this suspect runs."""
+    """Sets the mark of a task that may have killed a worker: it runs now."""
     was_revoked: bool = False
-    """Whether somebody had revoked it when it was seen to be past its `expires`."""
+    """Whether somebody had revoked the task before Celery found that it is past its `expires`."""
     goes_back: bool | None = None
-    """Whether a message whose work is not over goes back, or goes on as another; set just before its broker is told."""
+    """Whether an unfinished message goes back to its queue (`True`), or the work goes on without it (`False`); set just
+    before the message is rejected or acknowledged."""
     slot: Slot | None = None
-    """Its entry in the journal, where it runs at most once, from before its acknowledgement to its end."""
+    """The journal's entry of a task that runs at most once, from before its acknowledgement to its end."""
     unmark: Callable[[], None] | None = None
-    """Takes away the mark that says that this suspect runs."""
+    """Removes the mark that `begin` has set."""
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         request = self._request_dict
         restore(self._app, message, self._delivery_info)
-        # Body and header values are the objects that are sent anyway: pickle writes them once.
+        # Celery sends these body and header objects to the child anyway: pickle writes each object only once.
         header = request.get(HEADER)
         arrival = None if type(header) is dict and "work" in header else new_token()
         original = (message.body, message.content_type, message.content_encoding, message.headers, arrival)
         request["properties"] = {**request["properties"], ORIGINAL: original}
         came_before = type(header) is dict and ("crashes" in header or "dead_letter_id" in header)
         if came_before or request.get("retries") or self._delivery_info["redelivered"]:
-            # On the instance, because the class that Celery derives from this one has an `execute_using_pool` of its
-            # own. A message that comes for the first time goes on as if this were not here.
+            # Set on the instance, because the class that Celery derives from this one has its own `execute_using_pool`.
+            # Other messages, which come for the first time, go Celery's way.
             self.execute_using_pool = partial(redelivery.execute, self)
         elif not self._task.acks_late:
             self.execute_using_pool = partial(redelivery.execute_once, self)
 
     def acknowledge(self) -> None:
-        """Called when the task is over, and for those that run at most once just before they begin."""
+        """Called when the task is over; if it runs at most once, just before it begins."""
         if self._task.acks_late and not self.acknowledged:
             self.known.note(self)
         super().acknowledge()
 
     def let_go(self) -> None:
-        """Acknowledge a message whose work goes on: as another one, or here."""
+        """Acknowledge a message whose work is not over: it goes on as another message, or in another request."""
         self.goes_back = False
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        """Called when the message is to go back to its queue, or, after all, is not to."""
+        """Called to give the message back to its queue, or to drop it (`requeue=False`)."""
         if not requeue and self._task.acks_late and not self.acknowledged:
             self.known.note(self)
         self.goes_back = requeue
@@ -128,12 +129,12 @@ class GuardedRequest(_CelerysPart):
         try:
             ending.settle_failure(self, exc_info, return_ok, celery)
         finally:
-            if not self._already_cancelled:  # else its letter is being sent just now, by whoever cancels it
-                journal.end(self, heard=return_ok)
+            if not self._already_cancelled:  # else whoever cancels it publishes its letter, and ends the entry
+                journal.end(self, reported=return_ok)
 
     def on_retry(self, exc_info: Any) -> None:
         """Called by Celery when the pool has published another attempt."""
-        redelivery.retried(self)
+        redelivery.note_retry(self)
         super().on_retry(exc_info)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
@@ -144,17 +145,17 @@ class GuardedRequest(_CelerysPart):
         else:
             unguarded.report_time_limit(self, timeout)
             ending.settle_time_limit(self, timeout, celery)
-            journal.end(self, heard=False)
+            journal.end(self, reported=False)
 
     def fail_as_celery(self, exc_info: Any) -> None:
-        """What Celery, and an application's own request class, do at a failure."""
+        """Handle a failure as Celery, and an application's own request class, do without guardrails."""
         super().on_failure(exc_info)
 
-    def hear(self, call: Callable[[], Any]) -> None:
-        """Have an application's own request class see an end, without Celery's part; what it raises is logged.
+    def pass_to_application(self, call: Callable[[], Any]) -> None:
+        """Have an application's own request class see an end, without Celery's part. If it raises, the error is logged.
 
         Args:
-            call: Celery's method for that end, such as goes there.
+            call: calls the method of Celery's request for that end, which the application's class overrides.
         """
         if not self.is_mixed:
             return
@@ -166,17 +167,17 @@ class GuardedRequest(_CelerysPart):
         finally:
             self.silent = False
 
-    def hear_retry(self, exc_info: Any) -> None:
+    def pass_retry_to_application(self, exc_info: Any) -> None:
         """Have an application's own request class see a retry that the main process has published."""
-        self.hear(partial(super().on_retry, exc_info))
+        self.pass_to_application(partial(super().on_retry, exc_info))
 
     def maybe_expire(self) -> Any:
-        """Called by Celery, which puts the id of what has expired among those that were revoked."""
+        """Called by Celery, which notes an expired task as revoked: so remember first whether it was revoked."""
         self.was_revoked = self.id in state.revoked
         return super().maybe_expire()
 
     def cancel(self, pool: Any, *args: Any, **kwargs: Any) -> None:
-        """Called by Celery at a cold shutdown, which solo's pool refuses: by an error in the body that runs there."""
+        """Called by Celery at a cold shutdown. Solo's pool cannot cancel: its error would end the task's body."""
         try:
             super().cancel(pool, *args, **kwargs)
         except NotImplementedError:
@@ -187,7 +188,7 @@ class GuardedRequest(_CelerysPart):
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
         unguarded.report_cancel(self)
         ending.settle_cancel(self, partial(super()._announce_cancelled, *args, **kwargs))
-        journal.end(self, heard=False)
+        journal.end(self, reported=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         celery = partial(super()._announce_revoked, reason, terminated, signum, expired)
@@ -197,4 +198,4 @@ class GuardedRequest(_CelerysPart):
             ending.settle_expiry(self, celery)
         else:
             ending.settle_revocation(self, celery)
-        journal.end(self, heard=False)
+        journal.end(self, reported=False)

@@ -1,7 +1,7 @@
-"""What a worker recognises as done already: an attempt that was overtaken, a requeue sent twice, early work.
+"""The messages that a worker recognises: overtaken attempts, copies that began here, and those acknowledged early.
 
-Owns three bounded memories of this process. They are asked only about messages that came back or went out before, and
-about those that run at most once; any other that runs for the first time costs nothing here.
+Owns three bounded memories of this process. They are asked only about redelivered, retried and requeued messages, and
+about tasks that run at most once; any other message costs nothing here.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _kept: WeakKeyDictionary[Guardrails, Seen] = WeakKeyDictionary()
 
 
 class Life(NamedTuple):
-    """One life of a work: since it was published, or put back for the n-th time."""
+    """One life of some work: it begins when the work is published, or requeued for the n-th time."""
 
     work: Work
     generation: int
 
     @classmethod
     def of(cls, request: Any, header: Header | None = None) -> Life:
-        """The life that this request of the worker belongs to; its header is read where it is not given."""
+        """The life that a worker's request belongs to; its header is read if it is not given."""
         header = header or read_header(request.request_dict, attempts=False)
         return cls(work_of(request.request_dict, header), header.generation)
 
 
 class Copy(NamedTuple):
-    """One message of a life: for which attempt, and with how many workers the work was lost before."""
+    """One message of a life: its attempt, and how many workers died before while they ran the work."""
 
     life: Life
     retries: int
@@ -45,16 +45,16 @@ class Copy(NamedTuple):
 
     @classmethod
     def of(cls, request: Any) -> Copy:
-        """The message of this request of the worker."""
+        """The copy that a worker's request has received."""
         header, retries = read_header(request.request_dict, attempts=False), request.request_dict.get("retries")
         return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes)
 
 
 class Seen:
-    """What this worker has seen of each life: the highest attempt, which copies have begun, and which it acknowledged.
+    """What this worker has seen of each life: the highest attempt, the copies that began, and those it acknowledged.
 
     Args:
-        most: how many are remembered; the oldest are forgotten.
+        most: how many entries each memory keeps; the oldest are forgotten.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -78,7 +78,7 @@ class Seen:
             return self._highest.get(life, -1) > retries
 
     def begins(self, copy: Copy) -> bool:
-        """Whether this copy begins here for the first time; it is remembered."""
+        """Whether this copy begins here for the first time. From now on it has begun."""
         with self._lock:
             if copy in self._begun:
                 return False
@@ -86,8 +86,8 @@ class Seen:
             _trim(self._begun, self._most)
             return True
 
-    def acknowledged(self, copy: Copy, body: Any) -> None:
-        """Remember that this message, which runs at most once, was acknowledged, and that it begins now."""
+    def note_acknowledged(self, copy: Copy, body: Any) -> None:
+        """Remember that the message of a task that runs at most once was acknowledged, and that the task begins now."""
         if not copy.life.work.is_lasting:
             return
         with self._lock:
@@ -95,19 +95,19 @@ class Seen:
             _trim(self._acknowledged, self._most)
 
     def was_acknowledged(self, copy: Copy, body: Any) -> bool:
-        """Whether it was: its broker has lost that, or never heard it, if the message comes again."""
+        """Whether this message was acknowledged here; if it comes again, its broker does not know so (any more)."""
         with self._lock:
             return bool(self._acknowledged) and (copy, _digest(body)) in self._acknowledged
 
     def forget(self, copy: Copy, body: Any) -> None:
-        """This copy is sent again on purpose."""
+        """Forget a copy, because this worker publishes it again on purpose."""
         with self._lock:
             self._begun.pop(copy, None)
             self._acknowledged.pop((copy, _digest(body)), None)
 
 
 def of(guard: Guardrails) -> Seen:
-    """What this process has seen of an application's work."""
+    """What this process has seen of an application's messages."""
     kept = _kept.get(guard)
     return _kept.setdefault(guard, Seen()) if kept is None else kept
 

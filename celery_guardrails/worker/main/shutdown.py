@@ -1,4 +1,4 @@
-"""Whether this worker's main process was told to end. Celery notes an exit code for it, of which 0 is one."""
+"""Whether this worker's main process is shutting down. Celery then notes an exit code, and 0 is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first steps of a worker under guard: it does not start with wrong settings, and its tasks get our tracer.
+"""The first steps of a guarded worker: it does not start with wrong settings, and its tasks get our tracer.
 
 Owns when both happen. Celery loads these steps by name (`app/guardrails.py`).
 """
@@ -31,12 +31,12 @@ class GuardStep(bootsteps.Step):  # type: ignore[misc]
 
 
 class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Puts our tracer in place in pools that run tasks in the worker's own process, each time Celery builds its own."""
+    """Installs our tracer for pools that run tasks in the worker's own process, each time Celery has built its own."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        """Put it in place, and say what cannot be done."""
+        """Install the tracer, and log what guardrails cannot do here."""
         guard = Guardrails.of(consumer.app)
         retrace(guard, consumer.hostname)
         log_caveats(guard)

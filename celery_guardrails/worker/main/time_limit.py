@@ -1,9 +1,9 @@
-"""A hard time limit, which a pool reports in two steps: the next attempt or the letter first, then Celery tells of it.
+"""A hard time limit. A pool reports it twice: guardrails publishes at the first report, Celery announces at the second.
 
-    the pool reports a failure ──> publish      the pool reports that the limit has passed ──> tell
+    the pool reports a failure ──> publish      the pool reports that the limit has passed ──> announce
 
-The prefork pool reports both, one after the other; gevent's reports the second only, which then does the work of both.
-Owns what the first step leaves to the second.
+The prefork pool makes both reports; gevent's makes the second only, and `announce` then publishes, too. Owns what the
+first step leaves to the second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from billiard.exceptions import TimeLimitExceeded
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_time_limit
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.outcome import rng
-from celery_guardrails.worker.main.report import Tell, tell_and_acknowledge, tell_of_timeout
+from celery_guardrails.worker.main.announcement import Announce, announce_and_acknowledge, announce_timeout
 from celery_guardrails.worker.main.settlement import End, settle
 
 __all__ = ["TimeLimit"]
@@ -33,8 +33,8 @@ class TimeLimit:
         self._request = request
         self._is_published = False
 
-    def publish(self, exc: TimeLimitExceeded, celery: Tell) -> None:
-        """Step 1, for the report of a failure: publish the next attempt or the letter.
+    def publish(self, exc: TimeLimitExceeded, celery: Announce) -> None:
+        """Step 1, at the report of a failure: publish the next attempt or the letter.
 
         Args:
             exc: the pool's error.
@@ -42,27 +42,27 @@ class TimeLimit:
         """
         if settle(self._request, _end(exc, celery, None)) is not None:
             self._is_published = True
-            self._request.hear(celery)
+            self._request.pass_to_application(celery)
 
-    def tell(self, timeout: float, celery: Tell) -> None:
-        """Step 2, for the report of the limit: have Celery tell of what is published, unless there is nothing left.
+    def announce(self, timeout: float, celery: Announce) -> None:
+        """Step 2, at the report of the limit: have Celery announce the end, unless it is settled already.
 
         Args:
-            timeout: seconds.
+            timeout: the limit, in seconds.
             celery: what Celery does with the report.
         """
-        request, tell = self._request, partial(tell_of_timeout, self._request, timeout, celery)
+        request, announce = self._request, partial(announce_timeout, self._request, timeout, celery)
         if request.settled:
-            request.hear(celery)
+            request.pass_to_application(celery)
         elif self._is_published:
             request.settled = True
-            tell_and_acknowledge(request, tell)
+            announce_and_acknowledge(request, announce)
         else:
-            settle(request, _end(TimeLimitExceeded(timeout), celery, tell))
+            settle(request, _end(TimeLimitExceeded(timeout), celery, announce))
 
 
-def _end(exc: TimeLimitExceeded, usual: Tell, tell: Tell | None) -> End:
-    return End(exc, usual, tell, DeadLetter(Reason.TIME_LIMIT, str(exc)), _decide)
+def _end(exc: TimeLimitExceeded, usual: Announce, announce: Announce | None) -> End:
+    return End(exc, usual, announce, DeadLetter(Reason.TIME_LIMIT, str(exc)), _decide)
 
 
 def _decide(run: FailedRun) -> Decision:

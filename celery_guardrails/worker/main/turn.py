@@ -1,9 +1,9 @@
-"""Work that runs at most once, in a pool of threads: it waits in main, unacknowledged, until a thread is free for it.
+"""Turns for tasks that run at most once in a pool of threads: each waits unacknowledged until a thread is free.
 
-A pool of threads takes any amount of work at once. What runs at most once is acknowledged before the pool gets it; so
-without turns one worker would acknowledge a whole queue: its prefetch count bounds nothing, other workers stay idle,
-and if it dies all of that work may have run. The other pools say by themselves when a child or a greenlet is free.
-Owns who waits, and waking the main thread when a task ends.
+A pool of threads takes any number of tasks at once, and such a task is acknowledged before the pool gets it. Without
+turns one worker would acknowledge a whole queue: its prefetch count would bound nothing, other workers would stay idle,
+and if it died, any of these tasks may have run. Other pools say themselves when a child or a greenlet is free. Owns the
+tasks that wait, and waking the main thread when a task ends.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from celery_guardrails.app.guardrails import Guardrails
 __all__ = ["Turns"]
 
 Begin = Callable[[], "Future[Any] | None"]
-"""Acknowledges and hands over to the pool; returns the pool's word for the task."""
+"""Acknowledges a message and hands its task to the pool; returns the pool's job."""
 
 
 class Turns(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The consumer's step: as many tasks at once as the pool has threads.
+    """The consumer's step that hands the pool as many tasks at once as it has threads.
 
-    Where the worker has no event loop (a broker that Celery does not read by one), nobody could wake its main thread:
-    there a task is handed over as it comes.
+    A worker without an event loop (Celery has none for some brokers) hands each task over as it comes, because nothing
+    could wake its main thread.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -47,27 +47,27 @@ class Turns(bootsteps.StartStopStep):  # type: ignore[misc]
         Guardrails.of(consumer.app).turns = self
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
-        """Called by Celery whenever its event loop begins, which has forgotten whom it listened to."""
+        """Called by Celery whenever its event loop begins: a new loop has forgotten its readers."""
         if not isinstance(self._pool, ThreadPool):
             return
         if self._bell is None:
             self._bell = socket.socketpair()
             for end in self._bell:
                 end.setblocking(False)
-        hub.add_reader(self._bell[0].fileno(), self._rung)
+        hub.add_reader(self._bell[0].fileno(), self._begin_waiting)
 
     def stop(self, consumer: Any) -> None:
-        """The connection is over: the broker delivers again what has not begun."""
+        """Forget the waiting tasks: the connection is over, and the broker delivers their messages again."""
         self._waiting.clear()
 
     def take(self, begin: Begin) -> Any:
-        """Begin now, or when a thread is free; to be called in the main thread.
+        """Begin a task now, or when a thread is free. Call it in the main thread.
 
         Args:
-            begin: called once, here or later, or never where the connection is lost before.
+            begin: called once, now or later; never if the connection is lost before.
 
         Returns:
-            What `begin` returned; `None` where it waits.
+            What `begin` returned; `None` if the task waits.
 
         Raises:
             Exception: what `begin` raises.
@@ -84,19 +84,19 @@ class Turns(bootsteps.StartStopStep):  # type: ignore[misc]
         if job is not None and self._bell is not None:
             with self._lock:
                 self._running += 1
-            job.add_done_callback(self._over)
+            job.add_done_callback(self._end_task)
         return job
 
-    def _over(self, _: Future[Any]) -> None:
-        """A task is over; called in its thread, and at a shutdown in the main one."""
-        with self._lock:  # with it, nobody begins to wait unseen
+    def _end_task(self, _: Future[Any]) -> None:
+        """Count a task that is over. Called in its thread; at a shutdown in the main thread."""
+        with self._lock:  # so that no task begins to wait just now, unnoticed
             self._running -= 1
             waits = bool(self._waiting)
         if waits and self._bell is not None:
-            with suppress(BlockingIOError):  # it has been rung often enough
+            with suppress(BlockingIOError):  # the socket is full: the main thread wakes anyway
                 self._bell[1].send(b"!")
 
-    def _rung(self) -> None:
+    def _begin_waiting(self) -> None:
         if self._bell is not None:
             with suppress(BlockingIOError):
                 self._bell[0].recv(4096)

@@ -1,9 +1,9 @@
-"""Work that was put back and ends while guardrails is switched off (`enabled: False`): its letter hears of the end.
+"""Reporting how requeued work ends while guardrails is switched off (`enabled: False`).
 
-It runs as a plain Celery task does, and nothing here changes its outcome. But somebody has put it back with a name and
-a reason, and its letter would stay `requeued` for ever. Owns which ends that are Celery's own are deaths, in the
-worker's main process; a success is reported where it runs (`worker/child/body.py`). Not seen are a `map` or
-`starmap`, messages that never become a task, and a worker that is killed as a whole: `dlq requeue` says so and asks.
+Such work runs as a plain Celery task, and nothing here changes its outcome. But without a report its letter would stay
+`requeued` for ever. Owns which of Celery's ends are deaths, in the main process; `worker/child/body.py` reports a
+success. Not reported are a `map` or `starmap`, messages that never become a task, and the death of a whole worker:
+`dlq requeue` says so and asks first.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def report_failure(request: Any, exc_info: Any) -> None:
         request: the worker's request.
         exc_info: billiard's form of the exception.
     """
-    if not _is_owed(request):
+    if not _is_unreported(request):
         return
     exc = exc_info.exception
     exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
     task = request.task
     if isinstance(exc, (Retry, Ignore, Terminated)) or (isinstance(exc, Reject) and exc.requeue):
-        return  # it goes on, or its end is told elsewhere
+        return  # the work goes on, or its end is reported elsewhere
     if _goes_on(request, exc):
         return
     if task.throws and isinstance(exc, task.throws):
@@ -55,31 +55,31 @@ def report_failure(request: Any, exc_info: Any) -> None:
 
 
 def report_time_limit(request: Any, timeout: float) -> None:
-    """Report a hard time limit, of which gevent's pool tells in this way only; never raises."""
-    if _is_owed(request):
+    """Report a hard time limit, which gevent's pool does not report as a failure; never raises."""
+    if _is_unreported(request):
         _report(request, TimeLimitExceeded(timeout), Reason.TIME_LIMIT)
 
 
 def report_cancel(request: Any) -> None:
     """Report a task that a cold shutdown ends while it runs, unless its message goes back; never raises."""
-    if _is_owed(request) and (request.acknowledged or not request.task.acks_late):
+    if _is_unreported(request) and (request.acknowledged or not request.task.acks_late):
         _report(request, WorkerLostError("the worker was shut down cold while the task ran"), Reason.CANCELLED)
 
 
 def report_revocation(request: Any, expired: bool) -> None:
     """Report a task that somebody has revoked, or that is past its `expires`; never raises."""
-    if _is_owed(request):
+    if _is_unreported(request):
         words = "expired before it could start" if expired else "somebody revoked it after it had been put back"
         _report(request, TaskRevokedError(words), Reason.EXPIRED if expired else Reason.CANCELLED)
 
 
-def _is_owed(request: Any) -> bool:
-    """Whether its end is still to be reported: it was put back, and runs without guardrails."""
+def _is_unreported(request: Any) -> bool:
+    """Whether the end is not reported yet, of requeued work that runs without guardrails."""
     try:
         if not is_plain(request.task) or _REPORTED in request.__dict__:
             return False
         return read_header(request.request_dict, attempts=False).dead_letter_id is not None
-    except Exception:  # noqa: BLE001 whatever it is, the task goes its way
+    except Exception:  # noqa: BLE001 whatever it is, the task's outcome must not change
         return False
 
 
@@ -92,7 +92,7 @@ def _goes_on(request: Any, exc: BaseException) -> bool:
     if not isinstance(exc, _LOST):
         return False
     if not isinstance(exc, WorkerLostError) and (request._already_cancelled or request._already_revoked):
-        return True  # by our own signal: the broker has the message, or its end is reported
+        return True  # this worker killed the child: the broker has the message, or the end is reported elsewhere
     most, retries = task.max_retries, request._context.retries or 0
     again = getattr(task, "retry_on_worker_lost", False) and (most is None or retries < most)
     return bool(again or (task.acks_late and task.reject_on_worker_lost))
@@ -110,7 +110,7 @@ def _report(request: Any, exc: BaseException, reason: Reason, traceback: str = "
         if isinstance(outcome, NotTaken):
             raise outcome.why
     except Exception:
-        words = "%s[%s] had been put back, and its letter does not hear of its end"
+        words = "%s[%s] had been put back, and its end could not be reported: its dead letter stays requeued"
         logger.warning(words, request.name, request.id, exc_info=True)
 
 

@@ -308,16 +308,16 @@ def test_whoever_may_write_above_is_named(folder: Path) -> None:
 def test_a_worker_says_at_start_that_an_empty_spool_is_not_trusted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from celery_guardrails.worker.main.housekeeping import _see_spool
+    from celery_guardrails.worker.main.housekeeping import _check_spool
 
     caplog.set_level(logging.WARNING)
     spool = Spool(folder / "spool", LIMIT)
-    _see_spool(spool)
+    _check_spool(spool)
     assert caplog.text == ""
     spool.directory.mkdir()
     spool.directory.chmod(0o777)
-    _see_spool(spool)
+    _check_spool(spool)
     assert f"Type: chmod 700 {spool.directory}" in caplog.text
     (folder / "link").symlink_to(spool.directory)
-    _see_spool(Spool(folder / "link", LIMIT))
+    _check_spool(Spool(folder / "link", LIMIT))
     assert f"Type: name the directory itself: {spool.directory}" in caplog.text

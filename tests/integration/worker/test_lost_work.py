@@ -21,7 +21,7 @@ from celery_guardrails.transport.journal.entry import Taken
 from celery_guardrails.transport.journal.journal import Journal
 from celery_guardrails.worker.failure.lost import LostWork
 from celery_guardrails.worker.main import journal
-from celery_guardrails.worker.main.postpone import Postponing, postpone, resumed
+from celery_guardrails.worker.main.postpone import Postponing, postpone, resume
 from tests.conftest import Broker
 from tests.unit.traced import Gate, received
 
@@ -271,8 +271,8 @@ def test_what_must_not_begin_waits_and_goes_back_once(
     postpone(guard, requests[2], SpoolError("/there", "no space"))
     assert consumer.timers[0][0] == 17.0  # as long as the trouble has lasted
     assert caplog.text.count("do not begin") == 1
-    resumed(guard)
-    resumed(guard)
+    resume(guard)
+    resume(guard)
     assert caplog.text.count("begin again") == 1
 
 

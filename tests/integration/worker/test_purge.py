@@ -16,7 +16,7 @@ def test_what_waits_for_the_purged_queues_is_purged(losing: Guarded, broker: Bro
     worker = losing.worker("--purge")
     waiting = Guardrails.of(losing.app).waiting
     if broker.name == "rabbitmq":
-        worker.wait_for_log("purge: what waits by")
+        worker.wait_for_log("purge: messages that wait by")
         losing.wait_for_runs("waiting", 1)
         return
     worker.wait_for_log("purge: erased 3 messages that waited for these queues")

@@ -1,4 +1,4 @@
-"""Ends that main meets, on requests as the worker has them, without a worker."""
+"""Ends that only the main process sees, on requests as the worker has them, without a worker."""
 
 from __future__ import annotations
 

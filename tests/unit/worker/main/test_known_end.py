@@ -141,16 +141,18 @@ def taken_over(first: GuardedRequest, noted: Any = bool) -> tuple[GuardedRequest
     new = answers(second)
     second.message.channel = object()
     state.task_reserved(second)
-    other = takeover.running(second, Copy.of(second))
+    other = takeover.find_running(second, Copy.of(second))
     assert other is first
     takeover.take_over(second, other, noted)
     return second, old, new
 
 
-needs_hearing = pytest.mark.skipif(not takeover.HEARS_AFTER_LOSS, reason="this Celery does not hear of such an end")
+needs_results = pytest.mark.skipif(
+    not takeover.RESULTS_AFTER_LOSS, reason="this Celery does not get the results of such tasks"
+)
 
 
-@needs_hearing
+@needs_results
 def test_a_run_acknowledges_the_message_that_came_back(late: Any) -> None:
     first = here(late)
     second, old, new = taken_over(first)
@@ -162,7 +164,7 @@ def test_a_run_acknowledges_the_message_that_came_back(late: Any) -> None:
     assert (old, new) == ([], ["ack"])
 
 
-@needs_hearing
+@needs_results
 def test_a_run_gives_back_the_message_that_came_back(late: Any) -> None:
     first = here(late)
     _, old, new = taken_over(first)
@@ -170,7 +172,7 @@ def test_a_run_gives_back_the_message_that_came_back(late: Any) -> None:
     assert (old, new) == ([], ["reject True"])
 
 
-@needs_hearing
+@needs_results
 def test_a_message_that_comes_back_twice_is_answered_by_the_newest(late: Any) -> None:
     first = here(late)
     _, _, one = taken_over(first)
@@ -181,7 +183,7 @@ def test_a_message_that_comes_back_twice_is_answered_by_the_newest(late: Any) ->
     assert (one, two) == ([], ["ack"])
 
 
-@needs_hearing
+@needs_results
 def test_a_run_that_ends_just_then_leaves_nothing_unanswered(late: Any) -> None:
     first = here(late)
     second, old, new = taken_over(first, lambda: True)
@@ -191,7 +193,7 @@ def test_a_run_that_ends_just_then_leaves_nothing_unanswered(late: Any) -> None:
     assert second.id not in state.requests
 
 
-@needs_hearing
+@needs_results
 def test_both_messages_are_acknowledged_where_both_are_there(late: Any) -> None:
     first = here(late)
     old, second = answers(first), again(first)
@@ -208,7 +210,7 @@ def test_what_has_ended_takes_over_nothing(late: Any, why: str) -> None:
     first = here(late)
     setattr(first, why, True)
     second = again(first)
-    assert takeover.running(second, Copy.of(second)) is None
+    assert takeover.find_running(second, Copy.of(second)) is None
 
 
 @pytest.mark.parametrize("why", ["early", "not in the pool"])
@@ -218,19 +220,19 @@ def test_of_whose_end_nobody_hears_takes_over_nothing(late: Any, why: str) -> No
     if why != "early":
         first._apply_result = None
     second = again(first)
-    assert takeover.running(second, Copy.of(second)) is None
+    assert takeover.find_running(second, Copy.of(second)) is None
 
 
-@needs_hearing
+@needs_results
 def test_what_runs_in_the_workers_own_process_goes_on(late: Any) -> None:
     first = here(late)
     first._apply_result = None
     state.active_requests.add(first)
     second = again(first)
-    assert takeover.running(second, Copy.of(second)) is first
+    assert takeover.find_running(second, Copy.of(second)) is first
 
 
-@needs_hearing
+@needs_results
 @pytest.mark.parametrize(("how", "told"), [("given back", "reject True"), ("sent again", "ack")])
 def test_a_run_that_has_just_let_its_message_go_leaves_nothing_unanswered(late: Any, how: str, told: str) -> None:
     first = here(late)
@@ -253,15 +255,15 @@ def test_a_run_that_has_just_let_its_message_go_leaves_nothing_unanswered(late: 
 def test_what_runs_here_killed_nobody_where_nothing_names_its_work(late: Any) -> None:
     first = received(late)
     state.active_requests.add(first)
-    assert redelivery._runs_here(again(first))
-    assert not redelivery._runs_here(again(received(late)))
+    assert redelivery._still_runs(again(first))
+    assert not redelivery._still_runs(again(received(late)))
 
 
 def test_what_differs_takes_over_nothing(late: Any) -> None:
     first = here(late)
     for changed in ({"retries": 1}, OTHER, {HEADER: {"v": 1}}):
         other = again(received(late, headers={**first.message.headers, **changed}))
-        assert takeover.running(other, Copy.of(other)) is None
+        assert takeover.find_running(other, Copy.of(other)) is None
 
 
 def test_what_waits_in_a_pool_is_still_here_after_a_lost_connection(late: Any) -> None:

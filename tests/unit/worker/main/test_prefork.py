@@ -10,7 +10,7 @@ import pytest
 from billiard.pool import RUN, TASK, TERMINATE
 from celery.exceptions import Ignore
 
-from celery_guardrails.worker.main.prefork import acknowledge_at_once, before_writing, keep_taken
+from celery_guardrails.worker.main.prefork import acknowledge_at_once, call_before_writing, flush_untaken
 
 
 class Request:
@@ -32,7 +32,8 @@ def taken(request: Request) -> Any:
 
     job = SimpleNamespace(_payload=(1, 2, 3), _writer=lambda: writer, discard=lambda: setattr(job, "gone", True))
     job.pool = SimpleNamespace(_active_writers={writer})
-    before_writing(SimpleNamespace(_pool=job.pool), job, request, lambda: acknowledge_at_once(request, pytest.fail))
+    pool = SimpleNamespace(_pool=job.pool)
+    call_before_writing(pool, job, request, lambda: acknowledge_at_once(request, pytest.fail))
     return job
 
 
@@ -66,7 +67,7 @@ def test_a_job_that_could_not_be_acknowledged_is_not_written(exc):
 
 def test_a_job_that_is_not_to_run_is_passed_over_by_the_child():
     job = SimpleNamespace(_payload=(1, 2, 3), _job=5)
-    before_writing(SimpleNamespace(_pool=None), job, Request(None), lambda: False)
+    call_before_writing(SimpleNamespace(_pool=None), job, Request(None), lambda: False)
     header, body, size = job._payload
     assert unpack(">I", header) == (size,) == (len(body),)
     kind, (number, _, function, args, kwargs) = pickle.loads(body)
@@ -77,12 +78,12 @@ def test_a_job_that_is_not_to_run_is_passed_over_by_the_child():
 
 
 def test_what_a_closed_pool_did_not_take_stays_unacknowledged():
-    before_writing(SimpleNamespace(_pool=None), None, Request(failing(ValueError("never"))), lambda: True)
+    call_before_writing(SimpleNamespace(_pool=None), None, Request(failing(ValueError("never"))), lambda: True)
 
 
 def test_a_pool_that_is_terminated_or_has_nothing_acknowledged_is_flushed_celerys_way():
     flushed = []
     job = SimpleNamespace(guarded=SimpleNamespace(acknowledged=True), ready=lambda: False)
     for cache, state in (({1: job}, TERMINATE), ({1: SimpleNamespace()}, RUN)):
-        keep_taken(SimpleNamespace(_cache=cache, _state=state, outbound_buffer=deque()), lambda: flushed.append(1))()
+        flush_untaken(SimpleNamespace(_cache=cache, _state=state, outbound_buffer=deque()), lambda: flushed.append(1))
     assert flushed == [1, 1]

@@ -38,7 +38,7 @@ def test_a_copy_begins_once_unless_it_was_sent_again_on_purpose():
 def test_a_message_that_was_acknowledged_is_known_by_all_that_it_is():
     seen, copy = Seen(), Copy(LIFE, 1, 0)
     assert not seen.was_acknowledged(copy, b"body")
-    seen.acknowledged(copy, b"body")
+    seen.note_acknowledged(copy, b"body")
     assert seen.was_acknowledged(copy, b"body")
     assert seen.was_acknowledged(copy, memoryview(bytearray(b"body")))
     assert not seen.was_acknowledged(copy, b"another body")
@@ -49,7 +49,7 @@ def test_a_message_that_was_acknowledged_is_known_by_all_that_it_is():
 
 def test_what_nothing_tells_from_others_is_not_remembered():
     seen, copy = Seen(), Copy(LIFE._replace(work=replace(WORK, content="the same in all of them")), 0, 0)
-    seen.acknowledged(copy, b"body")
+    seen.note_acknowledged(copy, b"body")
     assert not seen.was_acknowledged(copy, b"body")
 
 
@@ -61,7 +61,7 @@ def test_what_is_remembered_is_bounded_and_never_lowered(notes):
         seen.note(life, retries)
         copy = Copy(life, retries, 0)
         seen.begins(copy)
-        seen.acknowledged(copy, b"")
+        seen.note_acknowledged(copy, b"")
         assert not seen.is_overtaken(life, max(r for t, r in notes if t == task))
     assert len(seen._highest) <= 10
     assert len(seen._begun) <= 10

@@ -1,7 +1,7 @@
-"""What Celery tells of an end that only the main process sees: to its backend, hooks, signals and events.
+"""Announcing an end that only the main process sees: Celery stores it, calls hooks, and sends signals and events.
 
-Owns who is told, and that the message is acknowledged after it. It must not know why it was decided so, and not
-publish anything of ours.
+Owns what is announced, and that the message is acknowledged afterwards. It must not know why the end was decided so,
+and must not publish retries or letters.
 """
 
 from __future__ import annotations
@@ -38,77 +38,80 @@ from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.seen import Life
 
 __all__ = [
-    "Tell",
+    "Announce",
+    "announce_and_acknowledge",
+    "announce_cancel",
+    "announce_failure",
+    "announce_loss",
+    "announce_requeue",
+    "announce_success",
+    "announce_timeout",
+    "announce_unbegun",
     "einfo",
-    "tell_and_acknowledge",
-    "tell_of_cancel",
-    "tell_of_failure",
-    "tell_of_loss",
-    "tell_of_requeue",
-    "tell_of_success",
-    "tell_of_timeout",
-    "tell_of_unbegun",
-    "telling",
-    "telling_of_letter",
+    "final_step",
+    "final_step_of_letter",
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-Tell = Callable[[], Any]
+Announce = Callable[[], Any]
+"""Has Celery announce one end."""
 
-# Celery 5.7 tells the task's hooks and the signals of a hard time limit where the pool reports it; before, elsewhere.
-_TELLS_OF_TIMEOUT = "on_failure" in Request.on_timeout.__code__.co_names
+# At a hard time limit Celery 5.7's `on_timeout` calls the hooks and sends the signals; before, `on_failure` sends them.
+_ANNOUNCES_TIMEOUT = "on_failure" in Request.on_timeout.__code__.co_names
 
 
-def telling(request: Any, run: FailedRun, outcome: Outcome, tell: Tell | None) -> Tell:
-    """What is left to do about an end after `outcome`: Celery tells of it, and the message is acknowledged.
+def final_step(request: Any, run: FailedRun, outcome: Outcome, announce: Announce | None) -> Announce:
+    """What is left to do about an end after `outcome`: Celery announces it, and the message is acknowledged.
 
     Args:
         request: the worker's request.
-        run: what failed.
-        outcome: what has become of it.
-        tell: how Celery tells of a failure here; `None`: it does by itself, later.
+        run: the failed run.
+        outcome: what guardrails has done about it.
+        announce: how Celery announces a failure; `None`: Celery does so later, by itself.
     """
     if isinstance(outcome, Retried):
         logger.warning("%s[%s] is retried: %s", run.task.name, request.id, outcome.decision.reason)
-        return partial(_tell_of_retry, request, run, outcome.decision)
+        return partial(_announce_retry, request, run, outcome.decision)
     if isinstance(outcome, Dead):
         if outcome.parked:
-            return partial(_tell_of_parking, request, run, outcome.letter)
+            return partial(_announce_parking, request, run, outcome.letter)
         request.dead_lettered = (outcome.letter, run.policy, run.redactor)
-    return telling_of_letter(request, outcome, tell)
+    return final_step_of_letter(request, outcome, announce)
 
 
-def telling_of_letter(request: Any, outcome: Dead | NotTaken, tell: Tell | None) -> Tell:
+def final_step_of_letter(request: Any, outcome: Dead | NotTaken, announce: Announce | None) -> Announce:
     """What is left to do about an end after its letter, for a letter that was made without a `FailedRun`.
 
     Args:
         request: the worker's request.
-        outcome: what has become of the letter.
-        tell: how Celery tells of a failure here; `None`: it does by itself, later.
+        outcome: whether the broker or the spool took the letter.
+        announce: how Celery announces a failure; `None`: Celery does so later, by itself.
     """
     if isinstance(outcome, NotTaken):
         return partial(_give_back, request, outcome)
-    return partial(state.task_ready, request) if tell is None else partial(tell_and_acknowledge, request, tell)
+    if announce is None:
+        return partial(state.task_ready, request)
+    return partial(announce_and_acknowledge, request, announce)
 
 
 def einfo(exc: BaseException) -> ExceptionInfo:
-    """Billiard's form of an exception, with a traceback, which that form needs."""
+    """Billiard's form of an exception. It needs a traceback, so the exception is raised here."""
     try:
         raise exc
     except BaseException:  # noqa: BLE001 raised just above
         return ExceptionInfo()
 
 
-def tell_of_failure(request: Any, exc: BaseException) -> None:
-    """Store the failure and send its signal and event: where Celery has no way of its own to do so."""
+def announce_failure(request: Any, exc: BaseException) -> None:
+    """Store a failure and send its signal and event, for an end that Celery itself does not announce."""
     state.task_ready(request)
     _store_failure(request, exc)
     _signal_failure(request, exc)
 
 
-def tell_of_loss(celery: Callable[[Any], Any], exc: BaseException) -> None:
-    """Let Celery tell of a lost worker.
+def announce_loss(celery: Callable[[Any], Any], exc: BaseException) -> None:
+    """Let Celery announce a lost worker.
 
     Args:
         celery: what Celery does with an error of the pool.
@@ -117,74 +120,74 @@ def tell_of_loss(celery: Callable[[Any], Any], exc: BaseException) -> None:
     celery(einfo(exc))
 
 
-def tell_of_timeout(request: Any, timeout: float, celery: Tell) -> None:
-    """Let Celery tell of a hard time limit, once."""
+def announce_timeout(request: Any, timeout: float, celery: Announce) -> None:
+    """Let Celery announce a hard time limit, once."""
     task = request.task
     keeps = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
     if task.acks_late and not keeps:
-        request.acknowledge()  # Celery would give it back, again and again
+        request.acknowledge()  # else Celery would give the message back, again and again
     celery()
-    if not _TELLS_OF_TIMEOUT:
+    if not _ANNOUNCES_TIMEOUT:
         _signal_failure(request, TimeLimitExceeded(timeout))
 
 
-def tell_of_success(request: Any) -> None:
-    """The worker was lost after the success had been stored: nothing failed."""
+def announce_success(request: Any) -> None:
+    """Log and acknowledge a task whose worker was lost after its success had been stored: nothing failed."""
     logger.warning("%s[%s] had succeeded before its worker was lost", request.name, request.id)
     state.task_ready(request, successful=True)
     request.acknowledge()
 
 
-def tell_of_cancel(request: Any, celery: Tell) -> None:
-    """Let Celery tell of a task that is cancelled here; an error meanwhile does not keep its message from going back.
+def announce_cancel(request: Any, celery: Announce) -> None:
+    """Let Celery announce a task that it cancels. The message goes back to its queue even if that fails.
 
     Args:
-        request: the worker's request, which runs.
-        celery: how Celery tells of it.
+        request: the worker's request, whose task runs.
+        celery: how Celery announces it.
     """
-    request._already_cancelled = True  # first: else the end of its child is that of work that somebody has revoked
+    request._already_cancelled = True  # first: else the end of the child would look like that of a revoked task
     with _harmless(request):
         if request.unmark is not None:
-            request.unmark()  # its end is ours, and no crash of it
+            request.unmark()  # this worker ends the task: its death is not a crash
     with _harmless(request):
         celery()
 
 
-def tell_of_requeue(request: Any) -> None:
-    """The task asked for its message to be put back, and it is."""
+def announce_requeue(request: Any) -> None:
+    """Acknowledge the message of a task that asked to be put back: a copy of the message is in its queue again."""
     state.task_ready(request)
     request.let_go()
     request.send_event("task-rejected", requeue=True)
 
 
-def tell_of_unbegun(request: Any) -> None:
-    """It had not begun, and its message is put back."""
+def announce_unbegun(request: Any) -> None:
+    """Log that a task had not begun: a copy of its message is in its queue again."""
     logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
     state.task_ready(request)
 
 
-def tell_and_acknowledge(request: Any, tell: Tell) -> None:
-    """Tell, and acknowledge, even where a hook of the user or the backend raises meanwhile.
+def announce_and_acknowledge(request: Any, announce: Announce) -> None:
+    """Announce an end, then acknowledge the message, even if a hook of the user or the result backend raises.
 
     Args:
         request: the worker's request, whose end is settled.
-        tell: how Celery tells of it.
+        announce: how Celery announces the end.
     """
     try:
         with sentry.annotated_scope(request.dead_lettered):
-            tell()
-    except Exception as untold:  # noqa: BLE001 logged, whatever it is
-        log_untold("the end", request.name, request.id, untold)
+            announce()
+    except Exception as exc:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, exc)
     finally:
         state.task_ready(request)
-        request.acknowledge()  # does nothing where Celery has done it
+        request.acknowledge()  # does nothing if Celery has acknowledged it already
 
 
-def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:
+def _announce_retry(request: Any, run: FailedRun, decision: Again) -> None:
     task, exc = run.task, run.failure.exception
     retry = Retry(decision.reason, exc, when=decision.delay.total_seconds())
     state.task_ready(request)
-    seen.of(run.guard).note(Life.of(request), run.number)  # the next one's retries
+    seen.of(run.guard).note(Life.of(request), run.number)  # attempt n + 1 has n retries
     with _harmless(request):
         if request.store_errors:
             task.backend.mark_as_retry(request.id, exc, "", request=run.request)
@@ -193,10 +196,10 @@ def _tell_of_retry(request: Any, run: FailedRun, decision: Again) -> None:
         request.send_event("task-retried", exception=safe_repr(exc), traceback="")
         task.on_retry(exc, request.id, request.args, request.kwargs, None)
         signals.task_retry.send(sender=task, request=run.request, reason=retry, einfo=None)
-    request.hear_retry(RetryInfo(retry, ""))
+    request.pass_retry_to_application(RetryInfo(retry, ""))
 
 
-def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:
+def _announce_parking(request: Any, run: FailedRun, letter: Letter) -> None:
     state.task_ready(request)
     with _harmless(request):
         park(run, letter)
@@ -204,7 +207,7 @@ def _tell_of_parking(request: Any, run: FailedRun, letter: Letter) -> None:
 
 
 def _give_back(request: Any, outcome: NotTaken) -> None:
-    """The last resort: leave the message with the broker, which will deliver it again, or in the journal."""
+    """The last resort: give the message back to the broker, which delivers it again, or keep it in the journal."""
     state.task_ready(request)
     goes_back = not (request.acknowledged or journal.is_kept(request))
     log_not_taken(outcome, f"{request.name}[{request.id}]", goes_back=goes_back)
@@ -233,7 +236,7 @@ def _signal_failure(request: Any, exc: BaseException) -> None:
 
 @contextmanager
 def _running(task: Any, context: Any) -> Iterator[None]:
-    """With the task's request in place, so that its hooks and receivers find it."""
+    """Put the request in its task, so that hooks and receivers find it there."""
     task.request_stack.push(context)
     try:
         yield
@@ -243,7 +246,8 @@ def _running(task: Any, context: Any) -> Iterator[None]:
 
 @contextmanager
 def _harmless(request: Any) -> Iterator[None]:
+    """Log an error of the announcement, and go on."""
     try:
         yield
-    except Exception as untold:  # noqa: BLE001 logged, whatever it is
-        log_untold("the end", request.name, request.id, untold)
+    except Exception as exc:  # noqa: BLE001 logged, whatever it is
+        log_untold("the end", request.name, request.id, exc)
