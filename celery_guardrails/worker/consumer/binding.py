@@ -1,8 +1,8 @@
-"""A worker leads RabbitMQ's delay levels to every queue that it consumes, each time that it connects.
+"""Binding every queue that a worker consumes to RabbitMQ's delay levels, each time that the worker connects.
 
 Owns when: at start, at each reconnection, and when a queue is added at run time. A queue that was deleted and made
-again has lost its binding, and what waits in the levels would go round there. It works with `enabled=False` too: what
-waits from before must not be left behind. At start it also logs what the worker's user lacks.
+again has lost its binding, and messages that wait for it would go round in the levels. It works with `enabled: False`
+too: messages that wait from before must not be left behind. At start it also logs what is missing on RabbitMQ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class BindingStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Binds what is consumed to where the delay levels end, if there are levels; never keeps a worker from its work."""
+    """Binds the consumed queues to the end of the delay levels, if there are levels. An error is logged, not raised."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -39,15 +39,15 @@ class BindingStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._guard = Guardrails.of(consumer.app)
         self._asks = self._guard.settings.enabled
 
-    def added(self, add: Callable[[], Any]) -> Any:
-        """Add a queue, as Celery does, and lead the levels to it."""
+    def add_queue(self, add: Callable[[], Any]) -> Any:
+        """Add a queue, as Celery does, and bind it to the levels."""
         before = {queue.name for queue in self._consumer.task_consumer.queues}
         done = add()
         _lead(self._consumer, [queue for queue in self._consumer.task_consumer.queues if queue.name not in before])
         return done
 
     def start(self, consumer: Any) -> None:
-        """The queues are declared, and no message has come yet."""
+        """Bind the queues. Called when they are declared, and before the first message."""
         _lead(consumer, consumer.task_consumer.queues)
         if self._asks and consumer.connection.transport.driver_type == "amqp":
             self._asks = False
@@ -59,7 +59,7 @@ def _log_lacks(guard: Guardrails, connection: Connection) -> None:
         needed = needed_topology(guard)
         lacking = lacks(connection, needed)
     except Exception:
-        logger.warning("what this worker's user lacks on RabbitMQ could not be found out", exc_info=True)
+        logger.warning("this worker could not find out what is missing for it on RabbitMQ", exc_info=True)
         return
     if lacking:
         logger.warning(
@@ -76,10 +76,10 @@ def _lead(consumer: Any, queues: Iterable[Queue]) -> None:
             return
         led = lead(consumer.app, connection, queues)
     except Exception:
-        logger.warning("the delay levels could not be led to this worker's queues", exc_info=True)
+        logger.warning("this worker's queues could not be bound to the delay levels", exc_info=True)
         return
     for queue, exc in led.refused.items():
         logger.warning(
-            "if the queue %s is made anew, nothing that waits in the delay levels reaches it, because this worker "
-            "cannot bind it to them: %s", queue, refusal(exc),
+            "this worker cannot bind the queue %s to the delay levels. If somebody deletes the queue and makes it "
+            "again, messages that wait in the levels do not reach it: %s", queue, refusal(exc),
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The worker's consumer: Celery's, or an application's own, with our methods over its own.
+"""The worker's consumer: Celery's, or an application's own, with our methods over its methods.
 
-Owns the place of each method, and asks the step that has put itself there; without one, Celery's method does it alone.
-What a step does with it is in that step's module.
+Owns the methods. Each passes the call to the step that has set its attribute here; without that step, Celery's method
+does the work alone. What a step does is in the step's module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["GuardedConsumer", "guarded_consumer"]
 
 
 class GuardedConsumer:
-    """Ours over a consumer class. Each step of ours sets the attribute that is for it."""
+    """Our methods over a consumer class. Each of our steps sets its own attribute."""
 
     intake: Any = None
     """`intake.Intake`: messages that never become a task."""
@@ -30,7 +30,7 @@ class GuardedConsumer:
     binding: Any = None
     """`binding.BindingStep`: queues that are added at run time."""
     goes_on: bool = False
-    """Whether tasks go on in the pool after a lost connection, and this Celery hears of their ends."""
+    """Whether tasks go on in the pool after a lost connection, and this Celery then gets their results."""
 
     connection_errors: tuple[type[Exception], ...]
     call_soon: Callable[..., Any]
@@ -46,7 +46,7 @@ class GuardedConsumer:
         celery() if self.intake is None else self.intake.on_unknown_task(message, celery)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Any) -> None:
-        """Called by Celery for a message that makes no request."""
+        """Called by Celery for a message of which it cannot make a request."""
         celery = partial(super().on_invalid_task, body, message, exc)  # type: ignore[misc]
         celery() if self.intake is None else self.intake.on_invalid_task(message, exc, celery)
 
@@ -56,29 +56,29 @@ class GuardedConsumer:
         celery() if self.intake is None else self.intake.on_invalid_task(message, exc, celery)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
-        """Called by Celery's event loop: what it is to call for each message."""
+        """Called by Celery when it begins to consume; returns the function that it calls for each message."""
         handle = super().create_task_handler(*args, **options)  # type: ignore[misc]
         return handle if self.intake is None else self.intake.handler(handle)
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """Called by Celery whenever it connects anew."""
         connect = partial(super().connection_for_read, heartbeat=heartbeat)  # type: ignore[misc]
-        return connect() if self.taking is None else self.taking.connected(connect)
+        return connect() if self.taking is None else self.taking.connect_for_reading(connect)
 
     def ensure_connected(self, connection: Any) -> Any:
         """Called by Celery with a connection that is not open yet."""
         connect = partial(super().ensure_connected, connection)  # type: ignore[misc]
-        return connect() if self.taking is None else self.taking.opened(connection, connect)
+        return connect() if self.taking is None else self.taking.open(connection, connect)
 
     def add_task_queue(self, *args: Any, **options: Any) -> Any:
         """Called by Celery for a queue that somebody adds at run time."""
         add = partial(super().add_task_queue, *args, **options)  # type: ignore[misc]
-        return add() if self.binding is None else self.binding.added(add)
+        return add() if self.binding is None else self.binding.add_queue(add)
 
     def on_close(self) -> None:
-        """Called by Celery when the connection is lost: it forgets what its pool has not begun.
+        """Called by Celery when the connection is lost. Celery then forgets the tasks that its pool has not begun.
 
-        A pool that cannot take back what it was given runs it all the same; that is remembered.
+        A pool that cannot take tasks back runs them all the same; their requests are remembered.
         """
         given = going_on() if self.goes_on else []
         super().on_close()  # type: ignore[misc]
@@ -86,10 +86,10 @@ class GuardedConsumer:
             state.task_reserved(request)
 
     def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
-        """Called by Celery where a task ends that has outlived its connection.
+        """Called by Celery when a task ends that has outlived its connection.
 
-        In a thread of the pool it would wait for an answer that the main thread may read, and then both wait for ever:
-        so the main thread, which reads the connection, does it.
+        Celery waits for an answer of the broker, which the main thread may read. In another thread both could then wait
+        for ever. So the main thread, which reads the connection, makes the call.
         """
         celery = super()._restore_prefetch_count_after_connection_restart  # type: ignore[misc]
         if not self.goes_on or threading.current_thread() is threading.main_thread():
@@ -99,15 +99,15 @@ class GuardedConsumer:
 
 
 def guarded_consumer(said: Any) -> Any:
-    """The consumer class that the worker was told to use, with ours over it.
+    """The worker's consumer class with `GuardedConsumer` mixed in.
 
     Args:
-        said: a class, or the path of one (the setting `worker_consumer`).
+        said: the class, or its dotted path (the setting `worker_consumer`).
 
     Raises:
-        TypeError: it is no class, or does not let anybody derive from it.
+        TypeError: it is not a class, or no class can be derived from it.
     """
     cls = symbol_by_name(said)
     if not isinstance(cls, type):
-        raise TypeError(f"{said!r} is no class")
+        raise TypeError(f"{said!r} is not a class")
     return cls if issubclass(cls, GuardedConsumer) else mixed(cls, {}, GuardedConsumer)

@@ -1,11 +1,11 @@
 """What a worker does with a message that never becomes a task: a dead letter first, then what Celery does.
 
     received ── shape ── strategy ──> a task
-                  └─ unknown, unreadable, misshapen ──> letter kept? ── yes ──> Celery's callback: reject or acknowledge
-                                                                    └─ no ───> unacknowledged, tried again
+                  └─ unknown, unreadable, misshapen ──> letter taken? ── yes ──> Celery's callback: reject or ack
+                                                                     └─ no ───> unacknowledged, tried again
 
-Owns the way in: what happens in Celery's four callbacks and its handler of messages (`consumer.py` has their places).
-Nothing that a message holds may end the worker.
+Owns what happens in Celery's four callbacks and in its handler of messages (`consumer.py` calls this). Nothing in a
+message may end the worker.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from celery_guardrails.policy.decision import Reason
 from celery_guardrails.seams import INTAKE, holds
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
-from celery_guardrails.worker.consumer.shape import misshapen
+from celery_guardrails.worker.consumer.shape import shape_problem
 from celery_guardrails.worker.consumer.unreadable import letter_of, try_to_publish
 from celery_guardrails.worker.main.shutdown import is_ending
 
@@ -40,13 +40,13 @@ logger = logging.getLogger("celery_guardrails.worker")
 RETRY_SECONDS = 30.0
 """Seconds until the letters that neither broker nor spool took are tried again."""
 
-# Beyond these, messages that stay unacknowledged use up the prefetch count, so that memory does not fill with them.
+# Unacknowledged messages beyond this number use up the prefetch count, so that memory does not fill with them.
 _SPARE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A message whose letter nobody took; `settle` is what Celery does with it."""
+    """A message whose letter neither broker nor spool took; `settle` is what Celery does with the message."""
 
     message: Any
     letter: Letter
@@ -54,7 +54,7 @@ class _Held:
 
 
 class _GuardedNames(dict[str, bool]):
-    """Which tasks are under guard, looked up once each; an unknown one is a KeyError."""
+    """Whether a task is under guard, by its name. Each name is looked up once; an unknown name is a KeyError."""
 
     def __init__(self, app: Celery) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _GuardedNames(dict[str, bool]):
 
 
 class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Stands between a worker's consumer and its messages. With `enabled: False` it does nothing."""
+    """Handles a worker's messages before Celery does. With `enabled: False` it does nothing."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -74,38 +74,38 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(consumer, **options)
         self._consumer = consumer
         self._held: deque[_Held] = deque()
-        self._waits = False
+        self._is_scheduled = False
         self._guard = Guardrails.of(consumer.app)
         self.enabled = self._guard.settings.enabled and holds(INTAKE)
         if self.enabled:
             consumer.intake = self
 
     def start(self, consumer: Any) -> None:
-        """The connection is there, and no message has come yet."""
+        """Called when the connection is open, and before the first message."""
         if consumer.connection.transport.driver_type == "amqp":
             read_whatever_comes()
 
     def stop(self, consumer: Any) -> None:
-        """The connection is over: the broker delivers again what was not acknowledged."""
+        """Forget the held messages: the connection is over, and the broker delivers them again."""
         self._held.clear()
-        self._waits = False
+        self._is_scheduled = False
 
     def on_unknown_message(self, message: Any, celery: Callable[[], Any]) -> None:
-        """A message names no task: its letter first, then what Celery does."""
+        """Dead-letter a message that names no task, then let Celery settle it."""
         unread = message.properties.get(f"{UNREAD}_because")
         problem = InvalidTaskError(f"its properties: {unread}" if unread else "the message names no task")
         self._dead_letter(message, Reason.UNDECODABLE, problem, celery)
 
     def on_unknown_task(self, message: Any, celery: Callable[[], Any]) -> None:
-        """Nobody has registered the task that a message names: the same."""
+        """Dead-letter a message whose task is not registered, then let Celery settle it."""
         self._dead_letter(message, Reason.UNKNOWN_TASK, NotRegistered(), celery)
 
     def on_invalid_task(self, message: Any, exc: Any, celery: Callable[[], Any]) -> None:
-        """A message cannot be read, or makes no request: the same."""
+        """Dead-letter a message that cannot be read, or makes no request, then let Celery settle it."""
         self._dead_letter(message, Reason.UNDECODABLE, exc, celery)
 
     def handler(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Celery's handler of a message, between a look at its shape and a net under it."""
+        """Celery's handler of messages; the shape of each message is checked before, and errors of reading it after."""
         consumer, app = self._consumer, self._guard.app
         guarded = _GuardedNames(app)
 
@@ -115,30 +115,30 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
                 name = headers["task"] if "task" in headers else message.payload["task"]  # the latter: protocol 1
                 payload = message.payload
                 ours = guarded[name] or (name in CARRIERS and carrier_in(app.tasks[name], payload) is not None)
-                problem = misshapen(headers, payload, app, ours)
-            except Exception:  # noqa: BLE001 Celery finds out by itself, in the next lines
+                problem = shape_problem(headers, payload, app, ours)
+            except Exception:  # noqa: BLE001 Celery finds the fault itself, in the next lines
                 problem = None
             try:
                 if problem is None:
                     return handle(message)
                 return consumer.on_invalid_task(None, message, InvalidTaskError(problem))
             except Exception as exc:
-                if not self._at_fault(message, exc):
+                if not self._is_message_fault(message, exc):
                     raise
                 return consumer.on_invalid_task(None, message, exc)
 
         return on_task_received
 
-    def _at_fault(self, message: Any, exc: Exception) -> bool:
-        """Whether an exception came of reading the message, and not of running a task or of a lost connection."""
+    def _is_message_fault(self, message: Any, exc: Exception) -> bool:
+        """Whether reading the message raised this exception, and not running a task or a lost connection."""
         if message.acknowledged or self._was_handed_over(exc.__traceback__) or self._is_ending():
             return False
         errors = (*self._consumer.connection_errors, *self._consumer.channel_errors)
-        # Redis counts a KeyError as a lost connection: a missing header would have the worker reconnect for ever
+        # kombu's Redis counts a KeyError as a lost connection: for a missing header the worker would reconnect for ever
         return not isinstance(exc, tuple(error for error in errors if not issubclass(KeyError, error)))
 
     def _is_ending(self) -> bool:
-        """Whether the pool is gone, or going: what cannot be handed to it is for another worker."""
+        """Whether the pool has ended or is ending: then another worker gets the messages that it does not take."""
         pool = self._consumer.pool
         return getattr(pool, "_pool", pool) is None or is_ending()
 
@@ -156,7 +156,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             letter = letter_of(self._guard, message, reason, problem, self._consumer.hostname, self._queues(message))
         except Exception:
-            logger.warning("a message stays unacknowledged: no letter could be made of it", exc_info=True)
+            logger.warning("a message stays unacknowledged: no dead letter could be made of it", exc_info=True)
             return
         held = _Held(message, letter, settle)
         if try_to_publish(self._guard, letter, self._queue(letter)):
@@ -165,36 +165,37 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             self._hold(held)
 
     def _settle(self, held: _Held) -> None:
-        """The letter is safe: Celery does what it does, and whatever it stumbles over, the message is settled."""
+        """Let Celery settle a message whose letter is safe. If Celery fails on it, reject the message here."""
         message = held.message
         try:
-            message.headers = without_claim(message.headers or {})  # Celery logs them
+            message.headers = without_claim(message.headers or {})  # Celery logs the headers
             held.settle()
-        except Exception as exc:  # noqa: BLE001 the letter is safe, the rest is Celery's
+        except Exception as exc:  # noqa: BLE001 the letter is safe, whatever Celery raises
             logger.warning("Celery failed on a message that is dead-lettered: %s: %s", type(exc).__name__, exc)
         try:
             if not message.acknowledged:
                 message.reject()
-        except Exception as exc:  # noqa: BLE001 then it comes again, and gives the same letter
-            logger.warning("a message that is dead-lettered comes again: %s: %s", type(exc).__name__, exc)
+        except Exception as exc:  # noqa: BLE001 the broker then delivers it again, and its letter is the same
+            words = "a message that is dead-lettered could not be rejected, and is delivered again: %s: %s"
+            logger.warning(words, type(exc).__name__, exc)
 
     def _hold(self, held: _Held) -> None:
         self._held.append(held)
         if len(self._held) <= _SPARE:
             self._consumer.qos.increment_eventually()
-        self._try_later()
+        self._schedule()
 
-    def _try_later(self) -> None:
-        if not self._waits:
-            self._waits = True
-            self._consumer.timer.call_after(RETRY_SECONDS, self._consumer.call_soon, (self._again,))
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._consumer.timer.call_after(RETRY_SECONDS, self._consumer.call_soon, (self._retry_held,))
 
-    def _again(self) -> None:
-        self._waits = False
+    def _retry_held(self) -> None:
+        self._is_scheduled = False
         while self._held:
             held = self._held[0]
             if not try_to_publish(self._guard, held.letter, self._queue(held.letter)):
-                self._try_later()
+                self._schedule()
                 return
             self._held.popleft()
             if len(self._held) < _SPARE:
@@ -202,7 +203,7 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
             self._settle(held)
 
     def _queues(self, message: Any) -> list[str]:
-        """The queue that the message came from where the broker says so, else all that are consumed."""
+        """The queue that the message came from, if the broker says so; else all queues that are consumed."""
         consumer = self._consumer.task_consumer
         if consumer is None:
             return []

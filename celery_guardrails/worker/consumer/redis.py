@@ -1,6 +1,6 @@
-"""Workers on Redis: they take by script, and keep, give back and set aside on threads of their own.
+"""Workers on Redis: they take messages by script, and threads of their own keep messages and give them back.
 
-Owns the consumer's step that puts this in place; the threads are in `transport/redis/keeper.py`.
+Owns the consumer's step that sets this up; `transport/redis/keeper.py` has the threads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Has the consumer's connection take by script, and starts the keeper; does nothing on other brokers."""
+    """Has the consumer's connection take messages by script, and starts the keeper; does nothing on other brokers."""
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         self.keeper: Keeper | None = None
@@ -52,40 +52,40 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self.keeper.start()
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
-        """Called by Celery when its event loop begins, and again after a lost connection: acknowledge by turns."""
+        """Called by Celery when its event loop begins, also after a lost connection: gather acknowledgements."""
         if self.keeper is not None and self._gathering is not None:
             hub.on_tick.add(self._gathering.turn)
             self._gathering.open()
 
     def close(self, consumer: Any) -> None:
-        """The worker stops, warm or cold: the event loop has ended, and what is acknowledged from now on goes alone."""
+        """Stop gathering: the event loop has ended, so from now on each acknowledgement is sent alone."""
         if self._gathering is not None:
             self._gathering.close()
 
     def stop(self, consumer: Any) -> None:
-        """After a lost connection, let the old channels go; tasks that run keep their messages in any case."""
+        """After a lost connection, give the old channels up. Running tasks keep their messages in any case."""
         self.close(consumer)
         if self.keeper is not None and consumer.blueprint.state == bootsteps.RUN:
             self.keeper.custody.retire()
 
     def terminate(self, consumer: Any) -> None:
-        """Nothing, for the same reason."""
+        """Do nothing: running tasks keep their messages."""
 
     def shutdown(self, consumer: Any) -> None:
-        """End the keeper: no task runs any more."""
+        """End the keeper, because no task runs any more."""
         if self.keeper is not None:
             self.keeper.end()
 
-    def connected(self, connect: Callable[[], Any]) -> Any:
-        """Open the connection that tasks are read from, by Celery's way, which asks `opened`."""
+    def connect_for_reading(self, connect: Callable[[], Any]) -> Any:
+        """Open the connection that messages are read from. Celery's `connect` calls `open` for it."""
         self._reading = True
         try:
             return connect()
         finally:
             self._reading = False
 
-    def opened(self, connection: Any, connect: Callable[[], Any]) -> Any:
-        """Open a connection by Celery's way; the one that tasks are read from takes by script."""
+    def open(self, connection: Any, connect: Callable[[], Any]) -> Any:
+        """Open a connection in Celery's way. The connection that messages are read from takes them by script."""
         reading, self._reading = self._reading, False
         if not reading:
             return connect()
@@ -94,7 +94,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
                 self.keeper = Keeper(self._consumer.app, self._custody, read=True)
         except Exception:
             logger.warning("this worker takes messages as kombu does, which can lose them", exc_info=True)
-        self._await_writes()  # before: a server that cannot save refuses even the first question
+        self._await_writes()  # wait before, too: a server that cannot save its data refuses even the first command
         connected = connect()
         self._await_writes()
         if not self._allowed:
@@ -106,7 +106,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         return dead_letter_raw(self._guard, raw, queue, tag)
 
     def _await_writes(self) -> None:
-        """Wait while the server refuses to write: what Celery declares next would end the worker."""
+        """Wait while the server refuses writes: next Celery declares queues, and a refusal of that ends the worker."""
         while self.keeper is not None and self.keeper.is_refused():
             state.maybe_shutdown()
             time.sleep(PAUSE)
@@ -122,36 +122,35 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             missing = self.keeper.missing(dead_letter_queues(guard), list(consumer.app.amqp.queues.consume_from))
         except Exception:
-            logger.debug("the rights on Redis could not be looked at", exc_info=True)
+            logger.debug("the rights on Redis could not be checked", exc_info=True)
             return False
         if missing is None:
             return True
         logger.critical(
-            "%s: guardrails could lose tasks without, so this worker does not start. Give it the right, %s",
-            missing,
-            missing.fix,
-        )
+            "%s: guardrails could lose tasks, so this worker does not start. Give the user this right, %s",
+            missing, missing.fix,
+        )  # fmt: skip
         raise WorkerShutdown(EX_FAILURE)
 
 
 def _enough(pool: Any) -> int:
-    """How many messages keep a pool busy: one for each process or thread that works, and one more that waits for it."""
+    """How many messages keep a pool busy: two for each process or thread, one that runs and one that waits."""
     try:
         return 2 * int(pool.num_processes or 0)
-    except AttributeError:  # it is being started anew
+    except AttributeError:  # the pool is just being restarted
         return 0
 
 
 def _running(consumer: Any) -> set[str]:
-    """The tags of tasks that go on when the connection is lost; none where they are to be cancelled, or at the end."""
+    """The tags of tasks that go on when the connection is lost; none if Celery cancels them, or the worker ends."""
     if (
-        VERSION[:2] < (5, 7)  # Celery 5.5 does not hear of the results of tasks that outlive a connection
+        VERSION[:2] < (5, 7)  # before 5.7, Celery does not get the results of tasks that outlive a connection
         or consumer.blueprint.state != bootsteps.RUN
         or is_ending_cold()
         or consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss
     ):
         return set()
     going_on = set(state.active_requests)
-    if "flush" not in vars(consumer.pool):  # only prefork takes back what it has not begun
+    if "flush" not in vars(consumer.pool):  # only prefork takes back tasks that it has not begun
         going_on.update(state.reserved_requests)
     return {str(request.message.delivery_tag) for request in going_on}

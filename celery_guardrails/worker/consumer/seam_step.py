@@ -1,7 +1,7 @@
-"""What a worker does first: see whether this Celery is as guardrails knows it, and put our classes over its own.
+"""What a worker does first: check that Celery has the private names that guardrails uses, and mix our classes in.
 
-Owns the one warning about names that this release lacks, and the classes that Celery is about to make its pool and its
-consumer of. What is looked for is in `seams.py`, what the classes do in `prefork.py` and `consumer.py`.
+Owns the one warning about names that this release lacks, and the choice of the classes from which Celery makes its pool
+and its consumer. `seams.py` lists the names; `prefork.py` and `consumer.py` have the classes.
 """
 # on its own: Celery loads this step by name, before any other module of this room
 
@@ -28,10 +28,10 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class SeamStep(bootsteps.Step):  # type: ignore[misc]
-    """Comes before the pool and the consumer: Celery makes both only when every step of the worker has been told.
+    """Sets the worker's pool and consumer classes: Celery makes both only after it has built every step.
 
     Raises:
-        click.ClickException: this Celery lacks what no task can be guarded without.
+        click.ClickException: this Celery lacks a name without which no task can be guarded.
     """
 
     def __init__(self, worker: Any, **_: Any) -> None:
@@ -56,6 +56,6 @@ def _ours(mix: Callable[[Any], Any], said: Any, what: str) -> Any:
     try:
         return mix(said)
     except TypeError as exc:
-        words = "the worker's %s class is not under guard: %s. Write a class that can be derived from"
+        words = "the worker's %s class is not under guard: %s. Use a class from which another class can be derived"
         logger.warning(words, what, exc)
         return said

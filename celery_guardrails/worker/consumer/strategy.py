@@ -1,8 +1,8 @@
-"""Celery's way from a message of `map`, `starmap` or `chunks` to a request, with the carrier in place of the task.
+"""Celery's strategy (from a message to a request) for `map`, `starmap` and `chunks`: a carrier replaces the task.
 
-Owns that step, in the worker's main process. What a carrier is stands in `task/carrier.py`.
+Owns that step, in the worker's main process. `task/carrier.py` says what a carrier is.
 """
-# on its own: Celery finds it by its dotted name, which a task names
+# on its own: Celery finds it by the dotted path that a task names
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["strategy"]
 
 
 def strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's way from a message to a request, with the carrier in place of the registered task.
+    """Celery's strategy, with the carrier in place of the registered task.
 
-    A task that no worker knows is treated as in a message of its own.
+    A carried task that this worker does not know is treated like an unknown task in its own message.
     """
     usual = default(task, app, consumer, **options)
     handlers: dict[Any, Callable[..., Any]] = {}
@@ -43,6 +43,6 @@ def strategy(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[
 
 def _payload(message: Any) -> Any:
     try:
-        return message.payload  # decoded once: Celery's own strategy looks into it, too
-    except Exception:  # noqa: BLE001 Celery finds out by itself
+        return message.payload  # decoded only once: Celery's own strategy uses it, too
+    except Exception:  # noqa: BLE001 Celery finds the fault itself
         return None

@@ -1,7 +1,7 @@
-"""The letter of a message that never became a task: nobody knows it, or nobody can read it.
+"""The letter of a message that never became a task: its task is unknown, or the message cannot be read.
 
-Owns what is taken from such a message and its identity: the same message gives the same letter, two messages never
-share one. Must not trust anything in the message, and must not know when it is taken (`intake.py`).
+Owns what is taken from such a message, and its identity: the same message gives the same letter, and two messages never
+share a letter. Must not trust anything in the message, and must not know when a letter is made (`intake.py`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNNAMED = "(undecodable)"
 
 _UNREAD = UUID("0d1cf6b6-7c0f-5e1a-9d2e-7a0f7f1be0a4")
 _LONGEST_NAME = 255
-# What a broker, or kombu, writes on a message on its way: the message stays the same one.
+# Headers that a broker or kombu writes on the way: with or without them it is the same message.
 _PASSING = frozenset({*BROKER_HEADERS, "redelivered"})
 _HEADERS = "application_headers"  # AMQP's properties hold the headers once more
 _PRIORITY = range(256)
@@ -66,7 +66,7 @@ _RELATED = ("root_id", "parent_id", "group")
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
-    """A message that is no task here: what is wrong with it, where and when."""
+    """A message that does not become a task here: what is wrong with it, where and when."""
 
     guard: Guardrails
     original: OriginalMessage
@@ -76,11 +76,11 @@ class _Unread:
     now: datetime
 
     def death(self, identity: str) -> Death:
-        """Why it is dead; `identity` tells the message from others."""
+        """Why the message is dead. `identity` is different for each message."""
         hide = self.guard.redactor().text
         failure = describe(self.exc, self.now, with_traceback=False, hide=hide)
         unknown = self.reason is Reason.UNKNOWN_TASK
-        # what a reader says in further lines quotes what it could not read
+        # a parser's further lines quote the text that it could not read
         said = failure.message.partition("\n")[0]
         problem = said if isinstance(self.exc, InvalidTaskError) else f"{type(self.exc).__name__}: {said}"
         problem = hide("this worker has no task of that name" if unknown else problem)
@@ -95,7 +95,7 @@ class _Unread:
         return Death(str(uuid5(_UNREAD, name)), self.reason, problem, described, self.now)
 
     def brief_letter(self, identity: str) -> Letter:
-        """The letter without what a message may say of itself."""
+        """A letter that keeps the whole message, but says nothing of what is in it."""
         place = Place(self.guard.settings.environment, self.worker)
         shown = Shown(Preview(args=_not_read(self.original)))
         return Letter.of_message(self.original, Subject(UNNAMED, ""), self.death(identity), place, shown=shown)
@@ -104,15 +104,15 @@ class _Unread:
 def letter_of(
     guard: Guardrails, message: Any, reason: Reason, exc: BaseException, worker: str, consumed: Iterable[str]
 ) -> Letter:
-    """The dead letter of a message as kombu hands it out; whatever is in the message, there is one.
+    """The dead letter of a message from kombu. There is always a letter, whatever is in the message.
 
     Args:
         guard: the application's guardrails.
         message: the message, not acknowledged yet.
         reason: `unknown_task` or `undecodable`.
-        exc: what was wrong with it.
+        exc: what is wrong with the message.
         worker: the worker's name.
-        consumed: the queues that the worker takes from.
+        consumed: the queue that the message came from, or all queues that the worker consumes.
     """
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     body = as_published(message.body, message.content_encoding)
@@ -129,12 +129,12 @@ def letter_of(
     try:
         return _letter(unread, message, list(consumed))
     except Exception:
-        logger.warning("a message that could not be read is described in brief", exc_info=True)
+        logger.warning("the dead letter of an unreadable message has no details: they could not be read", exc_info=True)
         return unread.brief_letter(str(uuid4()))
 
 
 def try_to_publish(guard: Guardrails, letter: Letter, queue: str | None = None) -> bool:
-    """Publish a letter; returns whether the broker or the spool has it. Never raises.
+    """Publish a letter; returns whether the broker or the spool has taken it. Never raises.
 
     Args:
         guard: the application's guardrails.
@@ -143,22 +143,22 @@ def try_to_publish(guard: Guardrails, letter: Letter, queue: str | None = None) 
     """
     try:
         publish_letter(guard, letter, queue, letter.died_at)
-    except Exception as exc:  # noqa: BLE001 whatever it is, the message must not be taken for kept
+    except Exception as exc:  # noqa: BLE001 whatever it is, the letter is not safe
         logger.warning("%s[%s] stays unacknowledged: %s", letter.task, letter.task_id, exc)
         return False
     return True
 
 
 def dead_letter_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool:
-    """Dead-letter an item of a queue that is not a message; returns whether the item may be removed. Never raises.
+    """Dead-letter an item of a queue that is not a message; returns whether it may be removed. Never raises.
 
-    Such a letter can be looked at and discarded, not requeued: there is nothing to run.
+    People can look at such a letter and discard it, but not requeue it: there is nothing to run.
 
     Args:
         guard: the application's guardrails.
         raw: the item, byte for byte.
-        queue: where it lay.
-        tag: what tells it from an equal item: the same on every delivery of this one, `""` when nothing does.
+        queue: the queue that it was in.
+        tag: tells the item from an equal item, and is the same at every delivery; `""` if there is no such tag.
     """
     try:
         problem = f"an item in {queue} is not a message: it has {len(raw)} bytes that no worker can read"
@@ -208,7 +208,7 @@ def _letter(unread: _Unread, message: Any, consumed: list[str]) -> Letter:
 
 
 def _fields(message: Any, original: OriginalMessage) -> Mapping[str, Any]:
-    """What the message says of its task: headers, or in protocol 1 the body, which was decoded to find the task."""
+    """The fields of the task's message: the headers, or in Celery's protocol 1 the body, which then names the task."""
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     payload = None
     if "task" not in headers or original.content_type == "application/json":
@@ -225,11 +225,10 @@ def _fields(message: Any, original: OriginalMessage) -> Mapping[str, Any]:
 
 
 def _identity(original: OriginalMessage, work: Work) -> str:
-    """What tells this message from every other one: its work, and all that it says, which is not to be trusted.
+    """A text that is different for each message: its work, and a digest of its content, because the work may be forged.
 
-    Over AMQP a message that says nothing of its publish cannot be told from one with the same content, when it is
-    delivered again no more than when it is delivered first: there each delivery counts, since two letters are better
-    than none.
+    Over AMQP a message that says nothing of its publish looks the same as another message with the same content, and as
+    its own redelivery. Then each delivery gives a letter: two letters are better than none.
     """
     content = {key: value for key, value in original.headers.items() if key not in _PASSING}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
@@ -246,7 +245,7 @@ def _task_id(message: Any, fields: Mapping[str, Any]) -> str:
 
 
 def _queue(guard: Guardrails, exchange: str, routing_key: str, consumed: list[str]) -> str:
-    """Where it came from: over a virtual transport the message itself says so, and may be wrong."""
+    """The queue that the message came from. On a virtual transport the message itself names it, and may be wrong."""
     if len(consumed) == 1:
         return consumed[0]
     name = queue_name(guard.app, exchange, routing_key)
@@ -254,7 +253,7 @@ def _queue(guard: Guardrails, exchange: str, routing_key: str, consumed: list[st
 
 
 def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
-    """The task that a message is for, or the carrier of one; `None` where this worker does not know it."""
+    """The task that a message is for, or its carrier; `None` if this worker does not know the task."""
     name = fields.get("task")
     task = guard.app.tasks.get(name) if isinstance(name, str) and reason is not Reason.UNKNOWN_TASK else None
     return task if task is None or name not in CARRIERS else carrier_in(task, fields.get("payload"))
@@ -263,9 +262,9 @@ def _known(guard: Guardrails, reason: Reason, fields: Mapping[str, Any]) -> Any:
 def _preview(
     guard: Guardrails, task: Any, redactor: Redactor, fields: Mapping[str, Any], original: OriginalMessage
 ) -> Preview:
-    """The arguments, if they can be read, by the names of the task's parameters; without a task no values at all.
+    """The arguments, if they can be read, with the names of the task's parameters; no values if the task is unknown.
 
-    Raw bytes are never shown: nobody knows what in them is secret.
+    Raw bytes are never shown: it is not known which of them are secret.
     """
     payload = fields.get("payload")
     unread = Preview(args=_not_read(original))
@@ -274,7 +273,7 @@ def _preview(
     limit = OVERSIZED_LIMIT if len(original.body) > guard.settings.dead_letter.max_payload else PREVIEW_LIMIT
     try:
         if isinstance(payload, (str, bytes, Mapping)):
-            raise TypeError(f"a {type(payload).__name__} is no list of arguments")
+            raise TypeError(f"a {type(payload).__name__} is not a list of arguments")
         args, kwargs, *_ = payload
     except (TypeError, ValueError):
         return Preview(args=unknown_args(payload) if not isinstance(payload, (list, tuple)) else _no_arguments(payload))
@@ -283,7 +282,7 @@ def _preview(
         if isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
             sender = sender_text(guard.app, original.headers, args, kwargs, known=task is not None)
         return preview_of(task, args, kwargs, redactor, limit, sender)
-    except Exception:  # noqa: BLE001 it only explains
+    except Exception:  # noqa: BLE001 the letter is complete without a preview
         return unread
 
 
@@ -300,7 +299,7 @@ def _named(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A text that JSON and every store can hold, at most 255 characters; what is no text is none."""
+    """A text that JSON and every store can hold, at most 255 characters; `""` for a value that is not a text."""
     if not isinstance(value, str):
         return ""
     return value[:_LONGEST_NAME].encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")

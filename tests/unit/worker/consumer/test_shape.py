@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_guardrails.worker.consumer.shape import misshapen
+from celery_guardrails.worker.consumer.shape import shape_problem
 
 APP = Celery("shape", set_as_current=False)
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -38,7 +38,7 @@ def headers(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_good_message_passes(payload: Any, changes: dict[str, Any], guarded: bool) -> None:
-    assert misshapen(headers(**changes), payload, APP, guarded) is None
+    assert shape_problem(headers(**changes), payload, APP, guarded) is None
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -64,7 +64,7 @@ def test_a_good_message_passes(payload: Any, changes: dict[str, Any], guarded: b
         (GOOD, {"shadow": {"a": None}}, "shadow is a dict, not a text"),
         (GOOD, {"stamped_headers": 0.5}, "stamped_headers is a float, not a list"),
         (GOOD, {"stamped_headers": "tenant"}, "stamped_headers is a str, not a list"),
-        (GOOD, {"stamped_headers": [["tenant"]]}, "stamped_headers holds what is no text"),
+        (GOOD, {"stamped_headers": [["tenant"]]}, "stamped_headers holds a value that is not a text"),
         (GOOD, {"stamped_headers": ["tenant"], "stamps": 1}, "stamps is a int, not a mapping"),
         (GOOD, {"shadow": [1]}, "shadow is a list, not a text"),
         (GOOD, {"id": None}, "it has no id"),
@@ -73,7 +73,7 @@ def test_a_good_message_passes(payload: Any, changes: dict[str, Any], guarded: b
     ],
 )
 def test_what_celery_cannot_run_is_wrong(payload: Any, changes: dict[str, Any], problem: str, guarded: bool) -> None:
-    assert (misshapen(headers(**changes), payload, APP, guarded) or "").startswith(problem)
+    assert (shape_problem(headers(**changes), payload, APP, guarded) or "").startswith(problem)
 
 
 @pytest.mark.parametrize(
@@ -88,5 +88,5 @@ def test_what_celery_cannot_run_is_wrong(payload: Any, changes: dict[str, Any], 
     ],
 )
 def test_a_guarded_task_needs_its_id_and_number(payload: Any, changes: dict[str, Any], problem: str) -> None:
-    assert (misshapen(headers(**changes), payload, APP, True) or "").startswith(problem)
-    assert misshapen(headers(**changes), payload, APP, False) is None
+    assert (shape_problem(headers(**changes), payload, APP, True) or "").startswith(problem)
+    assert shape_problem(headers(**changes), payload, APP, False) is None
