@@ -1,11 +1,11 @@
-"""A Redis channel that never holds a message outside Redis: taking one and recording it is one step.
+"""A Redis channel that loses no message: the script that takes a message also records it, in one step.
 
     take (script) ── something ──> hand on ──> take ...
         └── nothing ──> peek: wait until the likeliest list has something, at most 0.1 s ──> take ...
 
-kombu pops a message and records it afterwards: whatever dies in between takes the message along. A peek is a
-`BLMOVE` of a list onto itself, which changes nothing. What the server refuses for now (it is full, say) is asked again
-a second later: Celery ends a worker on such an answer. Owns the waiting and the handing on; kombu owns all else.
+kombu pops a message and records it afterwards: if the process dies in between, the message is lost. A peek is a
+`BLMOVE` of a list onto itself, which changes nothing. A command that the server refuses for now (because it is full,
+say) is sent again a second later; Celery alone would end the worker. Owns waiting and handing on; kombu owns the rest.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ __all__ = ["TakingChannel"]
 logger = logging.getLogger("celery_guardrails.transport")
 
 _DECODER = JSONDecoder(object_hook=object_hook)
-"""As kombu's `loads`, which makes one for each message."""
+"""Decodes as kombu's `loads` does, which makes a new decoder for each message."""
 _PEEK = 0.1
-"""Seconds for which a message in another list than the likeliest may wait."""
+"""Seconds that a peek lasts at most: for so long a message in a list that is not peeked at may wait."""
 
 
 class TakingChannel(BindingChannel):
     """A channel that takes by script. Mix it in before the transport's own channel, and set `custody`.
 
     Attributes:
-        custody: what its worker holds.
-        handing_on: the tag of the message that is being handed to its consumer.
-        handing_from: the queue that it was taken from.
+        custody: what the channel's worker holds.
+        handing_on: the tag of the message that is being handed to its consumer; `None` outside of that.
+        handing_from: the queue that this message was taken from.
     """
 
     Message = TakenMessage
@@ -80,21 +80,21 @@ class TakingChannel(BindingChannel):
 
     @property
     def is_over(self) -> bool:
-        """Whether it is closed or given up, and holds only what still runs."""
+        """Whether the channel is closed or given up: then it holds only the messages of tasks that still run."""
         return bool(self._closing or self.connection is None)
 
     @property
     def own_client(self) -> Any:
         """A client that puts no prefix before keys (kombu's would prefix a script's first key only)."""
         if self._own is not None and self.is_over:
-            return self._own  # closed, but for the acknowledgements of what still runs
+            return self._own  # only tasks that still run are acknowledged with it
         pool = self.pool
         if self._own is None or self._own.connection_pool is not pool:
             self._own = redis.Redis(connection_pool=pool)
         return self._own
 
     def whole(self, key: str) -> str:
-        """A key as Redis has it, with the application's prefix."""
+        """The whole key, with the application's prefix."""
         return str(self.global_keyprefix) + key
 
     def held(self) -> list[str]:
@@ -103,25 +103,25 @@ class TakingChannel(BindingChannel):
         return qos.held() if isinstance(qos, TakingQoS) else []
 
     def close(self) -> None:
-        """Close, and give back what does not run, even where the server is gone and kombu gives up half way."""
+        """Close, and give back the messages whose tasks do not run, even if kombu's own close fails."""
         self._closing = True
         try:
             super().close()
         finally:
             self.retire()
             if self._own is not None and not self.held():
-                self._own.connection_pool.disconnect()  # giving back has connected it anew
+                self._own.connection_pool.disconnect()  # giving back has opened a connection again
 
     def retire(self) -> None:
-        """Give back what does not run, now that nothing more arrives here; what runs can be acknowledged still."""
+        """Stop taking, and give back the messages whose tasks do not run. The others can still be acknowledged."""
         self._closing = True
         if isinstance(self._qos, TakingQoS):
             self._qos.restore_unacked_once()
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
-        """Start a consumer. One that never acknowledges puts the whole channel on kombu's own way until it ends.
+        """Start a consumer. While a consumer never acknowledges, the whole channel takes in kombu's own way.
 
-        Celery's search for its neighbours does so on the channel of the tasks, before they are consumed.
+        Celery starts such a consumer on the channel of the tasks to look for other workers, before it consumes tasks.
         """
         if no_ack and queue not in self._fanout_queues:
             self._unkept.add(consumer_tag)
@@ -132,10 +132,10 @@ class TakingChannel(BindingChannel):
         return super()._basic_cancel(consumer_tag)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self._doubt()
+        self._forget_command()
         if monotonic() < self._again_at or (not self._undelivered and self._portion.waits()):
-            return  # without a command under way the event loop waits for its timers
-        if self._unkept or not self.ack_emulation:  # without acknowledgements there is nothing to keep
+            return  # no command is sent: the event loop waits for its timers
+        if self._unkept or not self.ack_emulation:  # without acknowledgements there is nothing to record
             if timeout is None:
                 super()._brpop_start()
             else:
@@ -148,9 +148,9 @@ class TakingChannel(BindingChannel):
         self._brpop_sent_at = monotonic()
         try:
             self._ask(self._in_poll, queues)
-        except self.ResponseError as exc:  # redis-py asks an idle connection first whether it is alive
+        except self.ResponseError as exc:  # redis-py first sends a ping on an idle connection, and may get this answer
             self._in_poll, asked, self._asked = None, self._asked, None
-            self._settle(str(asked), exc)
+            self._handle_error(str(asked), exc)
 
     def _ask(self, connection: Any, queues: list[str]) -> None:
         if self._undelivered:
@@ -203,7 +203,7 @@ class TakingChannel(BindingChannel):
         if asked == "BLMOVE":
             self._found_nothing = False
         elif asked == "TAKE":
-            self._note(reply)
+            self._take_in(reply)
         if self._closing or not self._undelivered:
             raise Empty()
         while self._undelivered:
@@ -216,44 +216,44 @@ class TakingChannel(BindingChannel):
             reply = self.client.parse_response(self.client.connection, asked)
         except (*self.connection_errors, self.ResponseError) as exc:
             if passing(exc) or isinstance(exc, self.ResponseError):
-                self._asked = None  # an answer: nothing was taken
-            if asked != "PING" or not passing(exc):  # after a ping, what is at hand already is handed on
-                self._settle(asked, exc)
+                self._asked = None  # Redis has answered, so it has taken nothing
+            if asked != "PING" or not passing(exc):  # a refused ping does not matter: messages are handed on
+                self._handle_error(asked, exc)
                 raise Empty() from exc
         finally:
             self._in_poll = None
-            # kombu 5.5 has no such thing
+            # kombu 5.5 does not have this method
             getattr(self, "_flush_brpop_reauth", bool)()
         self._asked = None
         return reply
 
-    def _settle(self, asked: str, exc: Exception) -> None:
-        """Make out what an error asks for: another command, or waiting; raises what asks for neither."""
-        if self._understood(asked, exc):
+    def _handle_error(self, asked: str, exc: Exception) -> None:
+        """Handle an error: use another command, or wait. Any other error is raised."""
+        if self._change_command(asked, exc):
             return
         code = self.custody.trouble.note(asked, exc)
         if code is not None:
-            self._wait(code)
+            self._wait_for_server(code)
             return
         if isinstance(exc, self.connection_errors):
             self.client.connection.disconnect()
         raise exc
 
-    def _wait(self, code: str) -> None:
+    def _wait_for_server(self, code: str) -> None:
         self._again_at, self._found_nothing = monotonic() + PAUSE, False
-        if code in {"READONLY", "UNBLOCKED", "MASTERDOWN"}:  # after a failover, the primary may be elsewhere
+        if code in {"READONLY", "UNBLOCKED", "MASTERDOWN"}:  # after a failover the primary may have another address
             self.client.connection.disconnect()
             self.pool.disconnect(inuse_connections=False)
         loop = get_event_loop()
         if loop is not None:
-            loop.call_later(PAUSE, bool)  # which has it ask again; its own timers may be farther apart
+            loop.call_later(PAUSE, bool)  # does nothing, but wakes the loop, which then sends a command again
 
-    def _understood(self, asked: str, exc: Exception) -> bool:
-        """Whether an error says only that another command is needed, which the next round then sends."""
+    def _change_command(self, asked: str, exc: Exception) -> bool:
+        """Choose another command if this one is not possible, for the next round; returns whether it has."""
         if asked == "TAKE" and isinstance(exc, redis.exceptions.NoScriptError):
             self._script_missing = True
         elif asked == "BLMOVE" and self._pause is None and "unknown command" in str(exc).lower():
-            # before Redis 6.2: waiting for a key that nobody writes
+            # before Redis 6.2: wait for a key that is never written
             self._pause = ("BLPOP", self.whole("guardrails.never"), _PEEK)
         elif asked == "BLMOVE" and self._pause is not None and "not an integer" in str(exc).lower():
             self._pause = ("BLPOP", self.whole("guardrails.never"), 1)
@@ -261,12 +261,12 @@ class TakingChannel(BindingChannel):
             return False
         return True
 
-    def _note(self, reply: list[Any]) -> None:
+    def _take_in(self, reply: list[Any]) -> None:
         late = monotonic() - self._brpop_sent_at > self.visibility_timeout / 3
         self._script_missing = False
         self._found_nothing = not reply
         strange: list[str] = []
-        # all of them first: whatever fails afterwards, they are held, and given back when the channel closes
+        # reserve all of them first: if something fails afterwards, they are given back when the channel closes
         for place, tag, text in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
             queue = self._order[place % len(self._order)]
             self._likeliest = (queue, place // len(self._order))
@@ -278,12 +278,12 @@ class TakingChannel(BindingChannel):
                 strange.append(bytes_to_str(text))
         self._sent = []
         if late:
-            self._keep_what_is_ours()
+            self._renew_leases()
         for tag in strange:
             self._pass_on(tag)
 
-    def _keep_what_is_ours(self) -> None:
-        """A worker that slept over the answer may have lost messages of it to another one."""
+    def _renew_leases(self) -> None:
+        """Renew the leases of an answer that came late; drop messages that Redis has given to another worker."""
         for taken in tuple(self._undelivered):
             try:
                 ours = LEASE.run(self.own_client, unacked_keys(self)[1:], [taken[0]])
@@ -295,14 +295,14 @@ class TakingChannel(BindingChannel):
                 self.qos._quick_ack(taken[0])
 
     def _pass_on(self, tag: str) -> None:
-        """Pass on what is in quarantine under this tag: now, else the keeper does it later."""
+        """Pass the quarantined item of this tag on. If that fails, the keeper does it later."""
         try:
             pass_on(self.own_client, quarantine_key(self), tag, self.custody.quarantined)
         except (*self.connection_errors, self.ResponseError) as exc:
             logger.warning("an unreadable item stays in the quarantine for now: %s", exc)
 
     def _hand_on(self, tag: str, queue: str, text: bytes) -> None:
-        if queue not in self.connection._callbacks:  # its consumer was cancelled meanwhile
+        if queue not in self.connection._callbacks:  # the consumer was cancelled meanwhile
             self._now_or_later(tag, lambda: self.qos.restore_by_tag(tag))
             return
         self.handing_on, self.handing_from = tag, queue
@@ -315,7 +315,11 @@ class TakingChannel(BindingChannel):
             self.handing_on = None
 
     def _now_or_later(self, tag: str, act: Callable[[], object]) -> bool:
-        """Do away with a message that is not handed on; where Redis refuses, the keeper puts it back later."""
+        """Call `act` for a message that is not handed on; if Redis fails, the keeper gives the message back later.
+
+        Returns:
+            Whether `act` succeeded.
+        """
         try:
             act()
         except redis.exceptions.RedisError as exc:
@@ -329,16 +333,16 @@ class TakingChannel(BindingChannel):
     def _read(self, text: bytes) -> Any:
         try:
             return _DECODER.decode(bytes_to_str(text))
-        except Exception as exc:  # kombu's JSON makes dates, decimals and bytes of it, and each of them fails
+        except Exception as exc:  # kombu's JSON also decodes dates, decimals and bytes, and each raises its own errors
             raise Unreadable(f"{type(exc).__name__}: {exc}") from exc
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         if self._in_poll is connection:
-            self._doubt()
+            self._forget_command()
         super()._on_connection_disconnect(connection)
 
-    def _doubt(self) -> None:
-        """Nobody will read the answer to what was asked last: its messages, if any, are to be given back."""
+    def _forget_command(self) -> None:
+        """Forget the last command, whose answer nobody will read. If it was a take, its messages will be given back."""
         if self._asked == "TAKE":
             self.custody.doubt(self._sent)
         self._asked = None

@@ -1,8 +1,8 @@
-"""How many messages a channel takes at once, and whether it takes now: each take costs as much as several messages.
+"""How many messages a channel takes at once, and whether it takes now: a take costs as much as several messages.
 
     room for a few, and the pool has enough to do ── up to 2 ms ──> room for more, or the time is up ──> take
 
-Owns that choice. What bounds it, the prefetch count, is kombu's.
+Owns that choice. The prefetch count, which bounds it, is kombu's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from kombu.asynchronous import get_event_loop
 __all__ = ["Portion"]
 
 _MOST = 10
-"""Messages a take: enough to save round trips, few enough to be handed on before the next events."""
+"""Messages a take at most: enough to save round trips, few enough to be handed on before the loop's next events."""
 _PATIENCE = 0.002
-"""Seconds to wait for room for more: so long may what cannot run now, for its rate limit say, hold up others."""
+"""Seconds to wait for more room. For so long a message that cannot run now (a rate limit, say) may hold up others."""
 
 
 class Portion:
-    """How many messages the takes of one channel are for.
+    """Decides how many messages one channel takes, and when.
 
     Args:
         channel: the channel, for its prefetch count.
@@ -37,7 +37,7 @@ class Portion:
     def size(self) -> int:
         """How many messages to take at most."""
         room = self._channel.qos.can_consume_max_estimate()
-        if self._is_by_itself():
+        if self._takes_singly():
             room = 1
         return _MOST if room is None else max(1, min(room, _MOST))
 
@@ -62,14 +62,14 @@ class Portion:
         return True
 
     def _is_small(self) -> bool:
-        """Whether a take would be for a few, while the pool has enough to do."""
+        """Whether there is room for a few messages only, and the pool has enough to do."""
         qos = self._channel.qos
         room = qos.can_consume_max_estimate()
-        if room is None or room >= _MOST or self._is_by_itself():
+        if room is None or room >= _MOST or self._takes_singly():
             return False
         held: int = qos.prefetch_count - room
         return 0 < self._enough() < held
 
-    def _is_by_itself(self) -> bool:
-        """Whether each message is asked for by itself, as Celery's `worker_disable_prefetch` does."""
+    def _takes_singly(self) -> bool:
+        """Whether the channel takes one message at a time, as with Celery's `worker_disable_prefetch`."""
         return "can_consume" in vars(self._channel.qos)

@@ -1,10 +1,10 @@
 """A client for a Redis channel that publishes: one connection, on which a publish is a write and its answer.
 
-kombu makes a client for each command, and redis-py takes a connection from its pool, looks whether it is alive and
-gives it back: twice the cost of the publish itself. Owns that shorter way. Whoever publishes gives the channel up when
-its connection fails, which the missing answer tells.
+kombu makes a client for each command. redis-py then takes a connection from its pool, checks whether it is alive, and
+gives it back: that costs twice as much as the publish itself. Owns the shorter way. If the answer is missing, the
+connection has failed, and the publisher must give the channel up.
 """
-# on its own: what a publish is on Redis, next to the publisher, which is for every broker
+# on its own: how Redis publishes; the publisher itself is for every broker
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["PublishClient", "keep_client"]
 
 
 class PublishClient:
-    """The client of one channel, for one thread at a time; all but publishing is redis-py's.
+    """The client of one channel, for one thread at a time. Only `lpush` is ours; all else is redis-py's.
 
     Args:
-        channel: kombu's.
+        channel: kombu's Redis channel.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -30,7 +30,7 @@ class PublishClient:
         return getattr(self._client, name)
 
     def lpush(self, key: str, *values: Any) -> Any:
-        """Put values at the end of a queue; gives its length.
+        """Put values at the end of a queue; returns its length.
 
         Raises:
             redis.exceptions.RedisError: the server cannot be reached, or refuses.
@@ -46,13 +46,13 @@ def keep_client(channel: Any) -> None:
         return
     if channel.pool.connection_kwargs.get("credential_provider") is None:
         kept: Any = PublishClient(channel)
-    else:  # which wants its connections back, to authenticate them anew
+    else:  # the provider authenticates pooled connections again, so redis-py must manage them
         kept = channel._create_client()
     channel.conn_or_acquire = _Kept(kept)
 
 
 class _Kept:
-    """In place of a channel's `conn_or_acquire`: always the same client, which is not closed after its use."""
+    """Replaces a channel's `conn_or_acquire`: always gives the same client, which is not closed after its use."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -64,4 +64,4 @@ class _Kept:
         return self._client
 
     def __exit__(self, *exc_info: object) -> None:
-        """Nothing."""
+        """Do nothing: the client stays open."""

@@ -1,7 +1,7 @@
-"""Unacknowledged messages of a channel that takes by script: kombu's bookkeeping, each change one atomic step.
+"""Unacknowledged messages of a channel that takes by script: kombu's records, with each change in one atomic step.
 
-Owns acknowledging, rejecting and giving back. Who gives back what a dead worker held is in `restore.py`, so kombu's
-own periodic restore does nothing here.
+Owns acknowledging, rejecting and giving back. `restore.py` gives back the messages of dead workers, so kombu's own
+periodic restore does nothing here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ logger = logging.getLogger("celery_guardrails.transport")
 
 
 class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
-    """The messages that a `TakingChannel` has handed on and that are not acknowledged.
+    """The messages that a `TakingChannel` has taken and that are not acknowledged.
 
     Attributes:
-        was_held: whether the last one that was acknowledged still was this worker's.
+        was_held: whether this worker still held the message that was acknowledged last.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,20 +33,20 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message. One that was taken by script is recorded already; others are recorded as kombu does."""
+        """Note a message. Redis has a record of each message that was taken by script; kombu records the others."""
         if delivery_tag == self.channel.handing_on:
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
     def reserve(self, delivery_tag: str) -> None:
-        """Count a message that was taken and is not handed on yet, so that closing the channel gives it back."""
+        """Note a message that was taken and is not handed on yet, so that closing the channel gives it back."""
         self._quick_append(delivery_tag, None)
 
     def gather(self, delivery_tag: str) -> bool:
-        """Acknowledge a message without waiting for Redis, where its worker can; says whether it does.
+        """Acknowledge a message without waiting for Redis, if its worker can; returns whether it does.
 
-        From then on the custody has it, and there is room for another message.
+        From then on the custody has the acknowledgement, and there is room for another message.
         """
         if self.channel.is_over or not self.channel.custody.gather(self.channel, delivery_tag):
             return False
@@ -54,10 +54,10 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
         return True
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done; where Redis does not hear of it, the keeper tells it later.
+        """Acknowledge a message. If Redis does not take that now, the keeper sends it again later.
 
         Raises:
-            redis.exceptions.RedisError: it does not hear of it now. A `reject` that follows takes the ack back.
+            redis.exceptions.RedisError: Redis does not take it now. A later `reject` cancels the acknowledgement.
         """
         try:
             self._forget(delivery_tag)
@@ -68,10 +68,10 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
             virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at the end of its queue, or forget it: later, where Redis does not hear of it.
+        """Put a message back at the end of its queue, or drop it. If Redis does not take that now, the keeper does it.
 
         Raises:
-            redis.exceptions.RedisError: it does not hear of it now.
+            redis.exceptions.RedisError: Redis does not take it now.
         """
         if not requeue:
             self.ack(delivery_tag)
@@ -85,39 +85,38 @@ class TakingQoS(kombu_redis.QoS):  # type: ignore[misc]
             virtual.QoS.ack(self, delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back into its queue: as the next one, or as the last (`leftmost`)."""
+        """Put a message back into its queue, as the next message or as the last (`leftmost`)."""
         give_back(self.channel, self.channel.own_client, [tag], leftmost=leftmost)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put everything back that does not run. What runs stays with this worker, and is acknowledged from here."""
+        """Put the messages back whose tasks do not run. The others stay with this worker, which acknowledges them."""
         self._flush()
         running = self.channel.custody.running()
         others = [tag for tag in self._delivered if tag not in running]
         try:
             give_back(self.channel, self.channel.own_client, others)
-        except Exception as exc:  # noqa: BLE001 whatever it was, it is tried again
-            # the server is gone: the keeper does it once it is back
+        except Exception as exc:  # noqa: BLE001 after any error the keeper tries again, once the server is back
             logger.warning("Redis: %d messages are not put back yet: %s", len(others), exc)
             self.channel.custody.return_later(others)
         for tag in others:
             self._delivered.pop(tag, None)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """The same, once: kombu asks for it when a channel is closed, and what ran then is kept until it has run."""
+        """As `restore_unacked`, but only once: a second close must not give back the messages of running tasks."""
         self._on_collect.cancel()
         if not self._retired:
             self._retired = True
             self.restore_unacked()
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the worker's keeper does it, and does not wait for a lock that a dead worker holds."""
+        """Do nothing: the worker's keeper does it, and needs no lock, which a dead worker could still hold."""
 
     def held(self) -> list[str]:
         """The tags that are not acknowledged; safe from any thread."""
         while True:
             try:
                 return [tag for tag in list(self._delivered) if tag not in self._dirty]
-            except RuntimeError:  # it changed while it was read
+            except RuntimeError:  # the messages changed while they were read
                 continue
 
     def _forget(self, tag: str) -> None:

@@ -1,9 +1,9 @@
-"""What runs inside Redis, as Lua: each script is one step that happens wholly or not at all.
+"""The Lua scripts that Redis runs: each is one step, which happens wholly or not at all.
 
 Owns the texts. Every key that a script touches is in KEYS, whole (prefix included), so that on a cluster a hash tag in
-the prefix puts them all in one slot. A script that removes and writes looks at the types of its keys first and
-removes first: Redis lets a script that has begun to write go on when memory is full, and nothing after it can fail.
-A script that would only overwrite begins with removing what is not there (`''`), for the same reason.
+the prefix puts them all in one slot. A script that removes and writes first checks the types of its keys, then removes,
+then writes: when memory is full, Redis refuses the first write of a script, but not a removal nor the writes after it.
+A script that would only write begins by removing a member that does not exist (`''`), for the same reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run it, and give its reply.
+        """Run the script; returns its reply.
 
         Args:
             client: a `redis.Redis` that puts no prefix before keys.
@@ -51,7 +51,7 @@ local function now()
   return time[1] .. '.' .. string.format('%06d', time[2])
 end
 """
-"""Begins a script that asks for the time: `now()` is Redis's own, so that clocks of other machines do not matter."""
+"""The start of a script that needs the time: `now()` is Redis's own, so that clocks of other machines do not matter."""
 
 TAKE = Script(
     NOW
@@ -68,7 +68,7 @@ local at = now()
 
 local function is_message(raw)
   local ok, message = pcall(cjson.decode, raw)
-  -- Python reads and writes what this decoder refuses, half of a surrogate pair for one: it is asked again there
+  -- Python reads some texts that this decoder refuses (half of a surrogate pair, say): Python decides about those
   if not ok then return string.sub(raw, 1, 1) == '{' and string.sub(raw, -1) == '}' end
   if type(message) ~= 'table' or type(message.properties) ~= 'table' then return false end
   local tag = type(message.properties.delivery_tag)
@@ -116,9 +116,9 @@ end
 return taken
 """
 )
-"""Take messages and record them as unacknowledged. Gives three values a message: its list's place, tag, text.
+"""Take messages and record them as unacknowledged. Returns three values a message: its list's place, tag, text.
 
-What cannot be a message goes to the quarantine: its tag is empty, and the text is its field there.
+An item that is not a message goes to the quarantine: its tag is empty, and its text is its field in the quarantine.
 """
 
 ACK = Script(
@@ -132,7 +132,7 @@ end
 return held
 """
 )
-"""Forget unacknowledged messages: they are done; gives how many still were unacknowledged."""
+"""Acknowledge messages; returns how many of them still were unacknowledged."""
 
 LEASE = Script(
     NOW
@@ -149,7 +149,7 @@ end
 return held
 """
 )
-"""Say that these messages are still held; gives how many are still unacknowledged."""
+"""Renew the leases of messages; returns how many of them are still unacknowledged."""
 
 PUT_OFF = Script(
     NOW
@@ -161,7 +161,7 @@ redis.call('ZADD', KEYS[1], 'XX', string.format('%.6f', due), ARGV[1])
 return 1
 """
 )
-"""Have a message that nobody holds be looked at again after so many seconds."""
+"""Set a message that nobody holds to be due again after so many seconds."""
 
 DUE = Script(
     NOW
@@ -177,7 +177,7 @@ end
 return found
 """
 )
-"""The messages whose holder has not been heard of for so long: a bound, then tag and record of each."""
+"""The messages whose lease was not renewed for so long: returns a bound, then tag and record of each."""
 
 MOVE = Script(
     """
@@ -202,7 +202,7 @@ end
 return 1
 """
 )
-"""Put an unacknowledged message back into its queues, if it still is one; gives 1 if so."""
+"""Put a message back into its queues, if it is still unacknowledged; returns 1 if so, else 0."""
 
 QUARANTINE = Script(
     """
@@ -215,4 +215,4 @@ redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 return 1
 """
 )
-"""Set an unacknowledged message aside that turned out to be none."""
+"""Move an unacknowledged item that is not a message into the quarantine; returns 1 if it was there, else 0."""
