@@ -98,7 +98,7 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
         connected = connect()
         self._await_writes()
         if not self._allowed:
-            self._allowed = self._look_at_rights(self._consumer, self._guard)
+            self._allowed = self._has_rights()
         self.start(self._consumer)
         return connected
 
@@ -111,16 +111,18 @@ class RedisStep(bootsteps.StartStopStep):  # type: ignore[misc]
             state.maybe_shutdown()
             time.sleep(PAUSE)
 
-    def _look_at_rights(self, consumer: Any, guard: Guardrails) -> bool:
-        """Whether this user may do all that guardrails needs; `False` where the server could not be asked now.
+    def _has_rights(self) -> bool:
+        """Whether this user has all rights that guardrails needs; `False` if the server could not be asked now.
 
         Raises:
-            WorkerShutdown: it may not. Without scripts a message can be lost, and retries and letters have no place.
+            WorkerShutdown: the user lacks one. Without scripts a message can be lost, and retries and letters have no
+                place.
         """
         if self.keeper is None:
             return True
         try:
-            missing = self.keeper.missing(dead_letter_queues(guard), list(consumer.app.amqp.queues.consume_from))
+            queues = list(self._consumer.app.amqp.queues.consume_from)
+            missing = self.keeper.missing(dead_letter_queues(self._guard), queues)
         except Exception:
             logger.debug("the rights on Redis could not be checked", exc_info=True)
             return False
