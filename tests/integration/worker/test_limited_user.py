@@ -222,7 +222,7 @@ def test_a_binding_that_may_not_be_made_is_said(make: Callable[[], Application])
     app.limited.allow("", "^(amq[.]default|celery_delayed_[0-9]+)$", ".*")
     worker = app.worker()
     refused = f"RabbitMQ refuses access: the user '{app.limited.user}' has no right to write the queue 'work'"
-    worker.wait_for_log(f"cannot bind it to them: {refused}")
+    worker.wait_for_log(f"messages that wait in the levels do not reach it: {refused}")
     assert any(refused in row["found"] for row in app.doctor()["waiting"])
 
 
