@@ -15,7 +15,7 @@ from celery import Task
 from celery_guardrails.app.own_option import ANNOTATED, CONFIGURED, own_layers, said_by, unreadable
 from celery_guardrails.app.request_class import request_faults
 from celery_guardrails.errors import ConfigurationError, Fault
-from celery_guardrails.policy import Effective, Layer, Policy, declared, faults, match_pattern, merge
+from celery_guardrails.policy import Effective, Layer, Policy, faults, match_pattern, merge, policy_fields
 from celery_guardrails.settings import Settings
 
 __all__ = ["UNDECLARED",
@@ -84,9 +84,9 @@ def contradictions(task: Task, settings: Settings) -> list[str]:
     effective = effective_policy(task, settings)
     found = [f"{task.name}: {problem}" for problem in unreadable(task)]
     explicit = _explicit(task, settings)
-    in_force = declared(effective.policy)
+    in_force = policy_fields(effective.policy)
     for layer in own_layers(task):
-        for field, value in declared(layer.policy).items():
+        for field, value in policy_fields(layer.policy).items():
             holds = effective.provenance[field]
             if field not in layer.policy.model_fields_set or in_force[field] == value or holds.startswith("policies["):
                 continue

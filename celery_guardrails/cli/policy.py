@@ -15,7 +15,7 @@ from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.timeline import draw
 from celery_guardrails.clock import shown
 from celery_guardrails.errors import nearest
-from celery_guardrails.policy.declaration import declared
+from celery_guardrails.policy.declaration import policy_fields
 from celery_guardrails.policy.merge import Effective
 from celery_guardrails.policy.policy import Policy
 from celery_guardrails.policy.schedule import MOST_ROWS, PlannedAttempt, schedule
@@ -68,7 +68,7 @@ def _list(project: Project, tasks: dict[str, Task], as_json: bool) -> None:
 
 def _declared(policy: Policy) -> dict[str, Any]:
     """The policy's fields as they may be shown: a runbook's address may have a password in it."""
-    fields: dict[str, Any] = shown_data(declared(policy))
+    fields: dict[str, Any] = shown_data(policy_fields(policy))
     return fields
 
 

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, BeforeValidator, Co
 from celery_guardrails.letters.header import Header
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.work import Work
-from celery_guardrails.policy import Policy, declared
+from celery_guardrails.policy import Policy, policy_fields
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Attempt, Category
 
@@ -276,7 +276,7 @@ class Letter(_Frozen):
             explanation=death.explanation,
             failure=death.failure,
             attempts=tuple(FailedAttempt.of(attempt) for attempt in attempts),
-            policy={} if policy is None else declared(policy),
+            policy={} if policy is None else policy_fields(policy),
             **_fields_of(place),
             published_at=header.published_at,
             first_failed_at=attempts[0].ended_at if attempts else death.at,

@@ -1,10 +1,13 @@
-"""Pure: what should happen after a failure. No Celery, no I/O, no clock, no random source of its own."""
+"""Decides what happens to a task after a failure, as data.
+
+It must not know Celery, the store or the network. Callers pass in the clock and the random source.
+"""
 
 from __future__ import annotations
 
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, Requested, Retry, decide
-from celery_guardrails.policy.declaration import declared
+from celery_guardrails.policy.declaration import policy_fields
 from celery_guardrails.policy.describe import describe
 from celery_guardrails.policy.failure import Attempt, Category, Failure, History
 from celery_guardrails.policy.merge import Effective, Layer, match_pattern, merge
@@ -31,9 +34,9 @@ __all__ = [
     "Retry",
     "Schedule",
     "decide",
-    "declared",
     "describe",
     "match_pattern",
     "merge",
+    "policy_fields",
     "schedule",
 ]

@@ -1,6 +1,6 @@
 """How long to wait before the next attempt, before jitter: the backoff forms and their arithmetic.
 
-Frozen data and one function, `delay`, that never overflows and never lets a user's callable break a retry.
+`delay` never overflows, and an error in a user's callable never costs the task its retry.
 It must not know policies, jitter or deadlines.
 """
 
@@ -53,7 +53,7 @@ class Exponential:
         base, cap = self.base.total_seconds(), _cap(self.cap)
         if base == 0 or base >= cap:
             return min(base, cap)
-        # Compared as logarithms first, because the power itself overflows a float near attempt 650.
+        # Compare logarithms first: with factor 3, the power itself overflows a float near attempt 650.
         if self.factor > 1 and (attempt - 1) * math.log(self.factor) >= math.log(cap / base):
             return cap
         return min(base * float(self.factor) ** (attempt - 1), cap)
@@ -64,7 +64,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Constant:
-    """Wait as long each time.
+    """Wait the same time after each failure.
 
     Raises:
         ConfigurationError: the duration cannot be read.
@@ -76,7 +76,7 @@ class Constant:
         _set(self, "wait", _duration("wait", wait, timedelta(seconds=5)))
 
     def seconds(self, attempt: int) -> float:
-        """The delay in seconds, whichever the attempt."""
+        """The delay in seconds, the same for every attempt."""
         return self.wait.total_seconds()
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Schedule:
-    """Wait as the list says; its last entry repeats.
+    """Wait the listed times, one after each failure; the last one repeats.
 
     Raises:
         ConfigurationError: the list is empty, or an entry cannot be read.
@@ -164,9 +164,9 @@ def delay(backoff: Backoff, attempt: int, failure: Failure) -> float:
 
 
 def limits(backoff: Backoff, seconds: float, failure: Failure) -> tuple[float, float]:
-    """The first and the longest delay of a backoff in seconds; `seconds` is the one at hand.
+    """The first and the longest delay of a backoff, in seconds; `seconds` is the delay of this attempt.
 
-    A callable has no longest delay that could be known: it is then the longer of the first and the one at hand.
+    Nobody knows the longest delay of a callable: the longer of its first delay and this attempt's is taken for it.
     """
     first = delay(backoff, 1, failure)
     if isinstance(backoff, (Exponential, Linear)):
@@ -177,7 +177,7 @@ def limits(backoff: Backoff, seconds: float, failure: Failure) -> tuple[float, f
 
 
 def is_tenacity_wait(backoff: object) -> bool:
-    """Whether this is a tenacity wait, told by its classes' module so that tenacity need not be installed."""
+    """Whether this is a tenacity wait; the module of its classes says so, because tenacity need not be installed."""
     return any(cls.__module__ == "tenacity.wait" for cls in type(backoff).__mro__)
 
 
@@ -210,7 +210,7 @@ def _number(name: str, value: float, fallback: float, *, least: float) -> float:
     right = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= least
     if not right:
         problem = f"is not a number of at least {least:g}"
-        faults.report([Fault(f"backoff.{name}", faults.shown(value), problem)])
+        faults.report([Fault(f"backoff.{name}", faults.shown(value), problem, suggestion=f"write {name}={fallback:g}")])
         return fallback
     return value
 

@@ -1,6 +1,6 @@
-"""What is known of exception classes, by dotted path: the standard library's and those of the libraries that tasks use.
+"""What exception classes mean, by dotted path: those of the standard library and of the libraries that tasks use.
 
-Data only: a class not listed is what its nearest listed base is. Nothing here is imported.
+Data only. A class that is not listed counts as its nearest listed base class. It must not import any of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["CATALOGUE", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a failure is; `transient` is `None` where nothing is known about another attempt."""
+    """What a failure is; `transient` says whether another attempt may succeed, `None` where nobody knows."""
 
     category: Category
     transient: bool | None
@@ -133,7 +133,7 @@ _DATABASES = {
         "connection yes": "TargetServerAttributeNotMatched",
         "bug no": "ClientConfigurationError UnsupportedClientFeatureError UnsupportedServerFeatureError",
     },
-    # what a driver's error is, Django's wrapper of it is (see `taxonomy.py`); this holds where there is none
+    # Django's wrapper counts as the driver's error in it (see `taxonomy.py`); these are for a wrapper without one
     "django.db.utils": {
         "connection yes": "OperationalError",
         "validation no": "DataError IntegrityError",

@@ -1,4 +1,4 @@
-"""What numbers and words mean that servers answer with: HTTP, SMTP, gRPC, SQL, MongoDB, Redis, errno, AWS, Slack codes.
+"""What error codes mean: those of HTTP, SMTP, gRPC, SQL, MongoDB, Redis, errno, AWS and Slack.
 
 Pure tables and functions from a code to a verdict, `None` where a code says nothing. It must not look at exceptions.
 """
@@ -74,7 +74,7 @@ _SQLSTATE = {
     "40P01": _LOCK,  # deadlock_detected
     "55P03": _LOCK,  # lock_not_available
     "55006": _LOCK,  # object_in_use
-    "57014": _TIMEOUT,  # query_canceled, of which statement_timeout is the usual cause
+    "57014": _TIMEOUT,  # query_canceled; its usual cause is statement_timeout
     "57P01": _CONNECTION,  # admin_shutdown
     "57P02": _CONNECTION,  # crash_shutdown
     "57P03": _CONNECTION,  # cannot_connect_now
@@ -117,15 +117,15 @@ _MYSQL_CODES: tuple[tuple[Verdict, str], ...] = (
 """By the numbers of MySQL's and MariaDB's error references."""
 _MYSQL = {int(number): verdict for verdict, numbers in _MYSQL_CODES for number in numbers.split()}
 _MYSQL_CLIENT = range(2000, 3000)
-"""What the client says: the server is not there, or went away."""
+"""The client's own errors: it cannot reach the server, or the connection is lost."""
 
 _REDIS = {
-    "OOM": _RESOURCE,  # a class of its own from redis-py 5
+    "OOM": _RESOURCE,  # since redis-py 5 a class of its own
     "NOREPLICAS": _SERVER_ERROR,
     "MISCONF": _SERVER_ERROR,
     "BUSY": _SERVER_ERROR,
 }
-"""By the words with which Redis begins an answer, where redis-py has no class for them."""
+"""By the first word of Redis' answer, where redis-py has no class for it."""
 
 _MONGO_CODES: tuple[tuple[Verdict, str], ...] = (
     # not reachable, not the primary any more, shutting down, stepping down
@@ -220,7 +220,7 @@ _SLACK = {
 
 
 def of_http(status: int) -> Verdict | None:
-    """An HTTP status: 408, 425, 429 and 5xx are transient, the other 4xx permanent, below 400 it says nothing."""
+    """An HTTP status: 408, 425, 429 and 5xx are transient, the other 4xx permanent; any other status says nothing."""
     if status in _HTTP:
         return _HTTP[status]
     if 500 <= status <= 599:
@@ -238,12 +238,12 @@ def of_smtp(code: int) -> Verdict | None:
 
 
 def of_grpc(name: str) -> Verdict | None:
-    """The name of a gRPC status code; which are worth another attempt is in grpc's `statuscodes.md`."""
+    """The name of a gRPC status code; grpc's `statuscodes.md` says which ones are worth another attempt."""
     return _GRPC.get(name)
 
 
 def of_sqlstate(state: str) -> Verdict | None:
-    """An SQLSTATE, by the names of PostgreSQL's appendix A; its first two characters where the whole is not known."""
+    """An SQLSTATE (PostgreSQL's appendix A); where the whole code is not listed, its first two characters decide."""
     return _SQLSTATE.get(state) or _SQLSTATE_CLASS.get(state[:2])
 
 
@@ -263,15 +263,15 @@ def of_errno(number: int) -> Verdict | None:
 
 
 def of_aws(code: str) -> Verdict | None:
-    """An AWS error code; most say no more than the HTTP status beside them."""
+    """An AWS error code; most codes are not listed, because the HTTP status beside them says as much."""
     return _RATE_LIMIT if code in _AWS_THROTTLED else _AWS.get(code)
 
 
 def of_redis(text: str) -> Verdict | None:
-    """By the first word of an answer of Redis."""
+    """Redis' answer, by its first word."""
     return _REDIS.get(text.partition(" ")[0])
 
 
 def of_slack(error: str) -> Verdict | None:
-    """Slack's word for what is wrong; a word that is not listed is about the request itself."""
+    """Slack's error word; a word that is not listed means that the request itself is wrong."""
     return _SLACK.get(error, _VALIDATION) if error else None

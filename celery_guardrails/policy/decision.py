@@ -1,7 +1,7 @@
 """What should happen after a failure: a pure function from policy, failure and history to a decision.
 
-Owns `Reason`, `Retry`, `DeadLetter`, `decide`, and its kin for failures outside the body: `decide_crash`,
-`decide_time_limit` and `decide_unbegun`. Reads no clock, no random source of its own, no Celery.
+Owns `Reason`, `Retry`, `DeadLetter` and `decide`, and for failures outside the body `decide_crash`, `decide_time_limit`
+and `decide_unbegun`. It must not read the clock, draw from a random source of its own, or know Celery.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Reason(str, Enum):
 
     @property
     def shown(self) -> str:
-        """As people read it: much that the policy does not retry is of unknown kind, and nobody calls it permanent."""
+        """As people read it: `permanent_error` is "not retried", because many of these errors are of unknown kind."""
         return "not retried" if self is Reason.PERMANENT_ERROR else self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Run it again after `delay`; `reason` says in words why."""
+    """Run the task again after `delay`; `reason` says in words why."""
 
     delay: timedelta
     reason: str
@@ -70,9 +70,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """It will not run again by itself; `explanation` says in words why.
+    """The task will not run again by itself; `explanation` says in words why.
 
-    `in_doubt` says that its message may be with the broker nevertheless, and run from there.
+    `in_doubt`: its message may be in the broker all the same, and may run from there.
     """
 
     reason: Reason
@@ -84,7 +84,7 @@ Decision = Retry | DeadLetter
 
 
 def shown_reason(value: str) -> str:
-    """A reason as people read it; one that a newer version wrote, as it is."""
+    """A reason as people read it; a reason that only a newer version knows stays as it is."""
     try:
         return Reason(value).shown
     except ValueError:
@@ -95,9 +95,9 @@ def shown_reason(value: str) -> str:
 class Requested:
     """What the task asked for by calling `self.retry()` itself.
 
-    `delay` is the explicit countdown, `None` for the policy's backoff; `max_attempts` counts executions in all (one
-    more than Celery's `max_retries`), `None` for the policy's. `bounded`: the smaller of the two holds; else the
-    task's wish does, because nobody declared the policy's for this task. `bare`: it asked without any error.
+    `delay` is the explicit countdown; `None`: the policy's backoff. `max_attempts` counts all executions (one more than
+    Celery's `max_retries`); `None`: the policy's. `bounded`: a policy declares `max_attempts` for this task, and the
+    smaller of the two holds; not `bounded`: the task's own holds. `bare`: the task gave no error.
     """
 
     delay: timedelta | None = None
@@ -122,9 +122,9 @@ def decide(
         failure: the attempt's error.
         history: what came before; `history.attempt` is the attempt that has just failed.
         now: this instant, aware UTC.
-        rng: where jitter is drawn from.
-        requested: what the task asked for by its own `self.retry()`. The kind of the error is then not looked at,
-            and an explicit delay is taken as it is, still within attempts and deadline.
+        rng: draws the jitter.
+        requested: what the task asked for by its own `self.retry()`. The kind of the error then does not matter, and
+            an explicit delay is taken as it is; attempts and deadline still bound it.
 
     Returns:
         `Retry` only if the next attempt is allowed by number and would start by the deadline.
@@ -138,8 +138,8 @@ def decide(
     delay, source = _delay(policy, failure, history, rng, requested)
     if policy.deadline is not None and now + delay > history.published_at + policy.deadline:
         age = shown(now - history.published_at)
-        text = f"a retry in {shown(delay)} would start after the deadline of {shown(policy.deadline)}"
-        return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{text}, {age} after {history.since} ({source})")
+        text = f"a retry in {shown(delay)} ({source}) would start after the deadline of {shown(policy.deadline)}"
+        return DeadLetter(Reason.DEADLINE_EXCEEDED, f"{age} after {history.since}, {text}")
     following = f"attempt {history.attempt + 1}" + (f" of {limit}" if limit is not None else "")
     return Retry(delay, f"{following} in {shown(delay)}{_because(failure, requested)} ({source})")
 
@@ -150,13 +150,13 @@ def decide_crash(
     """What happens to a task whose worker died while it ran.
 
     Args:
-        policy: the policy in force. Whether it retries this error is not asked: the worker died, the task said nothing.
+        policy: the policy in force. Which errors it retries does not matter: the worker died, the task raised nothing.
         failure: the worker's death, of category `worker_lost`.
         history: as for `decide`; the attempt that died counts.
-        crashes: how many workers this work has been lost with, this one included.
+        crashes: how many workers died while they ran this work, this one included.
         now: this instant, aware UTC.
-        rng: where jitter is drawn from.
-        rerun: whether the task may be run again at all; not when it runs at most once (`acks="early"`).
+        rng: draws the jitter.
+        rerun: whether the task may run again; `False` where it runs at most once (`acks="early"`).
 
     Returns:
         `Retry` after the policy's backoff below `max_crashes`, within attempts and deadline; else a dead letter with
@@ -176,10 +176,10 @@ def decide_crash(
 
 
 def decide_unbegun(policy: Policy, failure: Failure, history: History, now: datetime, rng: Random) -> Decision:
-    """What happens to a task whose body did not begin, because Celery's own machinery failed before it.
+    """What happens to a task whose body did not begin, because Celery itself failed before it.
 
-    Which errors the policy retries is not asked: the task said nothing. It counts as an attempt, so that attempts and
-    deadline bound it; the arguments are those of `decide`.
+    Which errors the policy retries does not matter: the task raised nothing. The failure counts as an attempt, so that
+    attempts and deadline bound it. The arguments are those of `decide`.
     """
     decision = decide(policy, failure, history, now, rng, requested=Requested())
     if isinstance(decision, DeadLetter):
@@ -190,7 +190,7 @@ def decide_unbegun(policy: Policy, failure: Failure, history: History, now: date
 def decide_time_limit(policy: Policy, failure: Failure, history: History, now: datetime, rng: Random) -> Decision:
     """What happens to a task that its hard time limit has ended: dead as `time_limit`, unless the policy retries it.
 
-    It does so only where `retry_on` matches the error; the arguments are those of `decide`.
+    The policy retries it only where `retry_on` names the error. The arguments are those of `decide`.
     """
     decision = decide(policy, failure, history, now, rng)
     if isinstance(decision, DeadLetter) and decision.reason is Reason.PERMANENT_ERROR:
@@ -209,7 +209,7 @@ def _limit(policy: Policy, requested: Requested | None) -> int | None:
 def _delay(
     policy: Policy, failure: Failure, history: History, rng: Random, requested: Requested | None
 ) -> tuple[timedelta, str]:
-    """How long to wait, and in words where that comes from."""
+    """How long to wait, and in words what sets this time."""
     if requested is not None and requested.delay is not None:
         return _bounded(requested.delay.total_seconds()), "the task asked for this delay"
     rule = nearest_rule(policy.backoff_for, failure)
@@ -233,16 +233,16 @@ def _bounded(seconds: float) -> timedelta:
 
 
 def _because(failure: Failure, requested: Requested | None) -> str:
-    """What the next attempt follows: an error, or a wish of the task's that named none."""
+    """Why there is a next attempt: an error, or the task asked for it and gave no error."""
     if requested is None or not requested.bare:
-        return f" after {failure.told}"
+        return f" after {failure.summary}"
     return ", asked for by the task" if requested.delay is None else ""
 
 
 def _exhausted(attempt: int, limit: int, failure: Failure | None) -> str:
     if failure is None:
-        return f"the task asked for another attempt, and had {attempt} of {limit}"
-    # A lowered max_attempts, or a further generation, can leave more attempts behind than are allowed now.
+        return f"the task asked for another attempt, but {attempt} of {limit} are used up"
+    # Somebody may have lowered max_attempts since, or the work was put back: more attempts than are allowed now.
     counted = (
         f"{attempt} of {limit} attempts failed" if attempt <= limit else f"{attempt} attempts failed, {limit} allowed"
     )

@@ -1,6 +1,6 @@
 """A policy as JSON, for `guardrails policy --json` and for the policy kept in a dead letter.
 
-Pure. What was a class or a callable becomes its dotted name: it is there to be read, not to be loaded again.
+Pure. A class or a callable becomes its dotted name: the JSON is for people to read, nothing loads it again.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from celery_guardrails.policy.backoff import Constant, Exponential, Linear, Sche
 from celery_guardrails.policy.dotted import dotted_name
 from celery_guardrails.policy.policy import Policy
 
-__all__ = ["declared"]
+__all__ = ["policy_fields"]
 
 
-def declared(policy: Policy) -> dict[str, Any]:
-    """Every field of the policy as JSON-safe data, in the order of the table; never raises.
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """Every field of the policy as JSON-safe data, in the order of the class; never raises.
 
-    Durations are text (`"2h"`), backoff forms are what one would write, `retry_on` is `None` for the built-in
-    taxonomy.
+    Durations are text (`"2h"`), backoff forms are as one writes them, `retry_on` is `None` for the built-in taxonomy.
     """
     return {name: _plain(getattr(policy, name)) for name in Policy.model_fields}
 
@@ -37,5 +36,5 @@ def _plain(value: Any) -> Any:
         return {str(_plain(key)): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (Exponential, Constant, Linear, Schedule)):
         return str(value)
-    # A tenacity wait, or another callable object, has no name of its own: its class's is the most that can be said.
+    # A tenacity wait, or another callable object, has no name of its own: its class's name stands for it.
     return dotted_name(type(value) if is_tenacity_wait(value) else value)

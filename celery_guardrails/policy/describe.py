@@ -1,6 +1,6 @@
-"""From an exception to a `Failure`, whatever the exception does: it never raises, and what it makes is bounded.
+"""Makes a `Failure` of an exception, whatever the exception does: never raises, and bounds everything that it keeps.
 
-Foreign code can break `__str__`, `__cause__` or a message's size; each part falls back on its own.
+Foreign code can raise in `__str__` or `__cause__`, or write a huge message: each part has a fallback of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from celery_guardrails.policy.dotted import dotted_name, mro_names
 from celery_guardrails.policy.failure import Cause, Failure
 from celery_guardrails.policy.fingerprint import fingerprint, fingerprint_of
 from celery_guardrails.policy.retry_after import retry_after
-from celery_guardrails.policy.taxonomy import UNKNOWN, explained
+from celery_guardrails.policy.taxonomy import UNKNOWN, classify_with_cause
 
 __all__ = ["LONGEST_MESSAGE", "LONGEST_TRACEBACK", "describe", "describe_type", "traceback_text"]
 
@@ -28,8 +28,8 @@ LONGEST_TRACEBACK = 32 * 1024
 T = TypeVar("T")
 
 _HEAD = 8 * 1024
-_LOOKED_AT = 32 * 1024
-"""Characters of a message, and of each end of a traceback, in which secrets are looked for."""
+_SEARCHED = 32 * 1024
+"""Characters of a message, and of each end of a traceback, that are searched for secrets."""
 _CUT = "\n  [... cut ...]\n"
 _FRAMEWORKS = ("celery_guardrails", "celery", "billiard")
 
@@ -42,20 +42,21 @@ def describe(
     with_traceback: bool = True,
     hide: Callable[[str], str] | None = None,
 ) -> Failure:
-    """What an attempt's exception is, as data.
+    """An attempt's exception as data; never raises.
 
     Args:
         exc: the exception, with its traceback where it has one.
         now: this instant, from which a server's `Retry-After` date counts.
-        override: the fingerprint's text where the caller knows better than the stack.
-        with_traceback: `False` leaves the text out; `traceback_text` makes it later, when it is needed after all.
-        hide: hides what is secret in a text, before it is cut: half a secret looks like none. `None`: nothing.
+        override: the text that the fingerprint is made of, where the caller knows better than the stack.
+        with_traceback: `False` leaves the traceback's text out; `traceback_text` makes it later where it is needed.
+        hide: hides the secrets in a text before it is cut, because half a secret is not recognised. `None` hides
+            nothing.
     """
     cls = type(exc)
     error = _or(lambda: dotted_name(cls), "unknown")
     message = _message(exc, hide)
     unknown: tuple[Verdict, BaseException | None] = (UNKNOWN, None)
-    verdict, inner = _or(lambda: explained(exc), unknown)
+    verdict, inner = _or(lambda: classify_with_cause(exc), unknown)
     named_by = inner or exc
     return Failure(
         error=error,
@@ -81,7 +82,7 @@ def describe_type(exc: BaseException, hide: Callable[[str], str] | None = None) 
 
 
 def traceback_text(exc: BaseException, hide: Callable[[str], str] | None = None) -> str:
-    """The traceback as Python prints it, without the frames of Celery and of ours above the task's own code.
+    """The traceback as Python prints it, without the frames of Celery and of guardrails above the task's own code.
 
     At most 32 KiB; of a longer one the first 8 KiB and the end are kept. Never raises.
 
@@ -95,27 +96,27 @@ def traceback_text(exc: BaseException, hide: Callable[[str], str] | None = None)
 
     fallback = f"{_or(lambda: dotted_name(type(exc)), 'unknown')}: {_message(exc)}"
     text = _clean(_or(formatted, fallback))
-    return _cut(text if hide is None else _hidden(text, hide))
+    return _cut(text if hide is None else _without_secrets(text, hide))
 
 
 def _message(exc: BaseException, hide: Callable[[str], str] | None = None) -> str:
     text = _or(lambda: str(exc), f"<{type(exc).__name__} whose message cannot be shown>")
     if hide is not None:
-        text = hide(_clean(text[:_LOOKED_AT]))
+        text = hide(_clean(text[:_SEARCHED]))
     return _clean(text[: LONGEST_MESSAGE + 1])[:LONGEST_MESSAGE]
 
 
-def _hidden(text: str, hide: Callable[[str], str]) -> str:
-    """The text without secrets; what is cut away later is not looked at, except beside the cut."""
-    if len(text) <= 2 * _LOOKED_AT:
+def _without_secrets(text: str, hide: Callable[[str], str]) -> str:
+    """The text without secrets; of a long text only its two ends, because `_cut` keeps even less of them."""
+    if len(text) <= 2 * _SEARCHED:
         return hide(text)
-    first, last = text[:_LOOKED_AT], text[-_LOOKED_AT:]
-    # at a line's end: what is cut in two is not recognised
+    first, last = text[:_SEARCHED], text[-_SEARCHED:]
+    # cut at a line's end: a secret that is cut in two is not recognised
     return hide(first[: first.rfind("\n") + 1]) + _CUT + hide(last[last.find("\n") + 1 :])
 
 
 def _below_frameworks(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is neither ours nor Celery's."""
+    """The traceback from the first frame that is neither guardrails' nor Celery's."""
     while frames is not None:
         module = str(frames.tb_frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] not in _FRAMEWORKS:
@@ -125,7 +126,7 @@ def _below_frameworks(frames: TracebackType | None) -> TracebackType | None:
 
 
 def _clean(text: str) -> str:
-    """Without what JSON in UTF-8 or PostgreSQL cannot hold: lone surrogates and NUL."""
+    """The text without lone surrogates, which UTF-8 cannot hold, and without NUL, which PostgreSQL cannot hold."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["dotted_name", "mro_names", "resolved"]
+__all__ = ["dotted_name", "mro_names", "resolve"]
 
 
 def dotted_name(value: object) -> str:
@@ -22,11 +22,11 @@ def mro_names(cls: type) -> tuple[str, ...]:
     return tuple(dotted_name(base) for base in cls.__mro__ if base is not object)
 
 
-def resolved(path: str) -> str:
-    """The name under which a class knows itself, when `path` is an alias in a module that is loaded; else `path`.
+def resolve(path: str) -> str:
+    """The class's own dotted name, where `path` is an alias of it in a loaded module; else `path`.
 
-    `redis.ConnectionError` is `redis.exceptions.ConnectionError`: people write the first, classes say the second.
-    A class that was raised has its modules loaded, so nothing needs to be imported for this.
+    `redis.ConnectionError` is an alias of `redis.exceptions.ConnectionError`: people write the first, the class has the
+    second. Nothing is imported: the modules of a class that was raised are loaded already.
     """
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -35,7 +35,7 @@ def resolved(path: str) -> str:
             continue
         found: object = module
         for part in parts[cut:]:
-            # Through vars: a getattr could run a lazily importing module's __getattr__.
+            # Not getattr: it could run a module's own __getattr__, which may import.
             found = vars(found).get(part) if hasattr(found, "__dict__") else None
         return dotted_name(found) if isinstance(found, type) else path
     return path

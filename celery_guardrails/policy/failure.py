@@ -1,6 +1,6 @@
 """One attempt's error as data: what a decision, a history entry, a dead letter and an alert are made of.
 
-Owns the types only. How an exception becomes a `Failure` is in `describe.py`; knows nothing of Celery.
+Owns the types only; `describe.py` makes a `Failure` of an exception. It must not know Celery.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from celery_guardrails.printable import one_line
 
 __all__ = ["Attempt", "Category", "Cause", "Failure", "History"]
 
-_TOLD = 300
+_SUMMARY = 300
 
 
 class Category(str, Enum):
@@ -38,7 +38,7 @@ class Category(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The transient error that an error without a name was raised from; its fields are those of `Failure`."""
+    """The transient error from which an error of unknown kind was raised; its fields are those of `Failure`."""
 
     error: str
     mro: tuple[str, ...] = ()
@@ -49,11 +49,11 @@ class Cause:
 class Failure:
     """Why one attempt failed.
 
-    `error` is the exception's dotted type name (builtins without their module), `message` at most 2,000
-    characters, `mro` the dotted names of its classes, nearest first, `transient` what the taxonomy makes of it
-    (`None`: it has no name for it), `retry_after` what a server asked for, in seconds, `cause` the error that
-    `category` and `transient` come from where that is not this one. `exception` stays in the process: predicates and
-    user callables see it; it is never stored.
+    `error` is the exception's dotted type name (builtins without their module), `message` at most 2,000 characters.
+    `mro` holds the dotted names of its classes, nearest first. `transient` is the taxonomy's verdict (`None`: unknown),
+    `retry_after` the seconds that a server asked for. `cause` is the error that `category` and `transient` come from,
+    where that is another error than this one. `exception` stays in the process: predicates and users' callables get
+    it; it is never stored.
     """
 
     error: str
@@ -69,22 +69,25 @@ class Failure:
 
     @property
     def named(self) -> str:
-        """The error as people read it, with the one that it was raised from where that decides."""
+        """The error's name as people read it, and its cause's name where the cause decides the category."""
         return self.error if self.cause is None else f"{self.error}, caused by {self.cause.error}"
 
     @property
-    def told(self) -> str:
-        """The same with its message: on one line, at most 300 characters of it, as a log shows it."""
+    def summary(self) -> str:
+        """The error's name and its message as a log shows them: on one line, at most 300 characters of the message."""
         message = one_line(self.message)
-        if len(message) > _TOLD:
-            message = f"{message[:_TOLD]}..."
+        if len(message) > _SUMMARY:
+            message = f"{message[:_SUMMARY]}..."
         error = f"{self.error}: {message}" if message else self.error
         return error if self.cause is None else f"{error}, caused by {self.cause.error}"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One failed attempt, as history keeps it. `delay` is the seconds waited before the next one, `None` at the end."""
+    """One failed attempt, as history keeps it.
+
+    `delay` is the wait before the next attempt in seconds; `None`: there was no next attempt.
+    """
 
     number: int
     started_at: datetime | None
@@ -102,9 +105,9 @@ class Attempt:
 class History:
     """What happened before this failure.
 
-    `attempt` is the number of the attempt that has just failed (the first is 1), `published_at` the instant from
-    which the deadline counts, `since` in words what happened then, `attempts` the earlier failed ones, oldest first,
-    of which some may have been dropped.
+    `attempt` is the number of the attempt that has just failed (the first is 1). The deadline counts from
+    `published_at`; `since` says in words what happened at that instant. `attempts` are the earlier failed attempts,
+    oldest first; some may have been dropped.
     """
 
     attempt: int

@@ -1,6 +1,6 @@
-"""Where a wrong declaration is reported: it raises at once, or is collected so that `guardrails check` lists them all.
+"""Reports wrong declarations: raises at once, or collects the faults, so that `guardrails check` can list all of them.
 
-Owns the switch between the two. It must not know what a right value is: fields say that.
+Owns the switch between the two. It must not know what a right value is: `field.py` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ collected: list[Fault] = []
 """The faults reported since `start()`, oldest first."""
 
 HIDDEN = "***"
-"""In place of a value that is never shown: nobody knows what was meant to be under an unknown key."""
+"""Stands for the value of an unknown key, which is never shown: it may be a secret."""
 
 _LONGEST_VALUE = 120
 _REDACTOR = Redactor()
@@ -44,7 +44,7 @@ def stop() -> None:
 
 @contextmanager
 def collecting() -> Iterator[list[Fault]]:
-    """Within the block, and this thread, record wrong declarations in the list that it yields."""
+    """Within the block, in this thread, record wrong declarations in the list that it yields."""
     found: list[Fault] = []
     token = _sink.set(found)
     try:
@@ -62,7 +62,7 @@ def report(faults: Sequence[Fault]) -> None:
     """Record the faults, or raise them; each gets the name of the task that the caller's source declares.
 
     Raises:
-        ConfigurationError: nobody collects.
+        ConfigurationError: faults are not collected now.
     """
     task = origin.task_name()
     named = [replace(fault, task=fault.task or task) for fault in faults]
@@ -75,7 +75,7 @@ def report(faults: Sequence[Fault]) -> None:
 def shown(value: object) -> str:
     """The value as a fault shows it: its `repr` without secrets, cut at 120 characters; never raises."""
     try:
-        # what is code says more by its own repr
+        # the repr of a class or a function says more than its masked value
         text = repr(value if isinstance(value, type) or inspect.isroutine(value) else _REDACTOR.mask(value))
     except Exception:  # noqa: BLE001  a user's __repr__ must not hide the fault
         text = f"<{type(value).__name__}>"
@@ -83,5 +83,5 @@ def shown(value: object) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Words of a fault that may quote a value, without secrets."""
+    """The text of a fault without secrets: it may quote a value."""
     return _REDACTOR.text(text)

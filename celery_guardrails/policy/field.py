@@ -1,4 +1,4 @@
-"""How each field of a policy is read: from what a user writes to what the rest relies on, or a problem in words.
+"""Reads each field of a policy: turns what a user writes into a checked value, or says in words what is wrong.
 
 Owns the pydantic validators and the types of the fields. It must not import what a dotted path names.
 """
@@ -56,7 +56,7 @@ _CATEGORIES = frozenset(category.value for category in Category)
 
 
 def problem(value: object, text: str, hint: str | None = None, at: str = "") -> PydanticCustomError:
-    """A wrong value, in the shape from which a `Fault` is made; `at` names the field where a whole model is wrong."""
+    """The error for a wrong value, of which `faults_in` makes a `Fault`; `at`: the field, for a check of several."""
     # The text goes in as context: braces in a message template would be read as place-holders.
     words = {"problem": faults.shown_text(text), "hint": faults.shown_text(hint or "")}
     context = {**words, "value": faults.shown(value), "at": at}
@@ -64,7 +64,7 @@ def problem(value: object, text: str, hint: str | None = None, at: str = "") -> 
 
 
 def choice(*options: str) -> BeforeValidator:
-    """Accept one of these words; anything else names the nearest."""
+    """Accept one of these words; the error for another one names the nearest."""
 
     def read(value: Any) -> Any:
         if isinstance(value, str) and value in options:
@@ -94,10 +94,10 @@ def read_names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         raise problem(value, "is one string, not a list of names", f"write ({value!r},)")
     if not isinstance(value, (tuple, list, set, frozenset)):
-        raise problem(value, "is not a list of names")
+        raise problem(value, "is not a list of names", "write ('order_id',)")
     for name in value:
         if not isinstance(name, str) or not name:
-            raise problem(name, "is not a name")
+            raise problem(name, "is not the name of an argument", "write ('order_id',)")
     return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
 
 
@@ -118,7 +118,7 @@ def read_matcher(value: Any) -> Matcher:
 def read_matchers(value: Any) -> tuple[Matcher, ...]:
     """Read a list of matchers."""
     if isinstance(value, (str, type)) or callable(value):
-        raise problem(value, "is one entry, not a tuple of them", "write a tuple: (…,)")
+        raise problem(value, "is one entry, not a tuple of entries", "write a tuple: (…,)")
     if not isinstance(value, (tuple, list, set, frozenset)):
         raise problem(value, "is not a tuple of exception classes, dotted paths or predicates")
     return tuple(read_matcher(entry) for entry in value)

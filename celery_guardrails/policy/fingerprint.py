@@ -1,6 +1,6 @@
-"""Which failures are the same problem: a short text that stays the same across ids, lines and deployments.
+"""Which failures are the same problem: a short text that does not change with ids, line numbers and deployments.
 
-Owns the `v1:` scheme. Computed where the exception still has its stack; it must not know alert groups.
+Owns the `v1:` scheme. It runs where the exception still has its stack. It must not know alert groups.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _VARIABLE = (
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b", re.I), "<hash>"),
     (
         re.compile(
-            # from a number's first digit on, or its second where a letter stands before it: from every digit would take
-            # time by the square of its length
+            # Starts at a number's first digit, or at its second after a letter: to start at every digit would take
+            # quadratic time.
             r"(?:(?<![a-z\d])|(?<=[a-z]\d))\d+(?:\.\d+)?\s?"
             r"(?:ms|us|ns|s|sec|secs|seconds?|m|min|minutes?|h|hours?|d|days?)\b",
             re.I,
@@ -56,12 +56,11 @@ _VARIABLE = (
 
 
 def fingerprint(exc: BaseException, override: str | None = None) -> str:
-    """What this problem is known by: `v1:` and 16 hexadecimal digits.
+    """The problem's fingerprint: `v1:` and 16 hexadecimal digits.
 
-    It is made of the exception's type, its root cause's type, and the module and qualified name of the last frame of
-    the application's own code, without line number; without such a frame, of the type and the message with its
-    variable parts taken out. The HTTP status of an error that has one counts, too: 503 and 429 are two problems. An
-    `override` takes the place of all that.
+    It is made of the exception's type, its root cause's type, and the last frame of the application's own code (module
+    and qualified name, no line number). Without such a frame it is made of the type and of the message without its
+    variable parts. An HTTP status counts, too: 503 and 429 are two problems. An `override` replaces all of this.
     """
     if override is not None:
         return _hashed("override", override)
@@ -75,7 +74,7 @@ def fingerprint(exc: BaseException, override: str | None = None) -> str:
 
 
 def fingerprint_of(error: str, message: str) -> str:
-    """What a problem without a stack is known by: the type's dotted name and the message without variable parts."""
+    """The fingerprint of a problem without a stack: of the type's name and the message without variable parts."""
     return _hashed("message", error, normalised(message))
 
 

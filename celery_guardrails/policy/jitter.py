@@ -1,4 +1,4 @@
-"""How a delay is spread, so that tasks that failed together do not come back together.
+"""Spreads a delay at random, so that tasks that failed together do not run again together.
 
 Owns the forms and their bounds; the random source is passed in. It must not know attempts or deadlines.
 """
@@ -18,7 +18,7 @@ def spread(jitter: Jitter, delay: float, *, base: float, cap: float, previous: f
 
 
 def bounds(jitter: Jitter, delay: float, *, base: float, cap: float, previous: float | None) -> tuple[float, float]:
-    """The least and the most seconds that a delay may become.
+    """The shortest and the longest wait that a delay may become, in seconds.
 
     Args:
         jitter: a ratio `r` gives `delay * (1 - r)` to `delay * (1 + r)`; `"full"` 0 to `delay`; `"equal"` half of
@@ -26,7 +26,7 @@ def bounds(jitter: Jitter, delay: float, *, base: float, cap: float, previous: f
         delay: the backoff's delay in seconds.
         base: the backoff's first delay in seconds; for `"decorrelated"`.
         cap: the longest delay in seconds; for `"decorrelated"`.
-        previous: the seconds waited before the attempt that has just failed, `None` before the first.
+        previous: the seconds waited before the attempt that has just failed; `None`: it was the first.
 
     The formulas of full, equal and decorrelated are those of AWS, "Exponential Backoff And Jitter" (2015).
     """

@@ -1,7 +1,7 @@
-"""Whether rules match a failure, and how near: by class, by dotted path, by predicate.
+"""Whether a policy's rules match a failure, and how near: by class, by dotted path, by predicate.
 
-Distance is the place in the exception's MRO, 0 the class itself; a predicate that says yes counts as 0. A predicate
-that raises is no match, and is logged. It must not know what follows from a match.
+The distance is the place in the exception's MRO: 0 is the class itself. A predicate that says yes counts as 0; one that
+raises does not match, and is logged. It must not know attempts, delays or deadlines.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from celery_guardrails.policy.dotted import dotted_name, resolved
+from celery_guardrails.policy.dotted import dotted_name, resolve
 from celery_guardrails.policy.failure import Cause, Failure
 from celery_guardrails.policy.field import Matcher
 from celery_guardrails.policy.policy import Policy
@@ -26,13 +26,13 @@ _TRANSIENT = "celery_guardrails.errors.TransientError"
 
 
 def distance(matchers: Iterable[Matcher], failure: Failure | Cause) -> int | None:
-    """How near the nearest matching rule is; `None` when none matches."""
+    """How near the nearest matching rule is; `None`: no rule matches."""
     found = [place for matcher in matchers if (place := _place(matcher, failure)) is not None]
     return min(found, default=None)
 
 
 def nearest_rule(rules: Mapping[type[BaseException] | str, T], failure: Failure) -> T | None:
-    """What the rule nearest in the MRO holds; then one for its cause, then for its category; `None` without one."""
+    """The value of the rule nearest in the failure's MRO, else in its cause's, else for its category; else `None`."""
     for error in (failure, failure.cause):
         found = {key: place for key in rules if error and (place := _place(key, error)) is not None}
         if found:
@@ -41,10 +41,11 @@ def nearest_rule(rules: Mapping[type[BaseException] | str, T], failure: Failure)
 
 
 def refusal(policy: Policy, failure: Failure) -> str | None:
-    """Why another attempt is not worth it, in words; `None` when it is.
+    """Why the policy does not retry this failure, in words; `None`: it does.
 
-    `PermanentError` and `TransientError` speak for the task: they count as if each `give_up_on` and each
-    `retry_on` ended with them. An error that is transient only by its cause is given up where that one would be.
+    A task raises `PermanentError` and `TransientError` to say what should happen: the first counts as an entry of every
+    `give_up_on`, the second of every `retry_on`. Where only its cause makes an error transient, `give_up_on` applies to
+    the cause, too.
     """
     give_up = distance((*policy.give_up_on, _PERMANENT), failure)
     if policy.retry_on is None:
@@ -74,7 +75,7 @@ def _place(matcher: Matcher, failure: Failure | Cause) -> int | None:
         return _index(dotted_name(matcher), failure)
     if isinstance(matcher, str):
         place = _index(matcher, failure)
-        return _index(resolved(matcher), failure) if place is None else place
+        return _index(resolve(matcher), failure) if place is None else place
     if failure.exception is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""From several declarations to the policy in force, field by field, and where each field came from.
+"""Merges several declarations into the policy in force, field by field, and says where each field came from.
 
-Pure: it must not know where the layers are kept.
+Pure. It must not know where the declarations stand.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One declaration; `name` is what `guardrails policy` shows as the place where a field came from.
+    """One declaration; `guardrails policy` shows `name` as the place where a field came from.
 
-    `explicit` says that a policy for this very task or its like says so; not, what holds for want of such a policy.
+    `explicit`: it is a policy of this task, its class or its name pattern. Not `explicit`: it holds only where no such
+    policy sets the field.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Which task a wrong declaration belongs to, found in the source of whoever wrote it.
+"""Finds the task that a wrong declaration belongs to, in the source file of the caller.
 
-Best effort, and only on the error path: it reads the caller's source file. It must not know what is being declared.
+Best effort, and only after an error. It must not know what is being declared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one task declares: the `Policy` table, validated once at construction.
 
-Owns the fields, their defaults and the faults of a wrong one. How a field is read is in `field.py`; what follows from
-it after a failure is in `decision.py`. It must not know Celery.
+Owns the fields, their defaults and the faults of a wrong field. `field.py` reads a field, `decision.py` decides by it
+after a failure. It must not know Celery.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ __all__ = ["Policy", "faults_in"]
 
 
 class Policy(BaseModel):
-    """What should happen when a task fails. Frozen; fields left out fall back to the weaker declarations.
+    """What should happen when a task fails. Frozen; a field that is left out comes from a weaker declaration.
 
     Args:
         retry_on: the errors that are tried again: exception classes, dotted paths (which need not be importable) or
             predicates `exc -> bool`. `None` is the built-in taxonomy, which retries only what it can name as
-            transient: timeouts, connections, rate limits, 5xx, locks. An error that it has no name for counts as the
-            error that it was raised from (`raise ... from`). Default none.
+            transient: timeouts, connections, rate limits, 5xx, locks. An error that it cannot name counts as the error
+            that it was raised from (`raise ... from`). Default `None`.
         give_up_on: the errors that are never tried again, written likewise. Where an error's class matches both,
             through two of its base classes, the nearer base class wins; where both match the same class,
             `give_up_on` wins. Default none.
-        max_attempts: how often the task is executed in all (Celery's `max_retries=4` is 5); `None` is bounded by
-            `deadline` alone. Default 5.
+        max_attempts: how often the task is executed in all (Celery's `max_retries=4` is 5); `None`: only `deadline`
+            bounds it. Default 5.
         deadline: time from the first publish to the start of the last attempt; a retry that would start later is not
-            scheduled. Work that was sent with a `countdown` or an `eta` counts from when it was due, work that was
-            put back counts from then. `None` is no deadline. Default 2 hours.
+            scheduled. For work that was sent with a `countdown` or an `eta`, the time counts from when it was due;
+            for requeued work, from the requeue. `None`: no deadline. Default 2 hours.
         backoff: the delay before jitter: `Exponential`, `Constant`, `Linear`, `Schedule(["5s", "15s", "1m"])`, a
             callable `(attempt, failure) -> seconds`, or any tenacity wait.
             Default `Exponential("5s", factor=3, cap="5m")`.
@@ -49,15 +49,15 @@ class Policy(BaseModel):
             Default true.
         on_exhausted: with `"fail"` the last error is raised: state FAILURE, errbacks run. With `"park"` the state is
             DEAD_LETTERED, so that a later requeue can still complete its chord. Default `"fail"`.
-        max_crashes: how many deaths of its worker end the task as `worker_lost`; each is an attempt, too. Takes the
-            place of Celery's `reject_on_worker_lost`. Default 3.
-        dead_letter_queue: a queue of its own for this task's dead letters. `None` is the queue of the settings.
-            Default none.
+        max_crashes: after how many deaths of its worker the task is dead-lettered as `worker_lost`. Each death is an
+            attempt, too. Replaces Celery's `reject_on_worker_lost`. Default 3.
+        dead_letter_queue: a queue of its own for this task's dead letters. `None`: the queue of the settings.
+            Default `None`.
         on_expired: what becomes of a task that is past its `expires`: a dead letter, or with `"drop"` nothing, as in
             Celery. Default `"dead_letter"`.
         acks: `"late"` runs at least once. `"early"` runs at most once, and keeps the work on the worker's disk while
-            it runs. Where the application itself says `False` (`task_acks_late`, or `task_annotations`) it is early,
-            whatever a policy says. Default `"late"`.
+            it runs. Where the application sets `task_acks_late=False`, or `acks_late=False` in `task_annotations`,
+            the task is acknowledged early, whatever a policy says. Default `"late"`.
         owner: whom the alert names. Default none.
         runbook: where the alert says that people find what to do. Default none.
         severity: how bad a dead letter of this task is. Default `"error"`.
@@ -140,7 +140,7 @@ class Policy(BaseModel):
                     break
                 except ValidationError as error:
                     further = faults_in(error, type(self))
-                # Once more without the wrong fields: what concerns several fields is only checked when each is right.
+                # Again without the wrong fields: pydantic checks fields together only when each of them is right.
                 found += further
                 data = {name: value for name, value in data.items() if name not in {fault.setting for fault in further}}
             if found:
@@ -154,7 +154,7 @@ class Policy(BaseModel):
 
 
 def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of one pydantic error, one a wrong field."""
+    """The faults of one pydantic error, one for each wrong field."""
     found: dict[str, Fault] = {}
     for entry in error.errors(include_url=False):
         context = entry.get("ctx", {})

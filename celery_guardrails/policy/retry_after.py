@@ -1,4 +1,4 @@
-"""How long a server asks to wait: `Retry-After` of HTTP, wherever a client library's error keeps it.
+"""How long a server asks clients to wait: HTTP's `Retry-After`, wherever a client library's error keeps it.
 
 Takes `now`, never raises. It must not know what a policy makes of it.
 """
@@ -17,7 +17,7 @@ _DEEPEST = 5
 
 
 def retry_after(exc: BaseException, now: datetime) -> float | None:
-    """The seconds that the error asks to wait, `None` when it asks nothing or says it in no readable way.
+    """The seconds that the error asks to wait; `None`: it asks for no wait, or for one that cannot be read.
 
     Looks at `TransientError(retry_after=...)`, and at the response headers of requests, httpx, urllib, urllib3,
     botocore and slack_sdk errors; then at the error that this one was raised from.
@@ -27,7 +27,7 @@ def retry_after(exc: BaseException, now: datetime) -> float | None:
         if current is None:
             break
         try:
-            seconds = _asked(current, now)
+            seconds = _seconds_in(current, now)
             if seconds is not None:
                 return seconds
             current = current.__cause__
@@ -37,7 +37,7 @@ def retry_after(exc: BaseException, now: datetime) -> float | None:
 
 
 def parse_retry_after(value: object, now: datetime) -> float | None:
-    """Read the header's value: seconds, or an HTTP date counted from `now`; a date gone by is 0.
+    """Read the header's value: seconds, or an HTTP date counted from `now`; a date in the past is 0.
 
     Not urllib3's `Retry.parse_retry_after`, which reads the clock itself and raises on garbage.
     """
@@ -60,7 +60,7 @@ def parse_retry_after(value: object, now: datetime) -> float | None:
         return None
 
 
-def _asked(exc: BaseException, now: datetime) -> float | None:
+def _seconds_in(exc: BaseException, now: datetime) -> float | None:
     seconds = parse_retry_after(getattr(exc, "retry_after", None), now)
     if seconds is not None:
         return seconds

@@ -1,6 +1,6 @@
-"""The attempts that a policy plans, drawn out on a time line, for people to read.
+"""The attempts that a policy plans, on a time line, for people to read.
 
-Pure. Attempts are taken to last no time, and failures to carry no Retry-After.
+Pure. It assumes that an attempt takes no time, and that no failure carries a Retry-After.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _ANY_FAILURE = Failure(
 
 @dataclass(frozen=True, slots=True)
 class PlannedAttempt:
-    """When one attempt starts, counted from when the work was due, `earliest` and `latest` by jitter.
+    """When one attempt starts, counted from when the work was due: between `earliest` and `latest`, by jitter.
 
-    `deadline` is `"within"` when it starts by the deadline however jitter falls, `"may_exceed"` when that depends
-    on jitter (`latest` is then the deadline), and `"exceeds"` when it is never scheduled.
+    `deadline` is `"within"` where it starts by the deadline whatever the jitter, `"may_exceed"` where that depends
+    on the jitter (`latest` is then the deadline), and `"exceeds"` where it is never scheduled.
     """
 
     number: int
@@ -39,7 +39,7 @@ class PlannedAttempt:
 
 
 def schedule(policy: Policy) -> tuple[PlannedAttempt, ...]:
-    """The attempts of a task that keeps failing, at most 50; the first that the deadline cuts is the last one."""
+    """The attempts of a task that keeps failing, at most 50; the first one that is never scheduled ends the list."""
     planned = [PlannedAttempt(1, timedelta(0), timedelta(0))]
     least = most = 0.0
     previous: float | None = None

@@ -1,8 +1,8 @@
-"""A policy's fields as one would write them in Python: for people who move from Celery's own options.
+"""A policy's fields as one writes them in Python, for people who move from Celery's own options.
 
-Pure. A class of another library is written as its dotted path, so that what is written needs no import.
+Pure. A class of another library becomes its dotted path, so that the written policy needs no import.
 """
-# on its own: only people who move from autoretry_for read what it writes, by check --migrate
+# on its own: only check --migrate uses it, for people who move from autoretry_for
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arguments_of(policy: Policy, fields: Iterable[str]) -> list[str]:
 def source_of(value: Any) -> str:
     """One value, such as `("requests.exceptions.Timeout",)` or `Constant("1m")`.
 
-    A callable becomes its dotted name, which has to be imported where it is written.
+    A callable becomes its dotted name, and has to be imported where the policy is written.
     """
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
 """What a failure is: its category, and whether another attempt is worth it, without importing any library.
 
-Looks at the codes that an exception carries first, then at its classes by dotted path, nearest first. What has no
-name here is what it was raised from (`raise ... from`), and else unknown: the default policy does not retry it. It must
-not know policies.
+Looks at the codes that an exception carries first, then at its classes by dotted path, nearest first. An exception that
+neither names counts as the transient error that it was raised from (`raise ... from`). Otherwise it is unknown, and the
+default policy does not retry it. It must not know policies.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from celery_guardrails.policy.catalogue import CATALOGUE, Verdict
 from celery_guardrails.policy.dotted import mro_names
 from celery_guardrails.policy.failure import Category
 
-__all__ = ["UNKNOWN", "classify", "explained"]
+__all__ = ["UNKNOWN", "classify", "classify_with_cause"]
 
 UNKNOWN = Verdict(Category.UNKNOWN, None)
-"""What has no name."""
+"""The verdict on an exception that no code and no class names."""
 
 _DEEPEST = 5
 _OURS = "celery_guardrails.errors."
@@ -27,14 +27,14 @@ _OURS = "celery_guardrails.errors."
 
 def classify(exc: BaseException) -> Verdict:
     """What this exception is; never raises, whatever its attributes do."""
-    return explained(exc)[0]
+    return classify_with_cause(exc)[0]
 
 
-def explained(exc: BaseException) -> tuple[Verdict, BaseException | None]:
-    """What this exception is, and the transient error it was raised from, where that is all that is known of it.
+def classify_with_cause(exc: BaseException) -> tuple[Verdict, BaseException | None]:
+    """What this exception is, and the transient error that it was raised from, where the verdict is that error's.
 
-    Follows `__cause__`, which somebody wrote, and not `__context__`, which says only what was handled at the time. The
-    first error that has a name decides: what was made a `ValueError` on the way is one.
+    Follows `__cause__`, which somebody wrote, not `__context__`, which only says what was being handled. The first
+    error with a name decides: a timeout that somebody turned into a `ValueError` is a `ValueError`.
     """
     verdict = _classify(exc, 0) or UNKNOWN
     inner, seen = exc, {id(exc)}
@@ -111,7 +111,7 @@ def _wrapped(exc: Any, depth: int) -> Verdict | None:
 
 
 def _django(exc: Any, depth: int) -> Verdict | None:
-    """Django wraps every driver's error: it is what that one is."""
+    """Django's wrapper counts as the driver's error that it wraps."""
     inner = exc.__cause__
     if not isinstance(inner, BaseException):
         return _closed(exc, depth)
@@ -119,7 +119,7 @@ def _django(exc: Any, depth: int) -> Verdict | None:
 
 
 def _closed(exc: Any, depth: int) -> Verdict | None:
-    """Drivers say in words that their connection is gone, with an error that else says that they are used wrongly."""
+    """Drivers raise the class for wrong use also when their connection is gone; only the message says so."""
     text = str(exc).lower()
     gone = "connection" in text and ("closed" in text or "lost" in text)
     return Verdict(Category.CONNECTION, True) if gone else None
@@ -131,7 +131,7 @@ def _mysql(exc: Any, depth: int) -> Verdict | None:
 
 
 def _mysql_operational(exc: Any, depth: int) -> Verdict | None:
-    """The server has this class for much that is nobody's fault: only the numbers that are known decide."""
+    """MySQL uses this class for many kinds of errors: a number that is not listed makes the error unknown."""
     number = _mysql_number(exc)
     return None if number is None or number <= 0 else code.of_mysql(number) or UNKNOWN
 
@@ -153,7 +153,7 @@ def _mongo(exc: Any, depth: int) -> Verdict | None:
 
 
 def _api_status(exc: Any, depth: int) -> Verdict | None:
-    """The status of an answer that an error has of itself: aiohttp, Elasticsearch, OpenSearch."""
+    """The HTTP status that the error itself carries: aiohttp, Elasticsearch, OpenSearch."""
     for value in (getattr(exc, "status", None), getattr(exc, "status_code", None)):
         if isinstance(value, int):
             return code.of_http(value)
@@ -196,7 +196,7 @@ def _smtp(exc: Any, depth: int) -> Verdict | None:
 
 
 def _smtp_recipients(exc: Any, depth: int) -> Verdict | None:
-    """One recipient who may be reached later is worth another attempt: nobody got the message in this one."""
+    """Transient where one recipient's refusal is: nobody got the message, so another attempt sends no duplicate."""
     verdicts = [code.of_smtp(int(reply[0])) for reply in exc.recipients.values()]
     known = [verdict for verdict in verdicts if verdict is not None]
     return max(known, key=lambda verdict: bool(verdict.transient), default=None)
@@ -212,7 +212,7 @@ def _sqlite(exc: Any, depth: int) -> Verdict | None:
 
 
 def _psycopg_connect(exc: Any, depth: int) -> Verdict | None:
-    """Refused log-ins come without an SQLSTATE, as libpq's text."""
+    """A refused login has no SQLSTATE: only libpq's text says so."""
     state = getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None)
     refused = state is None and ("authentication failed" in str(exc) or "no pg_hba.conf entry" in str(exc))
     return Verdict(Category.AUTH, False) if refused else None

@@ -15,7 +15,7 @@ from celery_guardrails import Constant, Exponential, GuardedTask, Policy
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.app.in_force import under_guard_by
 from celery_guardrails.errors import ConfigurationError, Fault
-from celery_guardrails.policy import declared
+from celery_guardrails.policy import policy_fields
 
 NewApp = Callable[..., Celery]
 
@@ -198,7 +198,7 @@ def test_autoretry_says_what_to_write_instead(new_app: NewApp, options: dict[str
     written = fault.suggestion.removeprefix("write policy=").removesuffix(" instead")
     names = {"Policy": Policy, "Exponential": Exponential, "Constant": Constant, "json": json}
     policy = eval(written, names)
-    assert declared(policy) == declared(meant)
+    assert policy_fields(policy) == policy_fields(meant)
     assert policy.model_fields_set == meant.model_fields_set
 
 

@@ -54,7 +54,7 @@ def test_the_last_attempt_is_dead():
     decision = decide(Policy(), TIMEOUT, History(5, NOW), NOW, rng())
     assert decision == DeadLetter(Reason.ATTEMPTS_EXHAUSTED, "5 of 5 attempts failed, the last with TimeoutError")
     bare = decide(Policy(), BUG, History(5, NOW), NOW, rng(), requested=Requested(bare=True))
-    assert bare == DeadLetter(Reason.ATTEMPTS_EXHAUSTED, "the task asked for another attempt, and had 5 of 5")
+    assert bare == DeadLetter(Reason.ATTEMPTS_EXHAUSTED, "the task asked for another attempt, but 5 of 5 are used up")
     assert "7 attempts failed, 5 allowed" in decide(Policy(), TIMEOUT, History(7, NOW), NOW, rng()).explanation
     assert isinstance(decide(Policy(max_attempts=1), TIMEOUT, FIRST, NOW, rng()), DeadLetter)
     assert isinstance(decide(Policy(max_attempts=None), TIMEOUT, History(9999, NOW), NOW, rng()), Retry)
@@ -68,7 +68,8 @@ def test_a_retry_that_would_start_after_the_deadline_is_not_scheduled():
     assert isinstance(late, DeadLetter)
     assert str(late.reason) == "deadline_exceeded"
     assert late.reason is Reason.DEADLINE_EXCEEDED
-    assert late.explanation.startswith("a retry in 1 min would start after the deadline of 10 min, 9 min")
+    text = "9 min after the first publish, a retry in 1 min (backoff) would start after the deadline of 10 min"
+    assert late.explanation == text
     assert isinstance(decide(Policy(deadline=None), TIMEOUT, FIRST, NOW + timedelta(days=900), rng()), Retry)
 
 

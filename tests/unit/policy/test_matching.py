@@ -12,7 +12,7 @@ import requests
 
 from celery_guardrails.errors import PermanentError, TransientError
 from celery_guardrails.policy import Constant, Policy, describe
-from celery_guardrails.policy.dotted import dotted_name, resolved
+from celery_guardrails.policy.dotted import dotted_name, resolve
 from celery_guardrails.policy.matching import distance, nearest_rule, refusal
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -84,13 +84,13 @@ def test_an_alias_is_resolved_without_importing():
     lazy.number = 3
     sys.modules["lazy_vendor"] = lazy
     try:
-        assert resolved("lazy_vendor.Error") == "lazy_vendor.Error"
-        assert resolved("lazy_vendor.number.Error") == "lazy_vendor.number.Error"
+        assert resolve("lazy_vendor.Error") == "lazy_vendor.Error"
+        assert resolve("lazy_vendor.number.Error") == "lazy_vendor.number.Error"
     finally:
         del sys.modules["lazy_vendor"]
-    assert resolved("never_imported.Error") == "never_imported.Error"
+    assert resolve("never_imported.Error") == "never_imported.Error"
     assert "never_imported" not in sys.modules
-    assert resolved("TimeoutError") == "TimeoutError"
+    assert resolve("TimeoutError") == "TimeoutError"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import psycopg.errors
 import pytest
 
 from celery_guardrails.errors import PermanentError, TransientError
-from celery_guardrails.policy.taxonomy import classify, explained
+from celery_guardrails.policy.taxonomy import classify, classify_with_cause
 
 LOCK, TIMEOUT, CONNECTION = ("lock", True), ("timeout", True), ("connection", True)
 BUG, VALIDATION, AUTH, UNKNOWN = ("bug", False), ("validation", False), ("auth", False), ("unknown", None)
@@ -215,7 +215,7 @@ def test_an_unknown_error_is_the_transient_one_it_was_raised_from() -> None:
     inner = ConnectionResetError("reset")
     error = raised_from(OursError("no stock service"), OursError("http"), inner)
     assert verdict(error) == CONNECTION
-    assert explained(error)[1] is inner
+    assert classify_with_cause(error)[1] is inner
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_an_unknown_error_is_the_transient_one_it_was_raised_from() -> None:
 )
 def test_the_first_name_decides_and_what_is_not_transient_stays_unknown(error: BaseException) -> None:
     assert verdict(error) == UNKNOWN
-    assert explained(error)[1] is None
+    assert classify_with_cause(error)[1] is None
 
 
 def test_an_error_with_a_name_is_not_looked_behind() -> None:

@@ -66,7 +66,7 @@ def test_without_an_attempt_left_it_is_a_dead_letter(app: Celery, gate: Gate, qu
     assert isinstance(outcome.info.retval, KeyError if way == "exc" else MaxRetriesExceededError)
     (letter,) = gate.letters
     assert letter.reason is Reason.ATTEMPTS_EXHAUSTED
-    bare = "the task asked for another attempt, and had 2 of 2"
+    bare = "the task asked for another attempt, but 2 of 2 are used up"
     assert letter.explanation == (bare if way == "bare" else "2 of 2 attempts failed, the last with KeyError")
     if way == "bare":  # without the task's id, by which no two letters would say the same
         assert letter.failure.message == f"Can't retry {raw.name}: {bare}"
