@@ -1,6 +1,6 @@
-"""What an alert says when its own words cannot be made: that there is one, and where to look.
+"""An alert's text where `render` fails on its group: it says that there is an alert, and where to look.
 
-Owns nothing but that. It looks into no figures, because they are what could not be shown.
+It must not read the group's figures: `render` has just failed on them.
 """
 # on its own: it stands in for render.py, whose failure it must survive
 
@@ -18,7 +18,7 @@ _TASK, _ENVIRONMENT, _TEXT = 150, 40, 300
 
 
 def render_in_brief(task: str, environment: str, style: Style) -> Rendered:
-    """The message about a group that cannot be shown: it must be noticed all the same."""
+    """The message about a group that cannot be rendered, so that people notice the group all the same."""
     where = cut(one_line(environment), _ENVIRONMENT) or "no environment"
     name = cut(one_line(task), _TASK)
     look = f"see the guardian's log, and `{celery_command(style.app, 'guardrails dlq list')}`"

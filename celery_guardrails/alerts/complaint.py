@@ -1,6 +1,6 @@
-"""What the log says once of each thing, however often it is tried: of a group, a message.
+"""Logs one warning for each key, such as a group, however often the same work fails.
 
-Owns which things were spoken of, the last thousand of them.
+Owns which keys were logged, the last 1,000 of them. It must not know what a key stands for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Complaints:
     """Logs a warning once for each key in this process.
 
     Args:
-        logger: where to.
+        logger: gets the warnings.
         trace: whether to log the traceback of the exception that is being handled, too.
     """
 
@@ -26,7 +26,7 @@ class Complaints:
         self._keys: dict[str, None] = {}
 
     def once(self, key: str, words: str, *args: object) -> None:
-        """Say it, if nothing was said under this key."""
+        """Log the warning, unless this key was logged before."""
         if key in self._keys:
             return
         if len(self._keys) >= _REMEMBERED:

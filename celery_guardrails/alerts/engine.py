@@ -1,7 +1,7 @@
-"""When a group speaks: a pure function from a group, an event and an instant to the group and its intents.
+"""When a group notifies: a pure function from a group, an event and an instant to the group and its intents.
 
 idle -> pending (group_wait) -> open (one message, edited in place) -> quiet -> resolved, and back to open when it
-fails again soon. It reads no clock, knows no sink and no store. Figures are kept by `group`, words by `render`.
+fails again soon. It must not know the clock, a sink or the store. `group` keeps the figures, `render` has the words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from celery_guardrails.alerts.rules import Rules
 __all__ = ["URGENT_COUNT", "next_due", "step", "worse_total"]
 
 URGENT_COUNT = 50
-"""This many dead letters shorten the wait before the first message, as critical severity does."""
+"""So many dead letters shorten the wait before the first message, as critical severity does."""
 
 _Step = tuple[AlertGroup, list[Intent]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -25,13 +25,13 @@ _LIVE = (GroupState.OPEN, GroupState.QUIET)
 
 
 def step(group: AlertGroup, event: EngineEvent, now: datetime, rules: Rules) -> _Step:
-    """What becomes of the group, and what is to be said.
+    """The group after the event, and the notifications to send.
 
     Args:
         group: as the last step left it; `AlertGroup.idle` the first time.
-        event: a dead letter or new figures of the letters' states, which are only counted, or a tick, at which it
-            speaks, so that one message says what came together. A dead letter that was counted before must not be
-            passed again: the store sees to that by `ref_id`.
+        event: a dead letter and new states of letters are only counted. At a tick the group notifies, so that one
+            message shows all that came together. Do not pass a dead letter that was counted before: the store
+            knows it by its `ref_id`.
         now: this instant, aware UTC; never before the last step's.
         rules: the times, and whether the sink can edit.
     """
@@ -39,16 +39,16 @@ def step(group: AlertGroup, event: EngineEvent, now: datetime, rules: Rules) -> 
         return _count(group, event, now, rules), []
     if isinstance(event, LettersChanged):
         return _note_letters(group, event), []
-    return _speak(group, now, rules, flush=event.flush)
+    return _notify(group, now, rules, flush=event.flush)
 
 
 def worse_total(group: AlertGroup) -> bool:
-    """Rule (a): the total is at least double, and at least ten more, than at the last message in the channel."""
+    """Whether the total is at least double, and at least ten more, than at the last message in the channel."""
     return group.total >= max(2 * group.base, group.base + 10)
 
 
 def next_due(group: AlertGroup, rules: Rules) -> datetime | None:
-    """When a tick can next make this group speak, or `None` when only a new dead letter can."""
+    """When a tick can next make this group notify; `None`: only a new dead letter can."""
     if group.state is GroupState.PENDING:
         return _wait_ends(group, rules)
     if group.state is GroupState.RESOLVED and group.unsaid and rules.can_edit and group.edited_at is not None:
@@ -57,7 +57,7 @@ def next_due(group: AlertGroup, rules: Rules) -> datetime | None:
         return None
     dues = [group.seen_at + rules.quiet]
     if group.state is GroupState.OPEN:
-        dues.append(group.seen_at + _settle(rules))
+        dues.append(group.seen_at + _quiet_after(rules))
     if group.unsaid and rules.can_edit and group.edited_at is not None:
         dues.append(group.edited_at + rules.edit_interval)
     if group.spoke_at is not None:
@@ -80,7 +80,7 @@ def _count(group: AlertGroup, event: AlertEvent, now: datetime, rules: Rules) ->
 
 
 def _continues(group: AlertGroup, now: datetime, rules: Rules) -> bool:
-    # A period whose message never got out is not closed: starting another would lose the alert.
+    # A period whose message was never posted goes on: a new period would lose the alert.
     return not group.posted or group.resolved_at is None or now < group.resolved_at + rules.reopen_within
 
 
@@ -90,7 +90,7 @@ def _note_letters(group: AlertGroup, letters: LettersChanged) -> AlertGroup:
     return replace(group, letters=letters, unsaid=group.unsaid or group.state is not GroupState.IDLE)
 
 
-def _speak(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _Step:
+def _notify(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _Step:
     if group.state is GroupState.PENDING:
         if flush or now >= _wait_ends(group, rules):
             return _open(group, now, rules)
@@ -101,7 +101,7 @@ def _speak(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _S
         return group, []
     if now >= group.seen_at + rules.quiet:
         return _resolve(group, now, rules)
-    if now >= group.seen_at + _settle(rules):
+    if now >= group.seen_at + _quiet_after(rules):
         group = replace(group, state=GroupState.QUIET)
     return _grow(group, now, rules, flush=flush)
 
@@ -112,8 +112,8 @@ def _wait_ends(group: AlertGroup, rules: Rules) -> datetime:
     return (group.pending_at or _EPOCH) + wait
 
 
-def _settle(rules: Rules) -> timedelta:
-    """A group is quiet once its last edit must be out."""
+def _quiet_after(rules: Rules) -> timedelta:
+    """How long after its last dead letter a group is quiet: by then its last edit is due."""
     return min(rules.edit_interval, rules.quiet)
 
 
@@ -121,18 +121,18 @@ def _open(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
     reopened = group.resolved_at is not None
     if not reopened:
         group = replace(group, state=GroupState.OPEN, pending_at=None)
-        return _say(group, now, Notice.OPENED, Kind.POST)
+        return _post(group, now, Notice.OPENED)
     group = replace(group, state=GroupState.OPEN, pending_at=None, resolved_at=None)
     if not rules.can_edit:
-        return _say(group, now, Notice.REOPENED, Kind.POST)
-    return _say_in_thread(group, now, Notice.REOPENED, broadcast=_may_post(group, now, rules))
+        return _post(group, now, Notice.REOPENED)
+    return _reply(group, now, Notice.REOPENED, broadcast=_may_post(group, now, rules))
 
 
 def _resolve(group: AlertGroup, now: datetime, rules: Rules) -> _Step:
     group = replace(group, state=GroupState.RESOLVED, resolved_at=now)
     if not rules.can_edit:
-        return _say(group, now, Notice.RESOLVED, Kind.POST)
-    return _say_in_thread(group, now, Notice.RESOLVED, broadcast=False)
+        return _post(group, now, Notice.RESOLVED)
+    return _reply(group, now, Notice.RESOLVED, broadcast=False)
 
 
 def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _Step:
@@ -140,8 +140,8 @@ def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _St
     grew = group.total > group.base or group.again > group.again_base
     if (worse or not rules.can_edit) and grew and _may_post(group, now, rules):
         if not rules.can_edit:
-            return _say(group, now, Notice.WORSE_TOTAL if worse else Notice.GROWTH, Kind.POST)
-        return _say_in_thread(group, now, Notice.WORSE_TOTAL, broadcast=True)
+            return _post(group, now, Notice.WORSE_TOTAL if worse else Notice.GROWTH)
+        return _reply(group, now, Notice.WORSE_TOTAL, broadcast=True)
     return _edit(group, now, rules, flush=flush)
 
 
@@ -155,25 +155,25 @@ def _edit(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _St
 
 
 def _may_post(group: AlertGroup, now: datetime, rules: Rules) -> bool:
-    """Whether the last message in the channel is long enough ago: what got worse does not wait for the cooldown."""
+    """Whether the last message in the channel is long enough ago; a group that got worse waits a shorter time."""
     least = rules.worse_after if worse_total(group) else rules.cooldown
     return group.spoke_at is None or now >= group.spoke_at + least
 
 
-def _say(group: AlertGroup, now: datetime, notice: Notice, kind: Kind) -> _Step:
-    said, intents = _intend(group, kind, notice)
-    return _spoken(said, now), intents
+def _post(group: AlertGroup, now: datetime, notice: Notice) -> _Step:
+    posted, posts = _intend(group, Kind.POST, notice)
+    return _mark_posted(posted, now), posts
 
 
-def _say_in_thread(group: AlertGroup, now: datetime, notice: Notice, *, broadcast: bool) -> _Step:
+def _reply(group: AlertGroup, now: datetime, notice: Notice, *, broadcast: bool) -> _Step:
     edited, edits = _intend(group, Kind.EDIT, notice)
-    said, replies = _intend(edited, Kind.REPLY, notice, broadcast=broadcast)
+    replied, replies = _intend(edited, Kind.REPLY, notice, broadcast=broadcast)
     if broadcast:
-        return _spoken(said, now), edits + replies
-    return replace(said, edited_at=now, unsaid=False), edits + replies
+        return _mark_posted(replied, now), edits + replies
+    return replace(replied, edited_at=now, unsaid=False), edits + replies
 
 
-def _spoken(group: AlertGroup, now: datetime) -> AlertGroup:
+def _mark_posted(group: AlertGroup, now: datetime) -> AlertGroup:
     return replace(group, base=group.total, again_base=group.again, spoke_at=now, edited_at=now, unsaid=False)
 
 

@@ -1,4 +1,4 @@
-"""What the alert engine is told: a dead letter, time passing, and what became of the letters.
+"""What the alert engine reacts to: a dead letter, time that passes, and new states of letters.
 
 Owns `AlertEvent` (ref_id, signal, environment, task, at, error, message, fingerprint, reason, category, severity,
 owner, runbook, queue, version, affected, correlation, letter_id, may_have_run, crashes, unknown, before), `Tick`,
@@ -26,7 +26,7 @@ from celery_guardrails.store.record import Before
 __all__ = ["AlertEvent", "EngineEvent", "LettersChanged", "Tick", "group_key"]
 
 _MESSAGE_LIMIT, _RUNBOOK_LIMIT = 500, 2000
-_UNKNOWN_KEY = "!unknown"  # no quoted name has such a character
+_UNKNOWN_KEY = "!unknown"  # `quote` escapes `!`, so no task name is this key
 _MOST_VALUES, _NAME_LIMIT, _VALUE_LIMIT = 20, 100, 200
 
 
@@ -34,10 +34,10 @@ _MOST_VALUES, _NAME_LIMIT, _VALUE_LIMIT = 20, 100, 200
 class AlertEvent:
     """One dead letter, as far as an alert needs it.
 
-    `ref_id` is the id of this death: the same one twice counts once. `letter_id` is the id under which the archive
-    keeps the work. `at` is when it died (aware UTC), `error` a dotted type name, `message` one redacted line.
-    `crashes` counts the workers that were lost with it, `unknown` says that nobody knows its error's kind, and `before`
-    is how the letter stood when it is one that died again.
+    `ref_id` is the id of this death: the same death counts once. `letter_id` is the id under which the archive keeps
+    the work. `at` is when it died (aware UTC), `error` a dotted type name, `message` one redacted line. `crashes`
+    counts the workers that died while they ran it. `unknown`: the error is of unknown kind. `before`: the letter's
+    earlier state, where it died again.
     """
 
     ref_id: str
@@ -65,14 +65,14 @@ class AlertEvent:
 
     @classmethod
     def from_letter(cls, letter: Letter, before: Before | None = None, now: datetime | None = None) -> AlertEvent:
-        """The event that a freshly archived dead letter causes.
+        """The event of a dead letter that has just been archived.
 
-        What the letter says is cut as the archive cuts it: so bounded, every store and every sink can hold it.
+        Texts are cut as the archive cuts them, so that every store and every sink can hold them.
 
         Args:
             letter: the letter.
-            before: how it stood, if it is no new one.
-            now: when it was archived; an instant that no right clock says is taken for it. `None`: all are right.
+            before: its earlier state, if it died before.
+            now: when it was archived; replaces a time of death that cannot be right. `None`: keep that time.
         """
         return cls(
             ref_id=reference_of(letter.id),
@@ -120,7 +120,7 @@ class AlertEvent:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time passes. `flush` means that nobody will look again soon: do not wait for `group_wait` or `edit_interval`."""
+    """Time passes. `flush`: nobody may look again soon, so do not wait for `group_wait` or `edit_interval`."""
 
     flush: bool = False
 
@@ -154,7 +154,7 @@ def group_key(event: AlertEvent, group_by: Sequence[str] = ("task",)) -> str:
 
 
 def _few(named: Mapping[str, Named]) -> dict[str, Named]:
-    """Some of the names, and of the values one more than a group shows."""
+    """The first 20 names, each with 21 values at most: one more than a group keeps, which shows that there are more."""
 
     def cut_to_size(value: Named) -> Named:
         if isinstance(value, str):

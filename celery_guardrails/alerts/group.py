@@ -3,7 +3,7 @@
 Owns `AlertGroup`, its state, and how a dead letter is added to its figures, all of bounded size: at most 50
 fingerprints, 20 distinct affected values a name, 10 names, 20 names of unknown tasks, and the last 3 samples for
 tracing.
-It must not know when a group speaks (engine) nor how it reads (render).
+It must not know when a group notifies (engine), nor in which words (render).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from celery_guardrails.store.record import Before
 __all__ = ["UNKNOWN_TASKS", "Affected", "AlertGroup", "ErrorCount", "GroupState", "Sample"]
 
 UNKNOWN_TASKS = "unknown tasks"
-"""What the group of the tasks that workers do not know is called, in the place of a task."""
+"""Stands in place of the task in the group of all tasks that workers do not know."""
 _MOST_ERRORS = 50
 _MOST_VALUES = 20
 _MOST_NAMES = 10
@@ -77,15 +77,15 @@ class Sample:
 class AlertGroup:
     """What one group has counted in its present period.
 
-    Figures count letters, not deaths: one that is put back and dies again in the same period stays one, under its
-    latest error, and `again` counts that (`again_base` at `spoke_at`). Of the letters, `doubtful` may have run already,
-    `unknown` failed with an error of unknown kind, and `killers` were lost with more than one worker.
+    Figures count letters, not deaths. A letter that is requeued and dies again in the same period counts once, under
+    its latest error; `again` counts these further deaths (`again_base`: at `spoke_at`). Of the letters, `doubtful` may
+    have run already, `unknown` failed with an error of unknown kind, and `killers` ran in several workers that died.
 
-    `first_at` and `last_at` are when letters died; `pending_at`, `seen_at`, `edited_at`, `resolved_at` and
-    `spoke_at` (the last message in the channel) are when we took note, so that old letters found late are not
-    resolved at once. `base` is the total at `spoke_at`. `posted` says that this period's message is out.
-    `unsaid` says that the message no longer shows everything. `ordinals` counts the intents of each kind.
-    `unknown_names` makes it the group of the tasks that workers do not know, and holds what they are called.
+    `first_at` and `last_at` are when letters died. `pending_at`, `seen_at`, `edited_at`, `resolved_at` and `spoke_at`
+    (the last message in the channel) are by the guardian's clock, so that old letters found late are not resolved at
+    once. `base` is the total at `spoke_at`. `posted`: this period's message was posted. `unsaid`: the message no longer
+    shows everything. `ordinals` counts the intents of each kind. `unknown_names` makes it the group of the tasks that
+    workers do not know, and holds their names.
     """
 
     key: str
@@ -143,7 +143,7 @@ class AlertGroup:
         return self.severity == "critical"
 
     def add(self, event: AlertEvent, now: datetime) -> AlertGroup:
-        """Count one dead letter; nothing is said yet."""
+        """Count one dead letter; only the next tick notifies."""
         group = self._counted(event)
         return replace(
             group,
@@ -185,7 +185,7 @@ class AlertGroup:
         )
 
     def _without(self, before: Before) -> AlertGroup:
-        """The figures without a letter as it stood, which was counted in this period."""
+        """The figures without a letter in its earlier state, which was counted in this period."""
         known = self.errors.get(before.fingerprint)
         errors = {key: error for key, error in self.errors.items() if key != before.fingerprint or error.count > 1}
         if known is not None and known.count > 1:
@@ -225,7 +225,7 @@ class AlertGroup:
 
 
 def _latest(samples: tuple[Sample, ...], new: Sample) -> tuple[Sample, ...]:
-    """The last few letters, each once: one that died again is the newest."""
+    """The last few letters, each once; a letter that died again is the newest."""
     return (*(sample for sample in samples if sample.letter_id != new.letter_id), new)[-_SAMPLES:]
 
 

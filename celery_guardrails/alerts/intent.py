@@ -1,6 +1,6 @@
-"""What the engine wants said: the kind of notification and the named reason for it, as data.
+"""What the engine wants to notify: the kind of the notification and the named reason for it, as data.
 
-It must not know how anything is delivered; the outbox stores intents and the poster acts on them.
+The outbox stores intents, and the poster delivers them. It must not know how.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Intent", "Kind", "Notice"]
 
 
 class Kind(str, Enum):
-    """How it is said: a message in the channel, a change of that message, or a reply in its thread."""
+    """How to notify: a message in the channel, a change of that message, or a reply in its thread."""
 
     POST = "post"
     EDIT = "edit"
@@ -24,10 +24,11 @@ class Kind(str, Enum):
 
 
 class Notice(str, Enum):
-    """Why it is said.
+    """Why the group notifies.
 
     `opened` a new problem; `growth` more of the same; `updated` letters were requeued, recovered or discarded;
-    `worse_total` rule (a); `resolved` nothing new for the quiet time; `reopened` it fails again soon after.
+    `worse_total` the total has doubled at least, and grown by ten; `resolved` no new dead letter for the quiet time;
+    `reopened` the task fails again soon after.
     """
 
     OPENED = "opened"
@@ -46,7 +47,7 @@ class Intent:
     """One notification to deliver; (group, `period`, `kind`, `ordinal`) names it once and for ever.
 
     `broadcast` sends a reply to the channel as well. `facts` are the figures of this instant that a reply's text
-    needs (`total`, `base`, `dead`), because a message itself is rendered when it is sent.
+    needs (`total`, `base`, `dead`): the poster renders a notification only when it sends it.
     """
 
     kind: Kind

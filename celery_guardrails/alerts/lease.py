@@ -20,20 +20,20 @@ _RENEW_EVERY = timedelta(seconds=10)
 
 
 class PosterLease(Protocol):
-    """What makes one guardian of several the poster.
+    """Makes one guardian of several the poster.
 
-    One that is kept in the store has an attribute `held`, a `store.lease.Lease` to check on each claim.
+    A lease in the store has an attribute `held`, a `store.lease.Lease`, which each claim checks.
     """
 
     def hold(self, now: datetime) -> int | None:
-        """Take or renew the lease: its fence, or `None` while somebody else holds it."""
+        """Take or renew the lease; returns its fence, or `None` while another guardian holds it."""
 
     def release(self, now: datetime) -> None:
         """Give it back."""
 
 
 class SoleLease:
-    """The lease of somebody who knows that there is no other poster."""
+    """The lease of a poster that is certainly the only one."""
 
     held: Lease | None = None
 
@@ -42,7 +42,7 @@ class SoleLease:
         return 1
 
     def release(self, now: datetime) -> None:
-        """Nobody waits for it."""
+        """Do nothing: nobody waits for it."""
 
 
 class StoreLease:
@@ -72,7 +72,7 @@ class StoreLease:
         return self.held.fence if self.held is not None else None
 
     def release(self, now: datetime) -> None:
-        """Give it back, so that the next one need not wait.
+        """Give it back, so that the next poster need not wait.
 
         Raises:
             StoreError: the archive cannot be written.

@@ -1,7 +1,8 @@
-"""The poster: takes what is to be said from the outbox and sees that each thing is said exactly once.
+"""The poster: delivers each notification in the outbox once, also after a crash.
 
-A row is `sending` in the store before the sink is called, so that after a crash its fate is looked up, not guessed.
-It must not know when a group speaks, nor how a sink talks; what to do about trouble is in `trouble`.
+A row is `sending` in the store before the poster calls the sink, so that after a crash it searches the sink for the
+message; a sink that cannot be searched may get a duplicate, which says so. `trouble` decides what to do after an error.
+It must not know when a group notifies, nor how a sink works.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ _T = TypeVar("_T")
 class Delivery:
     """What one `deliver_once` did.
 
-    `sent` and `failed` count notifications; `waiting` are left, and `next_due` is when to look again (`None`: when
-    there is something new). `circuit_open` says that the sink's credentials do not work at present; `leading` that
+    `sent`, `failed` and `waiting` (still in the outbox) count notifications. `next_due` is when to deliver again
+    (`None`: when there is something new). `circuit_open`: the sink's credentials do not work at present. `leading`:
     this process is the poster.
     """
 
@@ -62,7 +63,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class _Job:
-    """One notification with its group, loaded after it was claimed, and what it comes down to."""
+    """One notification with its group, its message, and what the sink has to do (`action`)."""
 
     row: OutboxRow
     group_row: GroupRow
@@ -81,9 +82,9 @@ class Poster:
         store: the archive.
         sink: where alerts go.
         style: what messages say beside the figures.
-        fallback_channel: where a message goes when its channel cannot be written to; `None`: to the log.
+        fallback_channel: gets a message whose own channel does not take it; `None`: the log does.
         lease: elects the poster among several guardians; `None` when there is only one.
-        copy: a sink that gets every new message as well, such as the log; `None` for none.
+        copy: a sink that gets every new message as well, such as the log; `None`: no copy.
         rng: draws the waits between attempts.
     """
 
@@ -116,7 +117,7 @@ class Poster:
         self._lease.release(now)
 
     def deliver_once(self, now: datetime) -> Delivery:
-        """Deliver what is due, at most one message a channel and `min_gap`; call it again at `next_due`.
+        """Deliver what is due, in each channel at most one message per `min_gap`; call it again at `next_due`.
 
         Raises:
             StoreError: the archive cannot be read or written; nothing is lost, call it again.
@@ -143,9 +144,9 @@ class Poster:
         )
 
     def _round(self, fence: int, now: datetime, tally: Counter[str]) -> bool:
-        """Give each group's oldest notification one chance; whether any had one."""
+        """Try each group's oldest notification once; returns whether the state of any changed."""
         rows = self._live()
-        if not rows or (self._circuit.is_open and not self._mended(now)):
+        if not rows or (self._circuit.is_open and not self._probe(now)):
             return False
         moved = False
         for row in _heads(rows):
@@ -153,7 +154,7 @@ class Poster:
                 continue
             try:
                 status = self._turn(row, rows, fence, now)
-            except Exception as exc:  # noqa: BLE001 one that cannot be sent keeps no other waiting
+            except Exception as exc:  # noqa: BLE001 one that fails must not hold up the others
                 status = self._set_aside(row, fence, exc)
             tally[status] += 1
             moved = moved or status != "lost"
@@ -165,7 +166,7 @@ class Poster:
         return self._look(row, fence, now) if row.status == "unknown" else self._send(row, fence, now)
 
     def _set_aside(self, row: OutboxRow, fence: int, exc: Exception) -> str:
-        """Give one notification up; raises a `StoreError` where the archive is away, and nothing is wrong with it."""
+        """Give up one notification; raises a `StoreError` where the archive is to blame, not the notification."""
         raise_if_away(self._store, exc)
         self._complaints.once(row.group_key, "an alert of %s is given up: %s", one_line(row.group_key), exc)
         try:
@@ -175,7 +176,8 @@ class Poster:
             self._aside.add(row.id)  # left alone until this process ends
             return "lost"
 
-    def _mended(self, now: datetime) -> bool:
+    def _probe(self, now: datetime) -> bool:
+        """Check a sink whose credentials did not work; returns whether it takes messages again."""
         if self._circuit.probe_at is not None and now < self._circuit.probe_at:
             return False
         try:
@@ -189,13 +191,13 @@ class Poster:
 
     def _send(self, row: OutboxRow, fence: int, now: datetime) -> str:
         uid = row.post_uid or uuid4().hex
-        # A lease that is not in the store has nothing to check here.
+        # Only a lease in the store has something to check here.
         held = getattr(self._lease, "held", None)
         with self._store.begin() as conn:
             if not outbox.claim(conn, row, fence=fence, post_uid=uid, now=now, held=held):
                 return "lost"
         row = replace(row, post_uid=uid, claimed_at=now)
-        # Loaded after the claim: whatever changes from now on queues an edit of its own.
+        # Load it after the claim: whatever changes from now on queues an edit of its own.
         job = self._job(row, now)
         if job is None or (job.action is Kind.EDIT and job.rendered.digest == job.group_row.shown):
             return self._change(row, fence, "sent", reason="nothing to change")
@@ -255,7 +257,7 @@ class Poster:
         if cure.pause is not None:
             self._not_before[_place(job.row)] = cure.pause
         if cure.open_circuit:
-            _logger.warning("%s takes no alerts: %s; they go to the log", self._sink.name, cure.changes.get("reason"))
+            _logger.warning("%s refuses alerts (%s): they go to the log", self._sink.name, cure.changes.get("reason"))
             self._circuit.open(now)
         if cure.to_log:
             _logger.warning("%s did not take this alert: %s", self._sink.name, cure.changes.get("reason"))
@@ -263,13 +265,13 @@ class Poster:
         return self._change(job.row, fence, cure.status, **cure.changes)
 
     def _log_waiting(self, fence: int, now: datetime) -> None:
-        """Write to the log, once, what the sink would have said by now."""
+        """Log once each alert that the sink should have got by now."""
         for row in self._live():
             job = None if row.kind == Kind.EDIT or row.notes.get("logged") else self._job(row, now)
             if job is None:
                 continue
             self._log.post(job.rendered.message())
-            # A reply belongs to its instant: it is not said again later. A post shows the present state then.
+            # A reply is about this instant: the sink gets none later. It gets a post, which shows the latest state.
             status = "failed" if row.kind == Kind.REPLY else row.status
             self._change(row, fence, status, notes={**row.notes, "logged": True})
 
@@ -282,13 +284,13 @@ class Poster:
         return None if action is None else _Job(row, found[0], self._rendered(row, found[0], action, now), action)
 
     def _rendered(self, row: OutboxRow, group_row: GroupRow, action: Kind, now: datetime) -> Rendered:
-        """Its words; where they cannot be made, that there is something to say."""
+        """Its message; a brief one where the group cannot be rendered."""
         try:
             group = AlertGroup.from_payload(group_row.data)
             if action is Kind.REPLY:
                 return render_reply(group, Notice(row.notice), row.facts, self._style, _remarks(row))
             return render(group, now, self._style, _remarks(row))
-        except Exception as exc:  # noqa: BLE001 one group that cannot be shown keeps no other waiting
+        except Exception as exc:  # noqa: BLE001 one group that fails must not hold up the others
             self._complaints.once(row.group_key, "the alert of %s is shown in brief: %s", one_line(row.group_key), exc)
             return render_in_brief(group_row.task, group_row.environment, self._style)
 
@@ -321,7 +323,7 @@ def _heads(rows: list[OutboxRow]) -> Iterator[OutboxRow]:
 
 
 def _superseded(row: OutboxRow, rows: list[OutboxRow]) -> bool:
-    """Whether a later post of the same group waits: both would show the same state, and one says it."""
+    """Whether a later post of the same group waits: both would show the same state, so one is enough."""
     if row.kind != Kind.POST or row.status != "pending":
         return False
     return any(other.id > row.id and other.kind == Kind.POST and other.group_key == row.group_key for other in rows)
@@ -334,7 +336,7 @@ def _place(row: OutboxRow) -> str:
 def _remarks(row: OutboxRow) -> tuple[str, ...]:
     remarks = []
     if row.notes.get("because"):
-        remarks.append(f"Posted here because its own channel cannot be written to: {row.notes['because']}")
+        remarks.append(f"Posted here because its own channel does not take it: {row.notes['because']}")
     if row.notes.get("duplicate"):
         remarks.append("Possible duplicate: the first try may have arrived")
     return tuple(remarks)

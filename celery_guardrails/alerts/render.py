@@ -1,7 +1,7 @@
-"""How a group reads: the message in the channel and the replies in its thread, as pure data.
+"""The words about a group: the message in the channel and the replies in its thread, as pure data.
 
 Header, what broke and since when, fields, top errors, next step, context: the order in which a tired person asks.
-It must not know how a message is sent. Every limit of Slack's is held here, and arguments are never shown.
+Keeps every limit of Slack's; never shows arguments. It must not know how a message is sent.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def render_reply(
     style: Style = Style(),
     remarks: tuple[str, ...] = (),
 ) -> Rendered:
-    """What is said in the thread; `facts` are the figures at the instant when it was decided to say it."""
+    """The reply in the thread; `facts` are the figures of the instant when the engine decided to send it."""
     total, base = facts.get("total", group.total), facts.get("base", group.base)
     if notice is Notice.RESOLVED:
         words = f"No new dead letter for {clock.shown(style.quiet)}. {_undecided(facts.get('dead'))}"
@@ -164,14 +164,14 @@ def _story(group: AlertGroup, now: datetime, style: Style) -> str:
     what = count_of(group.total, "message") + (f" of {group.task}" if group.unknown_names is None else "")
     story = f"Since {since(group.first_at, now)}, {what} {words}."
     if group.again:
-        story += f" {count_of(group.again, 'requeue')} ended in the same letter again."
+        story += f" {count_of(group.again, 'requeue ended as a dead letter', 'requeues ended as dead letters')} again."
     if group.state is GroupState.RESOLVED:
         story += f" No new dead letter for {clock.shown(style.quiet)}."
     return f"{story} {_became(group)}{_doubt(group)}"
 
 
 def _why(group: AlertGroup) -> list[tuple[str, int]]:
-    """What the messages did, in words, with how many of them, most first."""
+    """Why the messages died, in words, and how many of them; the most frequent reason first."""
     counts: dict[str, int] = {}
     for reason, count in group.reasons.items():
         part = {"permanent_error": group.unknown, "worker_lost": group.killers}.get(reason, 0)
@@ -195,9 +195,9 @@ def _became(group: AlertGroup) -> str:
             return _undecided(letters.dead)
         return "It will not run again by itself." if group.total == 1 else "They will not run again by themselves."
     if letters.requeued:
-        return f"None needs a decision now: {letters.requeued:,} {'runs' if letters.requeued == 1 else 'run'} again."
+        return f"No letter needs a decision now: {letters.requeued:,} run{'s' * (letters.requeued == 1)} again."
     if letters.discarded:
-        return "None needs a decision any more."
+        return "No letter needs a decision any more."
     return "It has recovered." if group.total == 1 else "All have recovered."
 
 
@@ -219,9 +219,9 @@ def _needs_decision(group: AlertGroup) -> bool:
 
 def _undecided(dead: int | None) -> str:
     if dead is None:
-        return "Those in the archive still need a decision: requeue or discard them."
+        return "The letters in the archive still need a decision: requeue or discard them."
     if dead == 0:
-        return "None of this task in the archive needs a decision now."
+        return "No letter of this task needs a decision now."
     return f"{count_of(dead, 'dead letter still needs', 'dead letters still need')} a decision: requeue or discard."
 
 
@@ -256,7 +256,7 @@ def _some(known: Affected, shown: int) -> str:
 
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
-    """What to type: to look, then to put back what a query puts back; nothing where nothing is to be decided."""
+    """The commands to look at the letters and to requeue them by query; none where no letter needs a decision."""
     if not _needs_decision(group):
         return ()
     of_unknown = group.unknown_names is not None
@@ -271,11 +271,11 @@ def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     if not group.doubtful:
         found: tuple[str, ...] = (show, look, requeue)
     elif group.doubtful < group.total:
-        # by query it leaves out what may have run already
+        # a requeue by query leaves out what may have run already
         found = (show, typed("list", f"{dead} may_have_run:yes"), look, requeue)
     else:
         found = (show, look)
-    # half a command is none: what a sink would cut is left out
+    # half a command is useless: leave out what a sink would cut
     return tuple(command for command in found if len(escape(command, _COMMAND)) < _COMMAND - 2)
 
 

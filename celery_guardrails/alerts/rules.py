@@ -1,4 +1,4 @@
-"""The numbers by which alert groups live: how long to wait, when to edit, what counts as worse.
+"""The rules by which alert groups notify: what is one group, how long it waits, how often it edits and posts.
 
 Owns `Rules`, which the engine takes instead of the whole settings. It must not know where settings are read from.
 """
@@ -15,17 +15,17 @@ __all__ = ["Rules"]
 
 @dataclass(frozen=True)
 class Rules:
-    """When a group speaks.
+    """When a group notifies.
 
     Args:
         group_by: `("task",)`, or `("task", "error")` for a group of its own for each fingerprint.
-        group_wait: from the first dead letter to the first message, so that it can count its companions.
+        group_wait: from the first dead letter to the first message, so that the message counts what dies with it.
         group_wait_urgent: the same when severity is critical or 50 letters are dead already.
         edit_interval: the least time between two edits of a message.
         cooldown: the least time between two messages in the channel about one group that did not get worse.
-        worse_interval: the least time between two messages in the channel when it did; a shorter cooldown is enough.
+        worse_interval: the same for a group that did; a shorter `cooldown` replaces it.
         quiet: without a new dead letter for this long, a group is resolved.
-        reopen_within: failing again this soon after continues the same message and thread.
+        reopen_within: a group that fails again this soon after it was resolved continues its message and thread.
         can_edit: whether the sink can change a message that it posted (a webhook cannot).
     """
 
@@ -41,7 +41,7 @@ class Rules:
 
     @property
     def worse_after(self) -> timedelta:
-        """How long after the last message in the channel a worse group may speak there again."""
+        """How long after its last message in the channel a group that got worse may post there again."""
         return min(self.worse_interval, self.cooldown)
 
     @classmethod

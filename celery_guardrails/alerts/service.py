@@ -1,7 +1,7 @@
-"""The guardian's alert service: counts what was recorded, stores what is to be said, has it delivered.
+"""The guardian's alert service: counts recorded dead letters, stores notifications, has them delivered.
 
-It owns the order of these steps: load, step, store in one transaction, deliver. It must not know when a group speaks
-(engine), how it reads (render) or how it is delivered (outbox).
+Owns the order of these steps: load, step, store in one transaction, deliver. It must not know when a group notifies
+(engine), in which words (render), or how they are delivered (outbox).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AlertService:
         sink: where alerts go; `build_sink(settings.slack)` makes it.
         settings: `settings.alerts`: group_by, group_wait (30 s), group_wait_urgent (5 s), edit_interval (60 s),
             cooldown (30 min), quiet (15 min), reopen_within (1 h), console_url, log_always.
-        fallback_channel: `settings.slack.fallback_channel`; `None`: to the log.
+        fallback_channel: `settings.slack.fallback_channel`; `None`: the log.
         lease: elects the poster among several guardians, a `StoreLease`; `None` when there is only one.
         app: what to write after `celery -A` in the commands shown.
     """
@@ -116,17 +116,17 @@ class AlertService:
             flush: do not wait for `group_wait` or `edit_interval`, because nobody may look again soon.
 
         Raises:
-            StoreError: the archive cannot be read or written; nothing is lost or said twice, run it again.
+            StoreError: the archive cannot be read or written; nothing is lost or sent twice, run it again.
         """
         events = queued = 0
         more = True
         while more:
             loaded, more = self._load(now, flush)
-            stepped = [step for one in loaded if (step := self._stepped(one, now, Tick(flush), last=not more))]
+            stepped = [step for one in loaded if (step := self._advance(one, now, Tick(flush), last=not more))]
             changes = [change for _, change in stepped if change is not None]
-            stored = self._stored(changes, now) if changes else 0
+            stored = self._save(changes, now) if changes else 0
             if stored is None:
-                # Another guardian was quicker; it has counted these events, or the next run does.
+                # Another guardian was quicker: it has counted these events, or the next run does.
                 break
             events, queued = events + sum(len(one.ref_ids) for one in loaded), queued + stored
         delivery = self.poster.deliver_once(now)
@@ -152,7 +152,7 @@ class AlertService:
         while report.delivery.next_due is not None and max(report.delivery.next_due, now()) <= end:
             wait(max(0.0, (report.delivery.next_due - now()).total_seconds()) + 0.01)
             later = self.run_once(now(), flush=True)
-            report = _joined(report, later)
+            report = _join(report, later)
         return report
 
     def close(self, now: datetime) -> None:
@@ -163,19 +163,19 @@ class AlertService:
         """
         self.poster.close(now)
 
-    def _stepped(self, loaded: _Loaded, now: datetime, tick: Tick, *, last: bool) -> _Stepped | None:
-        """The group after what happened; `None` for one that cannot be stepped, which keeps no other waiting."""
+    def _advance(self, loaded: _Loaded, now: datetime, tick: Tick, *, last: bool) -> _Stepped | None:
+        """The group after what happened; `None`: the step failed, and the other groups go on."""
         try:
             return _step(loaded, now, self._rules, tick, last=last)
-        except Exception as exc:  # noqa: BLE001 whatever is in a group, it concerns this one alone
+        except Exception as exc:  # noqa: BLE001 a fault in one group must not stop the others
             self._leave_out(loaded.group.key, loaded.ref_ids, exc)
             return None
 
-    def _stored(self, changes: Sequence[GroupChange], now: datetime) -> int | None:
-        """Store the changes, each by itself where the archive does not take them together."""
+    def _save(self, changes: Sequence[GroupChange], now: datetime) -> int | None:
+        """Store the changes, one by one if the archive refuses them together; `None`: another guardian was quicker."""
         try:
             return apply_changes(self._store, changes, now)
-        except Exception as exc:  # noqa: BLE001 unless it is the archive, one of the groups is to blame
+        except Exception as exc:  # noqa: BLE001 one of the groups is to blame, unless the archive is
             raise_if_away(self._store, exc)
         queued = 0
         for change in changes:
@@ -191,18 +191,18 @@ class AlertService:
         return queued
 
     def _leave_out(self, key: str, ref_ids: Sequence[str], exc: Exception) -> None:
-        """Take a group's events for counted, so that they do not come again and again; said once a group."""
-        words = "the alert of %s cannot be kept, its dead letters are in the archive alone: %s"
+        """Mark a group's events as counted, so that they are not loaded again and again; log it once for each group."""
+        words = "the alert of %s cannot be stored, so its dead letters are only in the archive: %s"
         self._complaints.once(key, words, one_line(key), exc)
         if ref_ids:
             with self._store.begin() as conn:
                 alert.mark_processed(conn, ref_ids, "")
 
     def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], bool]:
-        """Every live group and those with new events; whether more events wait than were loaded."""
+        """Every live group and every group with new events; returns also whether more events wait."""
         with self._store.read() as conn:
             batch = alert.unprocessed(conn, _BATCH)
-            by_key, broken = _sorted(batch, self._rules.group_by)
+            by_key, broken = _by_group(batch, self._rules.group_by)
             rows = alert.load_groups(conn, keys=[*by_key], states=_LIVE, updated_since=now - self._rules.reopen_within)
             stored = {row.key: row for row in rows}
             loaded = []
@@ -224,14 +224,13 @@ class AlertService:
         return loaded, len(batch) == _BATCH
 
     def _group(self, row: GroupRow | None, events: Sequence[AlertEvent]) -> AlertGroup | None:
-        """The group as it is stored, or a new one; `None` where it cannot be read, and nothing new has happened."""
+        """The group as it is stored, or a new one; `None`: it cannot be read, and there are no new events."""
         if row is not None:
             try:
                 return replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)
             except ValueError as exc:
-                self._complaints.once(
-                    row.key, "the alert of %s cannot be read, it begins anew: %s", one_line(row.key), exc
-                )
+                words = "the stored alert of %s cannot be read, a new one begins: %s"
+                self._complaints.once(row.key, words, one_line(row.key), exc)
         if not events:
             return None
         fresh = AlertGroup.idle(events[0], self._rules.group_by)
@@ -242,7 +241,7 @@ class AlertService:
         return counted is None or now >= counted + _RECOUNT
 
 
-def _sorted(
+def _by_group(
     batch: Sequence[tuple[str, Mapping[str, Any]]], group_by: tuple[str, ...]
 ) -> tuple[dict[str, list[AlertEvent]], list[str]]:
     """The events by group, and the ids of those that cannot be read."""
@@ -252,7 +251,7 @@ def _sorted(
         try:
             event = AlertEvent.from_payload(payload)
         except ValueError as error:
-            _logger.warning("alert event %s cannot be read and is left out: %s", ref_id, error)
+            _logger.warning("the alert event %s cannot be read, so no alert counts it: %s", ref_id, error)
             broken.append(ref_id)
         else:
             by_key.setdefault(group_key(event, group_by), []).append(event)
@@ -261,10 +260,10 @@ def _sorted(
 
 def _step(loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: bool) -> _Stepped:
     group, intents = loaded.group, list[Intent]()
-    # Before the last batch nothing is said, so that the first message counts all that came together.
+    # Only the last batch notifies, so that the first message counts all that came together.
     for event in (*loaded.happened, tick) if last else loaded.happened:
-        group, said = step(group, event, now, rules)
-        intents += said
+        group, further = step(group, event, now, rules)
+        intents += further
     if group == loaded.group:
         return group, None
     row = GroupRow(
@@ -295,7 +294,7 @@ def _notification(group: AlertGroup, intent: Intent, now: datetime) -> OutboxRow
 
 
 def _states(conn: Any, group: AlertGroup) -> dict[str, int]:
-    """In which states the letters are that a group is about."""
+    """How many letters of a group are in which state."""
     if group.unknown_names is not None:
         return alert.letter_states(conn, group.environment, reason=Reason.UNKNOWN_TASK)
     return alert.letter_states(conn, group.environment, task=group.task, fingerprint=group.fingerprint)
@@ -310,7 +309,7 @@ def _letters(states: Mapping[str, int]) -> LettersChanged:
     )
 
 
-def _joined(first: Report, later: Report) -> Report:
+def _join(first: Report, later: Report) -> Report:
     delivery = replace(
         later.delivery,
         sent=first.delivery.sent + later.delivery.sent,

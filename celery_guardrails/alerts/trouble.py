@@ -51,7 +51,7 @@ class Circuit:
         return self.probe_at is not None
 
     def open(self, now: datetime) -> None:
-        """Stop sending; look again in a minute."""
+        """Stop sending; the sink is checked again in a minute."""
         self.probe_at = now + _PROBE_EVERY
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ def remedy(
         error: the trouble.
         now: this instant.
         rng: draws the wait.
-        fallback_channel: where to go when the channel cannot be written to, once; `None`: to the log.
+        fallback_channel: where to post, once, when the channel does not take it; `None`: the log.
     """
     notes, again = dict(row.notes), {"reason": error.reason, "next_try_at": now}
     if error.trouble is Trouble.AUTH:
@@ -99,7 +99,7 @@ def remedy(
 
 
 def look_remedy(row: OutboxRow, error: Undelivered, now: datetime, rng: random.Random) -> Remedy:
-    """What to do about a message of unknown fate that cannot be looked for."""
+    """What to do where the search for a message of unknown fate fails."""
     again = {"reason": error.reason, "next_try_at": now}
     if error.trouble is Trouble.AUTH:
         return Remedy("unknown", again, open_circuit=True)

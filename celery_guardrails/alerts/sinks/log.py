@@ -46,4 +46,4 @@ class LogSink:
         raise Undelivered(Trouble.REFUSED, "the log cannot be searched")
 
     def check(self) -> None:
-        """A log always takes messages."""
+        """Do nothing: a log always takes messages."""

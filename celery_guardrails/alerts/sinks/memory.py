@@ -55,7 +55,7 @@ class MemorySink:
         return Posted(ts=f"{posted.ts}.{len(kept.replies) + 1}", channel=posted.channel)
 
     def find(self, post_uid: str, *, since: datetime, channel: str | None = None, thread: str = "") -> Posted | None:
-        """Look among what is kept; `since` and `channel` do not matter here."""
+        """Search the kept messages; `since` and `channel` do not matter here."""
         self._fail()
         if not self.can_find:
             raise Undelivered(Trouble.REFUSED, "cannot be searched")

@@ -1,4 +1,4 @@
-"""Where an alert goes: the one protocol that every sink keeps, and what is sent through it.
+"""Where an alert goes: the protocol that every sink implements, and what it gets.
 
 Owns `Sink`, `Message` and `Posted`. It must not know any sink, nor what to do about trouble: the poster decides that,
 from `errors.Trouble`.
@@ -17,8 +17,8 @@ __all__ = ["Message", "Posted", "Sink"]
 class Message:
     """An alert as a sink takes it.
 
-    `text` says the whole thing in one line, `plain` is the whole alert as lines of plain text, `blocks` is the rich
-    layout (empty: send `plain`). `post_uid` is put where `find` can see it.
+    `text` is the alert in one line, `plain` the whole alert as lines of plain text, `blocks` the rich layout (empty:
+    send `plain`). The sink puts `post_uid` where `find` can see it.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Posted:
 
 @runtime_checkable
 class Sink(Protocol):
-    """One place where alerts go. Every call either does it or raises `Undelivered`, within its own timeout.
+    """One place where alerts go. Every call either succeeds or raises `Undelivered`, within its own timeout.
 
     `can_edit` says that `edit` and `reply` work; `can_find` that `find` does. A sink without an ability raises
     `Undelivered(Trouble.REFUSED)` when it is asked for it. `min_gap` is the least time in seconds between two messages

@@ -65,10 +65,10 @@ class SlackSink:
     """Post, edit and thread alerts with a bot token.
 
     Args:
-        token: a bot token with `chat:write`; `channels:history` (or `groups:history`) lets an uncertain post be
-            looked up, and `channels:read` lets a channel given by name be.
+        token: a bot token with `chat:write`. With `channels:history` (or `groups:history`), `find` can look an
+            uncertain post up; with `channels:read`, it can do so in a channel given by name.
         channel: id or `#name` of the channel.
-        base_url: Slack's API, with a slash at the end; something else for a stand-in. `None` is Slack.
+        base_url: the URL of an API that stands in for Slack's, with a slash at the end. `None`: Slack's own.
         proxy: an HTTP proxy's url, or `None`.
         timeout: seconds for one call.
     """
@@ -164,7 +164,7 @@ class SlackSink:
 
 
 class SlackWebhookSink:
-    """Post alerts to an incoming webhook, which can neither edit nor thread nor be asked.
+    """Post alerts to an incoming webhook, which can neither edit nor reply, and cannot be searched.
 
     Args:
         url: the webhook's url, a secret.
@@ -183,7 +183,7 @@ class SlackWebhookSink:
         )
 
     def post(self, message: Message, *, channel: str | None = None) -> Posted:
-        """Post; taken only when the status is 200 *and* the body is `ok`. A webhook has one channel of its own."""
+        """Post; taken only if the status is 200 *and* the body is `ok`. A webhook posts to one channel of its own."""
         answer = _guard(lambda: self._client.send_dict(_layout(message)))
         body = (answer.body or "").strip()
         if answer.status_code == 200 and body == "ok":
@@ -205,7 +205,7 @@ class SlackWebhookSink:
         raise Undelivered(Trouble.REFUSED, "a webhook cannot be searched")
 
     def check(self) -> None:
-        """A webhook can only be tried by posting, so this says nothing."""
+        """Do nothing: only a post can try a webhook."""
 
 
 def _layout(message: Message) -> dict[str, Any]:
@@ -244,15 +244,15 @@ def _guard(send: Callable[[], Any]) -> Any:
     except URLError as error:
         raise _from_network(error.reason) from error
     except http.client.InvalidURL as error:
-        # it quotes the address, and a webhook's is a secret
-        raise Undelivered(Trouble.REFUSED, f"the address is none: {type(error).__name__}") from None
+        # the error quotes the URL, and a webhook's URL is a secret
+        raise Undelivered(Trouble.REFUSED, f"the URL is not valid: {type(error).__name__}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _from_network(error) from error
     except (SlackClientError, json.JSONDecodeError) as error:
         raise Undelivered(Trouble.UNCERTAIN, f"unexpected answer: {cut(shown(str(error)), 80)!r}") from error
     except ValueError as error:
-        # of an address or a header that is none, which it quotes: nothing was sent
-        raise Undelivered(Trouble.REFUSED, f"the address or the token is none: {type(error).__name__}") from None
+        # the error quotes the wrong URL or token, which is a secret; nothing was sent
+        raise Undelivered(Trouble.REFUSED, f"the URL or the token is not valid: {type(error).__name__}") from None
 
 
 def _from_answer(error: SlackApiError) -> Undelivered:
@@ -285,7 +285,7 @@ def _from_status(status: int, reason: str, headers: Mapping[str, str] | Any) -> 
 
 
 def _from_network(reason: object) -> Undelivered:
-    # Without a connection nothing was taken. Anything later may have been.
+    # Without a connection Slack took nothing. After a later error it may have taken the message.
     never = isinstance(reason, (ConnectionRefusedError, socket.gaierror))
     words = cut(shown(str(reason)), 80) or type(reason).__name__
     return Undelivered(Trouble.UNAVAILABLE if never else Trouble.UNCERTAIN, words)

@@ -121,7 +121,7 @@ def test_several_reasons_and_errors_are_listed_most_first():
 @pytest.mark.parametrize(
     ("letters", "words"),
     [
-        (None, "Those in the archive still need a decision"),
+        (None, "The letters in the archive still need a decision"),
         (LettersChanged(dead=1, recovered=2), "1 dead letter still needs a decision"),
         (LettersChanged(dead=9), "9 dead letters still need a decision"),
     ],
@@ -260,9 +260,9 @@ def test_one_message_is_told_in_the_singular():
     ("letters", "story", "ending"),
     [
         (LettersChanged(recovered=12), "All have recovered.", ", all recovered"),
-        (LettersChanged(recovered=10, discarded=2), "None needs a decision any more.", ", all decided"),
-        (LettersChanged(requeued=3, recovered=9), "None needs a decision now: 3 run again.", ""),
-        (LettersChanged(requeued=1, recovered=11), "None needs a decision now: 1 runs again.", ""),
+        (LettersChanged(recovered=10, discarded=2), "No letter needs a decision any more.", ", all decided"),
+        (LettersChanged(requeued=3, recovered=9), "No letter needs a decision now: 3 run again.", ""),
+        (LettersChanged(requeued=1, recovered=11), "No letter needs a decision now: 1 runs again.", ""),
     ],
 )
 def test_what_needs_no_decision_is_not_offered_again(state, letters, story, ending):
@@ -331,7 +331,7 @@ def test_a_letter_that_died_again_is_one_letter():
     assert plain.splitlines()[0] == "OnboardingEmail: 2 dead letters (production)"
     assert "1 expired before running, 1 used up all attempts" in plain
     assert "  1 x E2" in plain
-    assert "1 requeue ended in the same letter again." in plain
+    assert "1 requeue ended as a dead letter again." in plain
     assert sum(error.count for error in group.errors.values()) == sum(group.reasons.values()) == 2
     elsewhere = counted(first, replace(again, before=replace(stood, died_at=T0 - timedelta(days=1))))
     assert elsewhere.total == 2, "it was counted in a period before this one"
