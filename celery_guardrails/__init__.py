@@ -64,9 +64,9 @@ def __getattr__(name: str) -> Any:
     try:
         value = globals()[name] = getattr(import_module(home), name)
     except (ImportError, AttributeError) as exc:
-        from celery_guardrails.seam import explained
+        from celery_guardrails.seam import explain
 
-        raise explained(exc) from exc
+        raise explain(exc) from exc
     return value
 
 

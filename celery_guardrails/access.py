@@ -1,13 +1,13 @@
-"""Who may read and write a file: ours are for their owner alone, and what others may write is not trusted.
+"""Who may read and write a file: guardrails' own are for their owner alone; one that others may write is not trusted.
 
-Owns how a private file or directory is made, and the rule by which one that is found is trusted:
+Owns how a private file or directory is made, and the rule by which an existing one is trusted:
 
     it belongs to the user of this process, or to root; and nobody else may write it.
 
-A group may write where it is nobody's but the owner's: root's group, the user's own (it has the user's name, and no
-other member), or one that this machine has no name for and this process is in (Kubernetes' `fsGroup`). Where an access
-control list says who else may, the group counts as others. Whoever may write the directories above can take the whole
-directory away, but cannot put another in its place that is trusted. It must not know what is in a file.
+A group may write where it stands for the owner alone: root's group, the user's own (it has the user's name, and no
+other member), or one that has no name on this machine and that this process is in (Kubernetes' `fsGroup`). Where an
+access control list names further users, the group counts as others. Users who may write a directory above can take the
+whole directory away, but nothing that they put in its place is trusted. It must not know what is in a file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ACL = "system.posix_acl_access"
 
 @dataclass(frozen=True, slots=True)
 class Distrust:
-    """Why a file or a directory is not as it should be: words that follow its path, and the line to type."""
+    """Why a file or a directory is not trusted: `reason` are words to follow its path, `fix` is the line to type."""
 
     path: str
     reason: str
@@ -44,9 +44,9 @@ class Distrust:
 
 
 def make_file(path: Path) -> bool:
-    """Make an empty file that only its owner may read, whatever the umask is; returns whether it was missing.
+    """Make an empty file that only its owner may read, whatever the umask is; returns whether it made one.
 
-    Never raises: whoever opens the file says what is wrong with it.
+    Never raises: who opens the file later gets the error.
     """
     try:
         place = os.path.realpath(path)
@@ -64,7 +64,7 @@ def make_directory(path: Path) -> list[Path]:
     """Make a directory, and those above it that are missing, for their owner alone, whatever the umask is.
 
     Returns:
-        Those that were missing, the outermost first.
+        The directories that were missing, the outermost first.
 
     Raises:
         OSError: it cannot be made.
@@ -85,13 +85,13 @@ def make_directory(path: Path) -> list[Path]:
 
 
 def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | None:
-    """Why what is open is not trusted; `None`: it is.
+    """Why an open file or directory is not trusted; `None`: it is trusted.
 
-    Asked of what is open, and not of its name, which somebody may give to something else meanwhile.
+    Looks at what is open, not at the path, where somebody may have put something else meanwhile.
 
     Args:
         descriptor: of a directory or a file.
-        path: how people find it.
+        path: its path, for the words.
         folder: whether it should be a directory, and not a regular file.
 
     Raises:
@@ -99,22 +99,22 @@ def distrust(descriptor: int, path: str, *, folder: bool = False) -> Distrust | 
     """
     found = os.fstat(descriptor)
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return Distrust(path, "is no directory" if folder else "is no regular file", f"rm -r {_typed(path)}")
+        return Distrust(path, "is not a directory" if folder else "is not a regular file", f"rm -r {_typed(path)}")
     if found.st_uid not in (_ROOT, os.geteuid()):
         me = user_name(os.geteuid())
-        words = f"belongs to {user_name(found.st_uid)}, and this process is {me}'s"
+        words = f"belongs to {user_name(found.st_uid)}, but this process runs as {me}"
         return Distrust(path, words, f"chown {me} {_typed(path)}")
     loose = _loose(found, descriptor, path)
     return loose and replace(loose, fix=f"chmod {_DIRECTORY if folder else _FILE:o} {_typed(path)}")
 
 
 def exposure(files: Sequence[Path]) -> list[Distrust]:
-    """What is wrong with who may read private files, or directories, which are there: nothing is changed.
+    """Which private files or directories others may read, and which belong to the wrong user; changes nothing.
 
-    Root may look at files that are another user's: they should be those of the directory's owner.
+    They should belong to the user of this process or, where root looks, to the owner of the first one's directory.
 
     Args:
-        files: the first, and those beside it that belong to it.
+        files: existing ones; the first, and those beside it that belong to it.
 
     Raises:
         OSError: one cannot be looked at.
@@ -123,31 +123,31 @@ def exposure(files: Sequence[Path]) -> list[Distrust]:
     owner = files[0].resolve().parent.stat().st_uid if me == _ROOT and files else me
     loose = [file for file, seen in found.items() if _is_readable(seen, file)]
     foreign = [file for file, seen in found.items() if seen.st_uid not in (me, owner)]
-    told = []
+    wrong = []
     if loose:
         words = f"can be read by others than its owner (mode {stat.S_IMODE(found[loose[0]].st_mode):04o})"
-        told.append(_of_several(loose, words, f"chmod {_DIRECTORY if loose[0].is_dir() else _FILE:o}"))
+        wrong.append(_of_several(loose, words, f"chmod {_DIRECTORY if loose[0].is_dir() else _FILE:o}"))
     if foreign:
-        words = f"belongs to {user_name(found[foreign[0]].st_uid)}, and not to {user_name(owner)}"
-        told.append(_of_several(foreign, words, f"chown {user_name(owner)}"))
-    return told
+        words = f"belongs to {user_name(found[foreign[0]].st_uid)}, not to {user_name(owner)}"
+        wrong.append(_of_several(foreign, words, f"chown {user_name(owner)}"))
+    return wrong
 
 
 def _is_readable(found: os.stat_result, file: Path) -> bool:
-    """Whether others may read it; a group that is the owner's alone is none, but for root's, which others may join."""
+    """Whether others may read it; the owner's own group does not count, but root's group does: others may join it."""
     group = not _is_own_group(found.st_gid, os.geteuid()) or found.st_gid == _ROOT or _has_acl(file)
     return bool(found.st_mode & (0o077 if group else 0o007))
 
 
 def _of_several(files: Sequence[Path], words: str, command: str) -> Distrust:
-    more = f", as {len(files) - 1} beside it" if len(files) > 1 else ""
+    more = f", like {len(files) - 1} more beside it" if len(files) > 1 else ""
     return Distrust(str(files[0]), words + more, " ".join([command, *(_typed(str(file)) for file in files)]))
 
 
 def movable_by(path: Path) -> Distrust | None:
-    """The directory above a path in which others may rename and remove it, the nearest one; `None`: there is none.
+    """The nearest directory above a path whose entries others may rename and remove; `None`: there is no such one.
 
-    Directories with the sticky bit (`/tmp`) are none: what is in them is its owner's.
+    A directory with the sticky bit (`/tmp`) does not count: only its owner may rename or remove an entry there.
     """
     for above in path.absolute().parents:
         with suppress(OSError):
@@ -157,7 +157,7 @@ def movable_by(path: Path) -> Distrust | None:
 
 
 def writable_by(path: Path) -> Distrust | None:
-    """Who may write a directory or a file beside its owner; `None`: nobody.
+    """Who else than its owner may write a directory or a file; `None`: nobody.
 
     Raises:
         OSError: it cannot be looked at.
@@ -186,12 +186,12 @@ def _loose(found: os.stat_result, place: int | Path, path: str) -> Distrust | No
 
 
 def _typed(path: str) -> str:
-    """A path as it is typed anywhere, whatever the working directory is."""
+    """The absolute path, quoted for a shell."""
     return shell_quote(os.path.abspath(path))
 
 
 def _has_acl(place: int | Path) -> bool:
-    """Whether an access control list says who may write: the group's bits are then its mask, for other users too."""
+    """Whether there is an access control list: the group's bits are then its mask, and hold for further users, too."""
     try:
         return bool(os.getxattr(place, _ACL))
     except (OSError, AttributeError):
@@ -200,7 +200,7 @@ def _has_acl(place: int | Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _is_own_group(gid: int, uid: int) -> bool:
-    """Whether nobody but root and this user, this process's, is in a group, as far as this machine knows."""
+    """Whether only root and this process's user are in a group, as far as this machine knows."""
     if gid == _ROOT:
         return True
     me = user_name(uid)

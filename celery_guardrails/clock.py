@@ -1,4 +1,4 @@
-"""The one place that reads the clock, and how durations are written.
+"""The one place that reads the clock, and that reads and writes durations.
 
 Instants are aware UTC datetimes; durations are `timedelta` inside and seconds, `timedelta` or text at the edge.
 """
@@ -58,7 +58,7 @@ def parse_duration(value: Duration) -> timedelta:
 def format_duration(delta: timedelta) -> str:
     """The shortest text that `parse_duration` reads back, to the millisecond: `1h30m`, `45s`, `250ms`.
 
-    It is for what people write themselves; what they only read is `shown`.
+    For durations that people write themselves; `shown` is for those that they only read.
     """
     millis = round(delta / timedelta(milliseconds=1))
     if millis == 0:

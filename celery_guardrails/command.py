@@ -1,7 +1,7 @@
-"""What people copy into a shell: commands, the words in them, and the query terms in those.
+"""Commands that people copy into a shell, the words in them, and the query terms in these words.
 
-Owns quoting, for the shell and for our query language, whatever is in a text: a command that we print does what it says
-and nothing else. It must not know which commands there are.
+Owns quoting for the shell and for the query language: whatever a text contains, a command that guardrails prints does
+what it says and nothing else. It must not know which commands there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["celery_command", "query_term", "shell_quote"]
 
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.:-]+")
 _KEPT = frozenset("/.,:;=+-_#%()[]{}<>?^~| ")
-"""What stands for itself inside a quoted value, beside letters and digits: no shell's and no chat's quotes."""
+"""What needs no escape in a quoted value, beside letters and digits: no quotes of a shell or a chat."""
 
 
 def shell_quote(word: str) -> str:
@@ -43,10 +43,10 @@ def celery_command(app: str, command: str, *words: str, tail: str = "") -> str:
     """A command as a person types it: `celery -A shop guardrails dlq show ID`.
 
     Args:
-        app: what stands after `-A`, as a shell takes it (`app/command_name.py`): a `--workdir` may go with it.
-        command: the sub-commands, such as `guardrails dlq show`: our own words, which are not quoted.
-        words: arguments, each of which is quoted.
-        tail: what follows, our own words, such as `--reason "..."`.
+        app: what follows `-A`, quoted already (`app/command_name.py`); a `--workdir` may be in it.
+        command: the sub-commands, such as `guardrails dlq show`; not quoted.
+        words: arguments; each is quoted.
+        tail: what follows, such as `--reason "..."`; not quoted.
     """
     return " ".join(["celery -A", app, command, *map(shell_quote, words), *([tail] if tail else [])])
 
@@ -68,5 +68,5 @@ def _escaped(char: str) -> str:
 
 
 def _is_byte(char: str) -> bool:
-    """Whether a lone surrogate stands for a byte of an argument that is no UTF-8."""
+    """Whether a lone surrogate stands for a byte of an argument that is not UTF-8."""
     return 0xDC80 <= ord(char) <= 0xDCFF

@@ -1,8 +1,8 @@
-"""The loggers of guardrails, whose records carry no text that could steer a terminal or forge a line, and no secret.
+"""The loggers of guardrails: no record of theirs can steer a terminal, forge a line of the log or show a secret.
 
-Owns one filter on each of them: what a record is made of is cleaned, and what it says is redacted, just before it
-goes out, so that no call has to think of it. It must not know what is logged; what Celery or a library logs is theirs.
-Cheap to import: what hides secrets is imported with the first record.
+Owns one filter on each of them, which cleans and redacts every record before a handler gets it, so that no call has to
+think of it. It must not know what is logged, and leaves the records of Celery and of libraries alone. Cheap to import:
+the code that hides secrets is imported with the first record.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _formatter = logging.Formatter()
 
 
 class Lines(str):
-    """A text of several lines, each of which is clean already, that keeps its line breaks in the log."""
+    """A text of several lines that keeps its line breaks in the log; the caller has made each line harmless."""
 
     __slots__ = ()
 
 
 class _Clean:
-    """A value of a record that is no text: what it is shown as is cleaned when it is shown."""
+    """A value of a record that is not text: its text is cleaned when the record is formatted."""
 
     __slots__ = ("_value",)
 
@@ -67,16 +67,16 @@ class _Cleaning(logging.Filter):
 
 
 def _hide(record: logging.LogRecord) -> None:
-    """Hide what is secret in the record, before any handler has it: a line of ours must not end what logs it."""
+    """Hide a record's secrets before any handler gets it; never raises, because a log line must not end its caller."""
     from celery_guardrails.redaction import shown
 
     try:
         record.msg = shown(record.getMessage())
         record.exc_text = shown(record.exc_text) if record.exc_text else None
-    except Exception as exc:  # noqa: BLE001 a call with too few values, say
+    except Exception as exc:  # noqa: BLE001 such as a call with too few values
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         record.msg, record.exc_text = f"{_UNREADABLE} ({type(exc).__name__}): {template}", None
-    # whoever formats the exception again would show all of it
+    # a handler that formats the exception again would show its secrets
     record.args, record.exc_info = (), None
 
 
@@ -97,7 +97,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _traceback(exc_info: Any) -> str:
-    """The traceback, each line of it indented: no line of somebody else's message passes for a record of its own."""
+    """The traceback with each line indented, so that no line of a foreign message looks like a record of its own."""
     try:
         text = _formatter.formatException(exc_info)
     except Exception:  # noqa: BLE001 an exception whose text cannot be had

@@ -1,8 +1,8 @@
-"""Text that somebody else has chosen, as people may see it: on a terminal, in a log, in an alert.
+"""Makes foreign text harmless where people see it: on a terminal, in a log, in an alert.
 
-Owns what is harmless there. Error types, messages, ids and names of tasks, queues and workers come from whoever can
-publish: an escape sequence would steer a terminal, a line break forge a line of the log, a bidirectional override show
-another text than there is. Pure; it must not know where a text is shown.
+Everybody who can publish chooses error types, messages, ids, and the names of tasks, queues and workers. In them, an
+escape sequence can steer a terminal, a line break can forge a line of the log, a bidirectional override can show
+another text. Pure; it must not know where a text is shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["lines", "one_line", "same_length", "text_of"]
 def one_line(text: str) -> str:
     """The text on one line, without repeated blanks and without a character that is not printable.
 
-    Not printable are control characters (C0, C1, escapes), all that Unicode calls a format (overrides of the direction,
+    Not printable are control characters (C0, C1, escapes), Unicode's format characters (overrides of the direction,
     invisible joiners), lone surrogates, private and unassigned characters.
     """
     if text.isprintable() and "  " not in text:
@@ -32,7 +32,7 @@ def same_length(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """The text of anything; what it raises itself is passed over."""
+    """The text of any value; never raises."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 somebody else's __str__

@@ -1,7 +1,7 @@
-"""What a seam is, a name of the Celery family that its documentation does not promise, and whether it is there.
+"""A seam is a name of Celery, kombu, billiard or py-amqp that their documentation does not promise.
 
-Owns looking for one, by import and attribute, comparing the parameters of what guardrails calls or overrides, and the
-words that say what is missing. Which seams there are is in `seams.py`.
+Owns the search for a seam, by import and attribute, the comparison of the parameters that guardrails relies on, and the
+words that say what is missing. It must not know which seams there are: `seams.py` lists them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import CodeType
 from typing import Any
 
 __all__ = [
-    "Guard", "Missing", "Seam", "by_guard", "explained", "is_later", "problem_of", "releases", "remedy", "report",
+    "Guard", "Missing", "Seam", "by_guard", "explain", "is_later", "problem_of", "releases", "remedy", "report",
     "seams_of",
 ]  # fmt: skip
 
@@ -47,8 +47,8 @@ class Seam:
         use: what guardrails uses it for.
         guards: what needs it.
         takes: the names of its first parameters, without `self`; others may follow. Those after `*` may stand anywhere.
-            `None`: they do not matter.
-        since: the version of its library that brought it, such as `5.7`; "": all that setup.cfg allows have it.
+            `None`: the parameters do not matter.
+        since: the first version of its library that has it, such as `5.7`; "": every version that setup.cfg allows.
     """
 
     name: str
@@ -73,15 +73,15 @@ class Missing:
 
 def seams_of(owner: str, guards: Guard | tuple[Guard, ...], uses: Mapping[str, str], since: str = "") -> Iterator[Seam]:
     """The seams of one module or class: each name, with its parameters where they matter, and what it is for."""
-    for said, use in uses.items():
-        name, _, parameters = said.partition("(")
-        takes = tuple(filter(None, parameters.rstrip(")").split(", "))) if "(" in said else None
+    for written, use in uses.items():
+        name, _, parameters = written.partition("(")
+        takes = tuple(filter(None, parameters.rstrip(")").split(", "))) if "(" in written else None
         where = f"{owner}{'.' if ':' in owner else ':'}{name}"
         yield Seam(where, use, guards if isinstance(guards, tuple) else (guards,), takes, since)
 
 
 def is_later(seam: Seam) -> bool:
-    """Whether the library is older than the seam, as setup.cfg allows: guardrails does without it there."""
+    """Whether the installed library is older than the seam: setup.cfg allows it, guardrails does without the seam."""
     if not seam.since:
         return False
     known = import_module(seam.library).VERSION
@@ -89,9 +89,9 @@ def is_later(seam: Seam) -> bool:
 
 
 def problem_of(seam: Seam) -> str:
-    """What is wrong with the place that a seam names; "": nothing.
+    """What is wrong with a seam in the installed release; "": nothing.
 
-    An attribute that only instances have is looked for in the code of their class.
+    Where only instances have the attribute, it is searched for in the code of their class.
     """
     module, _, path = seam.name.partition(":")
     try:
@@ -120,7 +120,7 @@ def _uses(code: CodeType, name: str) -> bool:
 
 
 def _changed(function: Callable[..., Any], takes: tuple[str, ...]) -> str:
-    """In what its parameters differ from those that guardrails counts on; "": in nothing."""
+    """How its parameters differ from those that guardrails relies on; "": not at all."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # not written in Python
@@ -134,28 +134,31 @@ def _changed(function: Callable[..., Any], takes: tuple[str, ...]) -> str:
     fits = tuple(positional[: len(first)]) == first or (any_place and first[: len(positional)] == tuple(positional))
     if fits and (any_name or set(anywhere) <= set(named)):
         return ""
-    return f"takes ({', '.join(positional)}) and not ({', '.join(takes)})"
+    return f"takes ({', '.join(positional)}), not ({', '.join(takes)})"
 
 
 def report(found: Sequence[Missing]) -> str:
-    """What is missing, what that leaves unprotected, and what to do: one text of several lines for all of it."""
+    """What is missing, which guards are off, and what to do, in one text of several lines."""
     lines = [f"{releases()} lacks what celery-guardrails uses of it."]
     lines.extend(f"  {text}" for _, text in by_guard(found))
     return "\n".join([*lines, f"Fix: {remedy()}"])
 
 
 def by_guard(found: Sequence[Missing]) -> Iterator[tuple[Guard, str]]:
-    """Each guard that lacks something, with a line that says what it lacks and what is not protected without it."""
+    """Each guard that lacks a seam, with a line that says what follows and which seams are missing."""
     for guard in dict.fromkeys(guard for each in found for guard in each.seam.guards):
         names = "; ".join(
             f"{each.seam.name} {each.problem} ({each.seam.use})" for each in found if guard in each.seam.guards
         )
-        off = "guardrails cannot do without" if guard.vital else "off, Celery does as it does"
+        off = "needed, guardrails does not work without it" if guard.vital else "off, as in plain Celery"
         yield guard, f"{guard.name}: {off}. {guard.without} Missing: {names}."
 
 
-def explained(exc: ImportError | AttributeError) -> Exception:
-    """What an import of ours failed on, for whoever has installed a release of Celery that lacks it; else as it is."""
+def explain(exc: ImportError | AttributeError) -> Exception:
+    """The error to raise for a failed import: where the installed Celery lacks the name, it says so and names the fix.
+
+    Any other error is returned as it is.
+    """
     where = (
         exc.name if isinstance(exc, ImportError) else getattr(exc.obj, "__module__", getattr(exc.obj, "__name__", ""))
     )
@@ -165,7 +168,7 @@ def explained(exc: ImportError | AttributeError) -> Exception:
 
 
 def releases() -> str:
-    """The installed releases of the family, as people say them."""
+    """The installed releases of Celery, kombu, billiard and py-amqp, as people write them."""
     celery, *others = (f"{name} {_release(name)}" for name in _FAMILY)
     return f"{celery.capitalize()} ({', '.join(others)})"
 
@@ -180,7 +183,7 @@ def _release(package: str) -> str:
 def remedy() -> str:
     """What to do where a seam is missing."""
     bounds = " ".join(f"'{each}'" for each in _bounds())
-    return f"type: pip install {bounds}" if bounds else "install a release of celery-guardrails that knows it."
+    return f"type: pip install {bounds}" if bounds else "install a release of celery-guardrails that knows this Celery."
 
 
 def _bounds() -> Iterable[str]:

@@ -1,14 +1,14 @@
-"""Every name that guardrails uses of Celery, kombu, billiard and py-amqp and that their documentation does not promise.
+"""Every name of Celery, kombu, billiard and py-amqp that guardrails uses, though no documentation promises it.
 
 A seam is such a name: what it is for, which guard needs it, and since which version it exists. A guard is one
-protection that can be off by itself. The next release of Celery may rename a seam, and nobody announces that: so a
-worker looks for all of them when it starts (milliseconds), turns off the guards that lack one, says so in one warning,
-and runs as plain Celery there. Where the guard is vital, the worker does not start.
+protection that can be off by itself. The next release of Celery may rename a seam without a notice. So a worker looks
+for all seams when it starts (milliseconds), turns off the guards that lack one, logs one warning about them, and runs
+as plain Celery there. Without a vital guard, the worker does not start.
 
-How to add a seam: add its name here, under the guard that needs it, in the words of somebody who reads the warning.
-Where the guard is a new one, ask `holds(GUARD)` before you touch anything that it lists, and do what Celery does where
-it does not hold. `tests/unit/house/test_seams.py` finds names that are not listed, and `tests/seam/` runs a worker
-without each of them; `make test-seams` looks for all of them in every release of Celery that setup.cfg allows.
+How to add a seam: add its name here, under the guard that needs it, in words for people who read the warning. For a new
+guard, ask `holds(GUARD)` before you use any of its seams, and do what Celery does where the guard does not hold.
+`tests/unit/house/test_seams.py` finds names that are not listed, and `tests/seam/` runs a worker without each of them;
+`make test-seams` looks for all of them in every release of Celery that setup.cfg allows.
 
 Owns the list, and which guards hold. How a seam is looked for is in `seam.py`. It must not know what a guard does.
 """
@@ -43,7 +43,7 @@ ON_COMMIT = Guard("`delay_on_commit` of guarded tasks in Django", "Guarded tasks
 INTAKE = Guard("messages that never become a task",
     "An unknown task or an unreadable message makes no dead letter, and some of them end the worker.")
 CLASSES = Guard("the worker's consumer and its pool",
-    "What the worker does with messages that never become a task, on Redis and with a lost connection is Celery's.")
+    "As in plain Celery: messages that never become a task, messages on Redis, and a lost connection.")
 OUTLIVING = Guard("tasks that outlive a lost connection",
     "Such a task runs a second time when its message is delivered again.")
 PREFORK = Guard("work that Celery's prefork pool forgets",
@@ -57,7 +57,7 @@ REDIS_TAKE = Guard("messages between Redis and the worker",
     "A message can be lost when a worker on Redis dies just as it takes it.")
 REDIS_WAIT = Guard("retries that wait in Redis",
     "Retries wait in workers' memory, and come late or twice after a worker's death.")
-REDIS_REACH = Guard("publishing to a named exchange on Redis", "A message for an exchange without a queue drops.")
+REDIS_REACH = Guard("publishing to a named exchange on Redis", "A message for an exchange without a queue is lost.")
 REDIS_SPEED = Guard("the speed of publishing on Redis", "Publishing a retry on Redis takes twice as long.")
 SUCCESS = Guard("work that succeeded before its worker died", "Such work runs again, although its result is stored.")
 SOFT_LIMIT = Guard("what follows a failure, against a soft time limit",
@@ -102,7 +102,7 @@ SEAMS: tuple[Seam, ...] = (
     }),
     *seams_of("celery.app.autoretry:add_autoretry_behaviour", DECLARED, {"_orig_run": "a body that is wrapped"}),
     *seams_of("celery.app.utils:Settings", REPORTS, {"table(with_defaults, censored)": "what settings are shown"}),
-    # --- how the process that runs a task tells of its end
+    # --- how the process that runs a task reports its end
     *seams_of("celery.app.trace", TRACER, {
         "build_tracer(name, task, loader, hostname, *, app, Info)": "a tracer for each guarded task",
         "report_internal_error(task, exc)": "what Celery logs of a tracer that fails",
@@ -207,7 +207,7 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of(_POOL, PREFORK, {
         "flush()": "what the pool forgets",
         "on_job_process_down(job, pid_gone)": "a process that has died",
-        "process_flush_queues(proc)": "what a dead process had said",
+        "process_flush_queues(proc)": "the last answers of a dead process",
         "_track_child_process(proc, hub)": "processes that died while the connection was lost",
         "outbound_buffer": "what is still to be written", "_cache": "what the pool has",
         "_busy_workers": "which processes have work", "_state": "whether the pool ends",
@@ -309,7 +309,7 @@ SEAMS: tuple[Seam, ...] = (
     }),
 )
 # fmt: on
-"""All of them. One name may serve several guards; then it stands here once, with all of them, or once for each."""
+"""All seams. A name that several guards need stands here once with all of them, or once for each guard."""
 
 GUARDS: tuple[Guard, ...] = tuple(dict.fromkeys(guard for seam in SEAMS for guard in seam.guards))
 """The protections that need seams, in the order of the list."""
@@ -319,7 +319,7 @@ GUARDS: tuple[Guard, ...] = tuple(dict.fromkeys(guard for seam in SEAMS for guar
 def holds(guard: Guard) -> bool:
     """Whether this process has every seam of a guard; looked up once.
 
-    Whoever uses one of its seams asks before, and does what Celery does where the guard does not hold.
+    Code that uses a seam asks before, and does what Celery does where the guard does not hold.
     """
     return not missing([guard])
 
@@ -329,8 +329,8 @@ def missing(guards: Iterable[Guard] = GUARDS, *, loaded: bool = False) -> list[M
 
     Args:
         guards: which guards' seams to look for.
-        loaded: look only into modules that this process has loaded: nothing here uses the others (Redis' transport in
-            a worker on RabbitMQ).
+        loaded: look only into modules that this process has loaded. It does not use the others (Redis' transport in a
+            worker on RabbitMQ).
     """
     wanted = set(guards)
     found = []

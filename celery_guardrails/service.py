@@ -1,7 +1,7 @@
 """Services: what a worker or a guardian does now and then, beside its work.
 
-Owns their shape (a name, how often, `run_once(now, flush)`), when each is due, and that one which fails is left alone
-for longer and longer, and logged once. It must not know what they do.
+Owns their shape (`name`, `every`, `run_once(now, flush)`), when each is due, and what follows a failure: the service
+waits longer each time, and the log says so once. It must not know what services do.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ class Service(Protocol):
         """How often it runs; it may change from one time to the next."""
 
     def run_once(self, now: datetime, flush: bool) -> object:
-        """Do it. `flush` means that the process ends afterwards: do not wait for anything."""
+        """Do the work once. `flush`: the process ends afterwards, so do not wait for anything."""
 
 
 class Patience:
-    """How long to leave alone what does not answer: 1 second, twice as long each time, at most 5."""
+    """How long to wait before the next try after a failure: 1 second, then twice as long each time, at most 5."""
 
     def __init__(self) -> None:
         self._until: datetime | None = None
         self._pause = timedelta(seconds=1)
 
     def allows(self, now: datetime) -> bool:
-        """Whether it may be asked."""
+        """Whether the wait is over, or there was no failure."""
         # a clock that was set back must not make it wait for hours
         return self._until is None or not timedelta(0) < self._until - now <= self._pause
 
     def fail(self, now: datetime) -> bool:
-        """It did not answer; returns whether that is new."""
+        """Note a failure; returns whether it is the first one in a row."""
         first = self._until is None
         self._pause = timedelta(seconds=1) if first else min(2 * self._pause, timedelta(seconds=5))
         self._until = now + self._pause
         return first
 
     def succeed(self) -> bool:
-        """It answered; returns whether that is new."""
+        """Note a success; returns whether it is the first one after a failure."""
         first, self._until = self._until is not None, None
         return first
 
@@ -62,8 +62,8 @@ class Runner:
     """Runs services by turns, each when it is due.
 
     Args:
-        services: what is to be run.
-        logger: where it is logged that a service fails, and that it runs again.
+        services: what to run.
+        logger: gets a warning when a service fails, and when it runs again.
         called: how the log names a service, such as `the service %s`.
     """
 
@@ -75,11 +75,11 @@ class Runner:
         self._patience = {service.name: Patience() for service in self.services}
 
     def serve(self, now: Callable[[], datetime], is_over: Callable[[], bool] = lambda: False) -> None:
-        """Run those that are due; never raises.
+        """Run the services that are due; never raises.
 
         Args:
             now: the clock.
-            is_over: whether no other is to be begun.
+            is_over: whether to start no further service.
         """
         for service in self.services:
             at = now()
@@ -111,7 +111,7 @@ class Runner:
             service.run_once(now, flush=False)
         except Exception as exc:
             if patience.fail(now):
-                # a `StoreError` says all there is to say
+                # a `StoreError` needs no traceback
                 trace = not isinstance(exc, StoreError)
                 self._logger.warning("%s failed, and is tried again: %s", name, exc, exc_info=trace)
         else:

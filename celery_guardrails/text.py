@@ -55,7 +55,7 @@ def when(instant: datetime | None) -> str:
 
 
 def since(instant: datetime | None, now: datetime) -> str:
-    """The same, shortened to `14:02 UTC` when it is on the day of `now`."""
+    """As `when`, but only `14:02 UTC` for an instant on the same day as `now`."""
     if instant is None or instant.astimezone(timezone.utc).date() != now.astimezone(timezone.utc).date():
         return when(instant)
     return instant.astimezone(timezone.utc).strftime("%H:%M UTC")

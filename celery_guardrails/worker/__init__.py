@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from celery_guardrails.seam import explained
+from celery_guardrails.seam import explain
 
 _HOMES = {
     "GuardStep": "main.steps", "SeamStep": "consumer.seam_step", "Housekeeping": "main.housekeeping",
@@ -26,5 +26,5 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"{__name__}.{home}")
     except (ImportError, AttributeError) as exc:
-        raise explained(exc) from exc
+        raise explain(exc) from exc
     return getattr(module, name)

@@ -11,7 +11,7 @@ import pytest
 from celery.worker.request import Request
 
 from celery_guardrails import seams
-from celery_guardrails.seam import Guard, Missing, Seam, explained, is_later, problem_of, report
+from celery_guardrails.seam import Guard, Missing, Seam, explain, is_later, problem_of, report
 
 GUARD = Guard("the test", "Nothing is tested.")
 VITAL = Guard("all", "All is lost.", vital=True)
@@ -84,24 +84,24 @@ def test_what_a_release_cannot_have_yet_is_not_missed() -> None:
 def test_the_report_says_what_is_missing_what_that_means_and_what_to_do() -> None:
     text = report([Missing(seam("Made.gone"), "is gone"), Missing(replace(seam("All"), guards=(VITAL,)), "is gone")])
     assert "celery_like:Made.gone is gone (a test)" in text
-    assert "the test: off, Celery does as it does. Nothing is tested." in text
-    assert "all: guardrails cannot do without. All is lost." in text
+    assert "the test: off, as in plain Celery. Nothing is tested." in text
+    assert "all: needed, guardrails does not work without it. All is lost." in text
     assert re.search(r"pip install '?celery[^']*<5\.8", text)
 
 
 def test_an_import_that_fails_on_celery_is_explained() -> None:
     with pytest.raises(ImportError) as failed:
         from celery.app.trace import no_such_name  # type: ignore[attr-defined]  # noqa: F401
-    assert "celery-guardrails does not work with Celery" in str(explained(failed.value))
+    assert "celery-guardrails does not work with Celery" in str(explain(failed.value))
     with pytest.raises(AttributeError) as missed:
         Request.no_such_name  # noqa: B018
-    assert "celery-guardrails does not work with Celery" in str(explained(missed.value))
+    assert "celery-guardrails does not work with Celery" in str(explain(missed.value))
 
 
 def test_another_import_that_fails_stays_as_it_is() -> None:
     with pytest.raises(ImportError) as failed:
         from json import no_such_name  # type: ignore[attr-defined]  # noqa: F401
-    assert explained(failed.value) is failed.value
+    assert explain(failed.value) is failed.value
 
 
 def test_nothing_is_missing_here_and_a_guard_holds() -> None:

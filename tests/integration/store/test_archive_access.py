@@ -104,7 +104,9 @@ def test_a_guardian_leaves_an_older_archive_as_it_is_and_says_what_to_type(
     stop.set()
     serve(Project(app), stop)
     (line,) = [said for said in caplog.messages if said.startswith("archive: ")]
-    assert line.startswith(f"archive: {loose} can be read by others than its owner (mode 0644), as 2 beside it. Type: ")
+    assert line.startswith(
+        f"archive: {loose} can be read by others than its owner (mode 0644), like 2 more beside it. Type: "
+    )
     assert line.endswith(f"Type: chmod 600 {loose} {loose}-wal {loose}-shm")
     assert stat.S_IMODE(loose.stat().st_mode) == 0o644
     loose.chmod(0o600)
@@ -118,7 +120,7 @@ def test_the_files_of_an_archive_are_looked_at_each(loose: Path) -> None:
         (loose.parent / name).touch(0o640)
         (loose.parent / name).chmod(0o640)
     (found,) = access.exposure(sqlite_files(loose))
-    assert found.reason == "can be read by others than its owner (mode 0644), as 2 beside it"
+    assert found.reason == "can be read by others than its owner (mode 0644), like 2 more beside it"
     assert found.fix == f"chmod 600 {loose} {loose}-wal {loose}-shm"
 
 
@@ -129,7 +131,7 @@ def test_a_foreign_owner_is_named() -> None:
         path = folder / "archive.db"
         path.touch(0o600)
         assert access.exposure([path]) == []
-        told = "belongs to root, and not to nobody"
+        told = "belongs to root, not to nobody"
         fix = f"chown nobody {path}"
 
         def seen() -> list[list[str]]:
@@ -140,7 +142,7 @@ def test_a_foreign_owner_is_named() -> None:
         os.chown(path, NOBODY, NOBODY)
         assert seen() == as_user(NOBODY, seen) == []
         os.chown(path, pwd.getpwnam("daemon").pw_uid, -1)
-        assert seen() == [["belongs to daemon, and not to nobody", fix]]
+        assert seen() == [["belongs to daemon, not to nobody", fix]]
 
 
 def test_a_group_of_the_owner_alone_is_nobody_else() -> None:

@@ -49,7 +49,7 @@ LOOSE = [
     pytest.param(mode(0o1777), "can be written by every user", "chmod 700", id="sticky"),
     pytest.param(mode(0o770, DAEMON), "can be written by the group daemon", "chmod 700", id="group"),
     pytest.param(mode(0o777, DAEMON), "can be written by every user", "chmod 700", id="both"),
-    pytest.param(given_away, "belongs to nobody, and this process is root's", "chown root", id="another's"),
+    pytest.param(given_away, "belongs to nobody, but this process runs as root", "chown root", id="another's"),
 ]
 
 
@@ -137,8 +137,8 @@ ODD = [
     pytest.param(mode(0o660, DAEMON), "can be written by the group daemon", id="group"),
     pytest.param(given_away, "belongs to nobody", id="another's"),
     pytest.param(linked, "is a link", id="link"),
-    pytest.param(fifo, "is no regular file", id="fifo"),
-    pytest.param(directory, "is no regular file", id="directory"),
+    pytest.param(fifo, "is not a regular file", id="fifo"),
+    pytest.param(directory, "is not a regular file", id="directory"),
 ]
 
 
@@ -271,7 +271,9 @@ def test_a_file_of_a_journal_that_others_may_write_is_left_and_said_once(
     journals = Journals(folder / "spool", "shop")
     for _ in range(2):
         assert found(journals) == ([] if which == "owner" else ["b"])
-    said = "Is a directory" if (which, words) == ("owner", "is no regular file") and (left / which).is_dir() else words
+    said = (
+        "Is a directory" if (which, words) == ("owner", "is not a regular file") and (left / which).is_dir() else words
+    )
     assert caplog.text.count(said) == 1
     (told,) = journals.distrusts()
     assert words in told.reason
