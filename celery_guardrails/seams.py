@@ -98,7 +98,7 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of("celery.app.annotations", DECLARED, {"resolve_all(anno, task)": "what `task_annotations` say of a task"}),
     *seams_of("celery.app.utils:Settings", DECLARED, {
         "_to_keys(key)": "the names that a setting may have",
-        "_keys": "the same, before Celery 5.7",
+        "_keys": "the names that a setting may have, before Celery 5.7",
     }),
     *seams_of("celery.app.autoretry:add_autoretry_behaviour", DECLARED, {"_orig_run": "a body that is wrapped"}),
     *seams_of("celery.app.utils:Settings", REPORTS, {"table(with_defaults, censored)": "what settings are shown"}),
@@ -109,7 +109,7 @@ SEAMS: tuple[Seam, ...] = (
         "trace_ok_t": "what a tracer returns",
         "get_task_name(request, default)": "the name in the log of a retry",
         "info": "the log of a retry",
-        "LOG_RETRY": "the text of that log",
+        "LOG_RETRY": "the text of the log of a retry",
         "_localized": "the worker's name in a process of the pool",
     }),
     *seams_of("celery.app.trace:TraceInfo", TRACER, {
@@ -119,7 +119,7 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of("celery.app.task:Task", TRACER, {"__trace__": "the tracer of a task"}),
     *seams_of("celery._state", CARRIERS, {"_task_stack": "the task that runs, in eager mode"}),
     *seams_of("celery.worker.strategy", CARRIERS, {"default(task, app, consumer)": "from a message to a request"}),
-    *seams_of("celery.app.task:Task", CARRIERS, {"Strategy": "our way in its place"}),
+    *seams_of("celery.app.task:Task", CARRIERS, {"Strategy": "guardrails' way from a message to a request"}),
     *seams_of("billiard.common", EXITS, {"_should_have_exited": "whether the process was told to end"}),
     *seams_of("billiard.pool", SOFT_LIMIT, {
         "SIG_SOFT_TIMEOUT": "the signal of a soft time limit",
@@ -127,17 +127,20 @@ SEAMS: tuple[Seam, ...] = (
     }),
     *seams_of("billiard.einfo:ExceptionInfo", WHOLE, {
         "__init__(exc_info, internal)": "an exception on its way to the main process",
-        "exception": "the exception in it",
-        "traceback": "its text",
+        "exception": "an exception on its way to the main process",
+        "traceback": "the text of an exception",
     }),
-    *seams_of("billiard.einfo:Traceback", COPIES, {"Frame": "a frame of a failure", "Frame.Code": "the code of it"}),
+    *seams_of("billiard.einfo:Traceback", COPIES, {
+        "Frame": "a frame of a failure", "Frame.Code": "the code of a frame",
+    }),
     *seams_of("billiard.einfo", WHOLE, {"ExceptionWithTraceback": "an exception that was pickled"}),
     *seams_of("celery.utils.serialization", WHOLE, {
         "get_pickleable_exception(exc)": "an exception that can be pickled",
         "raise_with_context(exc)": "the cause of a failure",
     }),
     *seams_of("celery.utils.time", WHOLE, {
-        "maybe_iso8601(dt)": "times in a message", "maybe_make_aware(dt, tz)": "the same", "timezone": "the same",
+        "maybe_iso8601(dt)": "times in a message", "maybe_make_aware(dt, tz)": "times in a message",
+        "timezone": "times in a message",
     }),
     *seams_of("celery.utils.saferepr", WHOLE, {"saferepr(o, maxlen)": "arguments as Celery shows them"}),
     *seams_of("celery.utils.imports", WHOLE, {"symbol_by_name(name)": "a request class that is named by its path"}),
@@ -146,9 +149,11 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of(_REQUEST, ENDS, {
         "_app": "the application", "_task": "the task", "_context": "the request as the task sees it",
         "_message": "the message", "_request_dict": "what the process that runs the task gets",
-        "_delivery_info": "where the message came from", "_on_ack": "acknowledging it", "_on_reject": "giving it back",
+        "_delivery_info": "where the message came from", "_on_ack": "acknowledging the message",
+        "_on_reject": "giving the message back",
         "_connection_errors": "a connection that is lost just then",
-        "_already_revoked": "whether somebody has ended it", "_already_cancelled": "whether a shutdown has ended it",
+        "_already_revoked": "whether the task was revoked",
+        "_already_cancelled": "whether a shutdown has ended the task",
         "on_failure(exc_info, send_failed_event, return_ok)": "a failure that the pool reports",
         "on_timeout(soft, timeout)": "a time limit that has passed", "on_retry(exc_info)": "a retry that is published",
         "acknowledge()": "the end of a message", "reject(requeue)": "a message that goes back",
@@ -156,14 +161,14 @@ SEAMS: tuple[Seam, ...] = (
         "on_accepted(pid, time_accepted)": "a task that begins",
     }),
     *seams_of(_REQUEST, EXPIRY, {
-        "maybe_expire()": "whether somebody had revoked it before",
+        "maybe_expire()": "whether the task was revoked before",
         "_announce_revoked(reason, terminated, signum, expired)": "a task that is not to run",
     }),
     *seams_of(_REQUEST, SHUTDOWN, {
         "_announce_cancelled": "a task that a shutdown ends",
-        "cancel(pool)": "ending it in the pool `solo`",
+        "cancel(pool)": "ending a task in the pool `solo`",
     }),
-    *seams_of(_REQUEST, OUTLIVING, {"_apply_result": "whether the pool has it"}),
+    *seams_of(_REQUEST, OUTLIVING, {"_apply_result": "whether the pool has the task"}),
     *seams_of(_REQUEST, ENDS, {"on_success(failed__retval__runtime)": "the end of a journal's entry"}),
     *seams_of("celery.worker.state", ENDS, {
         "task_ready(request)": "a request that is over", "task_reserved(request)": "a request that is not over",
@@ -197,7 +202,7 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of("kombu.entity:Queue", LINES, {"can_cache_declaration": "a queue that is declared each time"}),
     *seams_of(_CONSUMER, REDIS_TAKE, {
         "connection_for_read(heartbeat)": "a connection that takes by script",
-        "ensure_connected(conn)": "the same",
+        "ensure_connected(conn)": "a connection that takes by script",
     }),
     # --- the worker's pool
     *seams_of("celery.concurrency.base:BasePool", (PREFORK, AT_MOST_ONCE), {"_pool": "billiard's pool"}),
@@ -213,8 +218,9 @@ SEAMS: tuple[Seam, ...] = (
         "_busy_workers": "which processes have work", "_state": "whether the pool ends",
     }),
     *seams_of(_JOB, PREFORK, {
-        "_accepted": "whether it has begun", "_callback": "its request", "_write_to": "the process that has it",
-        "discard": "what Celery drops it with", "ready": "whether it is over",
+        "_accepted": "whether a job has begun", "_callback": "the request of a job",
+        "_write_to": "the process that has a job",
+        "discard": "how Celery drops a job", "ready": "whether a job is over",
     }),
     *seams_of("billiard.process:BaseProcess", PREFORK, {"_is_alive": "whether a process lives"}),
     *seams_of(f"{_POOL}._track_child_process", PREFORK, {"_sentinel_poll": "whether a process has just died"}),
@@ -222,9 +228,9 @@ SEAMS: tuple[Seam, ...] = (
     *seams_of(_POOL, AT_MOST_ONCE, {
         "outbound_buffer": "whether work waits before it is written", "_active_writers": "who writes to a process",
     }),
-    *seams_of(_JOB, AT_MOST_ONCE, {"_job": "its number"}),
+    *seams_of(_JOB, AT_MOST_ONCE, {"_job": "the number of a job"}),
     *seams_of(f"{_POOL}._create_write_handlers", AT_MOST_ONCE, {"_payload": "what is written to a process"}),
-    *seams_of("celery.concurrency.asynpool:_get_job_writer", AT_MOST_ONCE, {"_writer": "who writes it"}),
+    *seams_of("celery.concurrency.asynpool:_get_job_writer", AT_MOST_ONCE, {"_writer": "who writes to a process"}),
     *seams_of("celery.concurrency.thread", ENDS, {"TaskPool": "whether the pool is one of threads"}),
     *seams_of("celery.concurrency.solo", ENDS, {"TaskPool": "whether the pool is `solo`"}),
     # --- commands
@@ -243,13 +249,14 @@ SEAMS: tuple[Seam, ...] = (
         "detect_quorum_queues(app, driver_type)": "what Celery itself delays",
     }),
     *seams_of("amqp.spec:Channel", AMQP_ACK, {
-        "Flow": "a question that RabbitMQ answers", "FlowOk": "its answer", "Close": "a channel that ends instead",
+        "Flow": "a question that RabbitMQ answers", "FlowOk": "RabbitMQ's answer",
+        "Close": "a channel that ends instead",
     }),
     *seams_of("amqp.spec:Connection", AMQP_ACK, {"Close": "a connection that ends instead"}),
     *seams_of("amqp.channel:Channel", AMQP_ACK, {"channel_id": "whose answer it is"}),
-    *seams_of("amqp.abstract_channel:AbstractChannel", AMQP_ACK, {"send_method(sig, format, args)": "asking"}),
+    *seams_of("amqp.abstract_channel:AbstractChannel", AMQP_ACK, {"send_method(sig, format, args)": "asking RabbitMQ"}),
     *seams_of("amqp.transport:_AbstractTransport", AMQP_ACK, {
-        "read_frame": "reading up to the answer", "having_timeout(timeout)": "waiting for it",
+        "read_frame": "reading up to the answer", "having_timeout(timeout)": "waiting for the answer",
     }),
     *seams_of("kombu.transport.pyamqp:Transport", AMQP_ACK, {
         "on_readable(connection, loop)": "messages that came before the answer",
@@ -267,11 +274,12 @@ SEAMS: tuple[Seam, ...] = (
     }),
     *seams_of("kombu.transport.virtual.base:Channel", REDIS_WAIT, {
         "_inplace_augment_message(message, exchange, routing_key)": "a message as kombu would push it",
-        "prepare_message(body, priority, content_type, content_encoding, headers, properties)": "the same",
+        "prepare_message(body, priority, content_type, content_encoding, headers, properties)":
+            "a message as kombu would push it",
     }),
     *seams_of(_CHANNEL, REDIS_SPEED, {
-        "_create_client()": "one client for all commands", "conn_or_acquire(client)": "the same",
-        "pool": "the connection that it keeps",
+        "_create_client()": "one client for all commands", "conn_or_acquire(client)": "one client for all commands",
+        "pool": "the connection that the client keeps",
     }),
     *seams_of(_CHANNEL, REDIS_TAKE, {
         "_brpop_start(timeout)": "asking for messages", "_brpop_read": "reading the answer",
@@ -280,7 +288,8 @@ SEAMS: tuple[Seam, ...] = (
         "_queue_bind(exchange, routing_key, pattern, queue)": "a binding that Redis refuses for now",
         "_in_poll": "which connection waits", "_closing": "whether the channel ends",
         "_fanout_queues": "queues of another kind", "_queue_cycle": "whose turn it is",
-        "_qos": "what it holds", "Message": "messages with a tag of their own", "QoS": "what is not acknowledged",
+        "_qos": "messages that the worker holds", "Message": "messages with a tag of their own",
+        "QoS": "messages that are not acknowledged",
         "basic_consume(queue, no_ack)": "a consumer that never acknowledges",
         "close()": "giving back what does not run",
     }),
@@ -293,19 +302,22 @@ SEAMS: tuple[Seam, ...] = (
     }),
     *seams_of("kombu.message:Message", REDIS_TAKE, {
         "ack_log_error(logger, errors, multiple)": "an acknowledgement that Redis refuses for now",
-        "reject_log_error(logger, errors, requeue)": "the same of a message that goes back",
+        "reject_log_error(logger, errors, requeue)": "a rejection that Redis refuses for now",
     }),
     *seams_of("kombu.connection:Connection", REDIS_TAKE, {"get_transport_cls()": "a transport with our channel"}),
     *seams_of("kombu.transport.redis:QoS", REDIS_TAKE, {
-        "append(message, delivery_tag)": "a message that was taken", "ack(delivery_tag)": "one that is done",
-        "reject(delivery_tag, requeue)": "one that goes back",
-        "restore_by_tag(tag, client, leftmost)": "the same", "restore_unacked(client)": "all that goes back",
+        "append(message, delivery_tag)": "a message that was taken", "ack(delivery_tag)": "a message that is done",
+        "reject(delivery_tag, requeue)": "a message that goes back",
+        "restore_by_tag(tag, client, leftmost)": "a message that goes back",
+        "restore_unacked(client)": "all messages that go back",
         "restore_visible": "leaving that to the keeper",
     }),
     *seams_of(_QOS, REDIS_TAKE, {
-        "restore_unacked_once(stderr)": "giving back once", "can_consume_max_estimate()": "how many to take",
-        "_flush": "what is done", "_delivered": "what it holds", "_dirty": "what is acknowledged",
-        "_quick_ack": "forgetting one", "_quick_append": "counting one", "_on_collect": "its own way at the end",
+        "restore_unacked_once(stderr)": "giving messages back once",
+        "can_consume_max_estimate()": "how many messages to take", "_flush": "messages that are done",
+        "_delivered": "messages that the worker holds", "_dirty": "messages that are acknowledged",
+        "_quick_ack": "forgetting a message", "_quick_append": "counting a message",
+        "_on_collect": "what kombu itself gives back at the end",
     }),
 )
 # fmt: on
