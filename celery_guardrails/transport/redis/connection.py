@@ -61,7 +61,7 @@ class Line:
         Raises:
             Exception: whatever `act` raised, such as the errors of a broken connection or of a server that refuses.
         """
-        channel, client = self._opened(self._timeout if patience is None else patience)
+        channel, client = self._ensure_open(self._timeout if patience is None else patience)
         try:
             return act(channel, client)
         except _GONE:
@@ -107,7 +107,7 @@ class Line:
         # kombu shows a masked password even if Redis has no password
         return f"Redis at {shown if connection.password else shown.replace('//:**@', '//')}"
 
-    def _opened(self, patience: float) -> tuple[Any, Any]:
+    def _ensure_open(self, patience: float) -> tuple[Any, Any]:
         # without a limit each thread would wait for all threads before it, one connect timeout after another
         if not self._lock.acquire(timeout=patience):
             raise TimeoutError(f"another thread has been opening the connection for {patience:.1f} s")
@@ -117,14 +117,14 @@ class Line:
                 self._connection = self._channel = self._client = None
                 self._pid = os.getpid()
             if self._client is None:
-                connection = self._connected()
+                connection = self._connect()
                 self._connection, self._channel = connection, connection.default_channel
                 self._client = redis.Redis(connection_pool=self._channel.pool)
             return self._channel, self._client
         finally:
             self._lock.release()
 
-    def _connected(self) -> Connection:
+    def _connect(self) -> Connection:
         connection = self._open(connect_timeout=self._timeout, heartbeat=0)
         options = connection.transport_options
         try:

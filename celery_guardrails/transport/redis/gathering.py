@@ -122,7 +122,7 @@ class _Line:
     def _send(self) -> None:
         script = ("EVALSHA", ACK.sha) if self._has_script else ("EVAL", ACK.text)
         if self._connection is None:
-            self._connection = self._made()
+            self._connection = self._connect()
         packed = self._connection.pack_command(*script, len(self._keys), *self._keys, *self.gathered)
         self._connection.send_packed_command(packed, check_health=False)  # a check would read our pending answers
         self._unanswered.append(self.gathered)
@@ -162,7 +162,7 @@ class _Line:
         self.gathered[:0] = [tag for tags in self._unanswered for tag in tags]
         self._unanswered.clear()
 
-    def _made(self) -> Any:
+    def _connect(self) -> Any:
         options = dict(self._pool.connection_kwargs)
         for name in ("socket_timeout", "socket_connect_timeout"):
             options[name] = min(_ANSWER, options.get(name) or _ANSWER)

@@ -135,5 +135,5 @@ class Custody:
 
 
 def _at_once(channel: Any, tag: str) -> bool:
-    """Gather none: every acknowledgement is sent by itself, and its answer is waited for."""
+    """Gather nothing: each acknowledgement is sent alone, and its sender waits for the answer."""
     return False

@@ -36,7 +36,7 @@ class Safekeeping:
         self._app = app
         self._queues = frozenset(queues)
         self._unreadable = unreadable
-        self._custody = Custody(self._quarantined, who="this guardian")
+        self._custody = Custody(self._pass_on, who="this guardian")
         self._keeper: Keeper | None = None
         self._handed_on: set[str] = set()
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Safekeeping:
         if keeper is not None:
             keeper.end()
 
-    def _quarantined(self, item: bytes, queue: str, tag: str) -> bool:
+    def _pass_on(self, item: bytes, queue: str, tag: str) -> bool:
         if queue not in self._queues:
             return False  # it belongs to a worker
         with self._lock:

@@ -73,16 +73,16 @@ class TakenMessage(kombu_redis.Channel.Message):  # type: ignore[misc]
         try:
             super().ack_log_error(logger, errors, multiple)
         except redis.exceptions.RedisError as exc:
-            self._owed("acknowledgement", exc)
+            self._log_owed("acknowledgement", exc)
 
     def reject_log_error(self, logger: Any, errors: Any, requeue: bool = False) -> None:
         """Put the message back, or drop it; if the server refuses, the keeper sends the command again later."""
         try:
             super().reject_log_error(logger, errors, requeue)
         except redis.exceptions.RedisError as exc:
-            self._owed("rejection", exc)
+            self._log_owed("rejection", exc)
 
-    def _owed(self, what: str, exc: Exception) -> None:
+    def _log_owed(self, what: str, exc: Exception) -> None:
         """Log, in one line, that the keeper sends it again: the custody has noted it already."""
         if self.channel.custody.trouble.note("restore", exc) is None:
             logger.warning("Redis did not take the %s of a message, and is asked again: %s", what, exc)

@@ -125,7 +125,7 @@ def missing(channel: Any, client: Any, dead_letters: Sequence[str], queues: Iter
     never = prefix + "guardrails.never"
     tries = [tuple(never if word == "KEY" else word for word in form) for form in COMMANDS]
     keyed = [("RPOP", key) for key in patterns]
-    refused = _tried(client, [*tries, *keyed])
+    refused = _try(client, [*tries, *keyed])
     names = {found[1].split("|")[0] for _, text in refused if (found := _COMMAND.search(text))}
     keys = {patterns[form[1]] for form, text in refused if form in keyed and not _COMMAND.search(text)}
     if not names and not keys:
@@ -134,7 +134,7 @@ def missing(channel: Any, client: Any, dead_letters: Sequence[str], queues: Iter
     return Missing(_user(channel, client), rights)
 
 
-def _tried(client: Any, forms: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], str]]:
+def _try(client: Any, forms: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], str]]:
     """The forms that this user may not send, with the server's words; the server carries out none of the forms."""
     from redis import Redis
     from redis.exceptions import NoPermissionError, ResponseError

@@ -41,8 +41,8 @@ class SeamStep(bootsteps.Step):  # type: ignore[misc]
         if missing and _is_enabled(worker.app):
             logger.warning("%s", Lines(report(missing)))
         if seams.holds(seams.CLASSES):
-            worker.consumer_cls = _ours(guarded_consumer, worker.consumer_cls, "consumer")
-            worker.pool_cls = _ours(guarded_pool, worker.pool_cls, "pool")
+            worker.consumer_cls = _mix(guarded_consumer, worker.consumer_cls, "consumer")
+            worker.pool_cls = _mix(guarded_pool, worker.pool_cls, "pool")
 
 
 def _is_enabled(app: Any) -> bool:
@@ -52,7 +52,7 @@ def _is_enabled(app: Any) -> bool:
         return False  # the worker does not start: GuardStep says why
 
 
-def _ours(mix: Callable[[Any], Any], said: Any, what: str) -> Any:
+def _mix(mix: Callable[[Any], Any], said: Any, what: str) -> Any:
     try:
         return mix(said)
     except TypeError as exc:

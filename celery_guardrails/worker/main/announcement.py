@@ -154,14 +154,14 @@ def announce_cancel(request: Any, celery: Announce) -> None:
 
 
 def announce_requeue(request: Any) -> None:
-    """Acknowledge the message of a task that asked to be put back: a copy of the message is in its queue again."""
+    """Acknowledge the message of a task that asked to be put back, and whose message was published again."""
     state.task_ready(request)
     request.let_go()
     request.send_event("task-rejected", requeue=True)
 
 
 def announce_unbegun(request: Any) -> None:
-    """Log that a task had not begun: a copy of its message is in its queue again."""
+    """Log that a task had not begun, and that its message was published again."""
     logger.warning("%s[%s] had not begun: it goes back to its queue", request.name, request.id)
     state.task_ready(request)
 

@@ -35,7 +35,7 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class _CelerysPart(Request):  # type: ignore[misc]
-    """What Celery itself does at an end. It does nothing while `silent`, if that is done already or must not be done.
+    """What Celery itself does at an end; skipped while `silent`, because it is done already or must not be done.
 
     It is a base of `GuardedRequest`, and comes after an application's own request class, which sees each end.
     """
@@ -66,7 +66,7 @@ class GuardedRequest(_CelerysPart):
     is_mixed: ClassVar[bool] = False
     """Whether this class is mixed over an application's own request class."""
     known: ClassVar[Ended] = Ended()
-    """The messages whose work has ended in this process."""
+    """The messages that this process has acknowledged because their work was over."""
     settled: bool = False
     """Whether the end is settled: a further report of the pool changes nothing."""
     limit: TimeLimit | None = None
@@ -74,7 +74,7 @@ class GuardedRequest(_CelerysPart):
     dead_lettered: tuple[Letter, Policy, Redactor] | None = None
     """The dead letter, the policy in force and its redactor, until Celery has announced the end."""
     begin: Callable[[], bool] | None = None
-    """Sets the mark of a task that may have killed a worker: it runs now."""
+    """Sets a mark in the broker when a task that may have killed its worker begins; returns whether it may run."""
     was_revoked: bool = False
     """Whether somebody had revoked the task before Celery found that it is past its `expires`."""
     goes_back: bool | None = None
