@@ -1,6 +1,6 @@
-"""Who puts tasks under guard by name. The room `task` does it, and registers itself here when it is imported.
+"""Which object puts tasks under guard by name. The package `task` appoints its own when it is imported.
 
-Owns that registration. `Guardrails` has tasks put under guard, and must not import the classes that do it.
+Owns only this appointment: `Guardrails` needs tasks put under guard, and must not import `task`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _appointed: list[Adopter] = []
 
 
 def appoint(chosen: Adopter) -> None:
-    """Have tasks put under guard by `chosen` from now on."""
+    """Let `chosen` put tasks under guard from now on."""
     _appointed[:] = [chosen]
 
 
 def adopter() -> Adopter:
-    """Who does it.
+    """The appointed adopter.
 
     Raises:
-        RuntimeError: nobody has said so yet.
+        RuntimeError: none is appointed yet.
     """
     if not _appointed:
-        raise RuntimeError("import celery_guardrails.task before an application is put under guard")
+        raise RuntimeError("nothing can put tasks under guard yet: import celery_guardrails.task first")
     return _appointed[0]

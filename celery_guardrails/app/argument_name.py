@@ -1,7 +1,7 @@
-"""Names of arguments in a policy that no parameter has: a wrong spelling in `affected_by`, `correlate` or `redact`.
+"""Finds the argument names in `affected_by`, `correlate` and `redact` that no parameter has: they are misspelled.
 
-Such a name finds nothing, and says so nowhere else. Owns the comparison with the tasks' signatures. A name that several
-tasks share, by a class, a pattern or the settings, is right when one of them has it.
+Such a name selects no argument, and nothing else reports it. Owns the comparison with the tasks' signatures. A class, a
+pattern or the settings may give one name to several tasks: the name is right if one of the tasks has such a parameter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELDS = ("affected_by", "correlate", "redact")
 
 @dataclass(slots=True)
 class _Declared:
-    """The names of one field of one layer, and the tasks that have them from there."""
+    """The argument names that one layer gives one field, and the tasks that get them from this layer."""
 
     origin: str
     tasks: list[str] = field(default_factory=list)
@@ -33,12 +33,12 @@ class _Declared:
 
     @property
     def is_shared(self) -> bool:
-        """Whether it speaks of tasks in general, and not of this one."""
+        """Whether the layer is for tasks in general, not for this task alone."""
         return self.origin not in ("decorator", f"policies[{self.tasks[0]}]")
 
 
 def misnamed(policies: Iterable[tuple[Task, Effective]]) -> tuple[list[Fault], list[str]]:
-    """What names no parameter: faults, and what may be meant so, in words.
+    """The names that match no parameter: the faults, and a remark in words for each name that may be meant so.
 
     Args:
         policies: the tasks under guard with their policies in force.
@@ -65,7 +65,7 @@ def misnamed(policies: Iterable[tuple[Task, Effective]]) -> tuple[list[Fault], l
 
 
 def parameters(task: Task) -> set[str] | None:
-    """The names of all that a caller can give the task; `None` where it takes any, or cannot be asked."""
+    """The names of the arguments that the task takes; `None`: it takes any name, or its signature is not readable."""
     try:
         found = inspect.signature(task.run).parameters.values()
     except (AttributeError, TypeError, ValueError):
@@ -79,19 +79,21 @@ def _report(setting: str, name: str, layer: _Declared, faults: list[Fault], rema
     near = nearest(name.partition(".")[0], layer.parameters)
     hint = f"did you mean {near}?" if near else f"parameters are {', '.join(sorted(layer.parameters)) or 'none'}"
     if setting == "redact":
-        what = f"any task's, such as {layer.tasks[0]}" if layer.is_shared else layer.tasks[0]
+        what = f"any task that it is for, such as {layer.tasks[0]}" if layer.is_shared else layer.tasks[0]
         remarks.append(
-            f"redact: {layer.origin} names {name}, which is no parameter of {what}: it hides only what goes under that "
+            f"redact: {layer.origin} names {name}, which is not a parameter of {what}: it hides only values under that "
             f"name inside an argument ({hint})"
         )
     elif layer.is_shared:
-        remarks.append(f"{setting}: {layer.origin} names {name}, which no task under it has as a parameter ({hint})")
+        remarks.append(
+            f"{setting}: {layer.origin} names {name}, which is not a parameter of any task that it is for ({hint})"
+        )
     else:
-        faults.append(Fault(setting, repr(name), "is no parameter of the task", layer.tasks[0], hint))
+        faults.append(Fault(setting, repr(name), "is not a parameter of the task", layer.tasks[0], hint))
 
 
 def _has(names: set[str], name: str, setting: str) -> bool:
-    if setting == "redact":  # whatever case and separators
+    if setting == "redact":  # ignores case and separators
         return _squeezed(name) in map(_squeezed, names)
     return name.partition(".")[0] in names
 

@@ -1,7 +1,7 @@
-"""What a `map`, `starmap` or `chunks` message of Celery's says: which task it runs, and for which items.
+"""Reads a message of Celery's `map`, `starmap` or `chunks`: which task it runs, and for which items.
 
-Owns reading its arguments, whatever is in them, and asking for the carrier that runs it under guard. It must not know
-how that is made (`task/carrier.py`).
+Owns reading the message's arguments, also malformed ones, and looking up the carrier that runs the message under guard.
+It must not know how a carrier is made (`task/carrier.py`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from celery_guardrails.app.registry import registered
 __all__ = ["CARRIERS", "arguments_of", "carried_items", "carried_name", "carrier_in", "carrier_of", "carriers"]
 
 CARRIERS = ("celery.chunks", "celery.map", "celery.starmap")
-"""Celery's tasks that run another one for many items."""
+"""Celery's tasks that run an inner task for many items."""
 _SINGLE = "celery.map"
-"""The one whose items are one argument each, and not several."""
+"""Each item of a `map` is one argument; an item of the others is a list of arguments."""
 
 
 def carried_name(name: Any, args: Any, kwargs: Any) -> str:
-    """The name of the task that such a message runs; `""` where it is no such message, or names none."""
+    """The name of the inner task; `""` where the message is not one of these, or names no task."""
     if name not in CARRIERS:
         return ""
     inner = _argument(args, kwargs, 0, "task")
@@ -32,7 +32,7 @@ def carried_name(name: Any, args: Any, kwargs: Any) -> str:
 
 
 def carried_items(name: str, args: Any, kwargs: Any) -> list[Sequence[Any]]:
-    """The inner task's positional arguments for each of the items that such a message runs it for."""
+    """The inner task's positional arguments, for each item of the message."""
     items = _argument(args, kwargs, 1, "it")
     if not isinstance(items, (list, tuple)):
         return []
@@ -42,7 +42,7 @@ def carried_items(name: str, args: Any, kwargs: Any) -> list[Sequence[Any]]:
 
 
 def arguments_of(payload: Any) -> tuple[Any, Any]:
-    """The arguments in a decoded message body, of either protocol; none where it is no task's."""
+    """`args` and `kwargs` of a decoded message body, in either protocol; `(), {}` where the body is not a task's."""
     if isinstance(payload, Mapping):
         return payload.get("args"), payload.get("kwargs")
     if isinstance(payload, (list, tuple)) and len(payload) > 1:
@@ -64,17 +64,17 @@ def carriers(app: Celery) -> list[Task]:
 
 
 def carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
-    """The carrier of a message (`task/carrier.py`), or `None` where it stays Celery's own; never raises.
+    """The carrier that runs a message (`task/carrier.py`); `None`: the task itself runs it. Never raises.
 
     Args:
         task: a registered task.
-        args: the message's.
-        kwargs: the message's.
+        args: of the message.
+        kwargs: of the message.
     """
     find = getattr(task, "guardrails_carrier", None)
     return None if find is None else find(args, kwargs)
 
 
 def carrier_in(task: Any, payload: Any) -> Any:
-    """The same of a message whose body is decoded."""
+    """The carrier that runs a message, found by the message's decoded body."""
     return carrier_of(task, *arguments_of(payload))

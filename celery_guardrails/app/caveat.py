@@ -1,6 +1,6 @@
-"""What guardrails cannot do for a task, seen by how it is declared: said at a worker's start, by `check` and `doctor`.
+"""What guardrails cannot do for a task as it is declared: a worker logs it at start, `check` and `doctor` show it.
 
-Owns those findings as data. None of them is a fault: a pool or a framework may do what guardrails cannot see.
+Owns these findings as data. They are not faults: a pool or a framework may do what guardrails cannot see.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Caveat:
 
 
 def caveats(tasks: Iterable[Task]) -> Iterator[Caveat]:
-    """What is to be said of these guarded tasks.
+    """The caveats of these guarded tasks.
 
     Args:
         tasks: the tasks under guard.
@@ -43,17 +43,17 @@ def caveats(tasks: Iterable[Task]) -> Iterator[Caveat]:
         if holds(CARRIERS) and (strategy := task.Strategy) != Task.Strategy:
             yield Caveat(
                 task.name,
-                f"takes its messages by a Strategy of its own ({_name(strategy)}), as batch tasks do: guardrails cannot"
-                " see how each message ends, and what fails there makes no retry and no dead letter",
+                f"has its own Strategy ({_name(strategy)}), as batch tasks do: guardrails cannot see how each message"
+                " ends, so a failure there gets no retry and no dead letter",
                 "handle failures inside the task, or leave it out of `guard`",
             )
         kind, instead = kind_of_body(task)
         if kind and not _has_own_call(type(task)):
-            yield Caveat(task.name, f"is {kind}: a worker calls it and runs nothing of its body", instead)
+            yield Caveat(task.name, f"is {kind}: a worker calls it, but its body does not run", instead)
 
 
 def _has_own_call(cls: type) -> bool:
-    """Whether a class of the application's calls the body its own way, and so may run it."""
+    """Whether a class of the application has its own `__call__`, which may run the body."""
     return any(
         "__call__" in vars(base) and not base.__module__.startswith(("celery.", "celery_guardrails."))
         for base in cls.__mro__
@@ -66,7 +66,7 @@ def _name(strategy: Any) -> str:
 
 
 def log_caveats(guard: Guardrails) -> None:
-    """Log, once in this process, what cannot be done for an application's tasks as they are declared; never raises."""
+    """Log the caveats of an application's tasks, once in this process. Never raises."""
     if guard in _logged:
         return
     _logged.add(guard)
@@ -75,4 +75,4 @@ def log_caveats(guard: Guardrails) -> None:
             for caveat in caveats(guard.guarded_tasks()):
                 logger.warning("%s %s. Fix: %s", caveat.task, caveat.found, caveat.fix)
     except Exception:
-        logger.warning("the tasks' declarations could not be looked through", exc_info=True)
+        logger.warning("could not look for caveats in the tasks' declarations", exc_info=True)

@@ -1,6 +1,6 @@
 """How an application is named on a command line, for the commands that errors, logs and alerts show.
 
-Owns where that is looked up: what this process was started with, then the environment, then the application's own name.
+Owns where the name is looked up: this process's command line, then `CELERY_APP`, then the application's own name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["named_on_command_line", "typed_name"]
 
 
 def named_on_command_line(context: click.Context | None = None) -> str | None:
-    """What to write after `celery -A`, quoted, as it was typed or as `CELERY_APP` says; `None`: nothing says so.
+    """What to write after `celery -A`, quoted: as it was typed, else as in `CELERY_APP`; `None`: neither names it.
 
-    A `--workdir` goes with it: without that the name leads nowhere.
+    A typed `--workdir` is added: without it, Celery does not find the application.
 
     Args:
-        context: of the command; `None`: the one that runs in this thread, if any.
+        context: of the command; `None`: of the command that runs in this thread, if any.
     """
     context = context or click.get_current_context(silent=True)
     given: dict[str, Any] = context.find_root().params if context is not None else {}
@@ -33,7 +33,7 @@ def named_on_command_line(context: click.Context | None = None) -> str | None:
 
 
 def _workdir() -> str:
-    """The option as it has to be typed from elsewhere: Celery has gone to that directory, and forgets the option."""
+    """The option to type from another directory, or `""`. Celery has changed to its directory, and does not keep it."""
     if any(word == "--workdir" or word.startswith("--workdir=") for word in sys.argv[1:]):
         with suppress(OSError):  # somebody has removed the directory
             return f" --workdir {shell_quote(os.getcwd())}"
@@ -41,5 +41,5 @@ def _workdir() -> str:
 
 
 def typed_name(app: Any) -> str:
-    """What to write after `celery -A` for an application; its own name where nobody typed any."""
+    """What to write after `celery -A` for an application; its own name where nothing else names it."""
     return named_on_command_line() or shell_quote(app.main or UNNAMED_APP)

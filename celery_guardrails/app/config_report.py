@@ -1,7 +1,7 @@
-"""What Celery itself shows of our settings, in `celery report` and `celery inspect conf`: no secret.
+"""Hides the secrets of our settings where Celery shows its configuration: `celery report`, `celery inspect conf`.
 
-Owns the step into `Settings.table` of Celery, from which both are made, and what of the dict `guardrails` is shown:
-the keys that are known, and of those what is no secret. What an application reads in its configuration stays as it is.
+Owns the wrapper around Celery's `Settings.table`, which both commands use. It masks the secrets and the unknown keys of
+the dict `guardrails`. What the application itself reads from its configuration does not change.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SECRETS = frozenset(("slack.token", "slack.webhook_url", "slack.proxy", "store.
 
 
 def hide_settings() -> None:
-    """Have Celery hide the secrets of our settings in this process; doing it again changes nothing."""
+    """Make Celery hide the secrets of our settings in this process. A second call changes nothing."""
     table: Callable[..., dict[str, Any]] | None = getattr(CelerySettings, "table", None)
     if table is not None and holds(REPORTS) and not hasattr(table, _HIDING):
-        CelerySettings.table = _hiding(table)
+        CelerySettings.table = _hide_in(table)
 
 
-def _hiding(table: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _hide_in(table: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     @wraps(table)
-    def hiding(self: Any, with_defaults: bool = False, censored: bool = True) -> dict[str, Any]:
+    def censored_table(self: Any, with_defaults: bool = False, censored: bool = True) -> dict[str, Any]:
         found = table(self, with_defaults, censored)
         return (
             {key: shown_settings(value) if _is_ours(key) else value for key, value in found.items()}
@@ -38,17 +38,17 @@ def _hiding(table: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any
             else found
         )
 
-    setattr(hiding, _HIDING, True)
-    return hiding
+    setattr(censored_table, _HIDING, True)
+    return censored_table
 
 
 def _is_ours(key: Any) -> bool:
-    """Whether a name in the configuration is that of our dict: `guardrails`, `CELERY_GUARDRAILS` or another prefix."""
+    """Whether a configuration key names our dict: `guardrails`, `CELERY_GUARDRAILS` or another prefix."""
     return isinstance(key, str) and f"_{key.lower()}".endswith("_guardrails")
 
 
 def shown_settings(raw: Any) -> Any:
-    """The dict `guardrails` of a configuration as people may see it: a copy.
+    """A copy of the dict `guardrails` of a configuration, as people may see it.
 
     Args:
         raw: the dict as the application wrote it, right or wrong.
@@ -76,7 +76,7 @@ def shown_settings(raw: Any) -> Any:
 
 
 def _fields(value: Any) -> Mapping[Any, Any] | None:
-    """What a section consists of, a dict or one of our own; `None`: it is neither."""
+    """The fields of a section, which is a dict or one of our models; `None`: it is neither."""
     if isinstance(value, Mapping):
         return value
     named = getattr(type(value), "model_fields", None)

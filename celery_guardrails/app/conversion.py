@@ -1,8 +1,8 @@
-"""Moving a task from Celery's own options to a policy: what to write, what to leave out, and what will be different.
+"""Says how to move a task from Celery's own options to a policy: what to write, what to remove, what will change.
 
-    converted(task, settings)  `None` for a task whose options say nothing of retries and acknowledgement
+    converted(task, settings)  `None` for a task whose options set nothing about retries and acknowledgement
 
-Owns the words. Which option means what is in `own_option.py`; nothing is changed here.
+Owns the words. `own_option.py` owns what each option means. Nothing here changes a task.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from celery_guardrails.settings import Settings
 __all__ = ["Conversion", "converted", "is_early_today"]
 
 _LOST = ("reject_on_worker_lost", "retry_on_worker_lost")
-_ATTEMPTS = "Celery's default of 3 retries is not taken over: under guard it has {} attempts in all"
-_PAUSES = "Celery's default of 180 s between attempts is not taken over: under guard it is {}"
+_ATTEMPTS = "Celery's default of 3 retries is not taken over: under guard the task has {} attempts in all"
+_PAUSES = "Celery's default of 180 s between attempts is not taken over: under guard the backoff is {}"
 _EITHER = (
-    "Celery never retries an error that derives from classes of both lists; a policy goes by the base that comes first"
+    "Celery never retries an error that derives from classes in both autoretry_for and dont_autoretry_for; "
+    "a policy decides by the base class that comes first"
 )
-_BY_ITSELF = "errors that the built-in taxonomy calls transient are retried now, too; retry_on=() leaves that out"
-_ENDLESS = "Celery retries it without end; the deadline, 2h where none is written, ends that"
+_BY_ITSELF = "errors that the built-in taxonomy calls transient are retried under guard, too; retry_on=() stops this"
+_ENDLESS = "Celery retries it without end; under guard the deadline ends the retries, after 2h where you write none"
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How one task is to be written.
+    """How to write one task.
 
-    `early` says whether it is acknowledged before it begins, as things are; `options` are Celery's as they are set now,
-    in words; `arguments` are those of `Policy(...)`; `leave_out` names the options that the policy takes the place of;
-    `notes` are what is different, or to be looked at.
+    `early` says whether it is acknowledged before it begins today; `options` are Celery's options as they are set
+    today, in words; `arguments` are those of `Policy(...)`; `leave_out` names the options that the policy replaces;
+    `notes` say what will be different, or needs a look.
     """
 
     task: str
@@ -48,7 +49,7 @@ class Conversion:
 
 
 def converted(task: Task, settings: Settings) -> Conversion | None:
-    """What to write for this task in place of its own options; `None` where they say nothing.
+    """What to write for this task in place of its own options; `None` where the options set nothing to convert.
 
     Args:
         task: bound to its application; under guard or not.
@@ -80,18 +81,18 @@ def converted(task: Task, settings: Settings) -> Conversion | None:
 
 
 def is_early_today(task: Task) -> bool:
-    """Whether a plain task is acknowledged before it begins, because nobody has said `acks_late`: Celery's default."""
+    """Whether a plain task is acknowledged before it begins by Celery's default: nobody has set `acks_late`."""
     return not is_guarded(task) and not task.acks_late and said_by(task, "acks_late") is None
 
 
 def _said(task: Task, option: str) -> Said | None:
-    """What the task, its class or `task_annotations` say; a setting of the whole application stays where it is."""
+    """What the task, its class or `task_annotations` set; a setting of the whole application is not converted."""
     found = said_by(task, option)
     if found is None or found.origin not in (OWN, ANNOTATED):
         return None
     if option in _LOST:
         return found if found.value else None
-    # of the others `None` is nothing said
+    # `None` sets only `max_retries`: any other option is not set by it
     return found if found.value is not None or option == "max_retries" else None
 
 
@@ -106,7 +107,7 @@ def _notes(task: Task, effective: Effective, said: dict[str, Said]) -> list[str]
     notes = [f"cannot be read: {problem}" for problem in unreadable(task)]
     annotated = [option for option, found in said.items() if found.origin == ANNOTATED]
     if annotated:
-        notes.append(f"{', '.join(annotated)} is set by task_annotations: leave it out there")
+        notes.append(f"{', '.join(annotated)} is set by task_annotations: remove it there")
     policy, origins = effective.policy, effective.provenance
     if "autoretry_for" in said and origins["max_attempts"] == "default":
         notes.append(_ATTEMPTS.format(policy.max_attempts))
@@ -120,15 +121,15 @@ def _notes(task: Task, effective: Effective, said: dict[str, Said]) -> list[str]
         notes.append(_EITHER)
     lost = [option for option in _LOST if option in said]
     if lost:
-        notes.append(f"max_crashes={policy.max_crashes} takes the place of {' and '.join(lost)}")
+        notes.append(f"max_crashes={policy.max_crashes} replaces {' and '.join(lost)}")
     base = _own_base(task)
     if base is not None and not is_guarded(task):
-        notes.append(f"derive its class {base} from GuardedTask, in place of base=GuardedTask")
+        notes.append(f"derive its class {base} from GuardedTask instead of writing base=GuardedTask")
     return notes
 
 
 def _own_base(task: Task) -> str | None:
-    """The nearest class of somebody's own that the task derives from; Celery's and Django's are nobody's."""
+    """The nearest base class that is not Celery's (its Django task counts as Celery's); `None`: there is none."""
     for cls in type(task).__mro__:
         if "_decorated" not in vars(cls):
             return None if cls.__module__.startswith("celery.") else cls.__qualname__

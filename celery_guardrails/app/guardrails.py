@@ -23,7 +23,7 @@ from kombu.utils.imports import symbol_by_name
 from celery_guardrails.app.adopter import adopter
 from celery_guardrails.app.config_report import hide_settings
 from celery_guardrails.app.in_force import effective_policy, is_guarded, subject_of, task_faults
-from celery_guardrails.app.own_option import cover, step_aside, uncover
+from celery_guardrails.app.own_option import cover, uncover, undo_autoretry
 from celery_guardrails.app.registry import guard_registered, registered
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.letters.record import Letter
@@ -47,20 +47,20 @@ __all__ = ["BUILT_IN", "Guardrails", "is_plain"]
 logger = logging.getLogger("celery_guardrails.worker")
 
 BUILT_IN = re.compile(r"celery\.")
-"""Celery's own tasks: `celery.chord_unlock`, for one, retries for ever by design and is left alone."""
+"""Celery's own tasks. Guardrails leaves them alone: `celery.chord_unlock` retries for ever by design, for example."""
 
 _CAPTURED = 1000
-_INSTALLED = "_celery_guardrails"  # on the application itself: the two are let go together
+_INSTALLED = "_celery_guardrails"  # on the application itself, so both are freed together
 _lock = threading.RLock()
 
-# Of the rooms above, by name: Celery loads them when a worker starts.
+# They are in packages above this one, so they are named as text: Celery imports them when a worker starts.
 _STEPS = {
     "worker": ("GuardStep", "SeamStep", "Housekeeping"),
     "consumer": ("TraceStep", "PoolStep", "Postponing", "Turns", "BindingStep", "Intake", "RedisStep"),
 }
 _CHILD = "celery_guardrails.worker.child.tracer:prepare_child"
 
-hide_settings()  # here: an application may show its settings before any task of its is bound
+hide_settings()  # at import: an application may show its settings before its first task is bound
 
 
 class Guardrails:
@@ -82,13 +82,13 @@ class Guardrails:
         self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
         # letters that neither broker nor spool took, each with its entry in the journal and its queue
         self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
-        # the consumer's steps that keep what must not begin, and by which early work waits for a free thread
+        # two steps of the consumer: one keeps messages that must not begin, one has early work wait for a free thread
         self.postponing: Any = None
         self.turns: Any = None
         self._guard = tuple(guard)
         self._settings: Settings | None = None
         self._policies: dict[str, Effective] = {}
-        # `map`, `starmap` and `chunks` as they run for each inner task (`task/carrier.py`)
+        # by the names of the outer and the inner task: what runs a `map`, `starmap` or `chunks` (`task/carrier.py`)
         self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
         with _lock:
@@ -99,11 +99,11 @@ class Guardrails:
             setattr(app, _INSTALLED, self)
         for blueprint, steps in _STEPS.items():
             app.steps[blueprint].update(f"celery_guardrails.worker:{step}" for step in steps)
-        worker_process_init.connect(_process_started)
-        app.on_after_finalize.connect(self._finalized, weak=False)
+        worker_process_init.connect(_prepare_process)
+        app.on_after_finalize.connect(self._on_finalize, weak=False)
         guard_registered(app, self._guard)
         if app.finalized:
-            self._finalized()
+            self._on_finalize()
 
     @classmethod
     def of(cls, app: Celery) -> Guardrails:
@@ -126,7 +126,7 @@ class Guardrails:
         return self._settings
 
     def redactor(self, policy: Policy | None = None) -> Redactor:
-        """What hides secrets from people: by the settings, and by the policy where there is one."""
+        """What hides secrets from people, by the settings and, if given, by the policy."""
         return Redactor((*self.settings.redact, *(policy.redact if policy else ())), self.settings.redact_patterns)
 
     @property
@@ -148,13 +148,13 @@ class Guardrails:
 
     @cached_property
     def spool(self) -> Spool:
-        """What keeps letters and retries that the broker does not take."""
+        """Keeps letters and retries that the broker does not take."""
         chosen = self.settings.dead_letter
         return Spool(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
 
     @cached_property
     def journal(self) -> Journal:
-        """What keeps the work of this worker that runs at most once."""
+        """Keeps the messages that this worker acknowledges early."""
         chosen = self.settings.dead_letter
         return Journal(Path(chosen.spool_dir), chosen.spool_limit, self.app.main or "")
 
@@ -165,17 +165,17 @@ class Guardrails:
 
     @cached_property
     def started(self) -> StartedMarks:
-        """Marks in the broker of suspects that run."""
+        """Marks in the broker for messages that are suspected of killing their worker, while they run."""
         return StartedMarks(self.app, self.publisher)
 
     @cached_property
     def dispatch(self) -> Dispatch:
-        """The way out of a failed attempt: broker, else spool."""
+        """Publishes what a failed attempt sends: to the broker, else into the spool."""
         return Dispatch(self.publisher, self.waiting, self.dead_letters, self.spool)
 
     @cached_property
     def dead_letters(self) -> DeadLetterSender:
-        """The way to the dead-letter queue."""
+        """Publishes to the dead-letter queue."""
         chosen = self.settings.dead_letter
         return DeadLetterSender(self.publisher, chosen.queue, chosen.queue_arguments)
 
@@ -225,10 +225,10 @@ class Guardrails:
         self.declare_options()
 
     def declare_options(self) -> None:
-        """Have each guarded task's Celery options say what its policy says, in this process.
+        """Set each guarded task's Celery options to what its policy says, in this process.
 
-        A child that is not forked does not get them from the worker's main process, and would not know that it may
-        leave a message unacknowledged.
+        A child that is not forked does not get these options from the worker's main process. Without them it does not
+        know that it may leave a message unacknowledged.
         """
         if self.settings.enabled:
             bound_unpacking(self.settings.dead_letter.max_decompressed)
@@ -236,45 +236,45 @@ class Guardrails:
                 self._take_charge(task)
 
     def take_charge(self, task: Task) -> None:
-        """Have one task's options say what its policy says, if it is guarded; never raises.
+        """Set one guarded task's Celery options to what its policy says; never raises.
 
-        For a task that runs eagerly, where no worker starts and nobody may have finalized the application.
+        Also for a task that runs eagerly: no worker starts, and perhaps nobody finalizes the application.
         """
         try:
             if self.settings.enabled and not BUILT_IN.match(task.name):
                 self._take_charge(task)
         except ConfigurationError:
-            return  # a worker says so at start; a failing task is left as it was
+            return  # a worker reports the fault at start; here the options stay as they are
         except Exception:
-            logger.warning("the options of %s do not say what its policy says", task.name, exc_info=True)
+            logger.warning("could not set the Celery options of %s to what its policy says", task.name, exc_info=True)
 
     def _take_charge(self, task: Task) -> None:
-        step_aside(task)
+        undo_autoretry(task)
         if uncover(task):
             self._policies.pop(task.name, None)
         policy = self.policy_of(task).policy
         retries = None if policy.max_attempts is None else policy.max_attempts - 1
-        # a lost worker is counted and bounded by max_crashes: Celery's own ways would run the task again
+        # max_crashes bounds the lost workers of a task: Celery's own options would run the task again without a bound
         cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,
                      "retry_on_worker_lost": False})  # fmt: skip
 
-    def _finalized(self, *_: Any, **__: Any) -> None:
+    def _on_finalize(self, *_: Any, **__: Any) -> None:
         try:
             self.sweep()
         except ConfigurationError:
-            return  # said at start, by GuardStep and by `guardrails check`, with everything else that is wrong
+            return  # GuardStep reports it at start, and `guardrails check`, with every other fault
         for task in list(registered(self.app).values()):
             if is_guarded(task):
                 self.take_charge(task)
 
 
 def is_plain(task: Any) -> bool:
-    """Whether this task is to behave as without guardrails: the kill switch is off, or it is Celery's own."""
+    """Whether this task behaves as without guardrails: the setting `enabled` is `False`, or it is Celery's own task."""
     return BUILT_IN.match(subject_of(task).name) is not None or not Guardrails.of(task.app).settings.enabled
 
 
-def _process_started(sender: str | None = None, **_: Any) -> None:
-    # One receiver for every application: Celery takes the bound methods of two objects for the same one.
+def _prepare_process(sender: str | None = None, **_: Any) -> None:
+    # One function for every application: to Celery's signals, the bound methods of two objects are the same receiver.
     guard: Guardrails | None = vars(current_app._get_current_object()).get(_INSTALLED)
     if guard is not None:
         symbol_by_name(_CHILD)(guard, sender)

@@ -1,9 +1,9 @@
 """Which policy is in force for a task, and what is wrong with it.
 
 Owns the order of precedence: `policies` of the settings, the decorator, the classes nearest first, Celery's own options
-on the task (`own_option.py`), the settings' `policy`, the defaults. One thing stands above all: where the application
-says that work is acknowledged early (`task_annotations`, `task_acks_late`), that it must not run twice. Merging itself
-is in `policy/merge.py`.
+on the task (`own_option.py`), the settings' `policy`, the defaults. One thing is stronger than all: where the
+application says that work is acknowledged early (`task_annotations`, `task_acks_late`), it must not run twice.
+`policy/merge.py` merges the layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["UNDECLARED",
     "under_guard_by",
 ]  # fmt: skip
 
-UNDECLARED = "Celery's own options, beside which none is declared"
+UNDECLARED = "Celery's own options, and no deadline is declared"
 """Where a missing deadline comes from, as `guardrails policy` shows it."""
 
 
@@ -33,12 +33,12 @@ def is_guarded(task: Task) -> bool:
 
 
 def subject_of(task: Any) -> Any:
-    """The task whose policy is in force and whose name letters bear: itself, or what a `map` or `starmap` runs."""
+    """The task whose policy and name count: itself, or the inner task of a `map`, `starmap` or `chunks`."""
     return getattr(task, "_guardrails_carries", None) or task
 
 
 def under_guard_by(task: Task) -> str:
-    """Which way the task came under guard: `base class` or `guard pattern billing.*`."""
+    """How the task came under guard: `base class` or `guard pattern billing.*`."""
     pattern = getattr(task, "_guardrails_adopted", None)
     return f"guard pattern {pattern}" if pattern else "base class"
 
@@ -53,7 +53,7 @@ def effective_policy(task: Task, settings: Settings) -> Effective:
 
 
 def retries_automatically(effective: Effective) -> bool:
-    """Whether Celery's `autoretry_for` is what says which errors are retried."""
+    """Whether `retry_on` in force comes from Celery's `autoretry_for`."""
     return effective.provenance["retry_on"].endswith("(autoretry_for)")
 
 
@@ -75,9 +75,9 @@ def task_faults(task: Task, settings: Settings) -> list[Fault]:
 
 
 def contradictions(task: Task, settings: Settings) -> list[str]:
-    """What Celery's options and the policies say of this task that cannot both hold, and which holds.
+    """Where Celery's options and the policies of this task contradict each other, and which of them holds.
 
-    Of a task that came under guard by name nothing is said: its options are not the application's to change.
+    Empty for a task that came under guard by name: the application cannot change such a task's options.
     """
     if hasattr(type(task), "_guardrails_adopted"):
         return []
@@ -103,7 +103,7 @@ def contradictions(task: Task, settings: Settings) -> list[str]:
 def _contradiction(task: Task, field: str, loser: str, lost: Any, holder: str, held: Any) -> str:
     return (
         f"{task.name}: {field} is {lost!r} by {loser}, but {held!r} by {holder}, which holds. "
-        f"Fix: leave one of them out, or settle it in the setting policies"
+        f"Fix: remove one of them, or write {field} in the setting policies"
     )
 
 
@@ -116,18 +116,18 @@ def _layers(task: Task, settings: Settings) -> list[Layer]:
         if not acks.value:
             own.remove(layer)
             explicit = [layer, *explicit]
-        elif acks.origin == CONFIGURED:  # as general as the settings' policy, which is nearer to guardrails
+        elif acks.origin == CONFIGURED:  # as general as the setting `policy`, which wins because it is guardrails' own
             own.remove(layer)
             general.append(layer)
     if any("backoff" in layer.policy.model_fields_set for layer in explicit):
-        # a jitter of Celery's belongs to its backoff
+        # Celery's jitter belongs to Celery's backoff: leave out both
         own = [layer for layer in own if "backoff" not in layer.policy.model_fields_set]
     layers = [*explicit, *own, *general]
-    return [*layers, *_unhurried(layers, own)]
+    return [*layers, *_without_deadline(layers, own)]
 
 
-def _unhurried(layers: list[Layer], own: list[Layer]) -> list[Layer]:
-    """No deadline that nobody declared for work whose attempts or delays Celery's own options set: they bound it."""
+def _without_deadline(layers: list[Layer], own: list[Layer]) -> list[Layer]:
+    """Where Celery's own options set the attempts or the delays, these bound the work: no default deadline."""
     attempts = next(
         (layer.policy.max_attempts for layer in layers if _sets(layer, "max_attempts")), Policy().max_attempts
     )
@@ -142,13 +142,13 @@ def _sets(layer: Layer, field: str) -> bool:
 
 
 def _explicit(task: Task, settings: Settings) -> list[Layer]:
-    """What policies say of this task, by its name or on it and its classes; strongest first."""
+    """The policies for this task: by its name in the settings, then on the task and its classes; strongest first."""
     layers = [Layer(f"policies[{pattern}]", policy) for pattern, policy in match_pattern(settings.policies, task.name)]
     return layers + [Layer(name, value) for name, value in _declared(task) if isinstance(value, Policy)]
 
 
 def _declares_both(task: Task) -> bool:
-    """Whether one and the same hand wrote a policy and `autoretry_for`: in one decorator, or one class."""
+    """Whether one decorator, or one class, has both a policy and `autoretry_for`."""
     if hasattr(type(task), "_guardrails_adopted"):
         return False
     return any(vars(cls).get("policy") is not None and vars(cls).get("autoretry_for") for cls in type(task).__mro__)
@@ -171,7 +171,7 @@ def _autoretry_fault(task: Task) -> Fault:
     written = [f"retry_on=({names},)"]
     given = getattr(task, "retry_kwargs", None) or {}
     limit = given.get("max_retries")
-    if limit is None:  # to Celery, "use the task's"
+    if limit is None:  # Celery then uses the task's
         said = said_by(task, "max_retries")
         limit = said.value if said is not None else Task.max_retries
     written.append(f"max_attempts={None if limit is None else limit + 1}")
@@ -185,7 +185,7 @@ def _autoretry_fault(task: Task) -> Fault:
         written.append(f"backoff=Constant({given['countdown']})")
     if getattr(task, "dont_autoretry_for", None):
         written.append(f"give_up_on=({', '.join(_name(cls) for cls in task.dont_autoretry_for)},)")
-    problem = "the policy and Celery's automatic retries both say what is retried"
+    problem = "the policy and Celery's automatic retries both say which errors are retried"
     return Fault(
         "autoretry_for", f"({names})", problem, task.name, f"write policy=Policy({', '.join(written)}) instead"
     )

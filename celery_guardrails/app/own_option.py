@@ -2,7 +2,7 @@
 
 Owns which options count, whether anybody set them (the task, its class, `task_annotations`, the application's
 `task_acks_late`), and what each means as a field of a policy. Celery's defaults (3 retries, 180 s, early
-acknowledgement) count as nothing said. Where these layers stand among the others is in `in_force.py`.
+acknowledgement) count as not set. `in_force.py` owns the order of these layers and the others.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from celery_guardrails.seams import DECLARED, holds
 
 __all__ = [
     "ANNOTATED", "CONFIGURED", "OPTIONS", "OWN", "OWN_ACKS", "NeverRetried", "Said", "cover", "own_acks_late",
-    "own_layers", "said_by", "step_aside", "uncover", "unreadable",
+    "own_layers", "said_by", "uncover", "undo_autoretry", "unreadable",
 ]  # fmt: skip
 
 OPTIONS = (
     "autoretry_for", "dont_autoretry_for", "max_retries", "retry_kwargs", "retry_backoff", "retry_backoff_max",
     "retry_jitter", "default_retry_delay", "acks_late",
 )  # fmt: skip
-"""Celery's options that are a layer of a policy."""
+"""Celery's options that become layers of a policy."""
 OWN = "the task's own options"
 ANNOTATED = "task_annotations"
 CONFIGURED = "task_acks_late"
 
 OWN_ACKS = "_guardrails_own_acks_late"
-"""Where a class keeps what it and its bases said of `acks_late` before Celery filled in its default."""
+"""Where a class keeps the `acks_late` that it and its bases declared, before Celery filled in its default."""
 _COVERED = "_guardrails_covered"
 _IN_FORCE = "_guardrails_in_force"
 _BACKOFF_MAX = 600  # Celery's, for `retry_backoff`
 _COUNTERPART = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
-"""What in `retry_kwargs` stands in place of which option, for automatic retries."""
+"""Keys of `retry_kwargs`, and the option that each replaces for automatic retries."""
 _NOTHING = object()
 
 
@@ -52,14 +52,14 @@ class Said:
 
 
 def said_by(task: Task, option: str) -> Said | None:
-    """What is said explicitly of one of Celery's options, by whoever wins in Celery; `None`: nothing.
+    """The explicit value of one of Celery's options, from whoever wins in Celery; `None`: nobody has set it.
 
     Args:
         task: a task that Celery has bound.
         option: such as `max_retries`.
     """
     instance = vars(task).get(_COVERED, {}).get(option, vars(task).get(option, _NOTHING))
-    if instance is not _NOTHING:  # set on the task itself: annotations are on its class
+    if instance is not _NOTHING:  # set on the task itself, before annotations: these are on its class
         return Said(instance, OWN)
     annotated = _annotation(task, option)
     if annotated is not _NOTHING:
@@ -73,7 +73,7 @@ def said_by(task: Task, option: str) -> Said | None:
 
 
 def own_layers(task: Task) -> list[Layer]:
-    """A layer for each field that Celery's options set, named by the option; what cannot be read is left out."""
+    """A layer for each of Celery's options that is set, named by the option; an unreadable option is left out."""
     return [layer for layer, _ in _read(task) if layer is not None]
 
 
@@ -83,17 +83,17 @@ def unreadable(task: Task) -> list[str]:
 
 
 def cover(task: Task, values: Mapping[str, Any]) -> None:
-    """Set attributes of the task to what is in force; what it said itself is still found by `said_by`."""
+    """Set attributes of the task to the values in force. `said_by` still finds what the task itself declared."""
     covered, in_force = vars(task).setdefault(_COVERED, {}), vars(task).setdefault(_IN_FORCE, {})
     for name, value in values.items():
         covered.setdefault(name, vars(task).get(name, _NOTHING))
-        with suppress(AttributeError):  # a property of the class's, which reckons it itself
+        with suppress(AttributeError):  # the class has a property, which computes the value itself
             setattr(task, name, value)
             in_force[name] = value
 
 
 def uncover(task: Task) -> bool:
-    """Note what somebody has set on the task since `cover`, as tests do; whether there is any."""
+    """Keep what somebody has set on the task since `cover`, as tests do. Returns whether there was anything."""
     found = {name: vars(task).get(name) for name, value in vars(task).get(_IN_FORCE, {}).items()
              if vars(task).get(name) != value}  # fmt: skip
     if found:
@@ -101,18 +101,18 @@ def uncover(task: Task) -> bool:
     return bool(found)
 
 
-def step_aside(task: Task) -> None:
-    """Have Celery's `autoretry_for` leave the task's body alone: what it says is a layer of the policy."""
+def undo_autoretry(task: Task) -> None:
+    """Remove Celery's `autoretry_for` from around the task's body: here the option is a layer of the policy."""
     original = vars(task).get("_orig_run")
     if original is not None:
         task.run = original
 
 
 def own_acks_late(cls: type) -> bool | None:
-    """What a class or a base says of `acks_late`; `None`: nothing.
+    """The `acks_late` that a class or a base declares; `None`: none of them does.
 
-    Celery writes its default on a class when it binds it, after it has noted `__bound__` there. What the class's body
-    or a decorator says stands before that note, in the order in which attributes were set.
+    When Celery binds a class, it sets `__bound__` on the class, and then its default for `acks_late`. What the class's
+    body or a decorator declares was set before `__bound__`: the order of the attributes shows it.
     """
     for base in cls.__mro__:
         attributes = vars(base)
@@ -133,12 +133,12 @@ def _annotation(task: Task, option: str) -> Any:
         return found
     for annotation in celerys.resolve_all(task.app.annotations, task):
         found = annotation.get(option, found)
-    # of a class that derives from a registered one, Celery forgets the annotations
+    # Celery does not annotate a class that derives from a registered one
     return found if found is not _NOTHING and getattr(type(task), option, _NOTHING) == found else _NOTHING
 
 
 def _own(task: Task, option: str) -> Any:
-    """What its classes say of it."""
+    """What the task's classes declare."""
     if option == "acks_late":
         acks = own_acks_late(type(task))
         return _NOTHING if acks is None else acks
@@ -150,19 +150,19 @@ def _own(task: Task, option: str) -> Any:
 
 
 def _is_configured(app: Celery, key: str) -> bool:
-    """Whether the application's configuration says it itself, under any of the names that Celery takes for it."""
+    """Whether the application's configuration sets this key, under any of the names that Celery takes for it."""
     if not holds(DECLARED):
         return False
     conf = app.conf
-    conf.get(key)  # loads it
-    # before Celery 5.7 the names of old are not among the first
+    conf.get(key)  # loads the configuration
+    # before Celery 5.7, `_to_keys` leaves out the old names
     names = {*conf._to_keys(key), *(convert(key) for convert in conf._keys or ())}
     defaults = conf.maps[-1]
     return any(name in settings for settings in conf.maps if settings is not defaults for name in names)
 
 
 def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
-    """Each layer, or what is wrong with the option that it would be made of."""
+    """Each option as a layer, or what is wrong with the option."""
     said = {option: found for option in OPTIONS if (found := said_by(task, option)) is not None}
     for option, fields in _fields(said):
         layer, problem = None, ""
@@ -179,11 +179,11 @@ def _read(task: Task) -> Iterator[tuple[Layer | None, str]]:
 
 
 def _fields(said: Mapping[str, Said]) -> Iterator[tuple[str, Any]]:
-    """Which option sets which fields: its name, and a function that reads them."""
+    """Each option that is set: its name, and a function that reads the policy's fields from it."""
     value = {option: found.value for option, found in said.items()}
     automatic: Mapping[str, Any] = value["retry_kwargs"] if isinstance(value.get("retry_kwargs"), Mapping) else {}
     if not value.get("autoretry_for"):
-        # to Celery these are of automatic retries alone: they give way to what holds for every retry
+        # in Celery these are for automatic retries alone: an option that is for every retry replaces them
         automatic = {key: kept for key, kept in automatic.items() if _COUNTERPART.get(key) not in said}
         if value.get("default_retry_delay") is not None:
             value.pop("retry_backoff", None)
@@ -206,23 +206,23 @@ def _fields(said: Mapping[str, Said]) -> Iterator[tuple[str, Any]]:
 
 
 def _retried(value: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
-    """The errors to retry: for Celery `dont_autoretry_for` wins however far up in an error's classes it stands."""
+    """The errors to retry. In Celery a class in `dont_autoretry_for` always wins, however distant a base it is."""
     never = tuple(cls for cls in value.get("dont_autoretry_for") or () if isinstance(cls, type))
     return tuple(cls for cls in value["autoretry_for"] if not (isinstance(cls, type) and issubclass(cls, never)))
 
 
 def _given_up(value: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The errors not to retry: of an error with bases among both, too, whichever base stands first."""
+    """The errors not to retry. An error with bases in both options is one of them, whichever base comes first."""
     never = tuple(value["dont_autoretry_for"])
     kept = _retried(value) if value.get("autoretry_for") else ()
     if all(issubclass(one, cls) for one in never for cls in kept):
-        return never  # nearer than what is retried in any case
+        return never  # each is nearer to the error than every class to retry
     return (*never, NeverRetried(never))
 
 
 @dataclass(frozen=True, slots=True)
 class NeverRetried:
-    """A predicate: whether an error is one of these."""
+    """A predicate: whether an error is an instance of one of these classes."""
 
     errors: tuple[type[BaseException], ...]
 
@@ -231,7 +231,7 @@ class NeverRetried:
 
 
 def _attempts(retries: Any) -> int | None:
-    """Executions in all. A negative number means to Celery that nothing is retried, `inf` and `None` that all is."""
+    """Executions in all. In Celery a negative number means no retry; `inf` and `None` mean no limit."""
     if retries is not None and not isinstance(retries, (int, float)):
         raise TypeError("is not a number")
     return None if retries is None or retries == math.inf else max(1, int(retries) + 1)
@@ -242,7 +242,7 @@ def _constant(seconds: Any) -> dict[str, Any]:
 
 
 def _exponential(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As Celery reckons `retry_backoff`: whole seconds, doubled, and by default any time from 0 to that."""
+    """As Celery computes `retry_backoff`: whole seconds, doubled each time; by default a random time from 0 to that."""
     first, cap = int(max(1.0, float(value["retry_backoff"]))), int(value.get("retry_backoff_max", _BACKOFF_MAX))
     jitter = "full" if value.get("retry_jitter", True) else "none"
     return {"backoff": Exponential(first, factor=2, cap=cap), "jitter": jitter}

@@ -1,8 +1,8 @@
-"""Tasks that come under guard by name when they are registered, though nobody may ever finalize their application.
+"""Puts tasks under guard by name when they are registered: perhaps nobody ever finalizes their application.
 
-A process that only publishes makes a task when it is first used, and sends it. Celery has no signal for that, so the
-application's registry is watched. Owns that, and which patterns hold then: the settings may not be complete yet, so
-they are neither checked nor kept. What is wrong with them is said when a worker starts, and by `guardrails check`.
+A process that only publishes makes a task when it first uses it. Celery has no signal for that, so this module watches
+the application's registry. Owns the watching, and which patterns hold then: the settings may not be complete yet, so
+they are neither checked nor kept. A worker at start and `guardrails check` report what is wrong with them.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 class _Watched:
-    """What an application's registry of tasks gets."""
+    """What is mixed into an application's registry of tasks."""
 
-    hear: Callable[[Any], None]
+    on_register: Callable[[Any], None]
 
     def __setitem__(self, name: str, task: Any) -> None:
         super().__setitem__(name, task)  # type: ignore[misc]
-        self.hear(task)
+        self.on_register(task)
 
 
 def guard_registered(app: Celery, named: Sequence[str]) -> None:
-    """Put the tasks that are registered by now, and those that will be, under guard where their names match.
+    """Put every task whose name matches under guard: those registered by now, and each one registered later.
 
     Args:
         app: the application.
         named: name patterns from the code, beside those of the setting `guard`.
     """
 
-    def hear(task: Any) -> None:
+    def adopt_if_named(task: Any) -> None:
         try:
             if matches := match_pattern(dict.fromkeys((*named, *_configured(app))), task.name):
                 adopter().adopt(task, matches[0][0])
         except Exception:
-            logger.warning("%r is not put under guard when it is registered", task, exc_info=True)
+            logger.warning("could not put %r under guard when it was registered", task, exc_info=True)
 
     if not holds(BY_NAME):
-        return  # then they are when the application is finalized
+        return  # `Guardrails` puts them under guard when the application is finalized
     registry: Any = app._tasks
     cls = type(registry)
     if not issubclass(cls, _Watched):
         registry.__class__ = type(cls.__name__, (_Watched, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
-    registry.hear = hear
+    registry.on_register = adopt_if_named
     for task in list(registry.values()):
-        hear(task)
+        adopt_if_named(task)
 
 
 def registered(app: Celery) -> Mapping[str, Any]:

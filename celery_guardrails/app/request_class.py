@@ -1,7 +1,7 @@
-"""The request class of a task that brings one of its own (Celery's guide: "Custom requests"): ours mixed over theirs.
+"""Mixes our request class over the request class that a task declares (Celery's guide: "Custom requests").
 
-Owns how the two become one class, once for each, and what is wrong where they cannot. A class is looked up when a
-worker asks for it, because a task may name it by a dotted path or by a property. It must not know what ours does.
+Owns how the two become one class, made once for each, and what is wrong where they cannot. The task's class is looked
+up when a worker asks for it, because a task may name it by a dotted path or a property. Must not know what ours does.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from celery_guardrails.errors import Fault
 __all__ = ["OURS", "RequestClass", "install_request", "request_faults"]
 
 OURS = "celery_guardrails.worker.main.request:GuardedRequest"
-"""Where ours is: by name, because producers need not load a worker's code."""
+"""Our request class, as text: a producer must not have to import a worker's code."""
 
 _CELERYS = "celery.worker.request.Request"
 
 
 class RequestClass:
-    """Stands in a task class for the `Request` that it has of its own, and gives ours mixed over that one.
+    """A descriptor in place of a task class's own `Request`: gives our request class mixed over that one.
 
     Args:
-        own: what the class says: a request class, a dotted path or a property.
+        own: what the class declares: a request class, a dotted path or a property.
     """
 
     def __init__(self, own: Any) -> None:
@@ -36,7 +36,7 @@ class RequestClass:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the class has none of its own; one of its tasks still may."""
+        """Whether the class declares no request class; one of its tasks may still have one."""
         return bool(self._own == OURS)
 
     def __get__(self, task: Any, owner: type | None = None) -> Any:
@@ -44,20 +44,20 @@ class RequestClass:
         try:
             return _mixed(_resolved(theirs))
         except (ImportError, AttributeError, TypeError, ValueError):
-            return theirs  # a fault at start; with `enabled: False` it is as without guardrails
+            return theirs  # `request_faults` reports it at start; with `enabled: False` all is as without guardrails
 
     def __set__(self, task: Any, value: Any) -> None:
         vars(task)["Request"] = value
 
     def theirs(self, task: Any, owner: type | None = None) -> Any:
-        """What the task says, as it says it."""
+        """The request class as the task declares it: a class, a dotted path, or what a property gives."""
         if task is not None and "Request" in vars(task):
             return vars(task)["Request"]
         return self._own.__get__(task, owner) if hasattr(type(self._own), "__get__") else self._own
 
 
 def install_request(cls: type) -> None:
-    """Have the workers of a guarded task class make ours of the request class that it, or a base, has of its own."""
+    """Let a worker get our request class mixed over the one that a guarded task class, or its base, declares."""
     own = next((vars(base)["Request"] for base in cls.__mro__ if _is_own(vars(base).get("Request"))), OURS)
     installed = inspect.getattr_static(cls, "Request")
     if not isinstance(installed, RequestClass) or (own != OURS and installed is not own):
@@ -65,7 +65,7 @@ def install_request(cls: type) -> None:
 
 
 def request_faults(task: Task) -> list[Fault]:
-    """What keeps guardrails from following a task through the request class that it has of its own."""
+    """Why guardrails cannot use the request class that the task declares."""
     own = inspect.getattr_static(type(task), "Request", None)
     theirs = own.theirs(task, type(task)) if isinstance(own, RequestClass) else OURS
     if theirs == OURS:
@@ -73,11 +73,11 @@ def request_faults(task: Task) -> list[Fault]:
     try:
         _mixed(_resolved(theirs))
     except (ImportError, AttributeError, ValueError) as exc:
-        problem, suggestion = f"cannot be imported: {exc}", "write where it is, such as 'shop.requests:OurRequest'"
+        problem, suggestion = f"cannot be imported: {exc}", "write its import path, such as 'shop.requests:OurRequest'"
     except _Unfit as exc:
-        problem, suggestion = f"{exc}: guardrails could not see how its tasks end", f"derive it from {_CELERYS}"
+        problem, suggestion = f"{exc}: guardrails could not see how the task ends", f"derive it from {_CELERYS}"
     except TypeError as exc:
-        problem = f"cannot be mixed with guardrails' own: {exc}"
+        problem = f"cannot be mixed with guardrails' request class: {exc}"
         suggestion = f"write a class on {_CELERYS} whose metaclass, __init_subclass__ and __slots__ allow further bases"
     else:
         return []
@@ -86,7 +86,7 @@ def request_faults(task: Task) -> list[Fault]:
 
 
 class _Unfit(TypeError):
-    """What a task has for a request class is none."""
+    """What a task declares as its request class is not one."""
 
 
 def _is_own(value: Any) -> bool:
@@ -99,7 +99,7 @@ def _resolved(theirs: Any) -> Any:
 
 @cache
 def _mixed(theirs: Any) -> Any:
-    """Ours over theirs, over Celery's.
+    """Our request class, mixed over theirs.
 
     Raises:
         TypeError: they cannot become one class.

@@ -23,7 +23,7 @@ def dead_letter_queues(guard: Guardrails) -> tuple[str, ...]:
 
 
 def needed_topology(guard: Guardrails) -> Topology:
-    """What has to be there on RabbitMQ.
+    """The exchanges, queues, bindings and rights that must exist on RabbitMQ.
 
     Raises:
         ConfigurationError: the settings or a policy are wrong.

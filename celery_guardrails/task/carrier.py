@@ -19,7 +19,7 @@ from celery import Celery, _state
 from celery_guardrails.app.carried import carried_name, carriers
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import is_guarded, subject_of
-from celery_guardrails.app.lazy_body import LAZY, never_ran
+from celery_guardrails.app.lazy_body import LAZY, unrun_failure
 from celery_guardrails.seams import CARRIERS as CARRIED
 from celery_guardrails.seams import holds
 from celery_guardrails.task.guarded import GuardMixin, install_call
@@ -122,7 +122,7 @@ def _run_items(carrier: Any, run: Callable[..., Any], *args: Any, **kwargs: Any)
     """Run the inner task for each item. An item whose body nothing runs fails the message, as it fails by itself."""
     results = run(*args, **kwargs)
     if type(results) is list and not carrier.request.is_eager:
-        unrun = [found for one in results if type(one) in LAZY and (found := never_ran(subject_of(carrier), one))]
+        unrun = [found for one in results if type(one) in LAZY and (found := unrun_failure(subject_of(carrier), one))]
         if unrun:
             raise unrun[0]
     return results

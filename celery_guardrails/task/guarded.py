@@ -19,7 +19,7 @@ from celery.exceptions import Ignore, Retry, TaskPredicate
 
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails, is_plain
 from celery_guardrails.app.in_force import subject_of
-from celery_guardrails.app.lazy_body import LAZY, never_ran
+from celery_guardrails.app.lazy_body import LAZY, unrun_failure
 from celery_guardrails.app.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.app.request_class import OURS, RequestClass, install_request
 from celery_guardrails.letters.header import HEADER, VERSION
@@ -273,7 +273,7 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         if not is_of_body(exc, task, request):
             raise
         return _Failed(settle_attempt(task, request, exc))
-    if type(result) in LAZY and (unrun := never_ran(task, result)) is not None:
+    if type(result) in LAZY and (unrun := unrun_failure(task, result)) is not None:
         return _Failed(settle_attempt(task, request, unrun))
     if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
         report_recovery(task, request)

@@ -4,7 +4,7 @@ from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness
 
-NAMED = ("shop.mail is an `async def`", "shop.batch takes its messages by a Strategy of its own (Batch.Strategy)")
+NAMED = ("shop.mail is an `async def`", "shop.batch has its own Strategy (Batch.Strategy)")
 
 
 def test_an_async_def_is_named_and_dead_lettered(harness: Harness, broker: Broker, result_backend: str) -> None:

@@ -49,7 +49,7 @@ def test_parameters_and_what_is_inside_them_are_right(new_app: NewApp, setting: 
 def test_another_name_is_a_fault(new_app: NewApp, setting: str, name: str, hint: str) -> None:
     app = new_app()
     mail_task(app, **{setting: (name,)})
-    assert found(app) == ([Fault(setting, repr(name), "is no parameter of the task", "shop.mail", hint)], [])
+    assert found(app) == ([Fault(setting, repr(name), "is not a parameter of the task", "shop.mail", hint)], [])
 
 
 def test_a_pattern_that_is_the_tasks_name_speaks_of_it_alone(new_app: NewApp) -> None:
@@ -73,9 +73,11 @@ def test_what_tasks_share_is_right_when_one_has_it(new_app: NewApp) -> None:
     assert faults == []
     said = sorted(remarks)
     assert len(said) == 3
-    assert "names nobody, which no task under it has as a parameter" in said[0]
-    assert said[1].startswith("correlate: policies[shop.*] names nothing, which no task under it has")
-    assert said[2].startswith("redact: settings policy names maiden, which is no parameter of any task's")
+    assert "names nobody, which is not a parameter of any task that it is for" in said[0]
+    assert said[1].startswith("correlate: policies[shop.*] names nothing, which is not a parameter of any task")
+    assert said[2].startswith(
+        "redact: settings policy names maiden, which is not a parameter of any task that it is for"
+    )
 
 
 def test_a_redacted_name_may_be_a_key_inside_an_argument(new_app: NewApp) -> None:
@@ -83,7 +85,7 @@ def test_a_redacted_name_may_be_a_key_inside_an_argument(new_app: NewApp) -> Non
     mail_task(app, redact=("Customer-ID", "maiden_name"))
     faults, (remark,) = found(app)
     assert faults == []
-    assert remark.startswith("redact: decorator names maiden_name, which is no parameter of shop.mail: it hides only")
+    assert remark.startswith("redact: decorator names maiden_name, which is not a parameter of shop.mail: it hides")
 
 
 def test_a_task_that_takes_anything_has_every_name(new_app: NewApp) -> None:

@@ -84,15 +84,17 @@ def test_what_will_be_different_is_said(new_app: NewApp) -> None:
         assert found is not None
         return "\n".join(found.notes)
 
-    assert "under guard it has 5 attempts" in notes(autoretry_for=(OSError,), retry_backoff=True)
+    assert "under guard the task has 5 attempts" in notes(autoretry_for=(OSError,), retry_backoff=True)
     assert "180 s" not in notes(autoretry_for=(OSError,), retry_backoff=True)
     assert 'is Exponential("5s", factor=3, cap="5m")' in notes(autoretry_for=(OSError,), max_retries=3)
     assert "3 retries" not in notes(autoretry_for=(OSError,), max_retries=3)
     assert "built-in taxonomy" in notes(max_retries=3)
     assert "built-in taxonomy" not in notes(autoretry_for=(OSError,))
     assert "without end" in notes(max_retries=None)
-    assert notes(acks_late=True, reject_on_worker_lost=True).endswith("takes the place of reject_on_worker_lost")
-    assert "base that comes first" in notes(autoretry_for=(OSError,), dont_autoretry_for=(ValueError,), max_retries=1)
+    assert notes(acks_late=True, reject_on_worker_lost=True).endswith("replaces reject_on_worker_lost")
+    assert "base class that comes first" in notes(
+        autoretry_for=(OSError,), dont_autoretry_for=(ValueError,), max_retries=1
+    )
     assert "cannot be read: max_retries = 'three'" in notes(max_retries="three")
 
 

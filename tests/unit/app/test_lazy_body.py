@@ -13,7 +13,7 @@ from celery.app import trace as tracing
 
 from celery_guardrails import Constant, GuardedTask, Guardrails, Policy
 from celery_guardrails.app.caveat import caveats, log_caveats
-from celery_guardrails.app.lazy_body import others_run_it
+from celery_guardrails.app.lazy_body import has_foreign_tracer
 from tests.unit.traced import Gate, trace
 
 EAGERLY = Policy(retry_on=(Exception,), max_attempts=3, backoff=Constant(0), jitter="none")
@@ -59,7 +59,7 @@ def declared(app: Celery, function: Any, **options: Any) -> Any:
         (an_async, "unit.lazy is an `async def`"),
         (an_async_generator, "unit.lazy is an async generator"),
         (a_generator, "unit.lazy is a generator"),
-        (returns_a_coroutine, "unit.lazy returned a coroutine that nothing awaited, an_async"),
+        (returns_a_coroutine, "unit.lazy returned the coroutine an_async, which nothing awaited"),
     ],
 )
 def test_what_never_ran_is_a_dead_letter(
@@ -125,12 +125,12 @@ def test_a_body_that_ran_may_return_a_generator(app: Celery, gate: Gate) -> None
 
 def test_anothers_tracer_may_await_it(app: Celery, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     task = declared(app, an_async, ignore_result=True)
-    assert not others_run_it()
+    assert not has_foreign_tracer()
 
     def build_tracer(*args: Any, **options: Any) -> Any: ...
 
     monkeypatch.setattr(tracing, "build_tracer", build_tracer)
-    assert others_run_it()
+    assert has_foreign_tracer()
     task.push_request(called_directly=False, is_eager=False)
     coroutine = task()
     assert asyncio.run(coroutine) == "ran"
@@ -153,7 +153,7 @@ def test_they_are_named_beforehand(app: Celery, function: Any) -> None:
     task = declared(app, function)
     (caveat,) = caveats(Guardrails.of(app).guarded_tasks())
     assert caveat.task == task.name
-    assert "runs nothing of its body" in caveat.found
+    assert "its body does not run" in caveat.found
     assert "plain `def`" in caveat.fix
 
 

@@ -118,7 +118,7 @@ def test_a_task_may_change_its_mind(app: Celery) -> None:
     [
         (NotARequest, "is not derived from celery.worker.request.Request"),
         (own_function, "is not a class"),
-        (Final, "cannot be mixed with guardrails' own: Final is final"),
+        (Final, "cannot be mixed with guardrails' request class: Final is final"),
         ("tests.nowhere:Request", "cannot be imported"),
         (f"{__name__}:Missing", "cannot be imported"),
     ],
