@@ -1,7 +1,7 @@
-"""Tasks put under guard by name, without touching their code.
+"""Puts tasks under guard by name, without touching their code.
 
-Owns what becomes of a task's class. Which names match is said by the setting `guard` and by `Guardrails(app, guard=)`;
-they ask for it by `app/adopter.py`.
+Owns the new class of such a task. The setting `guard` and `Guardrails(app, guard=)` say which names match; they call
+this module through `app/adopter.py`.
 """
 # on its own: the one place that changes the class of somebody else's task
 
@@ -24,9 +24,9 @@ __all__ = ["adopt", "sweep"]
 
 
 def adopt(task: Task, pattern: str) -> None:
-    """Put a task under guard that was registered with another base class; its name, signatures and calls go on.
+    """Put a task under guard that was registered with another base class; who calls it notices nothing.
 
-    What its Celery options say (`autoretry_for`, `max_retries`, ...) becomes a layer of its policy.
+    Its Celery options (`autoretry_for`, `max_retries`, ...) become layers of its policy.
     """
     cls = type(task)
     if issubclass(cls, GuardMixin) or BUILT_IN.match(task.name):

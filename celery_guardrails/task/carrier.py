@@ -1,8 +1,8 @@
-"""`map`, `starmap` and `chunks` of a guarded task: one message that runs it for many items, under that task's policy.
+"""`map`, `starmap` and `chunks` of a guarded task: one message that runs it for many items, under its policy.
 
-Celery sends such work as a task of its own (`celery.starmap`, ...), which names the inner task in its arguments. Owns
-the step from such a message to its carrier: the task as Celery runs it, with the inner task's policy, acknowledgement
-and expected errors. One that names a task which is not under guard, or any other task of Celery's, stays as it is.
+Celery sends such work as one of its own tasks (`celery.starmap`, ...), which names the inner task in its arguments.
+Owns the step from such a message to its carrier: Celery's task with the inner task's policy, acknowledgement and
+expected errors. Where the inner task is not under guard, Celery's own task runs the message.
 
     message ── strategy (main process) ──> carrier's request      body ── tracer (the process that runs it) ──> carrier
 """
@@ -32,32 +32,32 @@ _STRATEGY = "celery_guardrails.worker.consumer.strategy:strategy"
 
 
 class _Carrier(GuardMixin):
-    """One of Celery's tasks as it runs for one inner task. `carrier_of` makes it; it is not in the registry."""
+    """One of Celery's tasks as it runs for one inner task. `_carrier_of` makes it; it is not in the registry."""
 
     _guardrails_carries: Any
-    # a lost worker is counted and bounded by max_crashes
+    # max_crashes bounds the lost workers
     reject_on_worker_lost = False
     retry_on_worker_lost = False
 
     @property
     def acks_late(self) -> bool:
-        """As the inner task is acknowledged."""
+        """The inner task's `acks_late`."""
         return bool(self._guardrails_carries.acks_late)
 
     @property
     def throws(self) -> Any:
-        """What the inner task expects."""
+        """The errors that the inner task expects."""
         return self._guardrails_carries.throws
 
 
 class _Carries:
-    """What the registered task of Celery's gets: the way to the carrier, where there is one."""
+    """What is mixed into Celery's registered task: it calls the carrier, where there is one."""
 
     Strategy = _STRATEGY
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request_stack.top  # type: ignore[attr-defined]
-        # a worker's tracer is the carrier's already; eager mode comes here
+        # in a worker, the tracer runs the carrier already; eager mode comes here
         carrier = None if request is None or request.called_directly else _carrier_of(self, args, kwargs)
         if carrier is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
@@ -68,18 +68,18 @@ class _Carries:
             _state._task_stack.pop()
 
     def guardrails_carrier(self, args: Any, kwargs: Any) -> Any:
-        """The carrier of a message with these arguments, or `None`; `app/carried.py` asks."""
+        """The carrier of a message with these arguments, or `None`; `app/carried.py` calls this."""
         return _carrier_of(self, args, kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """As the inner task is sent: with our header, and waiting outside the workers."""
+        """Publish as the inner task is published: with our header; a delayed message waits outside the workers."""
         carrier = _carrier_of(self, args, kwargs)
         send = super().apply_async if carrier is None else carrier.apply_async  # type: ignore[misc]
         return send(args, kwargs, *rest, **options)
 
 
 def install_carriers(app: Celery) -> None:
-    """Give an application's `map`, `starmap` and `chunks` their way to carriers, once."""
+    """Make an application's `map`, `starmap` and `chunks` call their carriers. A second call changes nothing."""
     for task in carriers(app):
         cls = type(task)
         if not issubclass(cls, _Carries):
@@ -88,7 +88,7 @@ def install_carriers(app: Celery) -> None:
 
 
 def _carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
-    """The carrier of a message, or `None` where it stays Celery's own; never raises."""
+    """The carrier that runs a message; `None`: Celery's own task runs it. Never raises."""
     try:
         if not holds(CARRIED):
             return None
@@ -100,18 +100,18 @@ def _carrier_of(task: Any, args: Any, kwargs: Any) -> Any:
             return None
         made = guard.carriers.get((task.name, inner.name))
         if made is None or made._guardrails_carries is not inner:
-            made = guard.carriers[task.name, inner.name] = _made(task, inner)
+            made = guard.carriers[task.name, inner.name] = _make_carrier(task, inner)
         return made
     except Exception:
-        logger.warning("guardrails failed on a %s: Celery runs it unguarded", task.name, exc_info=True)
+        logger.warning("guardrails failed on a message of %s: Celery runs it unguarded", task.name, exc_info=True)
         return None
 
 
-def _made(task: Any, inner: Any) -> Any:
+def _make_carrier(task: Any, inner: Any) -> Any:
     cls = next(base for base in type(task).__mro__ if base is not _Carries and not issubclass(base, _Carries))
     made: Any = type(cls.__name__, (_Carrier, cls), {"__module__": cls.__module__, "_guardrails_carries": inner})
     install_call(made)
-    Guardrails.of(task.app).take_charge(inner)  # in a process that may never start a worker
+    Guardrails.of(task.app).take_charge(inner)  # here: this process may never start a worker
     carrier = made.__new__(made)
     vars(carrier).update({key: value for key, value in vars(task).items() if key != "__trace__"})
     carrier.run = partial(_run_items, carrier, carrier.run)
@@ -119,7 +119,7 @@ def _made(task: Any, inner: Any) -> Any:
 
 
 def _run_items(carrier: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run the inner task for each item. An item whose body nothing runs fails the message, as it fails by itself."""
+    """Run the inner task for each item. If the body of one item did not run, the whole message fails."""
     results = run(*args, **kwargs)
     if type(results) is list and not carrier.request.is_eager:
         unrun = [found for one in results if type(one) in LAZY and (found := unrun_failure(subject_of(carrier), one))]

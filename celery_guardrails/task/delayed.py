@@ -1,9 +1,8 @@
-"""Publishing guarded tasks that carry a `countdown`, an `eta` or `expires`.
+"""Publishes guarded tasks that have a `countdown`, an `eta` or `expires`; other tasks do not come here.
 
-Owns what differs from Celery's way: a delay is spent outside the workers, confirmed, as retries are; and `expires`
-does not become a lifetime of the message, at whose end RabbitMQ would drop it unheard. Celery's `send_task` does the
-rest; a producer of ours only stands before the one that it would publish with. What is published without any of the
-three does not come here.
+Owns the differences from Celery: a delayed message waits outside the workers and is published with confirms, like a
+retry; `expires` does not become the message's lifetime, after which RabbitMQ would drop it silently. Celery's
+`send_task` does the rest, with a producer of ours around its own.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import Waiting
 
-__all__ = ["apply_timed", "to_its_queue"]
+__all__ = ["apply_timed", "return_to_queue"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
-# What `Producer.publish` takes that is not a property of the message. Ours are always persistent, confirmed, and
-# tried again by the publisher.
+# Arguments of `Producer.publish` that are not properties of the message. Our messages are always persistent and
+# confirmed, and our publisher tries again by itself.
 _NOT_PROPERTIES = (
     "retry", "retry_policy", "delivery_mode", "mandatory", "immediate", "timeout", "confirm_timeout", "expiration",
 )  # fmt: skip
@@ -46,8 +45,9 @@ _CHOICES = ("connection", "producer", "publisher")
 class _Plan:
     """How one task is published.
 
-    `delay` is in seconds, 0 where nothing waits; `eta` is set where Celery must not see it; `lifetime` lets `expires`
-    become the message's, as with plain Celery. `once`: the task runs at most once.
+    `delay` is in seconds; 0: the message does not wait. `eta` is set where Celery must not see it: our producer writes
+    it into the message. `lifetime`: `expires` becomes the message's lifetime, as in Celery. `once`: the task runs at
+    most once.
     """
 
     waiting: Waiting
@@ -62,20 +62,20 @@ class _Plan:
 
 
 def apply_timed(task: Any, options: dict[str, Any], send: Callable[..., Any]) -> Any:
-    """Do `apply_async` for options with `countdown`, `eta` or `expires`.
+    """Publish a task whose options have a `countdown`, an `eta` or `expires`.
 
     Args:
         task: the guarded task.
         options: the caller's.
-        send: Celery's `apply_async` with the arguments given, which takes options.
+        send: Celery's `apply_async` with the task's arguments filled in; it takes the options.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker did not take it. Nothing is spooled here: the caller knows.
+        kombu.exceptions.OperationalError: the broker did not take the message. It is not spooled: the caller knows.
     """
     try:
         plan = None if is_plain(task) else _plan(task, options)
     except Exception:
-        logger.warning("guardrails failed on publishing %s: Celery does it", task.name, exc_info=True)
+        logger.warning("guardrails failed to publish %s: Celery publishes it", task.name, exc_info=True)
         plan = None
     if plan is None or plan.is_plain:
         return send(**options)
@@ -99,13 +99,13 @@ def _plan(task: Any, options: Mapping[str, Any]) -> _Plan | None:
         return _Plan(waiting, 0.0, None, lifetime)
     countdown = options.get("countdown")
     delay = float(countdown) if countdown else (eta - app.now()).total_seconds()
-    # With quorum queues Celery would send it to the delay levels itself, unconfirmed, and forget where it was to go.
+    # With quorum queues, Celery would publish it to its delay levels itself, unconfirmed, and lose the destination.
     hidden = detect_quorum_queues(app, "amqp")[0]
     return _Plan(waiting, delay, eta.isoformat() if hidden else None, lifetime, once=policy.acks == "early")
 
 
 def _eta(app: Celery, countdown: Any, eta: Any) -> datetime | None:
-    """When it is due, as Celery reckons; `None`: at once, or a value that is Celery's to refuse."""
+    """When it is due, computed as in Celery; `None`: at once, or a wrong value, which Celery refuses."""
     if countdown:
         if isinstance(countdown, bool) or not isinstance(countdown, (int, float)) or not 0 < countdown < 2**31:
             return None
@@ -120,7 +120,7 @@ def _eta(app: Celery, countdown: Any, eta: Any) -> datetime | None:
 
 @contextmanager
 def _acquired(app: Celery, options: dict[str, Any]) -> Iterator[Any]:
-    """The producer that Celery would use; takes the options by which a caller chooses one."""
+    """The producer that Celery would use. Removes the options by which a caller chooses one."""
     connection, given, publisher = (options.pop(name, None) for name in _CHOICES)
     if connection:
         yield app.amqp.Producer(connection, auto_declare=False)
@@ -143,8 +143,8 @@ def _places(connection: Any) -> set[str]:
     return {str(connection.as_uri(include_password=True)), *(str(url) for url in connection.alt or ())}
 
 
-def to_its_queue(app: Celery, options: dict[str, Any]) -> None:
-    """Have a retry that goes Celery's way return to the queue that its message came from, and to no other.
+def return_to_queue(app: Celery, options: dict[str, Any]) -> None:
+    """Send a retry that Celery publishes back to the queue that its message came from, and to no other queue.
 
     Args:
         app: the application.
@@ -156,7 +156,7 @@ def to_its_queue(app: Celery, options: dict[str, Any]) -> None:
 
 
 class _Producer:
-    """Stands before a producer of Celery's: tasks take the plan's way, everything else (events) the usual one."""
+    """Wraps a producer of Celery's: publishes tasks by the plan, and everything else (events) as usual."""
 
     def __init__(self, producer: Any, plan: _Plan) -> None:
         self._producer = producer
@@ -166,7 +166,7 @@ class _Producer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, **options: Any) -> Any:
-        """As kombu's."""
+        """Publish as kombu's producer does, but tasks by the plan."""
         plan, headers = self._plan, options.get("headers")
         if headers is None or "task" not in headers:
             if plan.eta is not None and isinstance(body, dict) and body.get("type") == "task-sent":
@@ -201,7 +201,7 @@ def _envelope(
     priority: int | None = None,
     **properties: Any,
 ) -> Envelope:
-    """What kombu's producer would make of these, as an envelope."""
+    """The message that kombu's producer would publish, as an envelope."""
     content_type, content_encoding, data = dumps(body, serializer)
     payload = data.encode(content_encoding) if isinstance(data, str) else bytes(data)
     if compression:

@@ -1,8 +1,7 @@
 """`GuardedTask`: the base class that an application swaps in.
 
-Owns the seams to Celery: publishing (our header), running (`__call__`), `retry()` and installation. What happens
-after a failure is in `worker/child/body.py`; this file only leads there, and costs a task that succeeds next to
-nothing.
+Owns the seams to Celery: publishing (our header), running (`__call__`), `retry()` and installation. This file only
+calls `worker/child/body.py`, which acts after a failure. A task that succeeds pays next to nothing here.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from celery_guardrails.letters.header import HEADER, VERSION
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
-from celery_guardrails.task.delayed import apply_timed, to_its_queue
+from celery_guardrails.task.delayed import apply_timed, return_to_queue
 from celery_guardrails.task.on_commit import install_on_commit
 from celery_guardrails.transport.routing import ROUTE
 from celery_guardrails.worker.child.body import report_recovery, settle_attempt
@@ -41,7 +40,7 @@ __all__ = ["GuardMixin", "GuardedTask", "install_call"]
 
 _INSIDE = "_guardrails_inside"
 _TIMED = frozenset(("countdown", "eta", "expires"))
-# what describes a delivery, not the work, and must not travel again when a task hands its headers on
+# headers that describe a delivery, not the work: left out when a task hands its headers on
 _PAST = frozenset((*BROKER_HEADERS, ROUTE))
 _POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
 """Celery's `apply_async` takes these by position, too."""
@@ -82,7 +81,7 @@ class GuardMixin:
         request = self.request_stack.top
         if request is None or request._protected or request.called_directly:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        # As Celery's own protected __call__ does: a further call of this task inside is a plain one.
+        # As in Celery's own protected __call__: if the body calls this task again, the inner call is a plain one.
         request._protected = 1
         if _INSIDE in request.__dict__:
             return self.run(*args, **kwargs)
@@ -92,25 +91,25 @@ class GuardMixin:
         return result
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """As Celery's, with the header that says when the work was first published.
+        """Publish as Celery does, with a header that says when the work was first published.
 
-        With a `countdown` or an `eta` the task waits outside the workers where the broker offers a way, and the
-        broker has confirmed it when this returns. `expires` reaches the worker, which dead-letters what is too late;
-        only with `on_expired="drop"` it lets RabbitMQ drop it.
+        With a `countdown` or an `eta`, the task waits outside the workers where the broker offers a way, and the
+        broker has confirmed the message when this returns. A task past its `expires` still reaches a worker, which
+        dead-letters it; only with `on_expired="drop"` may RabbitMQ drop the message.
 
         Raises:
-            kombu.exceptions.OperationalError: the broker did not take it.
+            kombu.exceptions.OperationalError: the broker did not take the message.
         """
         timed = (options and not _TIMED.isdisjoint(options)) or self.expires is not None
         headers = options.get("headers")
         if not headers:
-            options["headers"] = {HEADER: _first(rest, options)}
+            options["headers"] = {HEADER: _first_header(rest, options)}
         else:
-            # headers that a task hands on to another one must not make that one inherit its history
-            header = _of_this_work(self, headers, options) or _first(rest, options)
+            # a task may hand its headers on to another task, which must not inherit the history in them
+            header = _kept_header(self, headers, options) or _first_header(rest, options)
             options["headers"] = {key: value for key, value in headers.items() if key not in _PAST} | {HEADER: header}
             if "redelivered" in options:
-                to_its_queue(self.app, options)
+                return_to_queue(self.app, options)
         if not timed:
             return super().apply_async(args, kwargs, *rest, **options)  # type: ignore[misc]
         options.update(zip(_POSITIONAL, rest, strict=False))
@@ -119,17 +118,17 @@ class GuardMixin:
     def signature_from_request(
         self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
     ) -> Any:
-        """As Celery's, for a retry; what the sender hides in `argsrepr` and `kwargsrepr` stays hidden."""
+        """As Celery's, for a retry. Keeps the sender's `argsrepr` and `kwargsrepr`, so what they hide stays hidden."""
         request = self.request if request is None else request  # type: ignore[attr-defined]
         try:
             kept = {} if is_plain(self) else kept_reprs(self.app, request, args, kwargs)
         except Exception:
-            logger.warning("a retry of %s shows its arguments as Celery does", self.name, exc_info=True)
+            logger.warning("a retry of %s does not keep argsrepr and kwargsrepr", self.name, exc_info=True)
             kept = {}
         return super().signature_from_request(request, args, kwargs, queue, **{**kept, **options})  # type: ignore[misc]
 
     def apply(self, *args: Any, **options: Any) -> Any:
-        """As Celery's; in this process, which may never start a worker, the policy is put in force first."""
+        """As Celery's. It first puts the policy in force, because this process may never start a worker."""
         Guardrails.of(self.app).take_charge(self)
         return super().apply(*args, **options)  # type: ignore[misc]
 
@@ -146,20 +145,20 @@ class GuardMixin:
     ) -> Retry:
         """Retry the task by hand, within its policy.
 
-        An explicit `countdown` (seconds) or `eta` is honoured within the policy's attempts and deadline; without
-        one the policy's backoff decides, which is `default_retry_delay` where the task sets that and no policy of
-        its own says otherwise. `max_retries` holds for this call, as in Celery: it wins over the task's option of
-        that name and over the settings' default policy, but can only lower a `max_attempts` that a policy of this
-        task declares. When no attempt is left this raises `exc` (or `MaxRetriesExceededError`), as Celery does, and
-        the work is dead-lettered if that leaves the task.
+        An explicit `countdown` (seconds) or `eta` is honoured within the policy's attempts and deadline. Without
+        one the policy's backoff decides; where no policy of the task sets a backoff, `default_retry_delay` is the
+        backoff if the task sets it. `max_retries` holds for this call, as in Celery: it wins over the task's option
+        of that name and over the settings' default policy, but can only lower a `max_attempts` that a policy of this
+        task declares. When no attempt is left, this raises `exc` (or `MaxRetriesExceededError`), as Celery does; if
+        that exception leaves the task, the work is dead-lettered.
 
         Raises:
-            celery.exceptions.Retry: always, unless `throw` is false, when another attempt was scheduled.
+            celery.exceptions.Retry: another attempt was scheduled, and `throw` is true.
         """
 
         def celery_retry(**changed: Any) -> Retry:
             if options.get("headers") and HEADER in changed.get("headers", ()):
-                # as in Celery, the caller's stand in place of the request's
+                # as in Celery, the caller's headers replace the request's
                 changed["headers"] = {**options["headers"], HEADER: changed["headers"][HEADER]}
             given = {
                 "args": args, "kwargs": kwargs, "exc": exc, "throw": throw, "eta": eta, "countdown": countdown,
@@ -182,8 +181,8 @@ class GuardedTask(GuardMixin, Task):  # type: ignore[misc]
     abstract = True
 
 
-def _first(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The header of a first publish: work of its own, whatever else has the same task id."""
+def _first_header(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of a first publish: new work, even if other work has the same task id."""
     header: dict[str, Any] = {"v": VERSION, "published_at": round(time(), 3), "work": new_token()}
     if options.get("task_id") or (rest and rest[0]):
         header["given"] = True
@@ -192,10 +191,10 @@ def _first(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     return header
 
 
-def _of_this_work(task: Any, headers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """The header that a retry which goes Celery's way keeps; `None`: what is published is work of its own.
+def _kept_header(task: Any, headers: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """The header that a retry keeps when Celery publishes it; `None`: the message is new work.
 
-    A task that publishes itself once more, with its own request's options and not as its next attempt, makes new work.
+    A task that publishes itself again with its own request's options, but not as its next attempt, makes new work.
     """
     retries = options.get("retries")
     if not retries:
@@ -209,10 +208,10 @@ def _of_this_work(task: Any, headers: Mapping[str, Any], options: Mapping[str, A
 
 
 def install_call(cls: type) -> None:
-    """Make the body hook the outermost call of a task class.
+    """Make our `__call__` the outermost one of a task class.
 
-    Nothing is to be done where nobody else defines `__call__`. Where a class does (Flask's application context,
-    say), that one is called inside ours, so that its failures are met too.
+    Where no other class defines `__call__`, there is nothing to do. Where a class does (for Flask's application
+    context, for example), our `__call__` calls it, so that its failures count, too.
     """
     if BUILT_IN.match(str(getattr(subject_of(cls), "name", None) or "")):
         return
@@ -241,7 +240,7 @@ def install_call(cls: type) -> None:
 
 
 class _Failed:
-    """What `_run` hands back when the body failed: the exception that is to leave the task."""
+    """What `_run` returns when the body failed: the exception that the caller raises."""
 
     __slots__ = ("outcome",)
 
@@ -250,10 +249,10 @@ class _Failed:
 
 
 def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Run the body. Every guarded task comes this way, so each line is paid for by those that succeed.
+    """Run the body. Every guarded task comes this way, so the tasks that succeed pay for each line.
 
-    What is to be raised is handed back: Celery copies every frame between here and its tracer, at a tenth of a
-    millisecond each, and outside the handler a Retry has no context to be copied with it.
+    The exception to raise is returned: Celery copies every frame between the `raise` and its tracer, at a tenth of a
+    millisecond each, and a Retry that is raised outside the handler has no context, which would be copied, too.
     """
     if request.is_eager:
         return _run_eagerly(task, request, call, args, kwargs)
@@ -262,12 +261,12 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         result = call(*args, **kwargs)
     except TaskPredicate as signal:
         if not is_unpublished(signal, task, request):
-            # it hands over to its replacement, or needs no outcome: as with a success, nobody waits for it any more
+            # a replacement takes over, or it wants no outcome: as after a success, nobody waits for it
             if isinstance(signal, Ignore):
                 report_recovery(task, request)
             raise
         return _Failed(retry_as_raised(task, request, signal))
-    except Exception as exc:  # noqa: BLE001 the one place where a task's failure is met
+    except Exception as exc:  # noqa: BLE001 the one place that catches a task's failure
         return _Failed(settle_attempt(task, request, exc))
     except BaseException as exc:
         if not is_of_body(exc, task, request):
@@ -281,7 +280,7 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
 
 
 def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Eager mode: one attempt. A Retry that leaves it says what comes next, and Celery runs that as its own retries."""
+    """Run one attempt in eager mode. If it ends with a Retry, Celery runs the next attempt, as in its own retries."""
     request.__dict__[STARTED] = time()
     try:
         return call(*args, **kwargs)

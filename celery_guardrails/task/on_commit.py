@@ -1,7 +1,7 @@
-"""`delay_on_commit` for guarded tasks in a Django project: what Celery's own task class for Django adds.
+"""Gives guarded tasks in a Django project `delay_on_commit`, as Celery's own task class for Django has it.
 
-Celery gives an application that class only where no other base or `task_cls` is chosen, as ours is. Owns asking whether
-Celery's Django fixup is active. It must not need Django anywhere else.
+Celery uses that class only where the application chooses no base class and no `task_cls`, and ours is such a choice.
+Owns the check whether Celery's Django fixup is active. Without an active fixup it must not need Django.
 """
 # on its own: it knows Celery's Django fixup, and guarded.py knows no Django
 
@@ -19,9 +19,9 @@ _FIXUP = "celery.fixups.django"
 
 
 def install_on_commit(cls: Any, app: Celery) -> None:
-    """Give a guarded task class what Celery's `DjangoTask` has, where the application's Django fixup is active.
+    """Give a guarded task class the public methods of Celery's `DjangoTask`, if the app's Django fixup is active.
 
-    What the class has of its own, or from `DjangoTask`, stays.
+    Methods of these names that the class already has stay.
     """
     if not holds(ON_COMMIT) or not any(type(fixup).__module__ == _FIXUP for fixup in app._fixups or ()):
         return

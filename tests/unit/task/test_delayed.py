@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 
 from celery_guardrails import GuardedTask, Guardrails, Policy
 from celery_guardrails.errors import PublishError
-from celery_guardrails.task.delayed import to_its_queue
+from celery_guardrails.task.delayed import return_to_queue
 from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.eta import EtaWaiting
 
@@ -166,7 +166,7 @@ def test_a_fault_of_ours_leaves_it_to_celery(
     monkeypatch.setattr("celery_guardrails.task.delayed._plan", lambda *_: 1 / 0)
     task.apply_async((1,), countdown=5)
     assert taken(app).headers["eta"]
-    assert "Celery does it" in caplog.text
+    assert "Celery publishes it" in caplog.text
 
 
 def test_the_kill_switch_and_eager_mode_leave_all_to_celery(new_app: Callable[..., Celery]) -> None:
@@ -190,8 +190,8 @@ def test_headers_of_a_past_delivery_do_not_travel_again(app: Celery, waiting: Ke
 
 def test_a_retry_by_celery_goes_back_to_its_queue(app: Celery) -> None:
     options = {"exchange": "events", "routing_key": "k", "queue": "unit.timed", "redelivered": False}
-    to_its_queue(app, options)
+    return_to_queue(app, options)
     assert (options["exchange"], options["routing_key"], options["queue"]) == ("", "unit.timed", "unit.timed")
     unknown = {"exchange": "events", "routing_key": "k", "queue": "bcast.1"}
-    to_its_queue(app, unknown)
+    return_to_queue(app, unknown)
     assert unknown == {"exchange": "events", "routing_key": "k"}
