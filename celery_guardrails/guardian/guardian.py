@@ -1,9 +1,9 @@
 """The guardian's loop: receive, archive, acknowledge; between batches run the services that are due.
 
-Owns the order of things and what happens when the broker or the archive is away: nothing is acknowledged that is not
-archived, everything is tried again by itself, and the services go on meanwhile. A batch that the archive does not take
-stays in hand, because some queues drop a message that was given back too often. What a batch means is in `ingest.py`,
-the services in `service.py`.
+Owns the order of these steps, and what happens while the broker or the archive is away: the guardian acknowledges only
+what is archived, tries again until both answer, and runs its services meanwhile. It keeps a batch that the archive does
+not take, because some queues drop a message that was given back too often. `ingest.py` owns what a batch means,
+`service.py` the services.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ BATCH = 100
 _IDLE, _LEAST_IDLE = 1.0, 0.05
 _ONCE_IDLE = 1.5
 _STRAGGLERS = 3.0
-"""Seconds for which `--once` goes on after what waited at its start: somebody may publish without an end."""
+"""Seconds for which `--once` goes on after it received as many as waited at its start: more may come without end."""
 _SLOW = 10.0
-"""Seconds for which `--once` waits for what the broker has and does not send: another guardian may have taken it."""
+"""Seconds that `--once` waits for messages that the broker has but does not send: another guardian may have them."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _ITSELF = "this guardian"
 
 
 @dataclass(frozen=True)
 class OnceReport:
-    """What `guardian --once` did. `held` were left in their queue with an error."""
+    """What `guardian --once` did. `held` messages stay in their queue; the log says why."""
 
     archived: int
     recovered: int
@@ -50,12 +50,12 @@ class OnceReport:
 
 
 class Guardian:
-    """Archives dead letters, and runs its services, until told to stop.
+    """Archives dead letters and runs its services until it is stopped.
 
     Args:
         consumer: where deliveries come from.
         ingest: what archives them.
-        services: what else is to be done, each as often as it says.
+        services: the guardian's other work; each says how often it runs.
         now: the clock.
 
     Attributes:
@@ -94,7 +94,7 @@ class Guardian:
         """Archive what is waiting now, run every service once, and return, even if more arrives all the time.
 
         Args:
-            progress: called with the number of deliveries dealt with, after each batch.
+            progress: called after each batch with the number of its deliveries.
 
         Raises:
             ConsumerLost: the broker cannot be reached.
@@ -114,19 +114,19 @@ class Guardian:
         return OnceReport(*totals)
 
     def _waiting_now(self) -> Iterator[list[Delivery]]:
-        """What waits, in batches: until nothing comes, or as many have come as waited at first, and a little longer."""
+        """The waiting messages in batches: until none comes, or `_STRAGGLERS` after as many came as waited at first."""
         left, until, patience = self._consumer.waiting(), math.inf, time.monotonic() + _SLOW
         while time.monotonic() < until:
             batch = self._consumer.receive(BATCH, _ONCE_IDLE)
             if not batch:
                 if left > 0 and time.monotonic() < patience:
-                    continue  # they are there: it is the broker that takes its time
+                    continue  # the broker still has messages: it is slow
                 break
             yield batch
             left, patience = left - len(batch), time.monotonic() + _SLOW
             if left <= 0:
                 until = min(until, time.monotonic() + _STRAGGLERS)
-        # what has been handed out already would only be given back
+        # the broker has delivered these already: else they would only be given back
         self._consumer.finish()
         while batch := self._consumer.receive(BATCH, 0):
             yield batch
@@ -140,19 +140,19 @@ class Guardian:
                 return
             self._batch()
         except ConsumerLost as exc:
-            self._in_hand = []  # it comes again
+            self._in_hand = []  # the broker delivers it again
             what = "refuses this guardian" if isinstance(exc, ConsumerRefused) else "is away"
-            self._stumble("the broker", f"the broker {what}: {exc}")
+            self._back_off("the broker", f"the broker {what}: {exc}")
         except StoreError as exc:
             self._archive_away = True
-            self._stumble("the archive", f"{exc}; dead letters stay unacknowledged")
+            self._back_off("the archive", f"{exc}; dead letters stay unacknowledged")
         except Exception as exc:
-            # nothing that comes may end the guardian: what was taken goes back, and the rest of it goes on
+            # no message may end the guardian: it gives back what it took, and goes on with the rest
             self._in_hand = []
             self._consumer.close()
             if _ITSELF not in self._away:
                 logger.exception("a defect of celery-guardrails, please report it")
-            self._stumble(_ITSELF, f"receiving failed, {type(exc).__name__}: {exc}")
+            self._back_off(_ITSELF, f"receiving failed, {type(exc).__name__}: {exc}")
         else:
             self._pause = _FIRST_PAUSE
             if self._away:
@@ -162,19 +162,19 @@ class Guardian:
     def _batch(self) -> None:
         if not self._in_hand:
             if self._archive_away:
-                self._ingest.probe()  # before anything is taken that might have to be given back
+                self._ingest.probe()  # before it takes messages that it may have to give back
             self._in_hand = self._consumer.receive(BATCH, self._idle())
         if self._in_hand:
             self._settle(self._in_hand)
         self._in_hand, self._archive_away = [], False
 
-    def _stumble(self, what: str, words: str) -> None:
-        """Leave it alone for a while; said once, however often it is tried until it answers."""
+    def _back_off(self, what: str, words: str) -> None:
+        """Wait before the next try, longer each time. Log the trouble once, until `what` answers again."""
         self.troubles += 1
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         if what not in self._away:
-            logger.warning("%s; it is tried until it answers", words.rstrip("."))
+            logger.warning("%s; the guardian tries again until it answers", words.rstrip("."))
         self._away.add(what)
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
@@ -188,7 +188,7 @@ class Guardian:
         self._consumer.settle(report.settled)
         self._consumer.hold(report.held)
         if report.archived or report.recovered or report.held:
-            logger.info(_said(report))
+            logger.info(_summary(report))
         return report
 
     def _idle(self) -> float:
@@ -196,12 +196,12 @@ class Guardian:
         return self._runner.idle(self._now(), _LEAST_IDLE, _IDLE)
 
 
-def _said(report: IngestReport[Delivery]) -> str:
-    """What a batch came to, as the log says it: `archived 3 dead letters, 1 message left in the queue`."""
+def _summary(report: IngestReport[Delivery]) -> str:
+    """What became of a batch, as the log says it: `archived 3 dead letters, 1 message left in the queue`."""
     counts = (
         (report.archived, "archived {}", "dead letter", None),
         (report.recovered, "confirmed {}", "recovery", "recoveries"),
-        (report.known, "{} known already", "message", None),
+        (report.known, "{} already known", "message", None),
         (len(report.held), "{} left in the queue", "message", None),
     )
     return ", ".join(words.format(count_of(number, one, more)) for number, words, one, more in counts if number)

@@ -1,7 +1,7 @@
 """From deliveries to the archive: one batch, one transaction, then the acknowledgement.
 
-Owns what each delivery means (a dead letter, a recovery, something unreadable, something too new) and that the archive
-and the alert engine hear of it together. It must not know how deliveries are received.
+Owns what each delivery means (a dead letter, a recovery, something unreadable, something too new), and that the archive
+and the alert engine get it in the same transaction. It must not know how deliveries are received.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ D = TypeVar("D", bound=Received)
 class IngestReport(Generic[D]):
     """What became of a batch: `settled` is in the archive and can be acknowledged, `held` stays in the queue.
 
-    `archived` counts new letters and further deaths, `recovered` the confirmed recoveries, `known` what had been
-    seen before.
+    `archived` counts new letters and further deaths, `recovered` the confirmed recoveries, `known` the deliveries that
+    brought nothing new.
     """
 
     settled: list[D] = field(default_factory=list)
@@ -66,7 +66,7 @@ class IngestReport(Generic[D]):
 
 
 def _events(fresh: Sequence[Archived], stood: dict[str, Before], now: datetime) -> list[AlertEvent]:
-    """What the alerts hear of: each death, and how its letter stood before, which is counted once."""
+    """Events for the alert engine: each death, and how its letter stood before, so that a letter is counted once."""
     events, stood = [], dict(stood)
     for one in sorted(fresh, key=lambda one: one.letter.generation):
         event = AlertEvent.from_letter(one.letter, stood.get(one.id), now)
@@ -78,7 +78,7 @@ def _events(fresh: Sequence[Archived], stood: dict[str, Before], now: datetime) 
 
 @dataclass(frozen=True)
 class _Item(Generic[D]):
-    """A delivery and what it means. `is_last` says that nothing simpler can be made of it."""
+    """A delivery and what it means. `is_last`: it is the simplest form already, a letter with the raw bytes."""
 
     delivery: D
     what: Archivable | Recovery
@@ -86,18 +86,18 @@ class _Item(Generic[D]):
 
 
 class Ingest:
-    """Archives batches of deliveries, idempotently, and sees to it that one of them keeps no other waiting:
+    """Archives batches of deliveries, idempotently. A delivery that fails keeps no other delivery waiting:
 
         readable, archived
           └─ unreadable, or refused by an archive that takes others ──> a letter with its raw bytes, `undecodable`
-               └─ refused, too ──> held: unacknowledged until this guardian ends
+               └─ the archive refuses this letter, too ──> held: unacknowledged until this guardian ends
 
     Args:
         store: the archive, ready.
         recovered_queues: the queues on which recoveries are reported.
-        environment: what unreadable messages are filed under.
-        redaction: hides secrets in what people see of letters: an older worker may not have. `None`: by what
-            secrets look like, and the usual names.
+        environment: the environment of the letters of unreadable messages.
+        redaction: hides secrets in what people see of letters, because an older worker may not have hidden them.
+            `None`: hides what looks like a secret, and the usual names.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Ingest:
         """Archive a batch in one transaction, or in several where the archive refuses one of its letters.
 
         Raises:
-            StoreError: the archive cannot be written; what it has not got may not be acknowledged, and comes again.
+            StoreError: the archive cannot be written. Acknowledge nothing of this batch: to archive it again is safe.
         """
         items: list[_Item[D]] = []
         held: list[D] = []
@@ -126,13 +126,13 @@ class Ingest:
             try:
                 items.append(self._read(delivery, now))
             except Exception as exc:  # noqa: BLE001 whatever it is, it concerns this delivery alone
-                self._say_held(delivery, exc)
+                self._log_held(delivery, exc)
                 held.append(delivery)
-        report: IngestReport[D] = self._archived(items, now) if items else IngestReport()
+        report: IngestReport[D] = self._archive_in_parts(items, now) if items else IngestReport()
         return replace(report, held=[*held, *report.held])
 
     def probe(self) -> None:
-        """See that the archive can be written.
+        """Check that the archive can be written.
 
         Raises:
             StoreError: it cannot.
@@ -162,36 +162,36 @@ class Ingest:
         )
         return _Item(delivery, Archivable.of(made), is_last=True)
 
-    def _archived(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
-        """These in the archive, each half by itself where it does not take the whole."""
+    def _archive_in_parts(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
+        """Archive the items; where the archive does not take all of them together, each half by itself."""
         try:
             return self._archive(items, now)
-        except Exception as exc:  # noqa: BLE001 unless it is the archive, one of them is to blame
+        except Exception as exc:  # noqa: BLE001 unless the archive is away, one item is the cause
             raise_if_away(self._store, exc)
             if len(items) == 1:
-                return self._refused(items[0], exc, now)
+                return self._archive_refused(items[0], exc, now)
         half = len(items) // 2
-        return _joined(self._archived(items[:half], now), self._archived(items[half:], now))
+        return _joined(self._archive_in_parts(items[:half], now), self._archive_in_parts(items[half:], now))
 
-    def _refused(self, item: _Item[D], exc: Exception, now: datetime) -> IngestReport[D]:
-        """A single one that the archive does not take as it is."""
+    def _archive_refused(self, item: _Item[D], exc: Exception, now: datetime) -> IngestReport[D]:
+        """Archive a refused item as an undecodable letter; else hold its delivery."""
         if not item.is_last:
             try:
-                plainer = self._unreadable(item.delivery, f"the archive refuses it as it is: {_words(exc)}", now)
+                plainer = self._unreadable(item.delivery, f"the archive refused the letter: {_words(exc)}", now)
                 report = self._archive([plainer], now)
             except Exception as again:  # noqa: BLE001 whatever it is, it concerns this delivery alone
                 raise_if_away(self._store, again)
                 exc = again
             else:
-                logger.warning("a letter in %s is kept as undecodable: %s", item.delivery.queue, _words(exc))
+                logger.warning("a letter in %s is archived as undecodable: %s", item.delivery.queue, _words(exc))
                 return report
-        self._say_held(item.delivery, exc)
+        self._log_held(item.delivery, exc)
         return IngestReport(held=[item.delivery])
 
-    def _say_held(self, delivery: D, exc: Exception) -> None:
-        """Say why it stays in its queue: once, although it comes again with each connection."""
+    def _log_held(self, delivery: D, exc: Exception) -> None:
+        """Log why a delivery stays in its queue: once, although it comes again with each connection."""
         name = hashlib.sha256(delivery.body).hexdigest()
-        self._complaints.once(name, "left in %s: %s", one_line(delivery.queue), _words(exc))
+        self._complaints.once(name, "a message stays in %s: %s", one_line(delivery.queue), _words(exc))
 
     def _archive(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
         dead = [item.what for item in items if isinstance(item.what, Archivable)]

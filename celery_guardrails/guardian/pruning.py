@@ -1,6 +1,6 @@
 """The guardian's service that keeps the archive as small as the setting `retention` says.
 
-Owns how often it looks, and that one guardian of several does it. What a pass does is in `recovery/retention.py`.
+Owns how often a pass runs, and that only one of several guardians runs it. `recovery/retention.py` owns the pass.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _PASSES_AT_ONCE = 20
 
 
 class Pruning:
-    """Removes what was kept long enough: looks once an hour, and goes on every 2 seconds while there is more.
+    """Prunes what was kept long enough: a pass once an hour, and every 2 seconds while there is more to prune.
 
-    Between two passes of half a second at most the guardian archives what has come meanwhile.
+    A pass takes half a second at most. Between two passes the guardian archives what has come meanwhile.
 
     Args:
         store: the archive.
         keep: the setting `retention`: how long each kind is kept; `None` is for ever.
-        owner: who this is, unique among guardians.
+        owner: this guardian's name, unique among guardians.
     """
 
     name = "retention"
@@ -46,11 +46,11 @@ class Pruning:
 
     @property
     def every(self) -> timedelta:
-        """How often it looks."""
+        """How often a pass runs."""
         return _SOON if self._more else _SELDOM
 
     def run_once(self, now: datetime, flush: bool) -> None:
-        """Make a pass, if this guardian is the one; with `flush` up to 20 of them.
+        """Make a pass, or with `flush` up to 20, if this guardian holds the lease.
 
         Raises:
             StoreError: the archive cannot be written.

@@ -1,9 +1,9 @@
-"""The small ones among the guardian's services.
+"""The guardian's small services: alerts, unfinished requeues, the heartbeat.
 
-Archiving is not one: it is what the loop is for. Those that a worker has too, shipping the spool and releasing what
-waits, are in `transport/service.py`.
+Archiving is not a service: the loop itself does it. Services that a worker has, too (shipping the spool, releasing what
+waits), are in `transport/service.py`.
 """
-# on its own: the guardian's loop knows services by their shape alone, and none of these
+# on its own: the guardian's loop knows the shape of a service, and not these classes
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RequeueFinishing:
         self._grace = grace
 
     def run_once(self, now: datetime, flush: bool) -> None:
-        """Finish them; the work may then run twice, if it had been published after all."""
+        """Publish them. Such work may run twice: the process may have died just after it published."""
         finish_requeues(self._store, self._publisher, now, self._grace)
 
 
@@ -62,7 +62,7 @@ class Heartbeat:
     """Writes every 5 seconds that this guardian is alive."""
 
     name = "heartbeat"
-    # six of them fit into `lease.ALIVE`: one slow call of a sink or a broker does not make the guardian look dead
+    # six heartbeats fit into `lease.ALIVE`: one slow call of a sink or a broker does not make the guardian look dead
     every = timedelta(seconds=5)
 
     def __init__(self, store: Store, guardian_id: str, started_at: datetime) -> None:
@@ -71,6 +71,6 @@ class Heartbeat:
         self._started_at = started_at
 
     def run_once(self, now: datetime, flush: bool) -> None:
-        """Write it."""
+        """Write the heartbeat."""
         with self._store.begin() as conn:
             lease.heartbeat(conn, self._id, self._started_at, now, socket.gethostname(), os.getpid())

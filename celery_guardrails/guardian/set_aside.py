@@ -1,8 +1,8 @@
-"""What the log says of reports that the guardian does not believe: each kind once for each letter.
+"""Logs the reports that the guardian does not believe: each kind once for each letter.
 
-Owns the words and the memory. What is believed is decided in `store/`.
+Owns the words, and the memory of what was logged. `store/` decides what to believe.
 """
-# on its own: it has a memory of its own, which the loop in ingest.py does not share
+# on its own: it has a memory, which `ingest.py` does not share
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger("celery_guardrails.guardian")
 
 _MOST = 1_000
 _OLDER = (
-    "; a worker of an older version may have sent it: update it, see whether the work is done, and decide on the "
-    'letter: guardrails dlq restore {} --reason "..."'
+    "; a worker of an older version may have sent it: update the worker, see whether the work is done, and decide "
+    'what becomes of the letter: guardrails dlq restore {} --reason "..."'
 )
 
 
 class SetAsideLog:
-    """Logs reports that are set aside; remembers the latest 1,000, so that whoever sends many fills no log."""
+    """Logs reports that are set aside; remembers the latest 1,000, so that many of them do not fill the log."""
 
     def __init__(self) -> None:
         self._said: OrderedDict[tuple[str, str, bool], None] = OrderedDict()
@@ -48,6 +48,6 @@ class SetAsideLog:
                 )
             else:
                 logger.warning(
-                    "a further death of letter %s is set aside, and kept as letter %s of its own: %s",
+                    "a further death of letter %s is set aside, and kept as its own letter %s: %s",
                     one.claimed_id, one.kept_as, one.doubt,
                 )  # fmt: skip

@@ -90,8 +90,8 @@ def test_a_letter_that_the_archive_refuses_is_kept_with_its_bytes(
     assert (report.archived, report.recovered, report.known) == ((3, 0, 1) if size == 4 else (1, 0, 0))
     (kept,) = search.each(store, parse_query("reason:undecodable", NOW))
     assert search.get(store, kept.id).letter.message.body == cursed.body
-    assert "the archive refuses it as it is" in search.get(store, kept.id).letter.explanation
-    assert "is kept as undecodable" in caplog.text
+    assert "the archive refused the letter" in search.get(store, kept.id).letter.explanation
+    assert "is archived as undecodable" in caplog.text
     assert ingest.run_once([cursed], NOW).known == 1
 
 
@@ -105,7 +105,7 @@ def test_a_letter_that_the_archive_takes_in_no_form_is_held_alone_and_said_once(
         assert report.held == [cursed]
         assert report.settled == [delivery for delivery in batch if delivery != cursed]
     assert search.count(store) == 3
-    assert caplog.text.count("left in dead") == 1
+    assert caplog.text.count("a message stays in dead") == 1
 
 
 def test_an_error_of_ours_about_one_letter_concerns_that_letter_alone(
