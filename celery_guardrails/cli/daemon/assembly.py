@@ -1,6 +1,6 @@
-"""A guardian put together from an application: its queues, archive, services, and what it says of itself at start.
+"""Assembles a guardian from an application: its queues, archive and services, and the lines that it logs at start.
 
-Here because only the commands know Celery as well as the guardian. It must not know how the guardian is started.
+It is in `cli/` because only the commands know both Celery and the guardian. It must not know who starts the guardian.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ DRAIN = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Assembly:
-    """A guardian with what it was made of.
+    """A guardian and its parts.
 
-    `queues` are the dead-letter queues that it consumes, beside each of which it consumes the one for recoveries.
-    `broker` ships the `spool`, and releases what waits and is due.
+    `queues` are the dead-letter queues that it consumes; for each it also consumes the queue for recoveries. `broker`
+    ships the `spool` and releases waiting messages that are due.
     """
 
     guardian: Guardian
@@ -66,7 +66,7 @@ class Assembly:
     spool: Spool
 
     def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
-        """Ship the spool, archive what waits, then say it; for a guardian that was assembled without its alert service.
+        """Ship the spool, archive what waits, then post the alerts; for a guardian that was assembled with `once`.
 
         Raises:
             ConsumerLost: the broker cannot be reached.
@@ -95,7 +95,7 @@ class Assembly:
         return lines
 
     def cautions(self) -> list[str]:
-        """Who else may read an archive of SQLite, which is left as it is: what another version has made, say."""
+        """Who else may read an SQLite archive. The files stay as they are: another version may have made them."""
         path = sqlite_file(self.settings.store.url)
         try:
             found = exposure(sqlite_files(path.resolve())) if path else []
@@ -114,7 +114,7 @@ def alerts_go_to(settings: Settings) -> str:
 
 
 def open_archive(project: Project) -> Store:
-    """The archive, ready to be written; a database without tables of ours gets them.
+    """Open the archive, ready for writing; a database without our tables gets them.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
@@ -131,28 +131,28 @@ def open_archive(project: Project) -> Store:
 
 
 def await_archive(project: Project, stop: threading.Event) -> Store | None:
-    """The archive, once its database answers, which is waited for as long as it takes.
+    """Open the archive; wait for its database as long as it takes.
 
     Returns:
-        `None` when `stop` was set before that.
+        `None`: `stop` was set before the database answered.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
         StoreError: the archive cannot be opened, and waiting would not help.
     """
-    pause, told = _FIRST_PAUSE, False
+    pause, logged = _FIRST_PAUSE, False
     while True:
         try:
             store = open_archive(project)
         except StoreError as exc:
             if not exc.away:
                 raise
-            if not told:
-                logger.warning("%s; dead letters stay in their queue, and it is tried until it answers", exc)
-            told = True
+            if not logged:
+                logger.warning("%s; dead letters stay in their queue; the guardian tries again until it answers", exc)
+            logged = True
         else:
-            if told:
-                logger.warning("archive %s: it answers", store.url)
+            if logged:
+                logger.warning("archive %s: it answers again", store.url)
             return store
         if stop.wait(pause):
             return None
@@ -161,12 +161,12 @@ def await_archive(project: Project, stop: threading.Event) -> Store | None:
 
 @contextmanager
 def assembled(project: Project, store: Store | None = None, *, once: bool = False) -> Iterator[Assembly]:
-    """A guardian for this project, whose lease and heartbeat are given back at the end.
+    """Assemble a guardian for this project; at the end, release its lease and remove its heartbeat.
 
     Args:
         project: the application.
-        store: the archive, ready, which is closed at the end; `None`: it is opened here.
-        once: leave its alert service out of its services: `Assembly.once` runs that itself, to the end.
+        store: the archive, ready; it is closed at the end. `None`: it is opened here.
+        once: leave out the heartbeat, and the services that `Assembly.once` runs itself: the broker's and the alerts.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
@@ -178,7 +178,7 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
     try:
         yield assembly
     finally:
-        _leave(assembly, owner)
+        _sign_off(assembly, owner)
 
 
 def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembly:
@@ -209,13 +209,13 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
 
 
-def _leave(assembly: Assembly, owner: str) -> None:
+def _sign_off(assembly: Assembly, owner: str) -> None:
     try:
         assembly.poster.release(clock.now())
         with assembly.store.begin() as conn:
             lease.forget(conn, owner)
     except StoreError as exc:
-        logger.warning("could not sign off, another guardian takes over when its lease is over: %s", exc)
+        logger.warning("could not sign off; another guardian takes over when the lease of this one ends: %s", exc)
     finally:
         assembly.broker.close()
         assembly.store.close()

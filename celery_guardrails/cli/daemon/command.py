@@ -1,6 +1,6 @@
-"""`celery guardian`: the daemon as a process, from its first words to its last.
+"""`celery guardian`: the daemon as a process, from start to end.
 
-Owns signals, the log and the exit code. What the guardian is made of is in `assembly.py`.
+Owns signals, the log and the exit code. `assembly.py` owns what the guardian is made of.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger("celery_guardrails.guardian")
 
 
 def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | None, logfile: str | None) -> None:
-    """Run the daemon, or once."""
+    """Run the daemon, or one pass with `once`."""
     project = project_of(ctx)
     _set_up_log(project, loglevel or ("WARNING" if once else "INFO"), logfile)
     try:
@@ -48,7 +48,7 @@ def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | No
             with stopped_by_signals() as stop:
                 serve(project, stop)
     except ConsumerRefused as exc:
-        advice = f"`{project.typed('topology')}` lists what has to be there, and the rights"
+        advice = f"`{project.typed('topology')}` lists the queues and the rights that it needs"
         raise _refused(f"the broker refuses this guardian: {exc}; {advice}") from exc
     except ConsumerLost as exc:
         raise _refused(f"the broker cannot be reached: {exc}") from exc
@@ -59,7 +59,7 @@ def command(ctx: click.Context, *, once: bool, as_json: bool, loglevel: str | No
 
 
 def probe(ctx: click.Context, *, as_json: bool) -> None:
-    """Say whether some guardian is alive: one query on the archive, which is neither made nor migrated."""
+    """Say whether a guardian is alive, by one query. The archive is neither created nor migrated."""
     project = project_of(ctx)
     try:
         seen = _guardians(project)
@@ -90,7 +90,7 @@ def _guardians(project: Project) -> list[GuardianSeen]:
             return lease.guardians(conn)
     except StoreError as exc:
         if not exc.away:
-            open_store(url, create=False, app=app).close()  # which says so where there are no tables yet
+            open_store(url, create=False, app=app).close()  # its error says if there are no tables yet
         raise
     finally:
         store.close()
@@ -101,7 +101,7 @@ def _seen_as_json(guardian: GuardianSeen) -> dict[str, Any]:
 
 
 def serve(project: Project, stop: threading.Event) -> None:
-    """Run the guardian until `stop` is set; a batch under way is finished. An archive that is away is waited for.
+    """Run the guardian until `stop` is set. It finishes a batch under way, and waits for an archive that is away.
 
     Raises:
         ConfigurationError: a setting or a policy is wrong.
@@ -121,14 +121,14 @@ def serve(project: Project, stop: threading.Event) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; the second one of a kind ends the process at once."""
+    """An event that SIGTERM and SIGINT set. A second signal of the same kind ends the process at once."""
     stop = threading.Event()
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def request_stop(number: int, _frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
@@ -162,19 +162,21 @@ def _as_json(assembly: Assembly, archived: OnceReport, alerts: AlertReport) -> d
 def _summary(assembly: Assembly, archived: OnceReport, alerts: AlertReport) -> str:
     words = [f"Archived {count_of(archived.archived, 'dead letter')}"]
     words += [f"confirmed {count_of(archived.recovered, 'recovery', 'recoveries')}"] if archived.recovered else []
-    words += [f"{archived.known:,} were known"] if archived.known else []
-    words += [f"{archived.held:,} left in the queue, see the log"] if archived.held else []
+    words += [f"{count_of(archived.known, 'message')} already known"] if archived.known else []
+    words += [f"{count_of(archived.held, 'message')} left in the queue, see the log"] if archived.held else []
     if alerts.delivery.sent:
         words.append(f"sent {count_of(alerts.delivery.sent, 'alert')} to {alerts_go_to(assembly.settings)}")
     if alerts.delivery.waiting:
-        words.append(f"{count_of(alerts.delivery.waiting, 'alert')} could not be sent yet and will be")
+        words.append(f"{count_of(alerts.delivery.waiting, 'alert')} not sent yet, the next guardian tries again")
     return "; ".join(words) + "."
 
 
 def _set_up_log(project: Project, level: str, logfile: str | None) -> None:
     if logging.getLevelName(level.upper()) == f"Level {level.upper()}":
-        raise click.BadParameter(f"{level!r} is no log level", param_hint="--loglevel")
+        raise click.BadParameter(
+            f"{level!r} is not a log level; write DEBUG, INFO, WARNING, ERROR or CRITICAL", param_hint="--loglevel"
+        )
     project.app.log.setup(level.upper(), logfile, redirect_stdouts=False)
     logger.setLevel(level.upper())
-    # Alembic tells each step of a migration, which says nothing to whoever runs a guardian.
+    # Alembic logs each step of a migration, which does not help whoever runs a guardian.
     logging.getLogger("alembic").setLevel(logging.WARNING)

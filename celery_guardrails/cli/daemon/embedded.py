@@ -1,7 +1,7 @@
 """`celery worker --guardian`: a guardian in a process of its own, which starts and ends with the worker.
 
-A process, as for Celery's embedded beat, and with every pool but the green ones: archiving must not wait for a task
-that keeps the worker's own thread busy (solo), nor for the GIL, and a crash of one must not end the other.
+It is a process, like Celery's embedded beat, and works with every pool but gevent and eventlet. Archiving must not wait
+for a task that keeps the worker's own thread busy (solo), nor for the GIL; a crash of one must not end the other.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["EmbeddedGuardian"]
 logger = get_logger("celery_guardrails.guardian")
 
 PATIENCE = timedelta(seconds=15)
-"""How long a worker that ends waits for its guardian; what it has not archived by then stays in the queue."""
+"""How long a worker that ends waits for its guardian; what is not archived by then stays in the queue."""
 _LOOK_EVERY = 5.0
 _FOLLOW_EVERY = 1.0
 
 
 class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The worker's step: starts the guardian's process, says so when it ends by itself, and stops it."""
+    """The worker's step: starts the guardian's process, logs it when the process ends by itself, and stops it."""
 
     label = "Guardian"
     conditional = True
@@ -44,12 +44,12 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(worker, **kwargs)
 
     def create(self, worker: Any) -> _Process:
-        """Start the process: now, as steps that start threads may be started before this one.
+        """Start the process here, not in `start`: other steps may have started threads by then.
 
-        A thread that is loading a module while another forks leaves a child that waits for that module for ever.
+        If one thread imports a module while another thread forks, the child waits for that module for ever.
 
         Raises:
-            ImproperlyConfigured: the pool is a green one, which cannot have processes beside it.
+            ImproperlyConfigured: the pool is gevent or eventlet, which cannot have processes beside it.
         """
         if worker.pool_cls.__module__.endswith(("gevent", "eventlet")):
             raise ImproperlyConfigured(
@@ -61,7 +61,7 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         return process
 
     def start(self, worker: Any) -> None:
-        """Watch it."""
+        """Watch the process."""
         self._watch = worker.timer.call_repeatedly(_LOOK_EVERY, self._look)
 
     def stop(self, worker: Any) -> None:
@@ -69,7 +69,7 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         self._end()
 
     def terminate(self, worker: Any) -> None:
-        """The same: it is quick, and its work is safe in the queue."""
+        """As `stop`: the guardian ends quickly, and its work is safe in the queue."""
         self._end()
 
     def _look(self) -> None:
@@ -91,7 +91,7 @@ class EmbeddedGuardian(bootsteps.StartStopStep):  # type: ignore[misc]
         process.terminate()
         process.join(PATIENCE.total_seconds())
         if process.is_alive():
-            logger.warning("the guardian does not end, so it is killed; what it had not archived is in the queue")
+            logger.warning("the guardian did not end in time and is killed; what it had not archived is in the queue")
             os.kill(process.pid, 9)
             process.join(1)
 
@@ -107,7 +107,7 @@ class _Process(Process):  # type: ignore[misc]
         self._parent = os.getpid()
 
     def run(self) -> None:
-        # Alembic tells of each of its plugins when it is imported, and of each step of a migration.
+        # Alembic logs each of its plugins at import, and each step of a migration.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from celery_guardrails.cli.group import lacking
         from celery_guardrails.cli.project import Project

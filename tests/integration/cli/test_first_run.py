@@ -41,9 +41,9 @@ def test_a_guardian_that_is_there_before_its_database_waits(
         process = shop.worker("--guardian", pool="solo")
     else:
         process = shop.harness.guardian(APP, ready="dead letters stay in their queue")
-    process.wait_for_log("dead letters stay in their queue, and it is tried until it answers")
+    process.wait_for_log("dead letters stay in their queue; the guardian tries again until it answers")
     own_postgresql.start()
-    process.wait_for_log("it answers")
+    process.wait_for_log("it answers again")
     process.wait_for_log("guardian started")
     assert process.log().count("dead letters stay in their queue") == 1
     assert shop.json("dlq", "list") == []
