@@ -1,6 +1,6 @@
 """`guardrails doctor`: is everything that guardrails needs there, and which pitfalls has this set-up?
 
-Owns how findings are shown. What is looked at is in `pitfall/`, one module a subject; the canary is in `canary/`.
+Owns how findings are shown. The checks are in `checks/`, one module a subject; the self-test is in `self_test/`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NARROW = 30
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was found: by which check, and for the self-test in how many seconds."""
+    """A finding and the name of its check; for a step of the self-test also its seconds."""
 
     name: str
     finding: Finding
@@ -53,25 +53,24 @@ class Row:
     "--timeout", metavar="DURATION", default="60s", show_default=True, help="How long the self-test may take."
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
-@click.option("--alert", is_flag=True, help="With --self-test: also send a test alert to where alerts go.")
+@click.option("--alert", is_flag=True, help="With --self-test: also send a test alert.")
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, self_test: bool, timeout: str, strict: bool, alert: bool, as_json: bool) -> None:
     """Check broker, dead-letter queue, archive, guardian and alerts, and name the pitfalls of this set-up.
 
-    --self-test uses the real broker, dead-letter queue and archive, with a queue and a worker of its own, and nobody
-    is alerted. Exit code 1 when there is a fault; warnings alone leave it at 0, except with
-    --strict.
+    --self-test uses the real broker, dead-letter queue and archive, with its own queue and its own worker, and alerts
+    nobody. The exit code is 1 if there is a fault, with --strict also if there is a warning, else 0.
     """
     if alert and not self_test:
         raise click.UsageError("--alert needs --self-test.", ctx)
     seconds = _seconds(ctx, timeout)
     project = project_of(ctx)
-    with _looked_at(project) as (context, rows):
+    with _run_checks(project) as (context, rows):
         if not as_json:
             _show(rows)
         if self_test and context is not None:
-            rows += _tested(context, seconds, alert, tell=not as_json)
+            rows += _run_self_test(context, seconds, alert, show=not as_json)
     if as_json:
         emit_json([_as_json(row) for row in rows])
     else:
@@ -89,8 +88,8 @@ def _seconds(ctx: click.Context, timeout: str) -> float:
 
 
 @contextmanager
-def _looked_at(project: Project) -> Iterator[tuple[Context | None, list[Row]]]:
-    """What every check found; no context where the settings are too wrong to look at anything."""
+def _run_checks(project: Project) -> Iterator[tuple[Context | None, list[Row]]]:
+    """Run every check. The context is `None` where the settings are too wrong to check anything."""
     try:
         context = Context(project)
         if unreadable := address_faults(project.app):
@@ -105,27 +104,27 @@ def _looked_at(project: Project) -> Iterator[tuple[Context | None, list[Row]]]:
         context.close()
 
 
-def _tested(context: Context, seconds: float, alert: bool, *, tell: bool) -> list[Row]:
-    """The self-test's steps, each told when it ends."""
-    from celery_guardrails.cli.doctor.self_test.steps import Course, Step
+def _run_self_test(context: Context, seconds: float, alert: bool, *, show: bool) -> list[Row]:
+    """Run the self-test, and show each step when it ends."""
+    from celery_guardrails.cli.doctor.self_test.steps import SelfTest, Step
 
     rows: list[Row] = []
-    if tell:
+    if show:
         say("\nSelf-test")
 
-    def done(step: Step) -> None:
+    def add(step: Step) -> None:
         rows.append(Row(f"self-test: {step.name}", step.finding, round(step.seconds, 3)))
-        if tell:
-            _tell(step.name, step.finding, step.seconds)
+        if show:
+            _show_step(step.name, step.finding, step.seconds)
 
-    if Course(context, seconds, done).run() and alert:
+    if SelfTest(context, seconds, add).run() and alert:
         started = time.monotonic()
-        finding = _alerted(context)
-        done(Step("alerted", finding, time.monotonic() - started))
+        finding = _send_test_alert(context)
+        add(Step("alerted", finding, time.monotonic() - started))
     return rows
 
 
-def _alerted(context: Context) -> Finding:
+def _send_test_alert(context: Context) -> Finding:
     settings = context.settings
     words = (
         f"Test alert from celery-guardrails ({settings.environment}): the self-test of {context.project.name} passed."
@@ -137,7 +136,7 @@ def _alerted(context: Context) -> Finding:
     return fine(f"a test alert, marked as one, was sent to {alerts_go_to(settings)}")
 
 
-def _tell(name: str, finding: Finding, seconds: float) -> None:
+def _show_step(name: str, finding: Finding, seconds: float) -> None:
     console = printer()
     took = shown(timedelta(seconds=seconds))
     line = Text.assemble((f"{finding.level.value:<9}", _STYLES[finding.level]), f"{name:<15}{took:>8}  ")

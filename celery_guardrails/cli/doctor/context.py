@@ -1,6 +1,6 @@
-"""What checks look at: the application, its broker and its archive, each asked once and only when a check wants it.
+"""What checks look at: the application, its broker and its archive. Each is asked once, when a check first needs it.
 
-Connects lazily and closes everything at the end. It must not know which checks there are.
+Owns these connections, and closes them at the end. It must not know which checks there are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Context:
         online: whether checks may connect to anything.
 
     Attributes:
-        unasked: why the workers could not be asked, where `pools` was refused it.
+        unasked: why RabbitMQ did not let `pools` ask the workers; `None`: it did, or nobody has tried.
     """
 
     def __init__(self, project: Project, *, online: bool = True) -> None:
@@ -84,7 +84,7 @@ class Context:
     @cached_property
     def guarded(self) -> list[Task]:
         """The tasks under guard, acknowledging as their policies say."""
-        with suppress(ConfigurationError):  # said by the check of the settings
+        with suppress(ConfigurationError):  # the check of the settings reports it
             self.guardrails.prepare()
         return self.guardrails.guarded_tasks()
 
@@ -110,7 +110,7 @@ class Context:
         try:
             with self.app.connection_for_write() as connection:
                 return str(connection.transport.driver_type)
-        except Exception:  # noqa: BLE001 said by the check that connects
+        except Exception:  # noqa: BLE001 the check that connects reports it
             return "unknown"
 
     @cached_property
@@ -120,14 +120,14 @@ class Context:
 
     @cached_property
     def broker_url(self) -> str:
-        """The broker's address without its password: the one that answered, or all where none has."""
+        """The broker's address without its password: the one that answered, or all of them where none answered."""
         if isinstance(self._opened, Answered):
             return shown_address(self._opened.connection)
         return ", ".join(self.addresses)
 
     @cached_property
     def addresses(self) -> dict[str, str | None]:
-        """Every address of the broker as it may be shown, with the URL to open it by; `None`: the only one."""
+        """Every address of the broker without its password, and the URL to open it; `None`: it is the only address."""
         with self.app.connection_for_write() as connection:
             urls = [str(url) for url in connection.alt or ()]
             if len(urls) < 2:
@@ -177,12 +177,12 @@ class Context:
 
     @cached_property
     def topology(self) -> Topology:
-        """What has to be there on RabbitMQ."""
+        """What must exist on RabbitMQ."""
         return needed_topology(self.guardrails)
 
     @cached_property
     def lacks(self) -> list[Lack]:
-        """What this user of RabbitMQ lacks; nothing on another broker, and where nobody may connect.
+        """What this user of RabbitMQ lacks; empty on another broker, and offline.
 
         Raises:
             BrokerAway: the broker does not answer.
@@ -190,7 +190,7 @@ class Context:
         return lacks(self.broker.connection, self.topology) if self.online and self.transport == "amqp" else []
 
     def rights_fix(self, *, declare: bool = True) -> str:
-        """How to mend what this user of RabbitMQ lacks: the long line that gives the rights is shown the first time.
+        """How to give this user of RabbitMQ what it lacks. The long line that gives the rights is shown only once.
 
         Args:
             declare: whether somebody has to declare something first.
@@ -264,7 +264,7 @@ class Context:
 
     @cached_property
     def at_work(self) -> frozenset[str]:
-        """The ids of all tasks that the workers which answer hold: those that run, and those that wait there.
+        """The ids of all tasks that the answering workers hold: tasks that run, and tasks that wait in a worker.
 
         Raises:
             BrokerAway: the broker does not answer.
@@ -277,8 +277,8 @@ class Context:
             answers = [answer for ask in (inspect.active, inspect.reserved, inspect.scheduled) for answer in [ask()]]
         finally:
             connection.release()
-        told = [entry for answer in answers for entries in (answer or {}).values() for entry in entries]
-        return frozenset(str(entry.get("request", entry).get("id")) for entry in told)
+        held = [entry for answer in answers for entries in (answer or {}).values() for entry in entries]
+        return frozenset(str(entry.get("request", entry).get("id")) for entry in held)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -289,9 +289,9 @@ class Context:
 
 
 def shown_address(connection: Connection) -> str:
-    """The address that a connection is for, its password masked."""
+    """The address of a connection, with its password masked."""
     shown = str(connection.as_uri())
-    # kombu masks a password of Redis that is none
+    # for Redis, kombu masks a password even where there is none
     return shown if connection.password else shown.replace("//:**@", "//")
 
 

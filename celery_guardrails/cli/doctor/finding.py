@@ -1,9 +1,9 @@
 """What a check finds, and the one shape that every check has.
 
-    Check(name, run, offline)      run(context) -> findings; none: it does not apply here
+    Check(name, run, offline)      run(context) -> findings; an empty list: the check does not apply here
 
-Owns the shape, that nothing which a server says brings a secret into it, and that a check which fails itself ends
-neither the others nor the command.
+Owns this shape. A finding never shows a secret, whatever a server answers; and a check that fails ends neither the
+other checks nor the command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Check", "Finding", "Level", "fault", "fine", "found_by", "warning"]
 
 
 class Level(str, Enum):
-    """How bad it is: `fault` loses work or keeps guardrails from doing what it is for, `warning` may."""
+    """How bad it is. `fault`: work is lost, or guardrails does not work; `warning`: that may happen."""
 
     OK = "ok"
     WARNING = "warning"
@@ -32,7 +32,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check found, each in one line; `fix` is empty where nothing is to be done."""
+    """One thing that a check found, and its fix, in one line each; `fix` is empty where nothing has to be done."""
 
     level: Level
     found: str
@@ -43,8 +43,8 @@ class Finding:
 class Check:
     """One check.
 
-    `name` is what it looks at, in a word or two; `run` gives its findings; `offline` ones connect to nothing, so that
-    `guardrails check` makes them too.
+    `name` is what it looks at, in a word or two; `run` gives its findings. An `offline` check connects to nothing, so
+    `guardrails check` runs it, too.
     """
 
     name: str
@@ -68,11 +68,16 @@ def fault(found: str, fix: str) -> Finding:
 
 
 def found_by(check: Check, context: Context) -> list[Finding]:
-    """The check's findings; what needs a broker or an archive that does not answer says nothing of its own."""
+    """Run a check. It finds nothing where the broker or the archive that it needs does not answer."""
     try:
         return list(check.run(context))
     except (BrokerAway, StoreAway):
-        return []  # said by the check of the broker, or of the archive
+        return []  # the check of the broker, or of the archive, reports it
     except Exception as exc:  # noqa: BLE001 a check meets every kind of broken server
         reason = refusal(exc)
-        return [warning(f"could not be checked: {reason}", "see whether this user may ask the server, and report it")]
+        return [
+            warning(
+                f"could not be checked: {reason}",
+                "see whether this user may ask the server for this; if so, report a defect of celery-guardrails",
+            )
+        ]

@@ -68,7 +68,7 @@ def test_a_good_set_up_is_all_well(
     }
     assert looked["broker"][0].found.startswith(("Redis ", "Valkey ", "RabbitMQ "))
     assert "1 guardian alive" in looked["guardian"][0].found
-    assert "#alerts is there" in looked["alerts"][0].found
+    assert "#alerts exists" in looked["alerts"][0].found
     assert "answers" in looked["results"][0].found
 
 
@@ -86,9 +86,9 @@ def test_a_broker_that_is_down_is_told_once(ward: Callable[..., Ward]) -> None:
         ({"appendonly": "no", "save": ""}, "persistence", "neither append-only file nor snapshots"),
         ({"appendonly": "no", "save": "900 1"}, "persistence", "only snapshots (save 900 1)"),
         ({"appendonly": "yes", "appendfsync": "no"}, "persistence", "appendfsync is no"),
-        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "50mb"}, "eviction", "throws whole queues away"),
+        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "50mb"}, "eviction", "deletes whole queues"),
         ({"maxmemory-policy": "allkeys-lru", "maxmemory": "0"}, "eviction", "as soon as a maxmemory is set"),
-        ({"maxmemory-policy": "volatile-ttl", "maxmemory": "50mb"}, "eviction", "results and locks vanish early"),
+        ({"maxmemory-policy": "volatile-ttl", "maxmemory": "50mb"}, "eviction", "deletes results and locks early"),
         ({"appendonly": "yes", "appendfsync": "always"}, None, ""),
         ({"maxmemory-policy": "volatile-ttl", "maxmemory": "0"}, None, ""),
     ],
@@ -121,7 +121,7 @@ def test_a_redis_that_does_not_tell_its_settings(careless_redis: RedisServer, wa
         client.config_set("appendonly", "no")
         client.execute_command("ACL", "SETUSER", "shy", "on", ">pw", "~*", "&*", "+@all", "-config")
     shy = careless_redis.fresh_url().replace("redis://", "redis://shy:pw@")
-    assert "does not tell whether it takes snapshots" in ward(shy).wrong()["persistence"][0]
+    assert "does not say whether it takes snapshots" in ward(shy).wrong()["persistence"][0]
 
 
 def test_rabbitmq_as_it_is_by_default(rabbitmq_broker: Broker, ward: Callable[..., Ward]) -> None:
@@ -241,11 +241,11 @@ def test_a_spool_with_entries_or_without_a_place(
 @pytest.mark.parametrize(
     ("mode", "level", "words"),
     [
-        (Mode.INVALID_AUTH, Level.FAULT, "does not take the token: invalid_auth"),
-        ("no history", Level.WARNING, "may not look into #alerts"),
+        (Mode.INVALID_AUTH, Level.FAULT, "does not accept the token: invalid_auth"),
+        ("no history", Level.WARNING, "may not read #alerts"),
         ("no channel", Level.FAULT, "there is no channel #alerts"),
         ("not_in_channel", Level.FAULT, "the bot is not in #alerts"),
-        (Mode.SERVER_ERROR, Level.WARNING, "could not be looked at"),
+        (Mode.SERVER_ERROR, Level.WARNING, "could not be read"),
         (Mode.OK, Level.OK, "can be read"),
     ],
 )

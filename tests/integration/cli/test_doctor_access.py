@@ -62,7 +62,7 @@ def test_an_archive_that_others_may_read_or_replace(folder: Path) -> None:
         f"chmod 600 {path}",
     )
     assert (directory[0], directory[2]) == (Level.WARNING, f"chmod o-w {folder}")
-    assert "put another file in the archive's place" in directory[1]
+    assert "whoever writes there can replace the archive" in directory[1]
 
 
 def test_a_spool_that_others_may_write(folder: Path) -> None:
@@ -111,4 +111,4 @@ def test_a_journal_that_others_may_write(folder: Path) -> None:
     left.chmod(0o722)
     (level, words, fix) = found(folder, journal.entries)[0]
     assert (level, fix) == (Level.FAULT, f"chmod 700 {left}")
-    assert "no letters are made of what a dead worker left there" in words
+    assert "what a dead worker left there does not become dead letters" in words

@@ -32,7 +32,7 @@ def found(folder: Path, acks: str = "early", **settings: object) -> list[Finding
 def test_where_all_is_well(tmp_path: Path) -> None:
     (finding,) = found(tmp_path)
     assert finding.level is Level.OK
-    assert "nothing was left by dead ones" in finding.found
+    assert "dead workers left nothing" in finding.found
     assert found(tmp_path, acks="late") == []
 
 
@@ -61,7 +61,7 @@ def test_a_process_that_outlives_its_worker_is_named(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     try:
         (finding,) = found(tmp_path)
-        assert f"worker w1@host (pid {pid}) is dead, a process that it started runs on" in finding.found
+        assert f"worker w1@host (pid {pid}) is dead, but a process that it started still runs" in finding.found
     finally:
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
@@ -82,4 +82,4 @@ def test_what_could_not_be_read_is_named(tmp_path: Path) -> None:
     (entry,) = path.glob("*.entry")
     entry.rename(tmp_path / "journal" / "x.shop-000001.entry.unreadable")
     (finding,) = found(tmp_path)
-    assert "1 file could not be read" in finding.found
+    assert "1 unreadable file set aside" in finding.found

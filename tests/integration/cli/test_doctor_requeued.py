@@ -53,7 +53,7 @@ def test_what_runs_as_a_plain_task_is_named(shop: Shop) -> None:
     )
     mail, sync, gone = found(shop)
     assert {finding.level for finding in (mail, sync, gone)} == {Level.WARNING}
-    assert mail.found == "shop.mail: no worker has reported what became of 1 letter put back, the first 5 h ago"
+    assert mail.found == "shop.mail: no worker has reported the end of 1 requeued letter, the first requeued 5 h ago"
     assert "it is a plain task here" in sync.found
     assert "GuardedTask" in sync.fix
     assert gone.found.startswith("gone.task: no worker has reported")

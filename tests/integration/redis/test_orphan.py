@@ -38,11 +38,13 @@ def test_what_nobody_holds_is_told_until_redis_gives_it_back(on_redis: Callable[
     worker.kill()
     aged(redis, 720)
     (found,) = redelivery(redis)
-    assert found.startswith("2 messages (onredis.work) taken, and held by no worker that answers, the first for 12 min")
-    assert "Redis gives each back 1 h after somebody last said to hold it, the first in 4" in found
+    assert found.startswith(
+        "2 messages (onredis.work) taken, but no worker that answers holds them, the first for 12 min"
+    )
+    assert "each is redelivered 1 h after a worker last reported to hold it, the first in 4" in found
     aged(redis, 7200)
     (overdue,) = redelivery(redis)
-    assert overdue.endswith("the first for 2 h: due to be given back, and no worker is there to do it")
+    assert overdue.endswith("the first for 2 h: redelivery is due, but no worker is there to do it")
 
 
 def test_more_than_can_be_read_and_what_is_no_message(on_redis: Callable[..., Any]) -> None:
@@ -52,4 +54,4 @@ def test_more_than_can_be_read_and_what_is_no_message(on_redis: Callable[..., An
         redis.redis.hset("unacked", str(number), "no message")
         redis.redis.zadd("unacked_index", {str(number): old})
     (found,) = redelivery(redis)
-    assert found.startswith("at least 500 messages (of no task) taken, and held by no worker that answers")
+    assert found.startswith("at least 500 messages (of no task) taken, but no worker that answers holds them")

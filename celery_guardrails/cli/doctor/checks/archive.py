@@ -19,7 +19,7 @@ _LASTING = "set store.url to a file on a disk that lasts, or to postgresql://...
 
 
 def opened(context: Context) -> Iterator[Finding]:
-    """Whether it can be read and written, and how its schema stands to this version's."""
+    """Whether it can be read and written, and whether its schema is of this version."""
     try:
         store = context.archive
         state = store.check()
@@ -31,7 +31,7 @@ def opened(context: Context) -> Iterator[Finding]:
         yield _wrong(context, exc)
     else:
         if state is SchemaState.OLDER:
-            yield fine(f"{store.url}: its schema is older, the next guardian brings it up to date")
+            yield fine(f"{store.url}: its schema is older, the next guardian migrates it")
         else:
             yield fine(f"{store.url}: opens, can be written, schema up to date")
 
@@ -47,7 +47,7 @@ def _wrong(context: Context, error: StoreError) -> Finding:
             f"{error.url}: there is no archive yet",
             f"run: {celery_command(context.project.name, 'guardian')}, which makes it",
         )
-    return fault(words, "correct store.url, start the database, or see who may write there")
+    return fault(words, "correct store.url, start the database, or give this user the right to write there")
 
 
 def place(context: Context) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def access(context: Context) -> Iterator[Finding]:
         yield warning(f"{each}; the arguments of dead letters are in it", each.fix)
     directory = writable_by(Path(path.resolve().parent))
     if directory is not None:
-        yield warning(f"{directory}: whoever does can put another file in the archive's place", directory.fix)
+        yield warning(f"{directory}: whoever writes there can replace the archive", directory.fix)
     if not found and directory is None:
         yield fine(f"{path.resolve()}: only its owner may read it")
 

@@ -1,4 +1,4 @@
-"""The result backend: whether it answers, since Celery reports a failed task nowhere while it does not."""
+"""Whether the result backend answers: while it does not, Celery reports a failed task nowhere."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def answers(context: Context) -> Iterator[Finding]:
         yield fine("no result backend is set: results are not kept")
         return
     where = _shown(backend)
-    problem = _asked(backend)
+    problem = _ask(backend)
     yield fine(f"{where} answers") if problem is None else fault(f"{where} does not answer: {problem}", fix)
 
 
-def _asked(backend: object) -> str | None:
-    """What is wrong with it, or nothing. In a thread: backends try again for as long as they are told to."""
+def _ask(backend: object) -> str | None:
+    """What is wrong with the backend; `None`: nothing. Asks in a thread, because a backend may try again for long."""
     outcome: list[str | None] = []
 
     def ask() -> None:
@@ -47,11 +47,11 @@ def _asked(backend: object) -> str | None:
     thread = threading.Thread(target=ask, name="doctor-backend", daemon=True)
     thread.start()
     thread.join(_BOUND)
-    return outcome[0] if outcome else f"nothing came back within {_BOUND:.0f} seconds"
+    return outcome[0] if outcome else f"no answer within {_BOUND:.0f} seconds"
 
 
 def _shown(backend: object) -> str:
     try:
         return str(backend.as_uri())  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 some cannot tell
+    except Exception:  # noqa: BLE001 some backends have no address
         return type(backend).__name__

@@ -1,4 +1,4 @@
-"""Whether the broker answers, and whether it is one that keeps what it is given."""
+"""Whether the broker answers, and whether it is of a kind that keeps its messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reachable(context: Context) -> Iterator[Finding]:
         yield fault(f"{words}: {exc}", "start it, or correct broker_url")
         return
     led = _led(answered)
-    # a connection that goes by Sentinels names the first of them, whichever it has asked
+    # a connection through Sentinels names the first Sentinel, whichever it has asked
     known = set() if led else {context.broker_url}
     urls = {address: url for address, url in context.addresses.items() if url is not None and address not in known}
     dead = {address: reason for address, url in urls.items() if (reason := context.refuses(url)) is not None}
@@ -35,11 +35,11 @@ def reachable(context: Context) -> Iterator[Finding]:
     yield fine(f"{_server(context, answered.connection)} at {at}{led} answers")
     for address, reason in dead.items():
         words = f"{address}, one of {len(context.addresses)} addresses in broker_url, does not answer: {reason}"
-        yield warning(words, "start it, or take it out of broker_url: whoever tries it first loses time")
+        yield warning(words, "start it, or remove it from broker_url: a client that tries it first loses time")
 
 
 def _led(answered: Answered) -> str:
-    """Which Redis it is that a Sentinel led to."""
+    """The Redis that a Sentinel led to, in words; `""` without a Sentinel."""
     pool: Any = getattr(getattr(answered.connection.default_channel, "client", None), "connection_pool", None)
     if not hasattr(pool, "get_master_address"):
         return ""
@@ -48,7 +48,7 @@ def _led(answered: Answered) -> str:
 
 
 def kind(context: Context) -> Iterator[Finding]:
-    """Brokers that are for tests, or that keep no message which a worker has taken."""
+    """Brokers that are only for tests, or that lose a message when its worker crashes."""
     if context.transport == "memory":
         yield fault(
             "memory:// lives in one process: no worker elsewhere sees its messages, and they end with it",

@@ -1,4 +1,4 @@
-"""Brokers that are rented: how long they keep a message, and how long a worker may hold one."""
+"""Hosted brokers: how long they keep a message, and how long a worker may hold a message."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from celery_guardrails.transport.right import refusal
 
 __all__ = ["queues"]
 
-_FIX = "make dead_letter.queue_arguments those that the queue exists with, or delete the queue once it is empty"
+_FIX = "set dead_letter.queue_arguments to the arguments of the existing queue, or delete the queue once it is empty"
 
 
 def queues(context: Context) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def queues(context: Context) -> Iterator[Finding]:
     arguments = context.settings.dead_letter.queue_arguments
     for name in context.dead_letter_queues:
         try:
-            count = _declared(connection, name, arguments)
+            count = _declare(connection, name, arguments)
         except AccessRefused as exc:
             yield fault(f"{name} cannot be declared: {refusal(exc)}", context.rights_fix())
             continue
@@ -44,8 +44,8 @@ def queues(context: Context) -> Iterator[Finding]:
         yield _waiting(context, name, count)
 
 
-def _declared(connection: Connection, name: str, arguments: Mapping[str, Any]) -> int:
-    """Declare a queue, as far as this user may, and give the number of messages in it."""
+def _declare(connection: Connection, name: str, arguments: Mapping[str, Any]) -> int:
+    """Declare a queue, as far as this user may, and return the number of messages in it."""
     queue = declared_queue(name, arguments)
     if connection.transport.driver_type == "amqp":
         declare(connection, queue)
@@ -57,7 +57,7 @@ def _declared(connection: Connection, name: str, arguments: Mapping[str, Any]) -
 
 def _waiting(context: Context, name: str, count: int) -> Finding:
     if not count:
-        return fine(f"{name} is there, and nothing waits in it")
+        return fine(f"{name} exists, and nothing waits in it")
     since = _oldest(context, name)
     words = f"{name}: {count_of(count, 'dead letter waits', 'dead letters wait')} for a guardian"
     words += f", the oldest for {span(context.now - since)}" if since else ""
@@ -71,7 +71,7 @@ def _waiting(context: Context, name: str, count: int) -> Finding:
 
 
 def _oldest(context: Context, name: str) -> datetime | None:
-    """When the oldest letter died, where a queue can be looked into without taking from it: on Redis."""
+    """When the oldest letter died; `None` except on Redis, where a queue can be read without taking from it."""
     if context.transport != "redis":
         return None
     prefix = getattr(context.broker.connection.default_channel, "global_keyprefix", "") or ""

@@ -1,4 +1,4 @@
-"""What kind of file system a path is on, as far as it matters for what is kept there. Reads /proc/self/mountinfo."""
+"""What kind of file system a path is on, as far as it matters for files that must last. Reads /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Mount:
 
 
 def read_mounts() -> str:
-    """The mounts of this process as Linux tells them; nothing on other systems."""
+    """The mounts of this process as Linux lists them; `""` on other systems."""
     try:
         return Path("/proc/self/mountinfo").read_text("utf-8", errors="replace")
     except OSError:
@@ -60,7 +60,7 @@ def mount_of(path: Path, mountinfo: str) -> Mount | None:
         if len(fields) < 5 or not after:
             continue
         point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
-        # of two at the same place the later one covers the earlier
+        # of two mounts at the same place, the later covers the earlier
         if whole.is_relative_to(point) and (best is None or len(point) >= len(best.point)):
             best = Mount(point, after.split()[0])
     return best

@@ -1,4 +1,4 @@
-"""Whether a guardian lives: without one, dead letters wait in their queue and nobody hears of them."""
+"""Whether a guardian is alive: without a guardian, dead letters wait in their queue and nobody is alerted."""
 # on its own: each group of the doctor's checks is a file, however short
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["heartbeat"]
 
 
 def heartbeat(context: Context) -> Iterator[Finding]:
-    """The last sign of life: a fault where dead letters wait for a guardian and there is none, else a warning."""
+    """The guardians that are alive. Without any: a fault where dead letters wait, else a warning."""
     try:
         alive, last = context.guardians_alive, context.guardians[:1]
     except StoreAway:
@@ -35,7 +35,7 @@ def heartbeat(context: Context) -> Iterator[Finding]:
     if _letters_wait(context):
         yield fault(f"{words}, and dead letters wait for it", fix)
     else:
-        yield warning(f"{words}: dead letters will wait in their queue, and nobody hears of them", fix)
+        yield warning(f"{words}: dead letters will wait in their queue, and nobody is alerted", fix)
 
 
 def _letters_wait(context: Context) -> bool:

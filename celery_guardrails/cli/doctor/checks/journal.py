@@ -1,4 +1,4 @@
-"""The journal: whether work that runs at most once is kept, and what dead workers left in it."""
+"""The journal: whether it keeps early-acknowledged work, and what dead workers left in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def entries(context: Context) -> Iterator[Finding]:
     early = [task for task in context.guarded if not task.acks_late] if context.settings.enabled else []
     if early and not context.settings.dead_letter.journal:
         yield warning(
-            f"dead_letter.journal is off: what a worker had acknowledged early when it is killed is gone, such as "
+            f"dead_letter.journal is off: a killed worker loses the tasks that it acknowledged early, such as "
             f"{named(early)}",
             'leave dead_letter.journal on, or acknowledge late (acks="late")',
         )
@@ -33,27 +33,27 @@ def entries(context: Context) -> Iterator[Finding]:
             exc.fix or "set dead_letter.spool_dir to a directory that workers may write to",
         )
         return
-    yield from distrusted(distrusts, "no letters are made of what a dead worker left there")
+    yield from distrusted(distrusts, "what a dead worker left there does not become dead letters")
     found = list(_left(str(journals.directory), status))
     yield from found
     if early and not found and context.settings.dead_letter.journal:
         words = count_of(status.alive, "worker keeps", "workers keep")
-        yield fine(f"{journals.directory}: {words} what is acknowledged early, nothing was left by dead ones")
+        yield fine(f"{journals.directory}: {words} what is acknowledged early, and dead workers left nothing")
 
 
 def _left(place: str, status: JournalStatus) -> Iterator[Finding]:
     if status.unreadable:
-        files = count_of(status.unreadable, "file")
-        yield warning(f"{place}: {files} could not be read and is set aside", "look at *.unreadable, and report it")
+        files = count_of(status.unreadable, "unreadable file")
+        yield warning(f"{place}: {files} set aside", "look at *.unreadable, and report a defect of celery-guardrails")
     if status.entries:
         words = count_of(status.entries, "task that a dead worker had", "tasks that dead workers had")
         yield warning(
             f"{place}: {words} acknowledged early, and no dead letter yet",
-            "start a worker or guardian in this directory, which makes letters of them",
+            "start a worker or guardian in this directory, which makes dead letters of them",
         )
     for owner in status.held:
         yield warning(
-            f"{place}: worker {owner.worker} (pid {owner.pid}) is dead, a process that it started runs on; what it had "
-            "acknowledged early is no dead letter until that has ended",
+            f"{place}: worker {owner.worker} (pid {owner.pid}) is dead, but a process that it started still runs; what "
+            "the worker acknowledged early becomes dead letters only when that process has ended",
             f"find it with `fuser -v {place}/*-{owner.pid}-*/owner`, and end it if it hangs",
         )

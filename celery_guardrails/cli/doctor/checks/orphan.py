@@ -1,6 +1,6 @@
-"""Messages on Redis that a worker had taken and nobody holds any more: nothing shows them until they come back.
+"""Messages on Redis that a worker took and no worker holds now: nothing else shows them until they are redelivered.
 
-Owns who is asked whether somebody holds them. On other brokers the connection of a dead worker says so at once.
+Owns which workers are asked whether they hold them. Other brokers notice at once that a worker's connection is dead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMED = 3
 
 
 def taken(context: Context) -> Iterator[Finding]:
-    """What was taken and not acknowledged, and is with no worker that answers."""
+    """Messages that were taken and not acknowledged, and that no answering worker holds."""
     if context.transport != "redis":
         return
     from redis import Redis  # an extra
@@ -37,15 +37,15 @@ def taken(context: Context) -> Iterator[Finding]:
     least = "at least " if found.count > len(found.messages) else ""
     longest = lost[0].silent
     words = (
-        f"{least}{count_of(len(lost), 'message')} ({_tasks(lost)}) taken, and held by no worker that answers, the "
+        f"{least}{count_of(len(lost), 'message')} ({_tasks(lost)}) taken, but no worker that answers holds them, the "
         f"first for {span(longest)}: "
     )
     left = found.timeout - longest
     if left <= timedelta(0):
-        yield warning(f"{words}due to be given back, and no worker is there to do it", "start a worker")
+        yield warning(f"{words}redelivery is due, but no worker is there to do it", "start a worker")
         return
     yield warning(
-        f"{words}Redis gives each back {shown(found.timeout)} after somebody last said to hold it, the first in "
+        f"{words}each is redelivered {shown(found.timeout)} after a worker last reported to hold it, the first in "
         f"{span(left)}",
         'wait; where every worker has guardrails, broker_transport_options = {"visibility_timeout": 30} makes it 30 s',
     )

@@ -1,4 +1,4 @@
-"""What of RabbitMQ, as the application uses it, loses messages or closes channels."""
+"""Queues and settings of RabbitMQ with which it drops messages or closes channels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DURABLE = "declare it with durable=True, auto_delete=False, exclusive=False"
 
 
 def consumer_timeout(context: Context) -> Iterator[Finding]:
-    """Late acknowledgement against the time after which RabbitMQ closes the channel of who has not acknowledged."""
+    """Late acknowledgement against `consumer_timeout`, after which RabbitMQ closes the channel of the consumer."""
     if context.transport != "amqp":
         return
     timeout, origin = _timeout(context)
@@ -38,22 +38,22 @@ def consumer_timeout(context: Context) -> Iterator[Finding]:
     words = f"RabbitMQ closes the channel when a task is not acknowledged within {shown(timeout)} ({origin})"
     fix = f"give it a time_limit below {shown(timeout)}, or raise consumer_timeout in rabbitmq.conf and here: {_HERE}"
     if long:
-        yield warning(f"{words}: {named(long)} may run longer and is then delivered again, while it runs", fix)
+        yield warning(f"{words}: {named(long)} may run longer, and is then redelivered while it runs", fix)
     if endless:
-        yield warning(f"{words}: {named(endless)} has no time limit; one that runs longer is delivered again", fix)
+        yield warning(f"{words}: {named(endless)} has no time limit; a task that runs longer is redelivered", fix)
     multiplier = context.conf.worker_prefetch_multiplier
-    behind = [] if multiplier == 1 else [task for task in late if _held(task, multiplier, timeout) and task not in long]
+    behind = [t for t in late if multiplier != 1 and t not in long and _may_wait(t, multiplier, timeout)]
     if behind:
         yield warning(
-            f"{words}: with worker_prefetch_multiplier {multiplier} {named(behind)} may wait so long in a worker",
+            f"{words}: with worker_prefetch_multiplier {multiplier}, {named(behind)} may wait longer in a worker",
             "set worker_prefetch_multiplier = 1",
         )
     if not (long or endless or behind):
         yield fine(f"consumer_timeout {shown(timeout)} ({origin}) is longer than every late-acknowledged task may run")
 
 
-def _held(task: Any, multiplier: int, timeout: timedelta) -> bool:
-    """Whether it may be held by a worker for longer: behind as many others as are prefetched for each process."""
+def _may_wait(task: Any, multiplier: int, timeout: timedelta) -> bool:
+    """Whether a worker may hold the task for longer: it waits behind the tasks that are prefetched for its process."""
     limit = hard_limit(task)
     return limit is not None and (multiplier == 0 or limit * multiplier > timeout.total_seconds())
 
@@ -88,18 +88,18 @@ def queue_limits(context: Context) -> Iterator[Finding]:
             continue
         for key in ("x-message-ttl", "x-expires"):
             if key in given:
-                yield warning(f"{name} has {key}: RabbitMQ drops what waits longer, and nobody hears", f"remove {key}")
+                yield warning(f"{name} has {key}: RabbitMQ silently drops what waits longer", f"remove {key}")
         bounds = [key for key in ("x-max-length", "x-max-length-bytes") if key in given]
         if bounds and not str(given.get("x-overflow", "drop-head")).startswith("reject-publish"):
             fix = 'add "x-overflow": "reject-publish"'
-            yield warning(f"{name} has {bounds[0]}: a full queue drops its oldest message, and nobody hears", fix)
+            yield warning(f"{name} has {bounds[0]}: a full queue silently drops its oldest message", fix)
         yield from _delivery_limit(name, given, _version(context))
 
 
 def _delivery_limit(name: str, given: Mapping[str, Any], version: tuple[int, ...] | None) -> Iterator[Finding]:
-    """How often a message may come back to a quorum queue, as after each loss of a connection, before it is dropped.
+    """How often a message may come back to a quorum queue before it is dropped. Each lost connection brings it back.
 
-    Unlimited by default before RabbitMQ 4, which also knows the -1 that says so, and 20 times since.
+    The default is no limit before RabbitMQ 4, and 20 times since. RabbitMQ 4 takes -1 as no limit.
     """
     if given.get("x-queue-type") != "quorum":
         return
@@ -109,10 +109,12 @@ def _delivery_limit(name: str, given: Mapping[str, Any], version: tuple[int, ...
         return
     times = count_of(limit, "time")
     words = f"{name} is a quorum queue with {_LIMIT} {limit}" if _LIMIT in given else f"{name} is a quorum queue"
-    words += f": RabbitMQ drops a message that came back {times}, and nobody hears"
+    words += f": RabbitMQ silently drops a message that came back {times}"
     without = f'"{_LIMIT}": -1' if is_new else f"no {_LIMIT}"
     without += "" if version else f' (RabbitMQ 4: "{_LIMIT}": -1)'
-    yield warning(words, f"declare it with {without} in its queue_arguments; one that exists has to be made anew")
+    yield warning(
+        words, f"declare it with {without} in its queue_arguments; delete an existing queue and declare it again"
+    )
 
 
 def _queues(context: Context) -> Mapping[str, Queue]:
@@ -121,7 +123,7 @@ def _queues(context: Context) -> Mapping[str, Queue]:
 
 
 def _timeout(context: Context) -> tuple[timedelta | None, str]:
-    """The server's consumer_timeout, as far as it can be known: AMQP does not tell it."""
+    """The server's consumer_timeout, as far as it can be known: AMQP does not say it."""
     given = [(q.queue_arguments or {}).get(_ARGUMENT) for q in _queues(context).values()]
     if given and all(isinstance(value, int) and value > 0 for value in given):
         return timedelta(milliseconds=min(value for value in given if value)), "of its queues"

@@ -1,4 +1,4 @@
-"""What of Redis, as it is configured, loses messages or delivers them twice."""
+"""Settings of Redis with which it loses messages or delivers them twice."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def persistence(context: Context) -> Iterator[Finding]:
         if fsync == "no":
             yield warning("appendfsync is no: a power cut loses what the system has not written yet", _KEEP)
         else:
-            lost = "nothing that was answered" if fsync == "always" else "up to a second of messages"
+            lost = "nothing that Redis has answered" if fsync == "always" else "up to a second of messages"
             yield fine(f"append-only file on (appendfsync {fsync or 'unknown'}): a power cut loses {lost}")
     elif save is None:
-        yield warning("no append-only file, and the server does not tell whether it takes snapshots", _KEEP)
+        yield warning("no append-only file, and the server does not say whether it takes snapshots", _KEEP)
     elif save:
         yield warning(f"only snapshots (save {save}): a crash loses every message since the last one", _KEEP)
     else:
@@ -39,7 +39,7 @@ def persistence(context: Context) -> Iterator[Finding]:
 
 
 def eviction(context: Context) -> Iterator[Finding]:
-    """Whether a full memory makes the server throw messages away."""
+    """Whether the server deletes messages when its memory is full."""
     if context.transport != "redis":
         return
     memory = context.redis.info("memory")
@@ -48,23 +48,27 @@ def eviction(context: Context) -> Iterator[Finding]:
     if policy.startswith("allkeys-"):
         when = "when its memory is full" if limit else "as soon as a maxmemory is set"
         finding = fault if limit else warning
-        yield finding(f"maxmemory-policy is {policy}: {when}, Redis throws whole queues away", fix)
+        yield finding(f"maxmemory-policy is {policy}: {when}, Redis deletes whole queues", fix)
     elif policy.startswith("volatile-") and limit:
-        yield warning(f"maxmemory-policy is {policy}: when its memory is full, results and locks vanish early", fix)
+        yield warning(
+            f"maxmemory-policy is {policy}: when its memory is full, Redis deletes results and locks early", fix
+        )
     elif policy:
-        yield fine(f"maxmemory-policy is {policy}: a full memory refuses messages, which are then spooled")
+        yield fine(
+            f"maxmemory-policy is {policy}: when its memory is full, Redis refuses messages, which are then spooled"
+        )
 
 
 def replication(context: Context) -> Iterator[Finding]:
     """Whether this is a replica, which takes no messages, or has some, which may miss the last ones."""
     if context.transport != "redis":
         return
-    told = context.redis.info("replication")
-    if told.get("role") != "master":
+    found = context.redis.info("replication")
+    if found.get("role") != "master":
         yield fault(
             "this server is a replica: it takes no messages", "point broker_url to the primary, or use Sentinel"
         )
-    elif replicas := int(told.get("connected_slaves") or 0):
+    elif replicas := int(found.get("connected_slaves") or 0):
         yield warning(
             f"{replicas} replica{'s' if replicas > 1 else ''}: a failover loses messages that were not copied yet",
             "set min-replicas-to-write 1 and min-replicas-max-lag 10 in redis.conf to narrow it",
@@ -72,7 +76,7 @@ def replication(context: Context) -> Iterator[Finding]:
 
 
 def rights(context: Context) -> Iterator[Finding]:
-    """Whether the application's own user may do what guardrails does, tried without doing it."""
+    """Whether the application's own user may do what guardrails does. The check changes nothing."""
     if context.transport != "redis" or not context.settings.enabled:
         return
     from redis import Redis  # an extra
@@ -88,7 +92,7 @@ def rights(context: Context) -> Iterator[Finding]:
 
 
 def visibility_timeout(context: Context) -> Iterator[Finding]:
-    """The time after which Redis's transport delivers what is not acknowledged again."""
+    """The time after which kombu redelivers a message from Redis that is not acknowledged."""
     if context.transport != "redis":
         return
     timeout = timedelta(seconds=float(context.options.get("visibility_timeout") or _VISIBILITY))
@@ -97,13 +101,13 @@ def visibility_timeout(context: Context) -> Iterator[Finding]:
     long = [task for task in context.exposed if task.acks_late and not _fits(hard_limit(task), timeout)]
     if context.settings.enabled:
         yield fine(
-            f"{words}: workers say what they hold, so nothing runs twice, and it may be short; "
+            f"{words}: workers report what they hold, so no task runs twice, and this time may be short; "
             "the tasks of a killed worker run again after it"
         )
         return
     if delayed:
         yield warning(
-            f"{words}: a task that waits longer with countdown or eta runs twice, and {named(delayed)} retries later",
+            f"{words}: a task with a longer countdown or eta runs twice, and {named(delayed)} has longer retry delays",
             f'set enabled to True, or raise broker_transport_options["visibility_timeout"] above {_longest(delayed)}',
         )
     if long:
@@ -132,7 +136,7 @@ def _fits(limit: float | None, timeout: timedelta) -> bool:
 
 
 def _setting(context: Context, name: str) -> str | None:
-    """A setting of the server; `None` where it does not tell, as those that are rented often do not."""
+    """A setting of the server; `None` where the server does not say, as hosted servers often do not."""
     try:
         found = context.redis.config_get(name)
     except Exception:  # noqa: BLE001 CONFIG may be renamed, forbidden or unknown

@@ -1,4 +1,4 @@
-"""Work that was put back and of which no worker has reported an end: how long that is so, and what it may mean."""
+"""Requeued work whose end no worker has reported: since when, and what may be the cause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONG = timedelta(days=1)
 
 
 def unreported(context: Context) -> Iterator[Finding]:
-    """Requeued letters that are neither recovered nor dead again, for longer than their task may retry."""
+    """Letters that stay requeued, neither recovered nor dead again, for longer than their task may retry."""
     try:
         found = search.unreported(context.archive, context.now - _SOON)
     except StoreError as exc:
@@ -38,15 +38,15 @@ def unreported(context: Context) -> Iterator[Finding]:
 
 def _finding(context: Context, late: Unreported, *, plain: bool) -> Finding:
     words = (
-        f"{late.task}: no worker has reported what became of {count_of(late.count, 'letter')} put back, the first "
+        f"{late.task}: no worker has reported the end of {count_of(late.count, 'requeued letter')}, the first requeued "
         f"{ago(late.requeued_at, context.now)}"
     )
     query = f"{query_term('task', late.task)} state:requeued"
     back = context.project.typed("dlq restore", query, tail='--reason "..."')
-    look = f"which they are: {context.project.typed('dlq list', query)}; dead again, once they will not end: {back}"
+    look = f"list them: {context.project.typed('dlq list', query)}; if they will not end, make them dead again: {back}"
     if plain:
         return warning(
             f"{words}; it is a plain task here, and workers report only tasks under guard",
             f"use GuardedTask for it, or name it in the setting guard; {look}",
         )
-    return warning(f"{words}", f"see that a worker consumes its queue, and runs it under guard; {look}")
+    return warning(f"{words}", f"see that a worker consumes its queue and runs it under guard; {look}")

@@ -1,4 +1,4 @@
-"""The rights of the application's own RabbitMQ user: what is missing, what comes of it, and the line that gives it."""
+"""The rights of the application's own RabbitMQ user: what is missing, what follows, and the line that gives it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["rights"]
 
 
 def rights(context: Context) -> Iterator[Finding]:
-    """What this user may not do, asked without declaring or taking anything."""
+    """What this user may not do. The check declares nothing and takes no message."""
     if context.transport != "amqp":
         return
     lacking, connection = context.lacks, context.broker.connection
     for lack in lacking:
         if lack.subject == "crashes":
             yield warning(str(lack), context.rights_fix(declare=False))
-        elif lack.subject != "waiting":  # said by the check of waiting
+        elif lack.subject != "waiting":  # the check of waiting reports it
             yield fault(str(lack), context.rights_fix(declare=lack.subject == "letters"))
-    ended = list(_ended(context))
+    ended = list(_declared_in_vain(context))
     yield from ended
     for queue in context.dead_letter_queues:
         right = may_read(connection, queue) if depth(connection, queue) is not None else None
@@ -35,8 +35,8 @@ def rights(context: Context) -> Iterator[Finding]:
         yield fine(f"the user {connection.userid} has the rights that guardrails needs")
 
 
-def _ended(context: Context) -> Iterator[Finding]:
-    """What Celery declares and this user may not: its workers and producers end by that, whatever exists."""
+def _declared_in_vain(context: Context) -> Iterator[Finding]:
+    """What Celery declares but this user may not: workers and producers end by that, even where it exists."""
     connection = context.broker.connection
     found = {each: declares_in_vain(connection, each) for each in declared_by_celery(context.app)}
     refused = {queue: what for queue, what in found.items() if what is not None}

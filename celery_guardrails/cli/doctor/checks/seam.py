@@ -1,4 +1,4 @@
-"""Whether this release of Celery and its family has the names that guardrails uses and nobody promises."""
+"""Whether the installed Celery and its family have the private names that guardrails uses."""
 # on its own: each group of the doctor's checks is a file, however short
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _REDIS = "kombu.transport.redis"
 
 
 def seams(context: Context) -> Iterator[Finding]:
-    """Each guard that is off in a worker, or that keeps it from starting, because Celery lacks what it needs."""
+    """Each guard that is off in a worker, or keeps a worker from starting, because Celery lacks a name it needs."""
     found = [each for each in missing() if context.transport == "redis" or not each.seam.name.startswith(_REDIS)]
     for guard, text in by_guard(found):
         yield (fault if guard.vital else warning)(f"{releases()}: {text}", remedy())
     if not found:
-        yield fine(f"{releases()} has all {len({seam.name for seam in SEAMS})} names that guardrails uses of it")
+        yield fine(f"{releases()} has all {len({seam.name for seam in SEAMS})} private names that guardrails uses")

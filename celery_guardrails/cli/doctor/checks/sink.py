@@ -18,7 +18,7 @@ _SCOPES = "give the bot channels:history and channels:read (groups:... for a pri
 
 
 def slack(context: Context) -> Iterator[Finding]:
-    """Whether Slack takes the token, and has the channel."""
+    """Whether Slack accepts the token and has the channel."""
     settings = context.settings.slack
     sink = build_sink(settings)
     if not isinstance(sink, SlackSink):
@@ -26,36 +26,36 @@ def slack(context: Context) -> Iterator[Finding]:
             yield warning("no Slack is set: alerts go to the guardian's log", _NOT_SET)
         else:
             try_it = context.project.typed("alerts test")
-            yield fine(f"a webhook, which can only be tried by posting: {try_it}")
+            yield fine(f"alerts go to a webhook of Slack; only a post can test it: {try_it}")
         return
     try:
         sink.check()
     except SinkError as exc:
-        yield fault(f"Slack does not take the token: {exc.reason}", "correct slack.token")
+        yield fault(f"Slack does not accept the token: {exc.reason}", "correct slack.token")
         return
     try:
         sink.find("celery-guardrails doctor", since=context.now)
     except SinkError as exc:
         yield _channel(sink.channel, exc.reason)
     else:
-        yield fine(f"the token is taken, and {sink.channel} is there and can be read")
+        yield fine(f"Slack accepts the token, and {sink.channel} exists and can be read")
 
 
 def _channel(channel: str, reason: str) -> Finding:
     if "missing_scope" in reason:
-        words = f"the token is taken, but may not look into {channel}"
-        return warning(f"{words}: after a lost answer an alert may be posted twice", _SCOPES)
+        words = f"Slack accepts the token, but it may not read {channel}"
+        return warning(f"{words}: when an answer of Slack is lost, an alert may be posted twice", _SCOPES)
     if "not_in_channel" in reason:
         return fault(f"the bot is not in {channel}", f"in Slack: /invite the bot to {channel}")
     if "channel_not_found" in reason:
         return fault(
-            f"the token is taken, but there is no channel {channel}", "correct slack.channel, or invite the bot"
+            f"Slack accepts the token, but there is no channel {channel}", "correct slack.channel, or invite the bot"
         )
-    return warning(f"the token is taken, but {channel} could not be looked at: {reason}", "try again later")
+    return warning(f"Slack accepts the token, but {channel} could not be read: {reason}", "try again later")
 
 
 def sentry(context: Context) -> Iterator[Finding]:
-    """Whether Sentry, where the application has it, hears of Celery's tasks."""
+    """Whether Sentry, if the application has it, gets the errors of Celery's tasks."""
     sdk = sentry_of_application()
     if sdk is None:
         return

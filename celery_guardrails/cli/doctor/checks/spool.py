@@ -1,4 +1,4 @@
-"""The spool: whether it can be written, whether anybody else can, and what waits in it."""
+"""The spool: whether it can be written, who else can write it, and what waits in it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def trusted(context: Context) -> Iterator[Finding]:
     spool = context.guardrails.spool
     try:
         found = spool.distrusts()
-    except SpoolError:  # said by the check of the directory
+    except SpoolError:  # the check of the directory reports it
         return
     yield from distrusted(found, "nothing of it is shipped to the broker")
     for each in exposure([spool.directory]) if spool.directory.is_dir() and not found else ():
         yield warning(f"{each}; messages and dead letters are kept in it", each.fix)
     above = movable_by(spool.directory) if spool.directory.exists() else None
     if above is not None:
-        yield warning(f"{above}: whoever does can take {spool.directory.name} away, and what waits in it", above.fix)
+        yield warning(f"{above}: whoever writes there can remove {spool.directory.name} and all in it", above.fix)
 
 
 def distrusted(found: list[Distrust], consequence: str) -> Iterator[Finding]:
@@ -60,13 +60,13 @@ def distrusted(found: list[Distrust], consequence: str) -> Iterator[Finding]:
     for each in found[:_SHOWN]:
         yield fault(f"{each}: {consequence}", each.fix)
     if len(found) > _SHOWN:
-        yield fault(f"{len(found) - _SHOWN:,} more are not trusted", "mend these first, and look again")
+        yield fault(f"{len(found) - _SHOWN:,} more are not trusted", "correct these first, then run doctor again")
 
 
 def _contents(context: Context, whole: Path, status: SpoolStatus) -> Iterator[Finding]:
     if status.unreadable:
-        files = count_of(status.unreadable, "file")
-        yield warning(f"{whole}: {files} could not be read and is set aside", "look at *.unreadable, and report it")
+        files = count_of(status.unreadable, "unreadable file")
+        yield warning(f"{whole}: {files} set aside", "look at *.unreadable, and report a defect of celery-guardrails")
     if not status.entries:
         if status.writable and not context.guardrails.spool.distrusts():
             yield fine(f"{whole}: can be written, nothing waits in it")

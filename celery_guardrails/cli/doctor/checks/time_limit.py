@@ -1,4 +1,4 @@
-"""Tasks as checks speak of them: their limits, and a few of their names."""
+"""Tasks in the words of checks: their time limits, and the first few of their names."""
 
 from __future__ import annotations
 

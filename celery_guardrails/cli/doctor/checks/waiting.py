@@ -21,7 +21,7 @@ def way(context: Context) -> Iterator[Finding]:
     """Whether retries wait outside the workers."""
     waiting = context.guardrails.waiting
     if context.transport == "memory":
-        return  # said by the check of the broker
+        return  # the check of the broker reports it
     if lacking := _lacking(context):
         yield fault(f"retries do not wait outside the workers: {lacking}", context.rights_fix())
     elif waiting.outside:
@@ -33,7 +33,7 @@ def way(context: Context) -> Iterator[Finding]:
             )
     else:
         yield warning(
-            f"retries wait by {waiting.name}: they are held back with it, and those that wait keep others from running",
+            f"retries wait by {waiting.name}: they stay in this worker, and keep other tasks from running",
             "use Redis or RabbitMQ, or keep delays short",
         )
 
@@ -42,13 +42,13 @@ def _lacking(context: Context) -> Lack | None:
     try:
         return next((lack for lack in context.lacks if lack.subject == "waiting"), None)
     except BrokerAway:
-        return None  # said by the check of the broker
+        return None  # the check of the broker reports it
 
 
 def levels(context: Context) -> Iterator[Finding]:
     """What waits in RabbitMQ's delay levels, and whether it will reach its queue.
 
-    AMQP does not tell which queue is bound to what, so each is bound here as a worker does it when it connects.
+    AMQP does not say what is bound to which queue, so this binds each queue, as a worker does when it connects.
     """
     if context.transport != "amqp" or not are_there(context.broker.connection):
         return
@@ -58,7 +58,7 @@ def levels(context: Context) -> Iterator[Finding]:
         waits = held(context.app, connection)
     except AccessRefused as exc:
         yield warning(
-            f"what waits in the delay levels cannot be looked at: {refusal(exc)}", context.rights_fix(declare=False)
+            f"what waits in the delay levels cannot be read: {refusal(exc)}", context.rights_fix(declare=False)
         )
         waits = []
     known |= {one.queue: Queue(one.queue) for one in waits if one.queue and one.queue not in known}
@@ -68,7 +68,7 @@ def levels(context: Context) -> Iterator[Finding]:
         if one.queue is not None:
             yield _waits(context, one, led, {queue.name for queue in there})
     for name in led.refused.keys() - {one.queue for one in waits}:
-        found = f"the delay levels may not lead to {name}, once it was made anew: {refusal(led.refused[name])}"
+        found = f"if the queue {name} is declared anew, retries do not reach it: {refusal(led.refused[name])}"
         yield warning(found, context.rights_fix(declare=False))
 
 
@@ -76,19 +76,19 @@ def _waits(context: Context, one: Held, led: Led, there: set[str]) -> Finding:
     count = count_of(one.count, "message waits", "messages wait")
     words = f"{', '.join(one.levels)}: {count} for the queue {one.queue}"
     if one.queue not in there:
-        fix = "start a worker that consumes it: it makes the queue and binds it; until then they go round there"
+        fix = "start a worker that consumes it, which declares and binds it; until then they go round in the levels"
         return fault(f"{words}, which does not exist", fix)
     if (refused := led.refused.get(str(one.queue))) is not None:
         return fault(f"{words}, which may not be bound to them: {refusal(refused)}", context.rights_fix(declare=False))
-    return fine(f"{words}, which is bound to where the levels end, now if it was not before")
+    return fine(f"{words}, which is bound to the levels (doctor has just made sure of it)")
 
 
 def eta_limit(context: Context) -> Iterator[Finding]:
-    """`worker_eta_task_limit`, behind which tasks that could run at once wait as well."""
+    """`worker_eta_task_limit`: when it is reached, tasks that could run at once wait, too."""
     limit = context.conf.get("worker_eta_task_limit")
     if limit is None or (context.guardrails.waiting.outside and not context.plain):
         return
     yield warning(
-        f"worker_eta_task_limit is {limit}: behind {limit} plain tasks with an eta, tasks to run at once wait too",
+        f"worker_eta_task_limit is {limit}: behind {limit} plain tasks with an eta, tasks without an eta wait, too",
         "leave worker_eta_task_limit unset, or put tasks that are sent with a countdown or eta under guard",
     )

@@ -1,4 +1,4 @@
-"""Settings of the worker that make time limits, acknowledgement or shutdown do other than one thinks."""
+"""Worker settings with which time limits, acknowledgement or shutdown do not work as people expect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings(context: Context) -> Iterator[Finding]:
     if not context.settings.enabled:
         yield warning("enabled is False: every guarded task behaves as a plain one", "set enabled to True")
     if context.conf.task_always_eager:
-        yield warning("task_always_eager is on: tasks run in their caller, never in a worker", "leave it to tests")
+        yield warning("task_always_eager is on: tasks run in their caller, never in a worker", "set it only in tests")
 
 
 def running(context: Context) -> Iterator[Finding]:
@@ -54,7 +54,7 @@ def time_limits(context: Context) -> Iterator[Finding]:
         tasks = [task for task in context.tasks if (_soft(task) if green else limited(task))]
         if tasks:
             yield warning(
-                f"{_UNLIMITED[pool]} ({where}): that of {named(tasks)} does nothing",
+                f"{_UNLIMITED[pool]} ({where}): the limit of {named(tasks)} has no effect",
                 "use the prefork pool, or timeouts in the task's own code",
             )
 
@@ -66,8 +66,8 @@ def heartbeat(context: Context) -> Iterator[Finding]:
         return
     if long := [task for task in context.tasks if _outlasts(task, timedelta(seconds=seconds))]:
         yield warning(
-            f"the solo pool ({where}) sends no heartbeat while a task runs: RabbitMQ closes the connection when two of "
-            f"{seconds:g} s are missing, and {named(long)} may run longer",
+            f"the solo pool ({where}) sends no heartbeat while a task runs: RabbitMQ closes the connection after two "
+            f"missed heartbeats of {seconds:g} s, and {named(long)} may run longer",
             "use the prefork or threads pool, or set broker_heartbeat = 0, which leaves a dead connection unnoticed",
         )
 
@@ -77,25 +77,25 @@ def acknowledgement(context: Context) -> Iterator[Finding]:
     late = [task for task in context.exposed if task.acks_late]
     if stuck := [task for task in late if _never(task, "acks_on_timeout")]:
         yield warning(
-            f"acks_on_timeout is off for {named(stuck)}: at its hard time limit it is delivered again, without end",
-            "leave task_acks_on_timeout and task_acks_on_failure_or_timeout on, or put it under guard",
+            f"acks_on_timeout is off for {named(stuck)}: a task that hits its hard time limit is redelivered endlessly",
+            "leave task_acks_on_timeout and task_acks_on_failure_or_timeout on, or put the task under guard",
         )
     if dropped := [task for task in late if _never(task, "acks_on_failure")]:
         yield warning(
-            f"acks_on_failure is off for {named(dropped)}: failing, it is rejected, which deletes it on most brokers",
-            "leave task_acks_on_failure on, or put it under guard",
+            f"acks_on_failure is off for {named(dropped)}: a failed task is rejected, and most brokers delete it",
+            "leave task_acks_on_failure on, or put the task under guard",
         )
     if requeued := [task for task in late if task.reject_on_worker_lost]:
         yield warning(
-            f"reject_on_worker_lost is on for {named(requeued)}: a task that kills its worker comes back without end",
-            "leave task_reject_on_worker_lost unset, or put it under guard: the policy's max_crashes ends it",
+            f"reject_on_worker_lost is on for {named(requeued)}: a task that kills its worker is redelivered endlessly",
+            "leave task_reject_on_worker_lost unset, or put the task under guard: max_crashes of its policy ends this",
         )
 
 
 def shutdown(context: Context) -> Iterator[Finding]:
     """A cold shutdown, against tasks that were acknowledged before they ran."""
     soft = timedelta(seconds=float(context.conf.worker_soft_shutdown_timeout or 0))
-    for tasks, ends in ((context.exposed, "loses"), (_others(context), "dead-letters, half way,")):
+    for tasks, ends in ((context.exposed, "loses"), (_others(context), "stops and dead-letters")):
         early = [task for task in tasks if not task.acks_late and _outlasts(task, soft)]
         if early and not soft:
             yield warning(
@@ -108,7 +108,7 @@ def shutdown(context: Context) -> Iterator[Finding]:
 
 
 def _pools(context: Context) -> dict[str, str]:
-    """The pools as configured, and of the workers that answer; each with where that is said."""
+    """The configured pool and the pools of the workers that answer, each with the setting or worker that names it."""
     pools = {str(context.conf.worker_pool): "worker_pool"}
     if context.online:
         with suppress(BrokerAway):
@@ -132,7 +132,7 @@ def _outlasts(task: Task, soft: timedelta) -> bool:
 
 
 def _never(task: Task, name: str) -> bool:
-    """Whether this acknowledgement is switched off, by its name of Celery 5.7 or by the one before."""
+    """Whether this acknowledgement is off, by its name in Celery 5.7 or by the older `acks_on_failure_or_timeout`."""
     value = getattr(task, name, None)
     if value is None:
         value = task.acks_on_failure_or_timeout

@@ -1,8 +1,10 @@
-"""The canary of `doctor --self-test`: one task that fails, dies, is archived, put back, and succeeds.
+"""`doctor --self-test`: one task, the canary, fails, is dead-lettered, archived and requeued, and succeeds.
 
-task.py     the task, and the journal in which its worker notes what happened
-child.py    a worker of the application for it alone, as a process
-course.py   the steps, one after the other, and what is cleaned up whatever happens
+steps.py           the steps, one after the other
+task.py            the canary, its queue, and the journal in which its worker notes what happened
+worker.py          the canary's worker, as the command sees it: a process
+worker_process.py  the program that this process runs
+cleanup.py         removes what the test leaves behind, wherever it ended
 """
 
 from __future__ import annotations

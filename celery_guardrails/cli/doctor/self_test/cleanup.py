@@ -1,7 +1,7 @@
-"""What a self-test leaves behind, and how it is taken away, wherever the test ended.
+"""Removes what a self-test leaves behind, wherever the test ended.
 
-Owns that nothing stays but the canary's letter in the archive: recovered, or discarded where it could not recover. Its
-audit entries say `doctor --self-test`.
+Owns that only the canary's letter stays, in the archive: recovered, or discarded where it could not recover. The reason
+in its audit entries is `doctor --self-test`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REASON = "doctor --self-test"
 
 
 class Left:
-    """What is to be taken away.
+    """What a self-test has left.
 
     Args:
         context: the application.
@@ -30,7 +30,7 @@ class Left:
 
     Attributes:
         declared: whether the queue was declared.
-        sent: whether the canary was.
+        sent: whether the canary was published.
         letter: the canary's dead letter, once it is archived.
     """
 
@@ -42,7 +42,7 @@ class Left:
         self.letter: LetterSummary | None = None
 
     def clean_up(self) -> str:
-        """Take it away, and say what stays. The canary's worker must have ended."""
+        """Remove it, and return in words what stays. The canary's worker must have ended."""
         if not self.declared:
             return "there was nothing to clean up"
         self._stop_waiting()
@@ -54,26 +54,26 @@ class Left:
         try:
             waiting.remove([entry.id for entry in waiting.find(self._task_id)])
         except (Unlistable, PublishError):
-            return  # then it runs into a queue that is not there any more
+            return  # then it goes to a queue that no longer exists
 
     def _delete_queue(self) -> None:
         app = self._context.app
         with opened(app) as connection, connection.channel() as channel:
             queue = app.amqp.queues[self._queue](channel)
-            queue.purge()  # without AMQP, kombu deletes no queue that is bound to no exchange
+            queue.purge()  # outside AMQP, kombu does not delete a queue that is bound to no exchange
             queue.delete()
 
     def _settle_letter(self) -> str:
         if self.letter is None and not self.sent:
             return "nothing was sent"
         if self.letter is None:
-            return "a dead letter that is not archived yet will be, and nobody is alerted"
+            return "if there is a dead letter, a guardian archives it later, and nobody is alerted"
         try:
             found = search.get(self._context.project.archive, self.letter.id)
             if found.summary.state is State.RECOVERED:
-                return "in the archive stays one recovered letter of its own task"
+                return "one recovered letter, of the self-test's own task, stays in the archive"
             if found.summary.state is State.REQUEUED:
-                return f"its dead letter {self.letter.id} stays requeued, its message went with the queue"
+                return f"its dead letter {self.letter.id} stays requeued: its message was deleted with the queue"
             transition.discard(self._context.project.archive, self.letter.id, whoever_runs_this(), REASON, clock.now())
         except (DeadLetterError, StoreError) as exc:
             return f"its dead letter {self.letter.id} stays as it is: {exc}"

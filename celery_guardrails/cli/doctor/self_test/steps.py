@@ -1,6 +1,6 @@
-"""The way of the canary: sent, failed, dead-lettered, archived, put back, recovered; each step with its time.
+"""The steps of a self-test: the canary is sent, fails, is dead-lettered, archived, requeued, and recovers.
 
-Owns the steps, what each waits for, and what to look at when one fails. It must not know how steps are shown.
+Owns the steps, what each waits for, and what to look at when a step fails. It must not know how steps are shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from celery_guardrails.cli.daemon.assembly import assembled
 from celery_guardrails.cli.doctor.context import Context, StoreAway
 from celery_guardrails.cli.doctor.finding import Finding, fault, fine
 from celery_guardrails.cli.doctor.self_test.cleanup import REASON, Left
-from celery_guardrails.cli.doctor.self_test.task import Journal, canary_queue, registered
+from celery_guardrails.cli.doctor.self_test.task import Journal, canary_queue, register_canary
 from celery_guardrails.cli.doctor.self_test.worker import CanaryWorker
 from celery_guardrails.command import celery_command
 from celery_guardrails.letters.record import SELF_TEST
@@ -36,26 +36,26 @@ from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.dead_letter import Replayer
 from celery_guardrails.transport.right import refusal
 
-__all__ = ["Course", "Step"]
+__all__ = ["SelfTest", "Step"]
 
 T = TypeVar("T")
 
 _LOOK_EVERY = 0.1
 _SHORT = 10.0
-"""Seconds: where the settings lay a policy with a longer first delay over the canary's, it is not retried."""
+"""Seconds. Where the settings give the canary a longer first delay, the test does without a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what came of it, and the seconds that it took."""
+    """One step: its finding, and the seconds that it took."""
 
     name: str
     finding: Finding
     seconds: float
 
 
-class _Stopped(Exception):
-    """A step failed: what was awaited in vain, and what to look at."""
+class _StepFailed(Exception):
+    """A step failed: what it waited for in vain, and what to look at."""
 
     def __init__(self, found: str, fix: str) -> None:
         super().__init__(found, fix)
@@ -63,19 +63,19 @@ class _Stopped(Exception):
         self.fix = fix
 
 
-class Course:
+class SelfTest:
     """One self-test.
 
     Args:
         context: the application, its broker and its archive.
         seconds: how long the steps together may take, without cleaning up.
-        tell: called with each step when it ends.
+        on_step: called with each step when it ends.
     """
 
-    def __init__(self, context: Context, seconds: float, tell: Callable[[Step], None]) -> None:
+    def __init__(self, context: Context, seconds: float, on_step: Callable[[Step], None]) -> None:
         self._context = context
         self._project = context.project
-        self._tell = tell
+        self._on_step = on_step
         self._seconds = seconds
         self._until = time.monotonic() + seconds
         self._queue = f"{SELF_TEST}.{uuid4().hex[:12]}"
@@ -88,18 +88,18 @@ class Course:
         self._retried = self._guardian = False
 
     def run(self) -> bool:
-        """Take every step until one fails, and clean up; whether all went well."""
+        """Run the steps until one fails, then clean up. Returns whether all went well."""
         well = True
         with tempfile.TemporaryDirectory(prefix="guardrails-self-test-") as folder:
             try:
                 for name, step in self._steps(Path(folder)):
-                    if not self._take(name, step):
+                    if not self._run_step(name, step):
                         well = False
                         break
             finally:
                 if self._worker is not None:
                     self._worker.stop()
-                well = self._take("cleaned up", self._left.clean_up) and well
+                well = self._run_step("cleaned up", self._left.clean_up) and well
         return well
 
     def _steps(self, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -114,45 +114,47 @@ class Course:
         yield "succeeded", self._succeed
         yield "recovered", self._recover
 
-    def _take(self, name: str, step: Callable[[], str]) -> bool:
+    def _run_step(self, name: str, step: Callable[[], str]) -> bool:
         started = time.monotonic()
         try:
             finding = fine(step())
-        except _Stopped as exc:
+        except _StepFailed as exc:
             finding = fault(exc.found, exc.fix)
-        except Exception as exc:  # noqa: BLE001 brokers have errors of their own, and what was begun is cleaned up
+        except Exception as exc:  # noqa: BLE001 each broker has its own errors, and the test must clean up
             finding = fault(f"{type(exc).__name__}: {exc}", self._see)
-        self._tell(Step(name, finding, time.monotonic() - started))
+        self._on_step(Step(name, finding, time.monotonic() - started))
         return not finding.fix
 
     def _prepare(self) -> str:
         context, app = self._context, self._context.app
         if context.transport == "memory":
-            raise _Stopped("memory:// lives in one process, so no worker can take the canary", "set another broker_url")
+            raise _StepFailed(
+                "memory:// lives in one process, so no worker can take the canary", "set another broker_url"
+            )
         if not context.settings.enabled:
-            raise _Stopped("enabled is False, so nothing is dead-lettered", "set enabled to True")
+            raise _StepFailed("enabled is False, so nothing is dead-lettered", "set enabled to True")
         queue = canary_queue(app, self._queue)
-        planned = schedule(context.guardrails.policy_of(registered(app)).policy)
+        planned = schedule(context.guardrails.policy_of(register_canary(app)).policy)
         self._retried = len(planned) > 1 and planned[1].latest.total_seconds() <= _SHORT
         try:
             with opened(app) as connection, connection.channel() as channel:
                 queue(channel).declare()
         except AccessRefused as exc:
             fix = context.rights_fix(declare=False)
-            raise _Stopped(f"the canary needs a queue of its own: {refusal(exc)}", fix) from exc
+            raise _StepFailed(f"the canary needs a queue of its own: {refusal(exc)}", fix) from exc
         self._left.declared = True
         try:
             self._guardian = bool(context.guardians_alive)
         except StoreAway:
             self._guardian = False
-        return f"a queue for it alone: {self._queue}"
+        return f"its own queue: {self._queue}"
 
     def _start(self, folder: Path) -> str:
         self._worker = CanaryWorker(shlex.split(self._project.name)[0], self._queue, folder)
         self._journal = Journal(self._worker.journal_path)
-        try_it = f"start a worker by hand and see what it says: {celery_command(self._project.name, 'worker')}"
-        self._await(lambda: self._journal.find("ready"), "the worker did not come up", try_it)
-        return "a worker of this application takes from it"
+        try_it = f"start a worker by hand and read its log: {celery_command(self._project.name, 'worker')}"
+        self._await(lambda: self._journal.find("ready"), "the worker did not start", try_it)
+        return "a worker of this application consumes this queue"
 
     def _send(self) -> str:
         task = self._context.app.tasks[SELF_TEST]
@@ -164,19 +166,19 @@ class Course:
         waiting = self._context.guardrails.waiting
         look = "look at where retries wait: the check named waiting"
         self._await(lambda: self._journal.find("attempt", retries=0), "the canary never ran", self._see)
-        self._await(lambda: self._journal.find("attempt", retries=1), "the canary failed, and never ran again", look)
-        return f"the first attempt, and the second after a second's wait by {waiting.name}"
+        self._await(lambda: self._journal.find("attempt", retries=1), "the canary failed, but never ran again", look)
+        return f"the first attempt, then the second, after a wait of 1 s by {waiting.name}"
 
     def _die(self) -> str:
         self._await(
             lambda: self._journal.find("attempt", generation=0, retries=int(self._retried)),
             "the canary never ran", self._see,
         )  # fmt: skip
-        self._await(lambda: self._died(), "the canary failed, and its worker did not end it", self._see)
+        self._await(lambda: self._died(), "the canary failed, but its worker did not dead-letter it", self._see)
         assert self._worker is not None
         if "is spooled to" in self._worker.log():
             words = "the broker did not take the dead letter, so it is spooled"
-            raise _Stopped(words, "look at dead_letter.queue_arguments and the rights of this user")
+            raise _StepFailed(words, "look at dead_letter.queue_arguments and the rights of this user")
         return f"published to {self._context.settings.dead_letter.queue}, confirmed"
 
     def _died(self) -> bool:
@@ -210,33 +212,33 @@ class Course:
     def _succeed(self) -> str:
         self._await(
             lambda: self._journal.find("ended", generation=1, state="SUCCESS"),
-            "the canary was put back, and did not succeed", self._see,
+            "the canary was requeued, but did not succeed", self._see,
         )  # fmt: skip
-        return "it ran again, knew that it had been put back, and succeeded"
+        return "it ran again as requeued work, and succeeded"
 
     def _recover(self) -> str:
         if not self._guardian:
             self._archive_here()
         look = "the guardian does not confirm recoveries: see its log"
         self._await(self._recovered, "its success is not in the archive", look)
-        return "the archive knows that it has recovered"
+        return "its letter in the archive is recovered"
 
     def _recovered(self) -> bool:
         found = self._find()
         return found is not None and found.state is State.RECOVERED
 
     def _await(self, condition: Callable[[], T | None], words: str, fix: str) -> T:
-        """What the condition gives, once it gives something.
+        """Wait until the condition gives something, and return this.
 
         Raises:
-            _Stopped: the time is up, or the canary's worker has ended.
+            _StepFailed: the time is up, or the canary's worker has ended.
         """
         while True:
             ended = self._worker.ended if self._worker is not None else None
             if found := condition():
                 return found
             if self._worker is not None and ended is not None:
-                raise _Stopped(f"{words}: its worker ended ({ended}): {self._worker.last_words()}", fix)
+                raise _StepFailed(f"{words}: its worker ended ({ended}): {self._worker.last_words()}", fix)
             if time.monotonic() >= self._until:
-                raise _Stopped(f"{words} within {self._seconds:.0f} seconds", fix)
+                raise _StepFailed(f"{words} within {self._seconds:.0f} seconds", fix)
             time.sleep(_LOOK_EVERY)

@@ -1,7 +1,7 @@
-"""The canary itself, its queue, and the journal by which its worker tells the command what happened.
+"""The canary, its queue, and the journal in which its worker writes for the command what happened.
 
-Runs in both processes. It must not depend on anything that the application's settings may change: a policy that they
-lay over the canary's own makes it die sooner, not differently.
+Runs in both processes. It must not depend on anything that the application's settings may change: where they give the
+canary another policy, it dies sooner, but not otherwise.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from celery_guardrails import Constant, GuardedTask, PermanentError, Policy, Tra
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.letters.record import SELF_TEST
 
-__all__ = ["Journal", "canary_queue", "generation_of", "registered"]
+__all__ = ["Journal", "canary_queue", "generation_of", "register_canary"]
 
 _ENDS_BY_ITSELF = 600_000
-"""Milliseconds without a consumer after which RabbitMQ deletes the queue of a test that could not."""
+"""Milliseconds without a consumer after which RabbitMQ deletes the queue, for a test that could not delete it."""
 
 
 class Journal:
-    """What happened, as a file of JSON lines that one process writes and another one reads."""
+    """What happened: a file of JSON lines, which the worker writes and the command reads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,7 +56,7 @@ class Journal:
 
 
 def canary_queue(app: Celery, name: str) -> Queue:
-    """The canary's own queue, of the type that the application's queues have by default; known to it from now on."""
+    """Make the canary's own queue, of the application's default type, and add it to the application's queues."""
     arguments: dict[str, Any] = {}
     with app.connection_for_write() as connection:
         on_rabbitmq = connection.transport.driver_type == "amqp"
@@ -71,8 +71,8 @@ def canary_queue(app: Celery, name: str) -> Queue:
     return queue
 
 
-def registered(app: Celery, journal: Journal | None = None) -> Task:
-    """The canary as a task of this application; with a journal in the process that runs it."""
+def register_canary(app: Celery, journal: Journal | None = None) -> Task:
+    """Register the canary as a task of this application; with a journal in the process that runs it."""
 
     def self_test(self: Any, retry: bool) -> str:
         generation, retries = generation_of(self.request), int(self.request.retries or 0)
@@ -82,7 +82,7 @@ def registered(app: Celery, journal: Journal | None = None) -> Task:
             return "the canary lives"
         if retry and not retries:
             raise TransientError("self-test: the first attempt fails on purpose")
-        raise PermanentError("self-test: it dies on purpose, and is put back by doctor --self-test")
+        raise PermanentError("self-test: it fails for good on purpose; doctor --self-test requeues it")
 
     policy = Policy(max_attempts=3, backoff=Constant("1s"), jitter="none", owner="doctor --self-test")
     declared = app.task(shared=False, bind=True, base=GuardedTask, name=SELF_TEST, policy=policy, ignore_result=True)(
@@ -92,5 +92,5 @@ def registered(app: Celery, journal: Journal | None = None) -> Task:
 
 
 def generation_of(request: Any) -> int:
-    """How often the work of this request has been put back."""
+    """How often the work of this request has been requeued."""
     return read_header(request.__dict__).generation

@@ -14,7 +14,7 @@ from celery_guardrails.text import cut, one_line
 __all__ = ["CanaryWorker"]
 
 _PATIENCE = 10.0
-_TOLD = 300
+_LONGEST_WORDS = 300
 
 
 class CanaryWorker:
@@ -42,13 +42,13 @@ class CanaryWorker:
         return self._process.poll()
 
     def log(self) -> str:
-        """All that it wrote."""
+        """Its whole log."""
         return self._log.read_text("utf-8", errors="replace") if self._log.exists() else ""
 
     def last_words(self) -> str:
-        """The end of its log, on one line."""
+        """The last line of its log, cut."""
         lines = [one_line(line) for line in self.log().splitlines() if line.strip()]
-        return cut(lines[-1], _TOLD) if lines else "it said nothing"
+        return cut(lines[-1], _LONGEST_WORDS) if lines else "its log is empty"
 
     def stop(self) -> None:
         """End it by SIGTERM, after ten seconds by SIGKILL."""

@@ -1,7 +1,7 @@
-"""A worker of the application for the canary alone: `python -m ...canary.child APP QUEUE JOURNAL PARENT`.
+"""A worker of the application for the canary alone: `python -m ...self_test.worker_process APP QUEUE JOURNAL PARENT`.
 
-It is Celery's own `worker` command with the application's settings, of which only those are changed that would disturb
-the application's other workers or make noise: no remote control, no events, no state file, no Sentry.
+It is Celery's own `worker` command with the application's settings. Only settings that would disturb the application's
+other workers or make noise are changed: no remote control, no events, no state file, no Sentry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from celery import signals
 
-from celery_guardrails.cli.doctor.self_test.task import Journal, canary_queue, generation_of, registered
+from celery_guardrails.cli.doctor.self_test.task import Journal, canary_queue, generation_of, register_canary
 from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.worker.failure.sentry import sentry_of_application
 
@@ -33,17 +33,17 @@ _OPTIONS = ("--pool", "solo", "--without-gossip", "--without-mingle", "--without
 
 
 def main(arguments: list[str]) -> None:
-    """Run the worker until it is told to stop."""
+    """Run the worker until it is stopped."""
     name, queue, path, parent = arguments
     journal = Journal(Path(path))
-    # from the start: a command that is killed while its worker starts cannot stop it either
+    # before the worker starts: a command that is killed meanwhile cannot stop it either
     threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
 
     def prepare(instance: Any = None, **_: Any) -> None:
         app = instance.app
         app.conf.update(_QUIET)
         canary_queue(app, queue)
-        registered(app, journal)
+        register_canary(app, journal)
         _silence_sentry()
 
     def ready(**_: Any) -> None:
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _follow(parent: int) -> None:
-    """A command that is killed cannot stop its worker."""
+    """End this worker when its command has ended: a command that is killed cannot stop its worker."""
     while os.getppid() == parent:
         time.sleep(_FOLLOW_EVERY)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -72,7 +72,7 @@ def _follow(parent: int) -> None:
 
 
 def _silence_sentry() -> None:
-    """The canary's death is no event: an empty DSN is Sentry's own way to be off."""
+    """Send no event for the canary's death. An empty DSN is Sentry's own way to be off."""
     sdk = sentry_of_application()
     if sdk is not None:
         sdk.init(dsn="", default_integrations=False)

@@ -39,7 +39,7 @@ def test_a_letter_that_is_not_archived_yet(shop: Shop) -> None:
     shop.archive(dead(1))
     early = left(shop)
     early.letter = None
-    assert "will be, and nobody is alerted" in early.clean_up()
+    assert "archives it later, and nobody is alerted" in early.clean_up()
     early.sent = False
     assert early.clean_up() == "the queue is deleted; nothing was sent"
 

@@ -38,8 +38,8 @@ def test_a_limit_that_is_asked_for(offline: Offline, limit: int) -> None:
     ((words, fix),) = found(with_queue(offline, {**QUORUM, "x-delivery-limit": limit}))
     times = "1 time" if limit == 1 else f"{limit} times"
     assert words == (
-        f"work is a quorum queue with x-delivery-limit {limit}: RabbitMQ drops a message that came back {times}, "
-        "and nobody hears"
+        f"work is a quorum queue with x-delivery-limit {limit}: RabbitMQ silently drops a message that came back "
+        f"{times}"
     )
     assert 'no x-delivery-limit (RabbitMQ 4: "x-delivery-limit": -1)' in fix
 
@@ -62,7 +62,7 @@ def test_the_default_of_rabbitmq_4(offline: Offline, version: str, warned: int) 
     findings = found(answered(with_queue(offline, dict(QUORUM)), version))
     assert len(findings) == warned
     for words, fix in findings:
-        assert words.startswith("work is a quorum queue: RabbitMQ drops a message that came back 20 times")
+        assert words.startswith("work is a quorum queue: RabbitMQ silently drops a message that came back 20 times")
         assert fix.startswith('declare it with "x-delivery-limit": -1')
     assert found(answered(with_queue(offline, {**QUORUM, "x-delivery-limit": -1}), version)) == []
     assert found(answered(with_queue(offline, {}), version)) == []

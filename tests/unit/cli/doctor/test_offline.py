@@ -46,7 +46,7 @@ def test_levels_of_classic_queues_drop_what_they_cannot_hand_on(offline: Offline
 @pytest.mark.parametrize("multiplier", [4, 0])
 def test_prefetched_tasks_wait_too(offline: Offline, multiplier: int) -> None:
     _, found, fix = only(offline("amqp", task_time_limit=600, worker_prefetch_multiplier=multiplier))
-    assert "may wait so long in a worker" in found
+    assert "may wait longer in a worker" in found
     assert fix == "set worker_prefetch_multiplier = 1"
 
 
@@ -87,7 +87,7 @@ def test_the_visibility_timeout_matters_only_where_guardrails_is_off(offline: Of
     found = [f.found for _, f in bad(offline("redis", plain=plain, guardrails={"enabled": False}))]
     assert len(found) == 2
     assert "visibility_timeout is 1 h" in found[0]
-    assert "shop.plain retries later" in found[0]
+    assert "shop.plain has longer retry delays" in found[0]
     assert "shop.plain, acknowledged late, may run longer" in found[1]
     backoff = {"retry_backoff": True, "retry_backoff_max": 600}
     options = {"visibility_timeout": 300}
@@ -207,7 +207,7 @@ def test_a_cold_shutdown_of_tasks_that_are_acknowledged_early(offline: Offline) 
     assert "loses a running task" in found.found
     assert "shop.plain" in found.found
     (found,) = worker.shutdown(offline("redis", guardrails={"policy": {"acks": "early"}}))
-    assert "dead-letters, half way, a running task" in found.found
+    assert "stops and dead-letters a running task" in found.found
     (found,) = worker.shutdown(offline("redis", plain={}, worker_soft_shutdown_timeout=10))
     assert (found.level, "waits 10 s" in found.found) == (Level.OK, True)
     assert list(worker.shutdown(offline("redis", plain={"time_limit": 5}, worker_soft_shutdown_timeout=10))) == []
