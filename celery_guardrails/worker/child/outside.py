@@ -25,7 +25,7 @@ from celery_guardrails.worker.child.body import settle_after_body, settle_attemp
 from celery_guardrails.worker.child.exits import harmless, is_killed
 from celery_guardrails.worker.child.retry_call import is_unpublished, retry_as_raised
 from celery_guardrails.worker.failure.failed_run import SEEN, STARTED
-from celery_guardrails.worker.failure.untold import log_untold
+from celery_guardrails.worker.failure.unreported import log_unreported
 
 __all__ = ["OutsideInfo", "ended_as_decided", "quietly_reported"]
 
@@ -66,9 +66,9 @@ class OutsideInfo(_TraceInfo):  # type: ignore[misc]
             return _info(outcome)
         try:
             return super().handle_failure(task, req, **options)
-        except Exception as untold:  # noqa: BLE001 logged, whatever it is
+        except Exception as ours:  # noqa: BLE001 logged, whatever it is
             # Out of here it would end the pool's thread, or leave the message neither done nor given back.
-            log_untold("the failure", task.name, req.id, untold)
+            log_unreported("the failure", task.name, req.id, ours)
             return _info(exc)
 
     def _become(self, state: str, retval: BaseException) -> None:

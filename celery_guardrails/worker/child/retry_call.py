@@ -30,7 +30,7 @@ from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.journaled import mark_done
 from celery_guardrails.worker.child.soft_limit import undisturbed
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
-from celery_guardrails.worker.failure.next_attempt import republishable, unpublishable
+from celery_guardrails.worker.failure.next_attempt import decide_unpublishable, republishable_original
 from celery_guardrails.worker.failure.outcome import rng, run_again
 
 __all__ = ["RetryCall", "is_unpublished", "retry_as_raised", "retry_by_hand"]
@@ -147,7 +147,7 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
         retry = _publish(run, call, decision)
         mark_done(task, request)
     except PublishError as lost:
-        _refuse(task, request, call, unpublishable(lost))
+        _refuse(task, request, call, decide_unpublishable(lost))
     except Exception:  # noqa: BLE001 logged where it is handed on
         return _left_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
@@ -185,7 +185,7 @@ def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
 
 
 def _publish(run: FailedRun, call: RetryCall, decision: Again) -> Retry:
-    if not call.altered and republishable(run.request) is not None:
+    if not call.altered and republishable_original(run.request) is not None:
         run_again(run, decision)
         return Retry(decision.reason, call.exc, when=decision.delay.total_seconds())
     retry: Retry = run_again(run, decision, partial(_publish_altered, call))

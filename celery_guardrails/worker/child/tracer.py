@@ -27,7 +27,7 @@ from celery_guardrails.worker.child.code_copy import keep_copies
 from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
 from celery_guardrails.worker.child.retry_call import is_unpublished
 from celery_guardrails.worker.failure.failed_run import UNKEPT
-from celery_guardrails.worker.failure.untold import OnceInFull
+from celery_guardrails.worker.failure.unreported import OnceInFull
 
 __all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "prepare_child", "retrace"]
 

@@ -1,4 +1,4 @@
-"""A task's arguments by their names, and which values of them must not be shown anywhere.
+"""A task's arguments by their names, and which of their values must not be shown anywhere.
 
 Owns how positional arguments get their parameters' names. It must not fail whatever the arguments are.
 """
@@ -16,18 +16,18 @@ from celery_guardrails.app.carried import carried_items
 from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.redaction import Redactor
 
-__all__ = ["arguments_by_name", "knowing", "parameter_names", "secret_values"]
+__all__ = ["arguments_by_name", "parameter_names", "redactor_of_run", "secret_values"]
 
 _ITEMS = 20
-"""Items of a message that runs a task for each of them whose values are looked for."""
+"""How many items of a `map` or `starmap` are searched for secret values."""
 
 
 def parameter_names(task: Any) -> list[str]:
-    """The names of the positional parameters, as a caller counts them."""
+    """The names of a task's positional parameters, in the order in which a caller gives them."""
     run = getattr(task, "run", None)
     try:
         return list(_positional(run))
-    except TypeError:  # it cannot be remembered
+    except TypeError:  # it has no hash, so it cannot be cached
         return list(_positional.__wrapped__(run))
 
 
@@ -41,7 +41,7 @@ def _positional(run: Any) -> tuple[str, ...]:
 
 
 def arguments_by_name(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]:
-    """The arguments by their names, for each item."""
+    """The arguments by their names: one mapping for a task, or one for each item of a `map` or `starmap`."""
     subject = subject_of(task)
     names = parameter_names(subject)
     if subject is task:
@@ -50,7 +50,7 @@ def arguments_by_name(task: Any, args: Any, kwargs: Any) -> list[dict[str, Any]]
 
 
 def secret_values(task: Any, args: Any, kwargs: Any, redactor: Redactor) -> Iterator[Any]:
-    """The values that are hidden by the name of their parameter, or by one within them."""
+    """The values that a name hides: the name of their parameter, or a key inside them."""
     if isinstance(kwargs, Mapping):
         yield from redactor.hidden(kwargs)
     if not args:
@@ -64,18 +64,18 @@ def secret_values(task: Any, args: Any, kwargs: Any, redactor: Redactor) -> Iter
                 yield from redactor.hidden(value, name)
 
 
-def knowing(redactor: Redactor, task: Any, request: Any) -> Redactor:
-    """The redactor of one run, which hides the run's own secret arguments in whatever text they stand.
+def redactor_of_run(redactor: Redactor, task: Any, request: Any) -> Redactor:
+    """The redactor of one run: it also hides the run's own secret arguments, in every text.
 
-    A passphrase of plain words, in an error's message, has nothing that shows what it is; the task was given it under a
-    name, though.
+    An error's message may quote a passphrase of plain words. Nothing in the words shows that they are secret, but the
+    name of the argument does.
 
     Args:
         redactor: by the settings and the policy.
         task: the task, or the carrier that runs it for many items.
-        request: the run's.
+        request: the run's request.
     """
     try:
         return redactor.knowing(secret_values(task, request.args or (), request.kwargs or {}, redactor))
-    except Exception:  # noqa: BLE001 whatever the arguments are: names and looks count
+    except Exception:  # noqa: BLE001 the arguments may be anything: then names and looks alone hide them
         return redactor

@@ -1,6 +1,6 @@
-"""What is to be done for an application's broker now and then: by every worker, and by every guardian.
+"""The services that an application's broker needs now and then, in every worker and every guardian.
 
-Owns which services these are, and their connections. When they run is the caller's business.
+Owns which services these are, and their connections. The caller decides when they run.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from celery_guardrails.worker.failure.unsure import dead_letter_unsure
 __all__ = ["BrokerServices"]
 
 _ANSWER = timedelta(seconds=2)
-"""How long one publish may take here: nobody waits for it, and what fails is tried again."""
+"""How long one publish may take here: nobody waits for it, and a failed publish is tried again."""
 
 
 class BrokerServices:
-    """What is to be done for an application's broker now and then, over connections of its own.
+    """The services that an application's broker needs now and then, with connections of their own.
 
     Args:
         guard: the application's guardrails.
 
     Attributes:
-        services: shipping the spool, and, where somebody has to do it, releasing what waits and is due; making letters
-            of what dead workers left.
+        services: ship the spool; release waiting messages that are due, where the broker does not do it itself; make
+            letters of the work that dead workers left.
     """
 
     def __init__(self, guard: Guardrails) -> None:
@@ -54,13 +54,13 @@ class BrokerServices:
     def close(self) -> None:
         """Close the connections; never raises."""
         for line in (self._publisher, self._waiting):
-            close: Callable[[], None] = getattr(line, "close", _nothing)  # a way to wait may have a line of its own
+            close: Callable[[], None] = getattr(line, "close", _nothing)  # only some ways to wait have a connection
             with suppress(Exception):
                 close()
 
 
 def _nothing() -> None:
-    """What closing means where there is nothing to close."""
+    """Closes a way to wait that has no connection."""
 
 
 def _queues_of(guard: Guardrails) -> Callable[[Spooled], list[Queue]]:

@@ -1,6 +1,6 @@
-"""One failed attempt with all that is known about it: what decisions, letters and retries are made from.
+"""One failed attempt with all that is known about it: decisions, letters and retries are made from it.
 
-Owns how it is gathered from a task and its request. It must not know what happens next.
+Owns how the facts are gathered from a task and its request. It must not know what happens next.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.redaction import Redactor
-from celery_guardrails.worker.failure.argument import knowing
+from celery_guardrails.worker.failure.argument import redactor_of_run
 from celery_guardrails.worker.failure.work import work_of
 
 __all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine"]
@@ -26,10 +26,10 @@ __all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine"]
 STARTED = "_guardrails_started"
 """Where a request keeps when its attempt began, in epoch seconds."""
 SEEN = "_guardrails_seen"
-"""Where a request keeps what came of its failure in the body: a type of exception. It is met once."""
+"""Where a request keeps what has become of its failure: a type of exception. Such a failure is not settled again."""
 
 UNKEPT = "_guardrails_unkept"
-"""Where a request keeps the letter, and its queue, that neither broker nor spool took, of work acknowledged early."""
+"""Where a request of work acknowledged early keeps a letter that neither broker nor spool took, and its queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +84,23 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
     started_at = clock.from_epoch(started) if started is not None else None
     work = work_of(request.__dict__, header)
     if header.published_at is None:
-        # Published by code that knows nothing of us: its time began, as far as anybody knows, with this attempt.
+        # Published without our header: as far as is known, its time began with this attempt.
         header = replace(header, published_at=started_at or now)
     elif header.due_at is None and request.eta and not request.retries:
         header = replace(header, due_at=_due_at(task, request, started_at or now))
     if header.work is None:
-        # From here on the header says which work it is, whatever becomes of its arguments.
+        # From here on the header names the work, even if a retry changes the arguments.
         header = replace(header, work=work.publish, id_given=True)
     policy = guard.policy_of(task).policy
-    redactor = knowing(guard.redactor(policy), task, request)
+    redactor = redactor_of_run(guard.redactor(policy), task, request)
     failure = describe(exc, now, with_traceback=False, hide=redactor.text)
     return FailedRun(task, request, guard, policy, failure, header, work, started_at, now, redactor)
 
 
 def _due_at(task: Any, request: Any, begun: datetime) -> datetime | None:
-    """When a first attempt was due by its `eta`; at the latest when it began: somebody can have it run earlier."""
+    """When a first attempt was due by its `eta`, or when it began if that was earlier: people can have it run now."""
     try:
         due: datetime = maybe_make_aware(maybe_iso8601(request.eta), task.app.timezone)
         return min(due, begun)
-    except (TypeError, ValueError, OverflowError):  # whatever a message says
+    except (TypeError, ValueError, OverflowError):  # a message may say anything
         return None

@@ -1,7 +1,7 @@
-"""From a failed run to a dead letter, and to the brief letter in its place where guardrails itself fails.
+"""The dead letter of a failed run, and the brief letter in its place where guardrails itself fails.
 
-Owns what is taken from the task, its request and its policy. The parts that only explain (previews, ids for
-tracing) may fail without harm; the message itself is always kept whole. The brief letter asks neither the policy nor
+Owns what a letter takes from the task, its request and its policy. The parts that only explain (previews, ids for
+tracing) may fail without harm; the message itself is always kept whole. The brief letter reads neither the policy nor
 the arguments, because guardrails may have failed on one of them.
 """
 
@@ -51,7 +51,7 @@ from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
 from celery_guardrails.worker.failure.argument import arguments_by_name, parameter_names
 from celery_guardrails.worker.failure.failed_run import FailedRun
-from celery_guardrails.worker.failure.original import Original, kept, original_of
+from celery_guardrails.worker.failure.original import Original, letter_message, original_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
 from celery_guardrails.worker.failure.work import work_of
 
@@ -61,7 +61,7 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 
 _LONGEST_EXPLANATION = 500
-"""Characters of an explanation; it is cut after it is redacted, because half a secret looks like none."""
+"""Characters of an explanation. It is redacted first and cut then, because half a secret is not recognised."""
 _UNEXAMINED = "v1:unexamined"
 
 
@@ -82,7 +82,7 @@ def capture(run: FailedRun, decision: DeadLetter, *, ran: bool = True) -> Letter
         message,
         Subject(subject_of(run.task).name, request.id, request.root_id, request.parent_id, request.group),
         Death(
-            letter_id(run.work, run.number, header.generation, reason), reason, _explained(decision, run.redactor),
+            letter_id(run.work, run.number, header.generation, reason), reason, _explanation(decision, run.redactor),
             _failure(run), run.now, began,
         ),
         _place(run),
@@ -94,12 +94,12 @@ def capture(run: FailedRun, decision: DeadLetter, *, ran: bool = True) -> Letter
 
 
 def brief_letter(task: Any, request: Any, original: Original, exc: BaseException, decision: DeadLetter) -> Letter:
-    """The dead letter of a task on whose failure guardrails itself failed: the message whole, whose it is, and why.
+    """A dead letter where guardrails itself failed on a failure: the whole message, its task and the reason.
 
     Args:
         task: the task.
         request: its request.
-        original: its message as it came.
+        original: the message as it came.
         exc: the task's error.
         decision: why it is dead.
     """
@@ -111,11 +111,11 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     failure = LetterFailure(type=error, message=message, category=Category.UNKNOWN, fingerprint=_UNEXAMINED)
     began = may_have_run(reason, late=bool(task.acks_late), in_doubt=decision.in_doubt)
     return Letter.of_message(
-        kept(original, request),
+        letter_message(original, request),
         Subject(subject_of(task).name, request.id),
         Death(
             letter_id(work, int(request.retries or 0) + 1, header.generation, reason), reason,
-            _explained(decision, redactor), failure, clock.now(), began,
+            _explanation(decision, redactor), failure, clock.now(), began,
         ),
         Place(
             "", worker, str(delivery.get("queue") or key), str(delivery.get("exchange") or ""), key,
@@ -125,7 +125,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
     )  # fmt: skip
 
 
-def _explained(decision: DeadLetter, redactor: Redactor) -> str:
+def _explanation(decision: DeadLetter, redactor: Redactor) -> str:
     return redactor.text(decision.explanation)[:_LONGEST_EXPLANATION]
 
 
@@ -169,16 +169,16 @@ def _shown(run: FailedRun, payload: int) -> Shown:
 def preview_of(
     task: Any, args: Any, kwargs: Any, redactor: Redactor, limit: int = PREVIEW_LIMIT, sender: SenderText | None = None
 ) -> Preview:
-    """The arguments of a message, or its items where it runs the task for each of them, as people may see them.
+    """The arguments of a message as people may see them, or the items of a `map` or `starmap`.
 
     Args:
         task: the task; a carrier (`task/carrier.py`) for a `map` or `starmap`; `None`: not known here, so that no
             value is shown.
-        args: the message's; what is no list or tuple is not shown.
-        kwargs: the message's; what is no mapping is not shown.
+        args: the message's. They are shown only if they are a list or a tuple.
+        kwargs: the message's. They are shown only if they are a mapping.
         redactor: what to hide.
         limit: characters kept of each.
-        sender: what the sender shows of them itself, which then stands in place of ours.
+        sender: the sender's own texts for them, which replace ours.
     """
     if task is None:
         made = preview_unknown(args, kwargs, redactor)
@@ -200,7 +200,7 @@ def preview_of(
 
 
 def _as_sent(sender: SenderText | None, made: Preview, secrets: list[Any], redactor: Redactor, limit: int) -> Preview:
-    """Our preview, or the sender's own texts in its place: without what is secret by its name, or by its looks."""
+    """Our preview, or the sender's own texts in its place. Secrets are hidden, by name and by look."""
     if sender is None:
         return made
     texts = {which: text for which in ("args", "kwargs") if (text := getattr(sender, which)) is not None}
@@ -208,7 +208,7 @@ def _as_sent(sender: SenderText | None, made: Preview, secrets: list[Any], redac
 
 
 def _preview(args: Any, kwargs: Any, names: list[str], redactor: Redactor, limit: int) -> Preview:
-    """The preview of a known task's arguments, of which one or the other may be none at all."""
+    """The preview of a known task's arguments. `args` may be no list, and `kwargs` no mapping."""
     is_list, is_mapping = isinstance(args, (list, tuple)), isinstance(kwargs, Mapping)
     shown = preview(args if is_list else (), kwargs if is_mapping else {}, names, redactor, limit)
     if is_list and is_mapping:
@@ -221,11 +221,11 @@ def _preview(args: Any, kwargs: Any, names: list[str], redactor: Redactor, limit
 
 def _message(run: FailedRun) -> OriginalMessage:
     original = original_of(run.request)
-    return _rebuilt(run) if original is None else kept(original, run.request)
+    return _rebuild(run) if original is None else letter_message(original, run.request)
 
 
-def _rebuilt(run: FailedRun) -> OriginalMessage:
-    """The message as Celery would write it again: in eager mode, or past our request (a Strategy of its own)."""
+def _rebuild(run: FailedRun) -> OriginalMessage:
+    """The message as Celery would write it now: in eager mode, or where a task class has a Strategy of its own."""
     request = run.request
     embed = {"callbacks": request.callbacks, "errbacks": request.errbacks, "chain": request.chain,
              "chord": request.chord}  # fmt: skip

@@ -1,8 +1,8 @@
-"""What becomes of the work in a journal: letters of what dead workers left, and those that nobody took at the time.
+"""Letters for the work in journals: of dead workers' work, and those that neither broker nor spool took before.
 
-Owns the letter of a message whose worker died, built as the worker itself would have built it, and the service that
-looks for such messages: in every worker and every guardian, at its start and every 5 seconds. Finding none costs a look
-into one directory.
+Owns the letter of a message whose worker died, built as that worker would have built it, and the service that looks
+for such messages. It runs in every worker and every guardian, at the start and every 5 seconds. Where there is no such
+message, it reads one directory.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from celery_guardrails.errors import PublishError, SpoolError
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Reason
 from celery_guardrails.service import Patience
+from celery_guardrails.text import count_of
 from celery_guardrails.transport.journal.abandoned import Abandoned, Left
 from celery_guardrails.transport.journal.entry import State, Taken
 from celery_guardrails.worker.failure.failed_run import STARTED, examine
@@ -36,17 +37,17 @@ __all__ = ["LostWork", "lost_letter"]
 logger = logging.getLogger("celery_guardrails.worker")
 
 _TEXTS = {
-    State.ACKNOWLEDGED: "its worker died while it ran, or just before, and it runs at most once (acks early): it may "
-    "have run already, wholly or in part",
-    State.WRITTEN: "its worker died when it was about to begin, and whether its broker took the acknowledgement is not "
-    "known (acks early): it may have run already, and its broker may deliver it again",
+    State.ACKNOWLEDGED: "the worker died while it ran the task, or just before. The task runs at most once (acks "
+    "early): it may have run already, wholly or in part",
+    State.WRITTEN: "the worker died just before the task began. It is not known whether the broker took the "
+    "acknowledgement (acks early): the task may have run already, and the broker may deliver it again",
 }
 _ANSWER = 2.0
-"""Seconds for Redis to say whether it still has a message."""
+"""Seconds in which Redis must answer whether it still has a message."""
 
 
 class LostWork:
-    """Makes letters of what dead workers left in their journals: at once, then every 5 seconds.
+    """Dead-letters the work that dead workers left in their journals: at once, then every 5 seconds.
 
     Args:
         guard: the application's guardrails.
@@ -60,9 +61,13 @@ class LostWork:
         self._patience = Patience()
 
     def run_once(self, now: datetime, flush: bool) -> int:
-        """Make the letters that broker or spool take; returns how many. `flush`: however it was before.
+        """Publish the letters that are due; returns how many the broker or the spool took.
 
-        Never raises: what keeps it from that is logged, once.
+        Never raises: an error is logged, once for errors in a row.
+
+        Args:
+            now: this instant.
+            flush: also try during the pause that follows an error.
         """
         self._guard.journal.beat()
         if not (flush or self._patience.allows(now)):
@@ -74,18 +79,17 @@ class LostWork:
                 made += self._empty(abandoned, now)
         except Exception as exc:
             if self._patience.fail(now):
-                # these say all there is to say
+                # the texts of these errors say everything
                 trace = not isinstance(exc, (SpoolError, PublishError))
                 fix = f" Type: {exc.fix}" if isinstance(exc, SpoolError) and exc.fix else ""
-                logger.warning(
-                    "what is in the journal stays there, and is tried again: %s.%s", exc, fix, exc_info=trace
-                )
+                words = "the lost work in the journal stays there and is tried again: %s.%s"
+                logger.warning(words, exc, fix, exc_info=trace)
         else:
             self._patience.succeed()
         return made
 
     def _send_unkept(self, now: datetime) -> int:
-        """Send the letters that neither broker nor spool took when their tasks ended here."""
+        """Publish the letters that neither broker nor spool took when their tasks ended here."""
         unkept, made = self._guard.unkept, 0
         while unkept:
             slot, letter, queue = unkept[0]
@@ -98,16 +102,17 @@ class LostWork:
     def _empty(self, abandoned: Abandoned, now: datetime) -> int:
         made = 0
         for left in abandoned.entries():
-            made += self._settle(left, now)
+            made += self._dead_letter(left, now)
             left.done()
         abandoned.remove()
         if made:
             owner = abandoned.owner
-            logger.warning("%d were lost with worker %s (pid %d), and are letters", made, owner.worker, owner.pid)
+            what = count_of(made, "task that was", "tasks that were")
+            logger.warning("dead-lettered %s lost with worker %s (pid %d)", what, owner.worker, owner.pid)
         return made
 
-    def _settle(self, left: Left, now: datetime) -> bool:
-        """Whether there is a letter now; there is none where it succeeded, or its broker still has it."""
+    def _dead_letter(self, left: Left, now: datetime) -> bool:
+        """Publish the letter of one entry; returns whether it has one: not if it succeeded or its broker has it."""
         taken = left.taken
         name = f"{taken.headers.get('task')}[{taken.headers.get('id')}]"
         if left.state is State.WRITTEN and _is_with_redis(self._guard, taken):
@@ -128,7 +133,7 @@ def lost_letter(guard: Guardrails, context: Any, state: State) -> tuple[Letter, 
     Args:
         guard: the application's guardrails.
         context: the task's request, as the dead worker had it.
-        state: how far the message had come.
+        state: what the worker had done with the message.
     """
     exc = WorkerLostError("the whole worker died while it ran the task")
     decision = DeadLetter(Reason.WORKER_LOST, _TEXTS[state], in_doubt=state is State.WRITTEN)
@@ -138,7 +143,7 @@ def lost_letter(guard: Guardrails, context: Any, state: State) -> tuple[Letter, 
             run = examine(task, context, exc)
             return capture(run, decision), run.policy.dead_letter_queue
     except Exception:
-        logger.warning("guardrails failed on %s[%s], which its worker lost", context.task, context.id, exc_info=True)
+        logger.warning("guardrails failed on %s[%s], whose worker died", context.task, context.id, exc_info=True)
     unknown = SimpleNamespace(name=str(context.task), app=guard.app, acks_late=False)
     return brief_letter(unknown, context, Original(*context.properties[ORIGINAL]), exc, decision), None
 
@@ -163,7 +168,7 @@ def _context(guard: Guardrails, taken: Taken) -> tuple[Any, Any]:
 
 
 def _payload(guard: Guardrails, taken: Taken) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Arguments and what comes with them; nothing, where they cannot be read: they only explain."""
+    """The arguments, with callbacks and chord. Empty where they cannot be decoded: they only explain."""
     accept = prepare_accept_content(guard.app.conf.accept_content)
     try:
         args, kwargs, embed = loads(taken.body, taken.content_type, taken.content_encoding, accept=accept)

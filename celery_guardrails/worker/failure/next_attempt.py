@@ -1,8 +1,7 @@
-"""Sending a task to run again: the very message that came, with its counters moved on.
+"""Publishing the next attempt: the message as it came, with its counters moved on.
 
-Owns the fast way of a retry. Arguments are not decoded and encoded again, so what the next attempt gets is what
-this one got, byte for byte. `retry()` with other arguments or options goes Celery's way instead
-(`worker/child/retry_call.py`).
+Owns the fast way of a retry. Arguments are not decoded and encoded again: the next attempt gets the same bytes.
+`retry()` with other arguments or options goes Celery's way instead (`worker/child/retry_call.py`).
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.original import Original, original_of
 from celery_guardrails.worker.failure.sentry import trace_on
 
-__all__ = ["publish_again", "publish_retry", "republishable", "unpublishable"]
+__all__ = ["decide_unpublishable", "publish_again", "publish_retry", "republishable_original"]
 
 
-def republishable(request: Any) -> Original | None:
+def republishable_original(request: Any) -> Original | None:
     """The original message, if it is at hand and its counters are in its headers (in protocol 1 they are not)."""
     original = original_of(request)
     return original if original is not None and "task" in original.headers else None
@@ -47,7 +46,7 @@ def publish_retry(run: FailedRun, header: Header, delay: float) -> None:
         PublishError: neither the broker nor the spool took it.
     """
     guard, task, request, now = run.guard, run.task, run.request, run.now
-    original = republishable(request)
+    original = republishable_original(request)
     if original is None:
         _publish_celery_way(task, request, header, delay)
         return
@@ -60,10 +59,10 @@ def publish_retry(run: FailedRun, header: Header, delay: float) -> None:
 
 
 def publish_again(run: FailedRun) -> None:
-    """Publish the very message again, to the queue that it came from: it did not count as an attempt.
+    """Publish the same message again, to the queue that it came from. This run does not count as an attempt.
 
     Args:
-        run: what is to run as if it had not begun.
+        run: the run that is to begin again.
 
     Raises:
         PublishError: neither the broker nor the spool took it, or the original is not at hand.
@@ -76,17 +75,17 @@ def publish_again(run: FailedRun) -> None:
     run.guard.dispatch.run(envelope, declare, 0, run.now, f"{task.name}[{request.id}]")
 
 
-def unpublishable(lost: PublishError) -> DeadLetter:
-    """What becomes of a task whose message could not be published: a dead letter, in doubt unless the broker refused.
+def decide_unpublishable(lost: PublishError) -> DeadLetter:
+    """The decision on a retry that could not be published: a dead letter, in doubt unless the broker refused.
 
     Args:
-        lost: why.
+        lost: why it could not be published.
     """
     return DeadLetter(Reason.RETRY_UNPUBLISHABLE, str(lost), in_doubt=not lost.refused)
 
 
 def _to_its_queue(app: Celery, envelope: Envelope, consumed: str | None) -> tuple[Envelope, list[Queue]]:
-    """A retry goes to the queue that the message came from, and not to others that its exchange feeds."""
+    """Address a retry to the queue that the message came from, and to no other queue of its exchange."""
     queue = came_from(app, envelope.exchange, envelope.routing_key, envelope.headers, consumed).queue
     if queue is None:
         # A named exchange is declared with its queues: a virtual transport routes by what its process has declared.
@@ -126,7 +125,7 @@ def _what(task: Any, request: Any) -> str:
 def _publish_with_signals(
     guard: Guardrails, task: Any, request: Any, envelope: Envelope, declare: list[Queue], delay: float, now: datetime
 ) -> None:
-    """Somebody listens to Celery's publish signals (tracing, say): they hear of this one too."""
+    """Publish, and send Celery's publish signals: something, such as tracing, is connected to them."""
     body: tuple[Any, Any, dict[str, Any]] = (request.args, request.kwargs, {})
     common = {"sender": task.name, "body": body, "exchange": envelope.exchange, "routing_key": envelope.routing_key}
     before_task_publish.send(
@@ -137,7 +136,7 @@ def _publish_with_signals(
 
 
 def _publish_celery_way(task: Any, request: Any, header: Header, delay: float) -> None:
-    # A message of protocol 1, or a task class with a Strategy of its own that goes past our request.
+    # A message of protocol 1, or a task class whose own Strategy makes requests that are not ours.
     headers = dict(request.headers or {})
     write_header(headers, header)
     signature = task.signature_from_request(

@@ -1,7 +1,7 @@
-"""The message as it came to a worker: body, content type and headers, so that capture and retry send those very bytes.
+"""The message as it came to a worker: body, content type and headers. Letters and retries carry the same bytes.
 
-Owns where a request keeps it: under one key of its `properties`, which Celery neither copies into headers nor shows,
-and which cross to the pool's children.
+Owns where a request keeps it: under one key of its `properties`. Celery neither copies them into headers nor shows
+them, and the pool's processes get them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from celery_guardrails.letters.codec import json_safe
 from celery_guardrails.letters.record import OriginalMessage
 from celery_guardrails.transport.body import as_published
 
-__all__ = ["ORIGINAL", "Original", "kept", "original_of"]
+__all__ = ["ORIGINAL", "Original", "letter_message", "original_of"]
 
 ORIGINAL = "guardrails_original"
 
 
 class Original(NamedTuple):
-    """The message as it came. A tuple, because it crosses to the pool's children with every task."""
+    """The message as it came. A tuple, because the main process sends it to a pool process with every task."""
 
     body: Any
     content_type: str | None
@@ -31,14 +31,14 @@ class Original(NamedTuple):
 def original_of(request: Any) -> Original | None:
     """The original message of a running task's request.
 
-    `None` in eager mode, and where a task class has a Strategy of its own that makes requests which are not ours.
+    `None` in eager mode, and where a task class's own Strategy makes requests that are not ours.
     """
     properties = request.properties
     found = properties.get(ORIGINAL) if isinstance(properties, dict) else None
     return Original(*found) if isinstance(found, tuple) and len(found) == 5 else None
 
 
-def kept(original: Original, request: Any) -> OriginalMessage:
+def letter_message(original: Original, request: Any) -> OriginalMessage:
     """The original message of a request in the form in which a letter keeps it."""
     return OriginalMessage.model_construct(
         body=as_published(original.body, original.content_encoding),

@@ -1,13 +1,13 @@
-"""The one place that acts on a decision: the next attempt or the dead letter is published, or else spooled.
+"""The one place that carries out a decision: it publishes, or else spools, the next attempt or the dead letter.
 
     Retry ──> publish the next attempt ──> Retried
                 └─ neither broker nor spool takes it: a dead letter
     DeadLetter ──> publish the letter ──> Dead
                 └─ neither broker nor spool takes it ──> NotTaken
 
-Owns that order and the line in the log. What has happened is data: the process that runs the
-task makes Celery's exceptions of it (`worker/child/body.py`), the main process what Celery has to tell
-(`worker/main/announcement.py`). It must not know why it was decided so.
+Owns this order and the line in the log. An outcome is data: the process that runs the task makes Celery's exceptions of
+it (`worker/child/body.py`), the main process has Celery announce it (`worker/main/announcement.py`). It must not
+know how a decision is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Retry
 from celery_guardrails.policy.describe import traceback_text
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.letter import brief_letter, capture
-from celery_guardrails.worker.failure.next_attempt import publish_again, publish_retry, unpublishable
+from celery_guardrails.worker.failure.next_attempt import decide_unpublishable, publish_again, publish_retry
 from celery_guardrails.worker.failure.notice import log_death
 from celery_guardrails.worker.failure.original import original_of
 
@@ -50,11 +50,11 @@ __all__ = [
 logger = logging.getLogger("celery_guardrails.worker")
 
 PARKED = "DEAD_LETTERED"
-# The system's source has no state that forked children would share, so their jitters differ.
+# The system's source has no state that forked processes would share, so their jitter differs.
 rng = random.SystemRandom()
 
 Publish = Callable[[FailedRun, Header, float], Any]
-"""Publishes the next attempt: of this run, with this header, in so many seconds."""
+"""Publishes the next attempt of a run, with this header, to start after so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The dead letter is published, or spooled; `parked`: its task is not to fail, but to be parked (`park`)."""
+    """The dead letter is published, or spooled; `parked`: its task does not fail, it is parked (`park`)."""
 
     letter: Letter
     parked: bool = False
@@ -85,7 +85,7 @@ Outcome = Retried | Dead | NotTaken
 
 
 def carry_out(run: FailedRun, decision: Decision, *, raised: BaseException | None = None, ran: bool = True) -> Outcome:
-    """Act on what was decided about a failed run.
+    """Carry out a decision on a failed run.
 
     Args:
         run: what failed.
@@ -98,7 +98,7 @@ def carry_out(run: FailedRun, decision: Decision, *, raised: BaseException | Non
             run_again(run, decision)
             return Retried(decision)
         except PublishError as lost:
-            decision = unpublishable(lost)
+            decision = decide_unpublishable(lost)
     return dead_letter(run, decision, raised=raised, ran=ran)
 
 
@@ -108,7 +108,7 @@ def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -
     Args:
         run: what failed.
         decision: when it runs again.
-        publish: publishes it; `None`: as the very message that came.
+        publish: publishes it; `None`: the same message as it came.
 
     Raises:
         PublishError: neither the broker nor the spool took it.
@@ -120,9 +120,9 @@ def run_again(run: FailedRun, decision: Retry, publish: Publish | None = None) -
 def dead_letter(
     run: FailedRun, decision: DeadLetter, *, raised: BaseException | None = None, ran: bool = True
 ) -> Dead | NotTaken:
-    """Publish the dead letter of a failed run; the arguments are those of `carry_out`."""
+    """Make, publish and log the dead letter of a failed run; the arguments are those of `carry_out`."""
     if raised is not None:
-        # formatting a traceback costs several times a decision: only for those that are kept
+        # formatting a traceback takes several times as long as a decision: only a letter has one
         text = traceback_text(raised, run.redactor.text)
         run = replace(run, failure=replace(run.failure, traceback=text))
     letter, queue = capture(run, decision, ran=ran), run.policy.dead_letter_queue
@@ -138,7 +138,7 @@ def dead_letter(
 
 
 def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLetter) -> Dead | NotTaken:
-    """Publish a letter of the little that is sure, where guardrails itself fails on a failure.
+    """Publish a brief letter, with only what is sure, where guardrails itself fails on a failure.
 
     Args:
         task: the task.
@@ -147,23 +147,24 @@ def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: De
         decision: why it is dead.
 
     Raises:
-        LookupError: the request has lost its message.
+        LookupError: the request does not have the original message.
         Exception: not even this letter can be made.
     """
     original = original_of(request)
     if original is None:
-        raise LookupError("the request has lost its message")
+        raise LookupError("the request does not have the original message")
     letter = brief_letter(task, request, original, exc, decision)
     try:
         Guardrails.of(task.app).dispatch.publish_letter(letter, None, letter.died_at)
     except PublishError as lost:
         return NotTaken(letter, None, lost)
-    logger.warning("%s[%s] is dead-lettered as %s, in brief", letter.task, letter.task_id, letter.reason.shown)
+    words = "%s[%s] is dead-lettered as %s, by a brief letter"
+    logger.warning(words, letter.task, letter.task_id, letter.reason.shown)
     return Dead(letter)
 
 
 def log_not_taken(outcome: NotTaken, name: str, *, goes_back: bool) -> None:
-    """Log that nobody took a letter.
+    """Log that neither the broker nor the spool took a letter.
 
     Args:
         outcome: the letter, and why.
@@ -175,7 +176,7 @@ def log_not_taken(outcome: NotTaken, name: str, *, goes_back: bool) -> None:
 
 
 def publish_letter(guard: Guardrails, letter: Letter, queue: str | None, now: datetime) -> None:
-    """Publish a letter of what no process here runs, and log the death.
+    """Publish and log the letter of a message that no process here runs.
 
     Args:
         guard: the application's guardrails.
@@ -191,7 +192,7 @@ def publish_letter(guard: Guardrails, letter: Letter, queue: str | None, now: da
 
 
 def put_back(run: FailedRun) -> PublishError | None:
-    """Publish the very message again, as the same attempt; returns why neither the broker nor the spool took it."""
+    """Publish the same message again, as the same attempt; returns the error if neither broker nor spool took it."""
     try:
         publish_again(run)
     except PublishError as lost:

@@ -1,7 +1,7 @@
-"""`argsrepr` and `kwargsrepr` of a message: telling the sender's own from Celery's, and keeping them over a retry.
+"""`argsrepr` and `kwargsrepr` of a message: which of them are the sender's own, and how a retry keeps those.
 
-Celery writes both into every message. Our header says which of them the caller of `apply_async` gave; of a publisher
-that does not write our header, a text is its own when Celery would have written another one.
+Celery writes both into every message. Our header names those that the caller of `apply_async` gave. Without our header,
+a text is the sender's own if Celery would have written a different text.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _BRACKETS = str.maketrans("()", "[]")
 
 
 def described_by(options: Mapping[str, Any]) -> list[str]:
-    """Which of the arguments, `args` and `kwargs`, these options of `apply_async` describe themselves."""
+    """Which of `args` and `kwargs` have a text of the caller's in these options of `apply_async`."""
     return [which for which, option in _NAMES.items() if options.get(option) is not None]
 
 
 def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any, *, known: bool = True) -> SenderText:
-    """What the sender of a message shows of its arguments itself.
+    """The sender's own texts for the arguments of a message.
 
     Args:
         app: the application.
         headers: the message's, or a request's attributes, which hold them.
         args: positional arguments, decoded.
         kwargs: keyword arguments, decoded.
-        known: whether its task is known here. Else only a text counts that its caller is known to have written: another
-            program's, which Celery would have written otherwise, may show all of them.
+        known: whether the task is known here. If not, only a text that our header names counts: a text by another
+            program differs from Celery's, and may still show all arguments.
     """
     described = read_header(headers, attempts=False).described
     own = {which: which in described for which in _NAMES}
     texts = {which: headers.get(option) for which, option in _NAMES.items()}
-    if known and headers.get("task") not in CARRIERS:  # whose arguments are another task's, and shown by item
+    if known and headers.get("task") not in CARRIERS:  # their arguments are another task's, and shown by item
         own["args"] = own["args"] or _is_own(app, texts["args"], tuple(args), "argsrepr_maxsize")
         own["kwargs"] = own["kwargs"] or _is_own(app, texts["kwargs"], dict(kwargs), "kwargsrepr_maxsize")
     return SenderText(**{which: _text(texts[which]) for which in _NAMES if own[which]})
 
 
 def kept_reprs(app: Celery, request: Any, args: Any, kwargs: Any) -> dict[str, str]:
-    """The options that have a retry of this request hide what its sender hid.
+    """The options with which a retry of this request hides what its sender hid.
 
     Args:
         app: the application.
@@ -87,7 +87,7 @@ def _is_own(app: Celery, text: Any, value: Any, size: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without the difference between tuples and lists, which JSON does not keep."""
+    """The text without the difference between tuples and lists, which JSON does not keep."""
     return text.replace(",)", ")").translate(_BRACKETS)
 
 

@@ -1,8 +1,8 @@
-"""What Sentry is told: our facts on the event that its own integration sends, and one trace for all attempts.
+"""What Sentry gets from us: our facts on the event that its own integration sends, and one trace for all attempts.
 
-Owns nothing but that. It does nothing where the application has not initialised Sentry with its Celery integration,
-sends no event of its own except for parked work, which Sentry cannot see, and is silent on retries. The event of a dead
-letter has no more secrets than the letter shows (`sentry_event.py`). Never raises.
+It does nothing where the application has not initialised Sentry with its Celery integration. It sends an event of its
+own only for parked work, which Sentry cannot see, and nothing for retries. The event of a dead letter has no more
+secrets than the letter shows (`sentry_event.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy
 from celery_guardrails.redaction import Redactor
-from celery_guardrails.worker.failure.sentry_event import hiding
+from celery_guardrails.worker.failure.sentry_event import event_processor
 
 __all__ = ["annotate", "annotated_scope", "report", "sentry_of_application", "trace_on"]
 
@@ -28,7 +28,7 @@ _TRACE, _BAGGAGE, _ENQUEUED = "sentry-trace", "baggage", "sentry-task-enqueued-t
 
 
 def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
-    """Put what we know on the scope of the running task, before its exception leaves it, and hide what is secret there.
+    """Put our facts on the scope of the running task before its exception leaves it, and hide secrets in its events.
 
     Args:
         letter: the dead letter.
@@ -61,7 +61,7 @@ def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
         },
     )
     scope.fingerprint = [letter.task, letter.failure.fingerprint]
-    scope.add_event_processor(hiding(redactor, letter.preview))
+    scope.add_event_processor(event_processor(redactor, letter.preview))
 
 
 def report(exc: BaseException) -> None:
@@ -73,34 +73,37 @@ def report(exc: BaseException) -> None:
 
 @contextmanager
 def annotated_scope(dead_lettered: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
-    """What is told of this letter's end in a process that runs many tasks has our facts, and nothing else has them.
+    """Give the events of the block our facts on this letter, and no other events; never raises.
 
-    Celery tells of hard time limits and lost workers in the main process, where no task has a scope.
+    Celery reports hard time limits and lost workers in the main process, where no task has a scope.
+
+    Args:
+        dead_lettered: the letter, the policy in force and what to hide; `None`: there is no letter.
     """
     with ExitStack() as stack:
         try:
             sdk = _sdk()
             if sdk is not None and dead_lettered is not None:
-                # what was logged before is other tasks', with bodies of messages that nobody could read among it
+                # earlier log lines are about other tasks, and may quote bodies of messages that cannot be read
                 stack.enter_context(sdk.isolation_scope()).clear_breadcrumbs()
                 annotate(*dead_lettered)
         except Exception:
-            logger.warning("Sentry is not told about the dead letter of an end", exc_info=True)
+            logger.warning("Sentry gets this error without the facts of its dead letter", exc_info=True)
         yield
 
 
 def trace_on(headers: MutableMapping[str, Any], task: Any, request: Any, now: datetime) -> None:
     """Put the running attempt's trace on its next attempt's message, as Sentry's own `apply_async` does.
 
-    Without it each attempt would begin a trace of its own, where the publisher has no Sentry. The headers go to the top
-    and into a nested `headers`, where Sentry looks for them; that one hides the others from the task's
-    `request.headers`, so it has them, too.
+    Without it, each attempt would begin a trace of its own where the publisher has no Sentry. The trace goes into the
+    headers and into a nested `headers`, where Sentry looks for it. The nested ones replace the others in the task's
+    `request.headers`, so they hold a copy of those too.
 
     Args:
         headers: the message's.
         task: the task.
-        request: the attempt's. Where it does not run in this process and thread (the main process publishes for a child
-            that is gone), what its message had stays.
+        request: the attempt's. Where it does not run in this process and thread (the main process publishes for a pool
+            process that is gone), the message keeps the trace that it had.
         now: this instant.
     """
     try:
@@ -136,8 +139,8 @@ def _sdk() -> Any:
 def sentry_of_application() -> Any:
     """The module `sentry_sdk` where the application has initialised it, else `None`.
 
-    An application that uses Sentry has imported its SDK. For all others it stays out: it would cost each process of a
-    worker 17 MB and a quarter of a second.
+    An application that uses Sentry has imported its SDK. For all others it is not imported here: it would cost each
+    process of a worker 17 MB and a quarter of a second.
     """
     if "sentry_sdk" not in sys.modules:
         return None

@@ -1,8 +1,8 @@
-"""A Sentry event of a dead letter without its secrets, wherever in the event they stand.
+"""Hiding the secrets in a Sentry event of a dead letter, wherever in the event they are.
 
-Owns which parts of an event are Sentry's own, and stay: ids, times, the SDK's facts. All else is gone over, by name and
-by value. It must not know how the event comes about (`sentry.py`). Sentry's own scrubber knows names only, and few; it
-goes over the event afterwards as ever.
+Owns which parts of an event are Sentry's own and stay: ids, times, the SDK's facts. All other parts are searched, by
+name and by value. It must not know who makes the event (`sentry.py`). Sentry's own scrubber knows only names, and few;
+it runs afterwards as usual.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from celery_guardrails.letters.record import Preview
 from celery_guardrails.redaction import MASK, Redactor
 
-__all__ = ["hiding"]
+__all__ = ["event_processor"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -24,18 +24,18 @@ _OWN = frozenset(
     ("event_id", "timestamp", "start_timestamp", "received", "platform", "level", "type", "release", "dist",
      "environment", "sdk", "modules", "debug_meta", "measurements", "fingerprint", "_meta")
 )  # fmt: skip
-"""Parts of an event that hold nothing that a task was given or said, but which Sentry cannot do without."""
+"""Parts of an event that Sentry needs, and that hold neither a task's arguments nor its texts."""
 _DEEPEST = 20
 _MOST = 50_000
-"""Values of an event that are looked at; what comes after them is left out."""
+"""How many values of an event are searched; further ones are replaced by `...`."""
 
 
-def hiding(redactor: Redactor, preview: Preview) -> Callable[[Any, Any], Any]:
-    """An event processor of Sentry's that hides what is secret; it never raises, and drops no event.
+def event_processor(redactor: Redactor, preview: Preview) -> Callable[[Any, Any], Any]:
+    """An event processor for Sentry that hides secrets; it never raises, and drops no event.
 
     Args:
         redactor: what to hide.
-        preview: the task's arguments as people may see them, in place of what Sentry's integration says of them.
+        preview: the task's arguments as people may see them, in place of those that Sentry's integration adds.
     """
 
     def process(event: Any, hint: Any) -> Any:
@@ -61,7 +61,7 @@ def hiding(redactor: Redactor, preview: Preview) -> Callable[[Any, Any], Any]:
 
 
 class _Look:
-    """One look over an event, which is bounded as a whole."""
+    """Looks over one event, and counts its values to stop at the limit."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -83,7 +83,7 @@ class _Look:
 
     def _mapping(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
         framework = str(value.get("module") or "").partition(".")[0] in _FRAMEWORKS
-        # a framework's variables hold the task's arguments by position, of which nobody knows which is the password
+        # a framework's variables hold the task's arguments by position: nobody knows which of them is the password
         return {
             self._key(key): self.over(item, key, depth - 1)
             for key, item in value.items()
@@ -98,4 +98,4 @@ class _Look:
         if any(isinstance(item, (dict, list, tuple)) for item in value):
             return [self.over(item, None, depth - 1) for item in value]
         self._left -= len(value)
-        return list(self._redactor.mask(list(value)))  # what stands side by side may be a name and its value
+        return list(self._redactor.mask(list(value)))  # two neighbours may be a name and its value

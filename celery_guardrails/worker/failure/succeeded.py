@@ -1,7 +1,7 @@
 """Whether work has succeeded already, as far as the result backend says.
 
-Owns one careful question to the backend. It is asked only about messages that came back, and about what dead workers
-left.
+Owns one careful question to the backend. It is asked only about messages that were delivered again, and about the work
+of dead workers.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _PAUSE = 60.0
 
 def has_succeeded(request: Any) -> bool:
     """Whether this life of the task has succeeded already, as far as the result backend says; never raises."""
-    # of a chord's task the success is stored before the chord hears of it: only another run is sure to tell it
+    # a chord's task stores its success before it reports to the chord: only another run is sure to report
     if request.chord:
         return False
     header = read_header(request.request_dict)
-    # results are kept by task id: where somebody chose it, a success may be another work's
+    # results are kept by task id: where a caller chose the id, the success may be that of other work
     if not header.owns_its_id:
         return False
     return _of(Guardrails.of(request.task.app))(request, header.life_starts_at)
@@ -45,8 +45,8 @@ def has_succeeded(request: Any) -> bool:
 class Succeeded:
     """Asks the result backend whether a task has succeeded already.
 
-    It is asked in a thread of its own, at most 2 seconds long; a backend that does not answer is left alone for a
-    minute, because whoever asks is the worker's main process.
+    It asks in a thread of its own, for at most 2 seconds. A backend that does not answer is not asked again for a
+    minute, because the worker's main process waits for the answer.
     """
 
     def __init__(self, patience: float = _PATIENCE, pause: float = _PAUSE) -> None:
@@ -57,11 +57,11 @@ class Succeeded:
     def __call__(self, request: Any, since: datetime | None) -> bool:
         """Whether the backend has a success of this request's work from after `since`; never raises.
 
-        It knows task ids only. What the task published itself, under its own id, may have succeeded in its place.
+        The backend knows only task ids. A message that the task itself published under its own id does not count.
 
         Args:
             request: the worker's request.
-            since: when this life of the task began. `None` is not known, and then a success may be an older one's.
+            since: when this life of the task began. `None`: not known. Then no success counts, since it may be older.
         """
         backend = request.task.backend
         if not holds(SUCCESS) or since is None or request.ignore_result or isinstance(backend, DisabledBackend):
@@ -70,7 +70,7 @@ class Succeeded:
             return False
         try:
             meta = self._ask(lambda: backend._get_task_meta_for(request.id))
-        except Exception as exc:  # noqa: BLE001 whatever it is, the answer is not known
+        except Exception as exc:  # noqa: BLE001 after any error the answer is not known
             self._asked_again_at = time.monotonic() + self._pause
             logger.warning("the result backend does not say whether %s has succeeded: %r", request.id, exc)
             return False

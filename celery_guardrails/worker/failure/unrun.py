@@ -1,7 +1,7 @@
-"""The dead letter of an attempt that is given up before it began: somebody cancelled it, or nobody knows where it is.
+"""The dead letter of an attempt that is given up before it begins: it was cancelled, or its publish is in doubt.
 
-Owns that letter. Doing it twice makes the same letter again, because its id follows from the work and the attempt that
-will not be.
+Owns that letter. Making it twice makes the same letter, because its id follows from the work and the number of the
+attempt.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why an attempt is given up before it began.
+    """Why an attempt is given up before it begins.
 
-    `message` is what its failure says where no attempt failed before; `in_doubt`: its message may be with the broker.
+    `message`: the text of its failure if no attempt has failed before; `in_doubt`: the broker may have its message.
     """
 
     reason: Reason
@@ -59,7 +59,7 @@ class Verdict:
 
 
 def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now: datetime) -> tuple[Letter, Policy]:
-    """The dead letter of an attempt that is given up before it began, and the policy of its task."""
+    """The dead letter of an attempt that is given up before it begins, and the policy of its task."""
     envelope = waiting.envelope
     arguments = _arguments(guard, waiting)
     task = _task(guard, waiting.task, arguments)
@@ -75,7 +75,7 @@ def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now:
         Death(
             letter_id(_work(waiting, header), waiting.attempt, header.generation, reason), reason, verdict.explanation,
             _failure(header, verdict), now,
-            # what waits has not begun; an attempt before this one may have, of what is to run at most once
+            # a waiting attempt has not begun; of work that runs at most once, an earlier attempt may have
             may_have_run=verdict.in_doubt or (bool(header.attempts) and policy.acks == "early"),
         ),
         Place(
@@ -93,7 +93,7 @@ def _work(waiting: WaitingTask, header: Header) -> Work:
     envelope = waiting.envelope
     try:
         body = _decompressed(envelope)
-    except Exception:  # noqa: BLE001 a way to compress that this process has not got
+    except Exception:  # noqa: BLE001 a compression that this process does not have
         body = envelope.body
     return Work.of(
         header,
@@ -130,7 +130,7 @@ def _task(guard: Guardrails, name: str, arguments: tuple[Any, Any] | None) -> An
 
 
 def _failure(header: Header, verdict: Verdict) -> LetterFailure:
-    """Why there was to be another attempt: the last error, else the verdict."""
+    """The error of the last attempt, which is why another one was to follow; else the verdict."""
     kind, fingerprint = verdict.reason.value, f"v1:{verdict.reason.value}"
     if not header.attempts:
         return LetterFailure(type=kind, message=verdict.message, category=Category.UNKNOWN, fingerprint=fingerprint)
@@ -147,7 +147,7 @@ def _arguments(guard: Guardrails, waiting: WaitingTask) -> tuple[Any, Any] | Non
         accept = prepare_accept_content(guard.app.conf.accept_content)
         decoded = loads(_decompressed(envelope), envelope.content_type, envelope.content_encoding, accept=accept)
         return tuple(decoded[0]), dict(decoded[1])
-    except Exception as exc:  # noqa: BLE001 only what people see suffers, the message is kept whole
+    except Exception as exc:  # noqa: BLE001 only the preview is lost, the message is kept whole
         logger.info("no preview of the arguments of %s[%s]: %s", waiting.task, waiting.task_id, exc)
         return None
 

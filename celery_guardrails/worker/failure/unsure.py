@@ -1,9 +1,9 @@
-"""A spooled attempt of work that runs at most once, of which nobody knows whether the broker has it: a dead letter.
+"""The dead letter of a spooled attempt that the broker may have already, of work that runs at most once.
 
-Owns that letter, `retry_unpublishable` and "may have run already", and its way out. Doing it twice makes the same
-letter again, because its id follows from the work and the attempt.
+Owns that letter (`retry_unpublishable`, "may have run already") and publishing it. Making it twice makes the same
+letter, because its id follows from the work and the number of the attempt.
 """
-# on its own: the one letter that the housekeeping makes, of an entry of the spool and not of a request
+# on its own: the one letter that the housekeeping makes from an entry of the spool, and not from a request
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dead_letter_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetim
     Args:
         guard: the application's guardrails.
         entry: what was to be published, once.
-        why: why nobody knows whether it was.
+        why: why it is not known whether it was published.
         now: this instant.
 
     Raises:
@@ -39,7 +39,7 @@ def dead_letter_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetim
 
 
 def unsure_letter(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> tuple[Letter, Policy]:
-    """The dead letter of such an entry, and the policy of its task."""
+    """The dead letter of an entry that may have been published, and the policy of its task."""
     envelope = entry.envelope
     headers = envelope.headers
     origin = came_from(guard.app, envelope.exchange, envelope.routing_key, headers)
@@ -52,6 +52,6 @@ def unsure_letter(guard: Guardrails, entry: Spooled, why: str, now: datetime) ->
         attempt=int(headers.get("retries") or 0) + 1,
         envelope=envelope,
     )
-    text = f"attempt {waiting.attempt} of what runs at most once may have been published all the same: {why}"
+    text = f"the task runs at most once, and attempt {waiting.attempt} may have been published already: {why}"
     verdict = Verdict(Reason.RETRY_UNPUBLISHABLE, text[:500], f"it is not published again: {why}", in_doubt=True)
     return unrun_letter(guard, waiting, verdict, now)

@@ -1,4 +1,4 @@
-"""Which work a request of Celery's belongs to: the same answer in the main process and in the pool's children.
+"""Which work a request of Celery's belongs to: the same answer in the main process and in the pool's processes.
 
 Owns where the parts of that identity are found in a request. What they mean is in `letters/work.py`.
 """
@@ -31,7 +31,7 @@ def work_of(request: MutableMapping[str, Any], header: Header | None = None) -> 
     original = Original(*found) if isinstance(found, tuple) and len(found) == 5 else None
     arrival = None if original is None else original.arrival
     if original is None and not header.names_its_work:
-        # eager, or a request that is not ours: nothing but this run of it is known
+        # eager, or a request that is not ours: only this run of the work is known
         arrival = request.setdefault(_ARRIVAL, new_token())
     return Work.of(
         header,
@@ -45,7 +45,7 @@ def work_of(request: MutableMapping[str, Any], header: Header | None = None) -> 
 
 
 def _queue(delivery: Any) -> str:
-    """Where the messages of a work come from; retries go back there. "" where nobody can tell."""
+    """The queue that the work's messages come from, and its retries go to; "" where it is not known."""
     if not isinstance(delivery, Mapping):
         return ""
     by_default = "" if delivery.get("exchange") else delivery.get("routing_key")

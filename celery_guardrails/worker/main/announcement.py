@@ -33,7 +33,7 @@ from celery_guardrails.worker.failure.outcome import (
     log_not_taken,
     park,
 )
-from celery_guardrails.worker.failure.untold import log_untold
+from celery_guardrails.worker.failure.unreported import log_unreported
 from celery_guardrails.worker.main import journal, seen
 from celery_guardrails.worker.main.seen import Life
 
@@ -177,7 +177,7 @@ def announce_and_acknowledge(request: Any, announce: Announce) -> None:
         with sentry.annotated_scope(request.dead_lettered):
             announce()
     except Exception as exc:  # noqa: BLE001 logged, whatever it is
-        log_untold("the end", request.name, request.id, exc)
+        log_unreported("the end", request.name, request.id, exc)
     finally:
         state.task_ready(request)
         request.acknowledge()  # does nothing if Celery has acknowledged it already
@@ -250,4 +250,4 @@ def _harmless(request: Any) -> Iterator[None]:
     try:
         yield
     except Exception as exc:  # noqa: BLE001 logged, whatever it is
-        log_untold("the end", request.name, request.id, exc)
+        log_unreported("the end", request.name, request.id, exc)

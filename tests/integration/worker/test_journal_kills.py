@@ -35,7 +35,7 @@ def settled(losing: Guarded, key: str) -> None:
     """RabbitMQ cannot be asked whether it took the acknowledgement: the letter says so."""
     letter = losing.letter()
     assert letter.reason.value == "worker_lost"
-    assert "its broker may deliver it again" in letter.explanation
+    assert "the broker may deliver it again" in letter.explanation
     wait_until_nothing_is_kept(losing)
     losing.finish()
     losing.no_more_letters(1)

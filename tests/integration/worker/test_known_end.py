@@ -85,7 +85,7 @@ def test_what_a_lost_connection_cancels_runs_again_where_nobody_can_be_told(
     losing.tasks.held.delay("key", "done")
     losing.wait_for_runs("key", 1)
     redis_broker.server.stop()
-    worker.wait_for_log("could not be told to everybody")
+    worker.wait_for_log("could not be stored or reported")
     (losing.runs_folder / "go").touch()
     redis_broker.server.start()
     wait_until(lambda: len(losing.runs("key")) >= 2, 60, "it runs again")

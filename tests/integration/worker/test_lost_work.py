@@ -106,7 +106,7 @@ def test_a_letter_is_as_the_worker_itself_would_have_made_it(app: Celery, tmp_pa
     assert (letter.task_id, letter.task, letter.reason.value, letter.worker) == (
         "t1", "unit.pay", "worker_lost", "w7@there",
     )  # fmt: skip
-    assert letter.explanation.startswith("its worker died while it ran")
+    assert letter.explanation.startswith("the worker died while it ran the task")
     assert "may have run already" in letter.explanation
     assert letter.may_have_run
     assert (letter.attempts[-1].number, letter.attempts[-1].started_at) == (2, AT)
@@ -163,7 +163,7 @@ def test_the_main_process_looks_for_no_entry_of_its_own(
 def test_whether_it_was_acknowledged_may_not_be_known(app: Celery, tmp_path: Path) -> None:
     dead(tmp_path, taken(), acknowledged=False)
     (letter,), _ = sent(app)
-    assert "its broker may deliver it again" in letter.explanation
+    assert "the broker may deliver it again" in letter.explanation
     assert "may have run already" in letter.explanation
 
 
@@ -194,7 +194,7 @@ def test_what_nobody_takes_stays_and_is_said_once(
     gate.closed.add("own.dead")
     for _ in range(3):
         assert service.run_once(clock.now(), flush=True) == 0
-    assert caplog.text.count("stays there, and is tried again") == 1
+    assert caplog.text.count("stays there and is tried again") == 1
     gate.closed.clear()
     assert service.run_once(clock.now(), flush=True) == 2
     assert [letter.task_id for letter in gate.letters] == ["a", "b"]

@@ -47,7 +47,7 @@ def test_in_doubt_it_is_a_letter_and_does_not_run_again(broker: Broker, make_gua
     wait_until(lambda: len(doubtful()) == 1, 60, lambda: f"its letter: {guarded.letters(1)}")
     (letter,) = [letter for letter in guarded.letters(1) if letter.reason is Reason.RETRY_UNPUBLISHABLE]
     assert (letter.task, letter.may_have_run) == ("guarded.held_early", True)
-    assert letter.explanation.startswith("attempt 2 of what runs at most once may have been published all the same")
+    assert letter.explanation.startswith("the task runs at most once, and attempt 2 may have been published already")
     assert [attempt.number for attempt in letter.attempts] == [1]
     assert (letter.queue, letter.message.headers["retries"]) == (guarded.app.conf.task_default_queue, 1)
     assert EARLY_AGAIN in letter.preview.args

@@ -57,7 +57,7 @@ def test_a_broker_that_never_heard_of_it_has_it_run_once(losing, broker):
         assert letter.reason.value == "worker_lost"
         assert "may have run already" in letter.explanation
         is_next = letter.message.headers["argsrepr"] == "('next',)"
-        assert ("its broker may deliver it again" in letter.explanation) is is_next
+        assert ("the broker may deliver it again" in letter.explanation) is is_next
     assert len(losing.letters_so_far()) <= 2
 
 

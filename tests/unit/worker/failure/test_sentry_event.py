@@ -6,14 +6,14 @@ from typing import Any
 
 from celery_guardrails.letters.record import Preview
 from celery_guardrails.redaction import MASK, Redactor
-from celery_guardrails.worker.failure.sentry_event import hiding
+from celery_guardrails.worker.failure.sentry_event import event_processor
 
 SECRET = "hunter2xyz"
 SAID = f"password={SECRET}"
 
 
 def processed(**event: Any) -> Any:
-    return hiding(Redactor(["maiden"]), Preview(args="(1,)", kwargs="{}"))(event, {})
+    return event_processor(Redactor(["maiden"]), Preview(args="(1,)", kwargs="{}"))(event, {})
 
 
 def test_no_part_of_an_event_holds_a_secret() -> None:

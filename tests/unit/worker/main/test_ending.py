@@ -52,7 +52,7 @@ def test_what_is_revoked_is_acknowledged_whatever_the_backend_says(
     assert request.revoked()
     assert request.acknowledged
     assert gate.letters == []
-    assert "could not be told to everybody" in caplog.text
+    assert "could not be stored or reported" in caplog.text
 
 
 def test_what_had_been_put_back_and_is_revoked_is_dead_again(app: Celery, gate: Gate, failing: Any) -> None:

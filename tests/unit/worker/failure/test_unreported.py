@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery.exceptions import BackendStoreError
 
-from celery_guardrails.worker.failure.untold import OnceInFull, in_a_line, log_untold
+from celery_guardrails.worker.failure.unreported import OnceInFull, in_a_line, log_unreported
 
 
 def away() -> BackendStoreError:
@@ -29,10 +29,10 @@ def test_an_error_is_said_in_a_line_with_what_caused_it() -> None:
 
 @pytest.mark.parametrize(("exc", "full"), [(away(), False), (ConnectionError("away"), False), (KeyError("k"), True)])
 def test_only_somebodys_code_gets_a_traceback(exc: Exception, full: bool, caplog: Any) -> None:
-    log_untold("the end", "shop.mail", "t-1", exc)
+    log_unreported("the end", "shop.mail", "t-1", exc)
     (record,) = caplog.records
     assert bool(record.exc_text) is full
-    assert "the end of shop.mail[t-1] could not be told to everybody" in record.message
+    assert "the end of shop.mail[t-1] could not be stored or reported" in record.message
 
 
 def test_one_traceback_is_logged_for_a_while() -> None:
