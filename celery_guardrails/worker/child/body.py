@@ -1,11 +1,11 @@
-"""What the process that runs a task does when an attempt has failed: describe, decide, act, and say it to Celery.
+"""What the process that runs a task does when an attempt has failed: describe, decide, act, report to Celery.
 
     body raised -> describe -> decide -> carry out ──> Retried:  Celery's Retry leaves the task
                                                    ──> Dead:     the failure itself, or Ignore where it is parked
                                                    ──> NotTaken: Reject, so that the message goes back to its queue
 
-The dead letter is confirmed before the result backend and the errbacks hear of the failure. Nothing here may make a
-task's outcome worse than it was: failures of ours are logged and the original exception goes its way.
+The dead letter is confirmed before the result backend and the errbacks get the failure. Nothing here may make a task's
+outcome worse: an error of ours is logged, and the original exception leaves the task.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, deci
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.child.exits import harmless, is_terminating
 from celery_guardrails.worker.child.journaled import mark_done
-from celery_guardrails.worker.child.soft_limit import undisturbed
+from celery_guardrails.worker.child.soft_limit import call_undisturbed
 from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine
 from celery_guardrails.worker.failure.original import original_of
@@ -56,26 +56,26 @@ __all__ = [
 logger = logging.getLogger("celery_guardrails.worker")
 
 FINAL = "_guardrails_final"
-"""Where a request keeps what is decided already: a `retry()` that was refused, a body that did not begin."""
+"""Where a request keeps a decision that is made already: for a refused `retry()`, or a body that did not begin."""
 
 
 def settle_attempt(task: Any, request: Any, exc: BaseException) -> BaseException:
-    """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or Celery's word.
+    """Act on a failed attempt, and return the exception that is to leave the task: `exc` itself, or one of Celery's.
 
-    In its place stands a `TaskAborted` where `exc` would end the process that runs the task.
+    A `TaskAborted` replaces an exception that would end the process which runs the task.
 
     Args:
         task: the task.
         request: its request.
         exc: what left the body.
     """
-    return _once(lambda: _settle(task, request, exc))
+    return _act_once(lambda: _settle(task, request, exc))
 
 
 def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException:
-    """Act on what failed in Celery's own machinery before the body, as `settle_attempt`, but whatever its kind is."""
+    """Act on an error of Celery's own machinery before the body, whether or not the policy retries it."""
 
-    def decided() -> BaseException:
+    def act() -> BaseException:
         try:
             run = examine(task, request, exc)
             decision = decide_unbegun(run.policy, run.failure, run.history, run.now, rng)
@@ -84,29 +84,29 @@ def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException
             logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
         return _settle(task, request, exc, began=False)
 
-    return _once(decided)
+    return _act_once(act)
 
 
 def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseException:
-    """Act on what failed after the body had succeeded: its result or its callbacks. Never runs the body again."""
+    """Act on an error after the body succeeded, with its result or its callbacks. Never runs the body again."""
     request.__dict__[SEEN] = type(exc)
-    text = f"the body succeeded, but its result could not be stored or its callbacks not be sent: {exc}"
+    text = f"the body succeeded, but its result could not be stored, or its callbacks could not be sent: {exc}"
     decision = DeadLetter(Reason.RESULT_UNSTORABLE, text)
 
     def act() -> BaseException:
         try:
             run = examine(task, request, exc)
-            return _in_celerys_words(run, dead_letter(run, decision, raised=exc), exc)
+            return _finish(run, dead_letter(run, decision, raised=exc), exc)
         except Exception as ours:  # noqa: BLE001 logged there
             return _act_in_brief(task, request, exc, decision, ours)
 
-    return _once(act)
+    return _act_once(act)
 
 
 def report_recovery(task: Any, request: Any) -> None:
-    """Say that requeued work has succeeded, or has ended as its task meant it to; never raises.
+    """Report that requeued work has succeeded, or has ended with an error that its task expects; never raises.
 
-    Under the kill switch, too: that it is heard of is a promise to whoever put it back.
+    Under the kill switch, too: whoever requeued the work was promised to see its end.
     """
     try:
         now = clock.now()
@@ -121,15 +121,19 @@ def report_recovery(task: Any, request: Any) -> None:
 
 
 def _reported_name(task: Any, request: Any) -> str:
-    """The name by which the work was sent: a task that was renamed is known by its old name, too."""
+    """The task's name in the message: a renamed task may still run under its old name."""
     published = request.__dict__.get("task")
     if isinstance(published, str) and published != task.name:
         return published
     return str(subject_of(task).name)
 
 
-def _once(act: Callable[[], BaseException]) -> BaseException:
-    """What `act` gives, which raises nothing: a soft time limit just before or after it is no failure of ours."""
+def _act_once(act: Callable[[], BaseException]) -> BaseException:
+    """Call `act` once and return what it returns, even if a soft time limit comes just before or after it.
+
+    Args:
+        act: what is to be done; it raises nothing itself.
+    """
     done: list[BaseException] = []
 
     def once() -> None:
@@ -138,7 +142,7 @@ def _once(act: Callable[[], BaseException]) -> BaseException:
 
     while True:
         try:
-            undisturbed(once)
+            call_undisturbed(once)
             return done[0]
         except SoftTimeLimitExceeded:
             if done:
@@ -147,13 +151,13 @@ def _once(act: Callable[[], BaseException]) -> BaseException:
 
 def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> BaseException:
     if is_terminating():
-        # A signal ends this process and with it the body, which says nothing of the task: the main process knows.
+        # A signal ends this process, and the body with it. The task has not failed: the main process knows its end.
         return exc if isinstance(exc, SystemExit) else SystemExit(str(exc))
     try:
         if is_plain(task):
             return exc
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
-            outcome: BaseException = Retry("its next attempt had been published by hand", harmless(exc))
+            outcome: BaseException = Retry("retry() had published its next attempt already", harmless(exc))
         elif began and task.throws and isinstance(exc, task.throws):
             outcome = _settle_expected(task, request, exc)
         else:
@@ -166,7 +170,7 @@ def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> 
 
 
 def _settle_expected(task: Any, request: Any, exc: BaseException) -> BaseException:
-    """What an error that the task expects ends as: final, without a letter. Celery's automatic retries go before it."""
+    """Settle an error that the task expects (`throws`): final, without a letter, after Celery's automatic retries."""
     if retries_automatically(Guardrails.of(task.app).policy_of(task)):
         return _act(examine(task, request, exc), exc, expected=True)
     report_recovery(task, request)
@@ -181,11 +185,11 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
         return exc
     if isinstance(decision, Again) and run.request.is_eager:
         return _eager_retry(run, decision, exc)
-    return _in_celerys_words(run, carry_out(run, decision, raised=exc), exc)
+    return _finish(run, carry_out(run, decision, raised=exc), exc)
 
 
-def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> BaseException:
-    """What leaves the task, by which Celery knows what has become of it."""
+def _finish(run: FailedRun, outcome: Outcome, exc: BaseException) -> BaseException:
+    """Complete an outcome (journal, Sentry, parking); returns the exception that leaves the task, for Celery to see."""
     if not isinstance(outcome, NotTaken):
         mark_done(run.task, run.request)
     if isinstance(outcome, Retried):
@@ -193,7 +197,7 @@ def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> B
         retry: BaseException = Retry(decision.reason, harmless(exc), when=decision.delay.total_seconds())
         return retry
     if isinstance(outcome, NotTaken):
-        return _unacknowledged(run.task, run.request, outcome, exc)
+        return _leave_message(run.task, run.request, outcome, exc)
     _harmlessly(lambda: sentry.annotate(outcome.letter, run.policy, run.redactor), run.task)
     if not outcome.parked:
         return exc
@@ -204,23 +208,23 @@ def _in_celerys_words(run: FailedRun, outcome: Outcome, exc: BaseException) -> B
 
 
 def _act_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception) -> BaseException:
-    """Where guardrails fails on a failure: a letter of the little that is sure, so that the work can be put back."""
+    """Publish a brief letter where guardrails itself fails on a failure, so that the work can be requeued."""
     name = f"{task.name}[{request.id}]"
-    logger.warning("guardrails failed on %s: its error goes the usual way", name, exc_info=ours)
+    logger.warning("guardrails failed on the failure of %s: Celery handles it as usual", name, exc_info=ours)
     if request.is_eager or original_of(request) is None:
         return exc
     try:
         outcome = carry_out_in_brief(task, request, exc, decision)
     except Exception:
-        logger.warning("%s is lost to the dead-letter queue", name, exc_info=True)
+        logger.warning("%s gets no dead letter", name, exc_info=True)
         return exc
     if isinstance(outcome, NotTaken):
-        return _unacknowledged(task, request, outcome, exc)
+        return _leave_message(task, request, outcome, exc)
     mark_done(task, request)
     return exc
 
 
-def _unacknowledged(task: Any, request: Any, outcome: NotTaken, exc: BaseException) -> BaseException:
+def _leave_message(task: Any, request: Any, outcome: NotTaken, exc: BaseException) -> BaseException:
     """The last resort: leave the message with the broker, which will deliver it again, or in the worker's journal."""
     log_not_taken(outcome, f"{task.name}[{request.id}]", goes_back=task.acks_late)
     if task.acks_late:
@@ -231,7 +235,7 @@ def _unacknowledged(task: Any, request: Any, outcome: NotTaken, exc: BaseExcepti
 
 
 def _eager_retry(run: FailedRun, decision: Again, exc: BaseException) -> BaseException:
-    """The Retry that has Celery's `apply` run the next attempt, which gets the history by its headers."""
+    """The Retry with which Celery's `apply` runs the next attempt; the headers carry the history."""
     seconds = decision.delay.total_seconds()
     header, delay = run.header.with_attempt(run.attempt(seconds)), as_celery_says(seconds)
     again = run.task.signature_from_request(
@@ -242,7 +246,7 @@ def _eager_retry(run: FailedRun, decision: Again, exc: BaseException) -> BaseExc
 
 
 def as_celery_says(seconds: float) -> float:
-    """A delay such as a task would write it: 5 for 5.0, since tests compare what Celery's Retry says."""
+    """A delay as a task would write it: 5 for 5.0. Tests of applications compare the text of Celery's Retry."""
     return int(seconds) if seconds.is_integer() else seconds
 
 

@@ -1,10 +1,10 @@
-"""Copies of code in the traceback of a failure, each made once in a process that runs tasks.
+"""Copies of the code objects in tracebacks, each made once in a process that runs tasks.
 
-billiard copies the code of every frame of every failure, with the columns of each instruction. For Celery's tracer,
-which is in every traceback, that takes longer than most else that a failure costs. Owns keeping the copies, which do
+billiard copies the code of every frame of every failure, with the columns of each instruction. Celery's tracer is in
+every traceback, and copying its code takes longer than most other steps of a failure. Owns keeping the copies, which do
 not change.
 """
-# on its own: it copies code objects, of whose parts nothing else knows
+# on its own: it copies code objects, and no other module knows their parts
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Copies:
         if made is None:
             if len(self._made) >= _MOST:
                 self._made.clear()
-            # with the code itself, so that no other one gets its id; equal code may be of another file
+            # the code itself is kept too, so that no other code gets its id; equal code may be of another file
             made = self._made[id(code)] = (code, self._copy(code))
         return made[1]
 
 
 def keep_copies() -> None:
-    """Have billiard's tracebacks share the copies of code in this process; nothing where they are made another way."""
+    """Have billiard's tracebacks share the copies of code in this process, if billiard makes them as we know."""
     if holds(COPIES) and not isinstance(einfo.Traceback.Frame.Code, Copies):
         einfo.Traceback.Frame.Code = Copies(einfo.Traceback.Frame.Code)

@@ -1,7 +1,7 @@
-"""What leaves a task's body and is no ordinary exception: whose it is, and what may leave the task in its place.
+"""Exceptions that leave a task's body and are not ordinary: who raised them, and what may leave the task instead.
 
 Owns the line between what a body raises (`sys.exit()`, a MemoryError, any BaseException: failures like others) and
-what Celery, its pools and the user's Ctrl-C raise into it, which must go on.
+what Celery, its pools and the user's Ctrl-C raise into it, which must pass through.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["harmless", "is_killed", "is_of_body", "is_terminating"]
 
 
 def is_terminating() -> bool:
-    """Whether this pool process was told by a signal to end: what its task raises now says nothing of the task."""
+    """Whether a signal asked this pool process to end: what its task raises now is no failure of the task."""
     # billiard's own name for it came with 4.3
     return holds(EXITS) and bool(common._should_have_exited[0])
 
 
 def is_killed(exc: BaseException) -> bool:
-    """Whether this ends a greenlet from outside: a cold shutdown, a lost connection, a task that is revoked."""
+    """Whether this exception ends a greenlet from outside: at a cold shutdown, a lost connection, or a revoke."""
     return any(cls.__name__ == "GreenletExit" and cls.__module__ == "greenlet" for cls in type(exc).__mro__)
 
 
 def is_of_body(exc: BaseException, task: Any, request: Any) -> bool:
-    """Whether the task itself raised this, and not somebody who wants to end it or its worker.
+    """Whether the task itself raised this, and not Celery or a person who ends the task or its worker.
 
     Args:
         exc: what left the body, not an `Exception`.
@@ -54,7 +54,7 @@ def is_of_body(exc: BaseException, task: Any, request: Any) -> bool:
 
 
 def harmless(exc: BaseException) -> BaseException:
-    """What may leave the task: the exception where every pool survives it, else a `TaskAborted` that stands for it."""
+    """What may leave the task: the exception if every pool survives it, else a `TaskAborted` that stands for it."""
     if isinstance(exc, Exception) and not isinstance(exc, MemoryError):
         return exc
     return _standing_for(exc).with_traceback(exc.__traceback__)

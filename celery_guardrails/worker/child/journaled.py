@@ -1,6 +1,6 @@
-"""Work of the journal that is over, as the process that ran it says: a letter or a retry is published or spooled.
+"""Marks an entry of the journal as done, in the process that ran the task: its letter or retry is published or spooled.
 
-Owns that mark in the journal. The worker's main process keeps the entries and removes them when it hears of the end
+Owns this mark. The worker's main process keeps the entries and removes them when it knows of the end
 (`worker/main/journal.py`).
 """
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("celery_guardrails.worker")
 def mark_done(task: Any, request: Any) -> None:
     """Mark a task's entry: this process has published or spooled its letter or its retry; never raises.
 
-    The main process removes the entry when it hears of the end. The mark counts where it dies before.
+    The main process removes the entry when it knows of the end. The mark counts if the main process dies before.
 
     Args:
         task: the task.
@@ -34,4 +34,4 @@ def mark_done(task: Any, request: Any) -> None:
         body = as_published(original.body, original.content_encoding)
         guard.journal.mark_done(request.id, lambda taken: taken.body == body and taken.headers == original.headers)
     except Exception:
-        logger.warning("the journal is not told of the end of %s[%s]", task.name, request.id, exc_info=True)
+        logger.warning("the end of %s[%s] is not marked in the journal", task.name, request.id, exc_info=True)

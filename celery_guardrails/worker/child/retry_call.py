@@ -1,4 +1,4 @@
-"""`self.retry()` of a guarded task: asked for by hand, bounded by the policy.
+"""`self.retry()` of a guarded task: the task asks for another attempt, and the policy bounds it.
 
 Owns the step from Celery's arguments to a decision and back to Celery's exceptions.
 """
@@ -28,7 +28,7 @@ from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.seams import CARRIERS, holds
 from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.journaled import mark_done
-from celery_guardrails.worker.child.soft_limit import undisturbed
+from celery_guardrails.worker.child.soft_limit import call_undisturbed
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
 from celery_guardrails.worker.failure.next_attempt import decide_unpublishable, republishable_original
 from celery_guardrails.worker.failure.outcome import rng, run_again
@@ -55,7 +55,7 @@ class RetryCall:
     altered: bool
 
     def requested(self, now: datetime, bounded: bool) -> Requested:
-        """The wish as the decision takes it; `bounded`: a policy of the task's bounds its attempts."""
+        """The request in the form that `decide` takes; `bounded`: `max_attempts` is declared for this task."""
         limit = None if self.max_retries is None else self.max_retries + 1
         if self.eta is not None:
             eta = self.eta if self.eta.tzinfo is not None else self.eta.replace(tzinfo=timezone.utc)
@@ -79,10 +79,10 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
         request.__dict__[SEEN] = Retry
         return published
     if request.is_eager or request.__dict__.get(SEEN) is not Retry:
-        # a soft time limit is for the body, and must not have it published and spooled, or twice
-        retry = undisturbed(lambda: _retried(task, request, call))
+        # a soft time limit is for the body: it must not interrupt a publish, which would then happen twice
+        retry = call_undisturbed(lambda: _retry(task, request, call))
     else:
-        logger.warning("%s[%s] asks for another attempt again: there is one already", task.name, request.id)
+        logger.warning("%s[%s] calls retry() again: its next attempt is published already", task.name, request.id)
         retry = Retry(exc=call.exc)
     if call.throw:
         raise retry
@@ -90,7 +90,7 @@ def retry_by_hand(task: Any, call: RetryCall) -> Retry:
 
 
 def is_unpublished(signal: BaseException, task: Any, request: Any) -> bool:
-    """Whether a body raised this Retry itself: Celery takes it for a retry, and nobody has published any.
+    """Whether the body raised this Retry itself: Celery takes it for a retry, but no attempt is published.
 
     Args:
         signal: what left the body.
@@ -101,7 +101,7 @@ def is_unpublished(signal: BaseException, task: Any, request: Any) -> bool:
         return False
     try:
         return not is_plain(task)
-    except Exception:  # noqa: BLE001 settings that are wrong: nothing is guarded
+    except Exception:  # noqa: BLE001 the settings are wrong: nothing is guarded
         return False
 
 
@@ -111,7 +111,7 @@ def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
     Args:
         task: the task.
         request: its request.
-        signal: what the body raised, that is not published.
+        signal: the Retry that the body raised, which is not published.
     """
     exc = signal.exc if isinstance(signal.exc, BaseException) else None
     eta = signal.when if isinstance(signal.when, datetime) else None
@@ -125,17 +125,17 @@ def retry_as_raised(task: Any, request: Any, signal: Retry) -> BaseException:
 
 
 def _carrier_that_runs(task: Any) -> Any:
-    """The `map` or `starmap` that runs this task for one of its items: the next attempt is that message's."""
+    """The `map` or `starmap` that runs this task for one of its items: the next attempt is one of its message."""
     running = _state._task_stack.stack if holds(CARRIERS) else []
     below = running[-2] if len(running) > 1 else None
     return below if below is not None and below is not task and subject_of(below) is task else None
 
 
-def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
+def _retry(task: Any, request: Any, call: RetryCall) -> Retry:
     try:
-        run, decision = _decided(task, request, call)
-    except Exception:  # noqa: BLE001 logged where it is handed on
-        return _left_to_celery(task, request, call)
+        run, decision = _decide(task, request, call)
+    except Exception:  # noqa: BLE001 _leave_to_celery logs it
+        return _leave_to_celery(task, request, call)
     if isinstance(decision, DeadLetter):
         _refuse(task, request, call, decision)
     if request.is_eager:
@@ -148,13 +148,13 @@ def _retried(task: Any, request: Any, call: RetryCall) -> Retry:
         mark_done(task, request)
     except PublishError as lost:
         _refuse(task, request, call, decide_unpublishable(lost))
-    except Exception:  # noqa: BLE001 logged where it is handed on
-        return _left_to_celery(task, request, call)
+    except Exception:  # noqa: BLE001 _leave_to_celery logs it
+        return _leave_to_celery(task, request, call)
     request.__dict__[SEEN] = Retry
     return retry
 
 
-def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decision]:
+def _decide(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decision]:
     cause = call.exc if call.exc is not None else sys.exc_info()[1]
     if isinstance(cause, Retry):  # a body that raised it by hand
         cause = cause.__cause__ or cause.__context__
@@ -169,15 +169,15 @@ def _decided(task: Any, request: Any, call: RetryCall) -> tuple[FailedRun, Decis
 
 
 def _without_a_default_deadline(run: FailedRun) -> Policy:
-    """The policy for a delay that the task itself asks for: a deadline that nobody declared does not forbid it."""
+    """The policy for a delay that the task itself asks for: the default deadline does not forbid it."""
     policy = run.policy
     if run.guard.policy_of(run.task).provenance["deadline"] != "default" or policy.max_attempts is None:
         return policy
     return policy.model_copy(update={"deadline": None})
 
 
-def _left_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
-    logger.warning("guardrails failed on a retry of %s[%s]: Celery does it", task.name, request.id, exc_info=True)
+def _leave_to_celery(task: Any, request: Any, call: RetryCall) -> Retry:
+    logger.warning("guardrails failed on a retry of %s[%s]: Celery publishes it", task.name, request.id, exc_info=True)
     retry = call.celery(throw=False)
     if not request.is_eager:
         request.__dict__[SEEN] = Retry
@@ -189,7 +189,7 @@ def _publish(run: FailedRun, call: RetryCall, decision: Again) -> Retry:
         run_again(run, decision)
         return Retry(decision.reason, call.exc, when=decision.delay.total_seconds())
     retry: Retry = run_again(run, decision, partial(_publish_altered, call))
-    retry.message = decision.reason  # what Celery's log says
+    retry.message = decision.reason  # Celery logs it
     return retry
 
 
@@ -201,17 +201,17 @@ def _publish_altered(call: RetryCall, run: FailedRun, header: Header, delay: flo
         return call.celery(
             countdown=delay or None, eta=None, max_retries=run.history.attempt, headers=headers, throw=False
         )
-    except Reject as lost:  # Celery's way to say that its publish failed, which would delete the message
+    except Reject as lost:  # Celery raises it when its publish failed; it would delete the message
         raise PublishError("the task's queue", str(lost.reason)) from lost
 
 
 def _refuse(task: Any, request: Any, call: RetryCall, decision: DeadLetter) -> NoReturn:
-    """No attempt is left: raise what Celery raises. The body may still handle it; what leaves it is final."""
+    """No attempt is left: raise what Celery raises. The body may still handle it; if not, the decision is final."""
     request.__dict__[body.FINAL] = decision
     if call.exc is not None:
         raise_with_context(call.exc)  # always raises
     raise task.MaxRetriesExceededError(
-        # without the id, which stands in the letter anyway: else no two letters would say the same
+        # without the task's id, which the letter has anyway: the same failure has the same text in all letters
         f"Can't retry {task.name}: {decision.explanation}",
         task_args=request.args,
         task_kwargs=request.kwargs,

@@ -1,6 +1,7 @@
 """A soft time limit is for the task's body: it must not interrupt what guardrails does after it.
 
-The pool sends it as a signal, which raises wherever the child just is; Celery may send it twice. Owns holding it off.
+The pool sends it as a signal, which raises wherever the process is at that moment; Celery may send it twice. Owns
+holding it off.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery_guardrails.seams import SOFT_LIMIT, holds
 
-__all__ = ["undisturbed"]
+__all__ = ["call_undisturbed"]
 
 _T = TypeVar("_T")
 
 
-def undisturbed(act: Callable[[], _T]) -> _T:
+def call_undisturbed(act: Callable[[], _T]) -> _T:
     """Call `act` while soft time limits are ignored, and return what it returns.
 
     Args:
         act: what must not be cut short. It is called once.
 
     Raises:
-        billiard.exceptions.SoftTimeLimitExceeded: one came in the instant before it was held off, or after; or `act`
+        billiard.exceptions.SoftTimeLimitExceeded: the signal came just before it was held off, or just after; or `act`
             raised it.
     """
-    if not _held_off():
+    if not _hold_off():
         return act()
     try:
         return act()
@@ -38,8 +39,8 @@ def undisturbed(act: Callable[[], _T]) -> _T:
         signal.signal(pool.SIG_SOFT_TIMEOUT, pool.soft_timeout_sighandler)
 
 
-def _held_off() -> bool:
-    """Ignore the signal where it may come; says whether it must be let in again."""
+def _hold_off() -> bool:
+    """Ignore the signal if it can come here; returns whether the caller has to restore its handler."""
     while True:
         try:
             if not _may_come():

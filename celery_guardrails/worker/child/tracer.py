@@ -1,7 +1,7 @@
-"""What a guarded task's tracer tells the worker's main process about a failed attempt: the error, in a few bytes.
+"""What a guarded task's tracer sends to the worker's main process about a failed attempt: the error, in a few bytes.
 
-Celery copies every frame and its code, pickles that to the main process and reads only the error and a text there.
-Owns the lean forms, and putting them into the tracers. It must not know how it was decided what happens next.
+Celery copies every frame and its code and pickles them for the main process, which reads only the error and a text.
+Owns the lean forms, and building tracers that use them. It must not know how a decision is made.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from celery_guardrails.app.carried import carrier_of, carriers
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.seams import TRACER, holds
 from celery_guardrails.worker.child.code_copy import keep_copies
-from celery_guardrails.worker.child.outside import OutsideInfo, ended_as_decided, quietly_reported
+from celery_guardrails.worker.child.outside import OutsideInfo, wrap_error_report, wrap_tracer
 from celery_guardrails.worker.child.retry_call import is_unpublished
 from celery_guardrails.worker.failure.failed_run import UNKEPT
 from celery_guardrails.worker.failure.unreported import OnceInFull
 
-__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief", "prepare_child", "retrace"]
+__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief_traceback", "prepare_child", "retrace"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -55,22 +55,22 @@ class RetryInfo(ExceptionInfo):  # type: ignore[misc]
 
 
 class FailureInfo(ExceptionInfo):  # type: ignore[misc]
-    """A failure as Celery makes it, which leaves its frames behind when it crosses to the main process."""
+    """A failure as Celery makes it; it loses its frames when it is sent to the main process."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "tb": None}
 
 
 class GuardInfo(OutsideInfo):
-    """Celery's handling of an outcome, told to the main process without what nobody looks at there."""
+    """Celery's handling of an outcome; it sends the main process only what is read there."""
 
     __slots__ = ()
 
     def handle_retry(self, task: Task, req: Any, store_errors: bool = True, **kwargs: Any) -> ExceptionInfo:
-        """Store, log and return the retry, as Celery's does.
+        """Store, log and return the retry, as Celery's method does.
 
-        Celery's own is used where the frames may be looked at: somebody listens to `task_retry`, or the task has
-        an `on_retry`.
+        Celery's own method is used where somebody may read the frames: `task_retry` has a receiver, or the task has an
+        `on_retry`.
         """
         if signals.task_retry.receivers or getattr(task.on_retry, "__func__", None) is not Task.on_retry:
             return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
@@ -81,13 +81,13 @@ class GuardInfo(OutsideInfo):
             text = "".join(traceback.format_exception(type(retry), retry, sys.exc_info()[2]))
             task.backend.mark_as_retry(req.id, retry.exc, text, request=req)
         else:
-            text = brief(retry)
+            text = brief_traceback(retry)
         context = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
         trace.info(trace.LOG_RETRY, context)
         return RetryInfo(retry, text)
 
     def handle_failure(self, task: Task, req: Any, **options: Any) -> ExceptionInfo:
-        """Store, tell and return the failure, as Celery's does."""
+        """Store, report and return the failure, as Celery's method does."""
         found = super().handle_failure(task, req, **options)
         if type(found) is ExceptionInfo:
             found.__class__ = FailureInfo
@@ -96,7 +96,7 @@ class GuardInfo(OutsideInfo):
         return found
 
 
-def brief(retry: Retry) -> str:
+def brief_traceback(retry: Retry) -> str:
     """Where the attempt failed and what comes next, in the form of a traceback without source lines."""
     exc = retry.exc
     lines = []
@@ -107,7 +107,7 @@ def brief(retry: Retry) -> str:
 
 
 def _places(frames: TracebackType | None) -> Iterable[str]:
-    """The frames, outermost first, as many as are worth reading."""
+    """The frames, outermost first, at most 50."""
     found: list[str] = []
     while frames is not None and len(found) < _DEEPEST:
         code = frames.tb_frame.f_code
@@ -127,11 +127,12 @@ def retrace(guard: Guardrails, hostname: str | None = None) -> None:
         if guard.settings.enabled:
             _retrace(guard.app, guard.guarded_tasks(), hostname)
     except Exception:
-        logger.warning("retries of guarded tasks are told to the worker in Celery's slower way", exc_info=True)
+        words = "guarded tasks keep Celery's own tracer: a failure outside the body makes no dead letter"
+        logger.warning(words, exc_info=True)
 
 
 def prepare_child(guard: Guardrails, hostname: str | None) -> None:
-    """Make a process of the pool ready when it starts: what its tasks' options say, and their tracer; never raises.
+    """Prepare a pool process when it starts: set its tasks' options and their tracer; never raises.
 
     Args:
         guard: the application's guardrails.
@@ -140,7 +141,8 @@ def prepare_child(guard: Guardrails, hostname: str | None) -> None:
     try:
         guard.declare_options()
     except Exception:
-        logger.warning("this process does not know how its tasks are acknowledged and retried", exc_info=True)
+        words = "this process could not set how its tasks are acknowledged and retried"
+        logger.warning(words, exc_info=True)
     retrace(guard, hostname)
 
 
@@ -148,26 +150,26 @@ def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
     if not holds(TRACER):
         return
     if not hasattr(trace.report_internal_error, "_guardrails"):
-        trace.report_internal_error = quietly_reported(trace.report_internal_error)
+        trace.report_internal_error = wrap_error_report(trace.report_internal_error)
         keep_copies()
         logging.getLogger(base.__name__).addFilter(OnceInFull())
-    # Celery's own place for it, which it passes on to forked children; before 5.7 the signal does not say the name.
+    # Celery keeps the name here, also for forked processes; before 5.7 its signal does not pass the name.
     noted = trace._localized
     name = hostname or (noted[2] if len(noted) > 2 else None)
     for task in tasks:
-        task.__trace__ = _guarded(task, app, name)
+        task.__trace__ = _guarded_tracer(task, app, name)
     for task in carriers(app):
-        task.__trace__ = _carried(task, app, name)
+        task.__trace__ = _carrier_tracer(task, app, name)
 
 
-def _guarded(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
-    # looked up now: Sentry and others put their own in its place
+def _guarded_tracer(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    # looked up at each call: Sentry and others replace it
     tracer = trace.build_tracer(task.name, task, app.loader, hostname, app=app, Info=GuardInfo)
-    return ended_as_decided(tracer)
+    return wrap_tracer(tracer)
 
 
-def _carried(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
-    """The tracer of a `map` or `starmap`: for each message that of its carrier, else Celery's."""
+def _carrier_tracer(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
+    """The tracer of a `map` or `starmap`: it uses the tracer of the message's carrier, else Celery's."""
     usual = trace.build_tracer(task.name, task, app.loader, hostname, app=app)
     tracers: dict[Task, Callable[..., Any]] = {}
 
@@ -176,7 +178,7 @@ def _carried(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any
         if carrier is None:
             return usual(uuid, args, kwargs, request)
         if carrier not in tracers:
-            tracers[carrier] = _guarded(carrier, app, hostname)
+            tracers[carrier] = _guarded_tracer(carrier, app, hostname)
         return tracers[carrier](uuid, args, kwargs, request)
 
     return traced

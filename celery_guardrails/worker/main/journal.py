@@ -98,9 +98,8 @@ def leave(request: Any, letter: Letter, queue: str | None) -> None:
     """
     slot, request.slot = request.slot, None
     if slot is None:
-        logger.warning(
-            "%s[%s] is lost to the dead-letter queue: its message was acknowledged early", request.name, request.id
-        )
+        words = "%s[%s] gets no dead letter: its message was acknowledged early, and is not in the journal"
+        logger.warning(words, request.name, request.id)
         return
     Guardrails.of(request.task.app).unkept.append((slot, letter, queue))
     logger.warning("%s[%s] stays in the journal until its dead letter is taken", request.name, request.id)

@@ -87,7 +87,7 @@ def settle(request: Any, end: End) -> Outcome | None:
                 announce = final_step_of_letter(request, outcome, end.announce)
                 request.settled = not _is_announced_later(end, outcome)
         except Exception:
-            logger.warning("%s[%s] is lost to the dead-letter queue", request.name, request.id, exc_info=True)
+            logger.warning("%s[%s] gets no dead letter", request.name, request.id, exc_info=True)
             journal.leave_without_letter(request)
     announce()
     return outcome

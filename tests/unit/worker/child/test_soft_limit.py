@@ -30,7 +30,7 @@ def limited(act: Callable[..., Any], times: int = 1) -> Callable[..., Any]:
     return limited
 
 
-@pytest.mark.parametrize("place", [(body, "is_plain"), (soft_limit, "_may_come"), (body, "undisturbed")])
+@pytest.mark.parametrize("place", [(body, "is_plain"), (soft_limit, "_may_come"), (body, "call_undisturbed")])
 @pytest.mark.parametrize("stage", [0, 1])
 def test_it_is_no_failure_of_ours(
     gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], stage: int
@@ -43,13 +43,13 @@ def test_it_is_no_failure_of_ours(
 
 
 def test_after_the_act_is_done_it_is_not_done_again(gate: Gate, failing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    held_off = body.undisturbed
+    held_off = body.call_undisturbed
 
     def then(act: Callable[[], Any]) -> Any:
         held_off(act)
         limit()
 
-    monkeypatch.setattr(body, "undisturbed", then)
+    monkeypatch.setattr(body, "call_undisturbed", then)
     assert trace(failing).info.state == "RETRY"
     assert len(gate.retries) == 1
 

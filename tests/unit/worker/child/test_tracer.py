@@ -14,7 +14,7 @@ from celery.app import trace as tracing
 from celery.exceptions import Retry
 
 from celery_guardrails import GuardedTask, Guardrails
-from celery_guardrails.worker.child.tracer import GuardInfo, RetryInfo, brief, retrace
+from celery_guardrails.worker.child.tracer import GuardInfo, RetryInfo, brief_traceback, retrace
 from celery_guardrails.worker.main.steps import TraceStep
 from tests.unit.traced import Gate
 
@@ -56,10 +56,10 @@ def test_the_text_is_bounded() -> None:
     try:
         deep(200)
     except ConnectionError as exc:
-        found = brief(Retry("again", exc))
+        found = brief_traceback(Retry("again", exc))
     assert len(found) < 20_000
-    assert brief(Retry("again")) == "celery.exceptions.Retry: again\n"
-    assert brief(Retry(exc="only a text", when=3)) == "celery.exceptions.Retry: Retry in 3s: only a text\n"
+    assert brief_traceback(Retry("again")) == "celery.exceptions.Retry: again\n"
+    assert brief_traceback(Retry(exc="only a text", when=3)) == "celery.exceptions.Retry: Retry in 3s: only a text\n"
 
 
 def test_whoever_listens_to_task_retry_gets_the_frames(gate: Gate, failing: Any) -> None:
@@ -188,7 +188,7 @@ def test_where_it_cannot_be_had_celerys_tracer_stays(
     monkeypatch.setattr(tracing, "build_tracer", refuse)
     retrace(Guardrails.of(app), "w@here")
     assert failing.__trace__ is mine
-    assert "Celery's slower way" in caplog.text
+    assert "keep Celery's own tracer" in caplog.text
 
 
 @pytest.mark.parametrize("noted", [[], [{}, set(), "noted@here"]])

@@ -10,7 +10,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 
 from celery_guardrails.worker.child import soft_limit as module
-from celery_guardrails.worker.child.soft_limit import undisturbed
+from celery_guardrails.worker.child.soft_limit import call_undisturbed
 from tests.unit.worker.child.conftest import limit
 
 pytestmark = pytest.mark.usefixtures("pool_process")
@@ -22,7 +22,7 @@ def test_a_soft_time_limit_does_not_cut_a_hook_short() -> None:
         limit()
         return "done"
 
-    assert undisturbed(act) == "done"
+    assert call_undisturbed(act) == "done"
     with pytest.raises(SoftTimeLimitExceeded):
         limit()
 
@@ -39,23 +39,23 @@ def test_one_that_comes_an_instant_before_does_not_keep_it_from_being_done_once(
         return may_come()
 
     monkeypatch.setattr(module, "_may_come", just_before)
-    assert undisturbed(lambda: called.append("done")) is None
+    assert call_undisturbed(lambda: called.append("done")) is None
     assert called == ["asked", "done"]
 
 
 def test_what_fails_fails_and_the_limit_is_back() -> None:
     with pytest.raises(ZeroDivisionError):
-        undisturbed(lambda: 1 // 0)
+        call_undisturbed(lambda: 1 // 0)
     assert signal.getsignal(SIG_SOFT_TIMEOUT) is soft_timeout_sighandler
 
 
 def test_elsewhere_nothing_is_changed() -> None:
     found: list[object] = []
     thread = threading.Thread(
-        target=lambda: found.append(undisturbed(lambda: signal.getsignal(SIG_SOFT_TIMEOUT))), daemon=True
+        target=lambda: found.append(call_undisturbed(lambda: signal.getsignal(SIG_SOFT_TIMEOUT))), daemon=True
     )
     thread.start()
     thread.join()
     assert found == [soft_timeout_sighandler]
     signal.signal(SIG_SOFT_TIMEOUT, signal.SIG_DFL)
-    assert undisturbed(lambda: signal.getsignal(SIG_SOFT_TIMEOUT)) is signal.SIG_DFL
+    assert call_undisturbed(lambda: signal.getsignal(SIG_SOFT_TIMEOUT)) is signal.SIG_DFL
