@@ -1,7 +1,7 @@
 """The commands, as Celery finds them: `celery guardian`, `celery guardrails`, and `celery worker --guardian`.
 
-Celery imports this module for every command of every application, before it imports the application, so it must be
-cheap and must not know anything: what a command needs is imported when the command runs.
+Celery imports this module for every command of every application, before it imports the application. So it must be
+cheap and know nothing: what a command needs is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def guardian(
     from celery_guardrails.cli.daemon.command import command, probe
 
     if once and check:
-        raise click.UsageError("--once or --check, and not both.", ctx)
+        raise click.UsageError("Give --once or --check, not both.", ctx)
     if as_json and not (once or check):
         raise click.UsageError("--json needs --once or --check: the daemon reports in its log.", ctx)
     if check:
@@ -103,10 +103,10 @@ def _collect_faults() -> None:
 
 @celeryd_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _install_by_settings(instance: Any = None, **_: Any) -> None:
-    """A worker whose settings name guardrails has it, even when no code of the application does.
+    """Install guardrails in a worker whose settings name it, even if no code of the application names it.
 
-    Where a worker has it, it ends here if an address cannot be read as it is meant: Celery reads the broker's next,
-    and would end with a traceback that quotes a part of the password.
+    A worker with guardrails ends here if an address cannot be read as it is meant. Celery would read the broker's
+    address next, and end with a traceback that quotes a part of the password.
     """
     if instance is None:
         return

@@ -13,7 +13,7 @@ __all__ = ["given_reason", "whoever_runs_this"]
 
 
 def whoever_runs_this() -> str:
-    """`user@host` of this process, for those who do not say who they are."""
+    """`user@host` of this process: the name of whoever gives no other name."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):

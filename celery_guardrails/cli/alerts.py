@@ -1,4 +1,4 @@
-"""`guardrails alerts`: which problems are being alerted on, and whether an alert would arrive."""
+"""`guardrails alerts`: which problems have an alert, and whether an alert would arrive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STATES = {"pending": "yellow", "open": "red", "quiet": "yellow", "resolved": "g
 
 @click.group(cls=LazyGroup)
 def alerts() -> None:
-    """See the alerts, and try whether they arrive."""
+    """See the alerts, and test whether they arrive."""
 
 
 @alerts.command("list")
@@ -78,7 +78,7 @@ def test(ctx: click.Context, as_json: bool) -> None:
 
 
 def _read(row: GroupRow) -> AlertGroup | None:
-    """The group, or `None`, and a note, where it cannot be read: it hides no other."""
+    """The group; `None`, with a note, if it cannot be read, so that the others are still listed."""
     try:
         return AlertGroup.from_payload(row.data)
     except ValueError:

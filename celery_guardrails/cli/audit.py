@@ -32,16 +32,16 @@ def audit() -> None:
 
 
 @audit.command("list", short_help="List the audit trail, the newest first.")
-@click.option("--target", metavar="ID", help="Only of this dead letter: its id or its task's, or the beginning of one.")
-@click.option("--action", type=click.Choice(ACTIONS), help="Only what was done so.")
+@click.option("--target", metavar="ID", help="Only of this dead letter: its id or its task id, or how one begins.")
+@click.option("--action", type=click.Choice(ACTIONS), help="Only this action.")
 @click.option("--limit", type=limit_type, default=50, show_default=True, help="At most so many.")
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, target: str | None, action: str | None, limit: int, as_json: bool) -> None:
     """List the audit trail, the newest first.
 
-    Every change of a dead letter's state is in it, every pass of `prune`, and every report that was refused. The trail
-    of a letter that retention has removed stays for as long as the setting `retention` keeps what is `audit`.
+    It holds every change of a dead letter's state, every pass of `prune`, and every report that was refused. When a
+    letter is pruned, its trail stays for as long as the setting `retention` says under `audit`.
     """
     project = project_of(ctx)
     found = _entries(project, target, action, limit + 1)
@@ -62,7 +62,7 @@ def _entries(project: Project, target: str | None, action: str | None, limit: in
     if target is not None:
         try:
             whole = search.get(project.archive, target).summary.id
-        except DeadLetterNotFound:  # its letter may be gone, its trail is not
+        except DeadLetterNotFound:  # the letter may be pruned, and its trail still there
             begins = target.strip()
     with project.archive.read() as conn:
         return trail.entries(conn, target=whole, target_begins=begins, action=action, limit=limit)
@@ -88,7 +88,7 @@ def _list(found: Sequence[AuditEntry]) -> None:
 
 
 def _why(entry: AuditEntry) -> str:
-    """The reason; of a pass of `prune` also what it removed."""
+    """The reason; for a pass of `prune` also what it removed."""
     if entry.action != "prune" or not entry.after:
         return entry.reason
     removed = ", ".join(f"{count:,} {kind}" for kind, count in entry.after.items())

@@ -1,8 +1,8 @@
-"""A waiting task that a person decides against: it becomes a dead letter, and only then stops waiting.
+"""Cancelling a waiting task: it becomes a dead letter first, and only then stops waiting.
 
-Owns the order of the two steps. Doing it twice makes the same letter again (`worker/failure/unrun.py`).
+Owns the order of the two steps. Cancelling twice makes the same letter (`worker/failure/unrun.py`).
 """
-# on its own: it knows the order of letter and removal, retries.py what a person says and sees
+# on its own: it knows the order of letter and removal, retries.py what a person types and sees
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = ["cancel", "cancelled_letter"]
 
 
 def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime) -> Letter | None:
-    """Dead-letter a waiting task, confirmed, then take it off the waiting ones.
+    """Publish the dead letter of a waiting task, confirmed, then remove the task from those that wait.
 
     Args:
         guard: the application's guardrails.
-        waiting: what waits.
-        actor: who decides it.
+        waiting: the task that waits.
+        actor: who cancels it.
         reason: why.
         now: this instant.
 
     Returns:
-        Its letter; `None` when it no longer waited, because it became due meanwhile: it runs, and its letter is there
+        The letter; `None` if the task no longer waited, because it became due meanwhile: then it runs, and has a letter
         too.
 
     Raises:
-        PublishError: the broker did not take the letter; it goes on waiting.
-        Unlistable: this broker cannot take a waiting task away.
+        PublishError: the broker did not take the letter; the task still waits.
+        Unlistable: this broker cannot remove a waiting task.
     """
     letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
     guard.dead_letters.send(letter, policy.dead_letter_queue)
@@ -44,6 +44,6 @@ def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now
 def cancelled_letter(
     guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now: datetime
 ) -> tuple[Letter, Policy]:
-    """The dead letter of a task that was cancelled while it waited (what, by whom, why), and its policy."""
+    """The dead letter of a task that `actor` cancelled while it waited, and its policy."""
     text = f"{actor} cancelled it while it waited for attempt {waiting.attempt}: {reason}"
     return unrun_letter(guard, waiting, Verdict(Reason.CANCELLED, text, f"{actor}: {reason}"), now)

@@ -1,7 +1,7 @@
 """`guardrails check`: everything that is wrong with the settings and the policies, at once.
 
-Wrong declarations were collected while the application was imported (`celery_guardrails.cli` switches that on); here
-they are put together with what only the whole application shows.
+Wrong declarations are collected while the application is imported (`celery_guardrails.cli` switches this on). This
+module adds the faults that only the whole application shows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["check"]
 @json_option
 @click.pass_context
 def check(ctx: click.Context, migrate: bool, as_json: bool) -> None:
-    """Check the settings and every task's policy; exit 1 with everything that is wrong."""
+    """Check the settings and every task's policy; list everything that is wrong, and then exit 1."""
     project = project_of(ctx)
     if migrate:
         declarations.stop()
@@ -61,11 +61,11 @@ def check(ctx: click.Context, migrate: bool, as_json: bool) -> None:
 
 
 def _faults(project: Project) -> list[Fault]:
-    """Every fault, without repetition: of declarations, settings and what they make together."""
+    """Every fault, once: in declarations, in settings and in both together."""
     try:
         guardrails = project.guardrails
     finally:
-        # From here on a fault is to be raised where it is found, which names its task better.
+        # From here on a fault is raised where it is found: there its task is known.
         declarations.stop()
     found = [*declarations.collected, *guardrails.faults()]
     try:
@@ -83,9 +83,9 @@ def _faults(project: Project) -> list[Fault]:
 
 
 def _unusable(settings: Settings) -> Iterable[Fault]:
-    """An archive that no guardian here could open, in its words; nothing is connected to, and no file is made."""
+    """The fault of an archive that no guardian here could open. Connects to nothing, and makes no file."""
     if sqlite_file(settings.store.url) is not None:
-        return  # its folder is looked for where it will run: by the guardian, and by `doctor`
+        return  # the guardian and `doctor` look for its folder, on the machine where they run
     try:
         open_store(settings.store.url).close()
     except StoreError as exc:
@@ -112,7 +112,7 @@ def _show(found: Sequence[Fault]) -> None:
 
 
 def _remarks(guardrails: Guardrails) -> Iterable[str]:
-    """What is allowed but is hardly meant."""
+    """What is allowed, but is probably a mistake."""
     names = [name for name in guardrails.app.tasks if not BUILT_IN.match(name)]
     settings = guardrails.settings
     for origin, patterns in (("guard", guardrails.patterns), ("policies", tuple(settings.policies))):
@@ -123,7 +123,7 @@ def _remarks(guardrails: Guardrails) -> Iterable[str]:
     for pattern in settings.policies:
         matching = [name for name in names if match_pattern({pattern: None}, name)]
         if matching and not guarded.intersection(matching):
-            yield f"policies: no task that matches {pattern} is under guard, such as {matching[0]}"
+            yield f"policies: {pattern} matches only tasks that are not under guard, such as {matching[0]}"
     for task in guardrails.guarded_tasks():
         yield from contradictions(task, settings)
     yield from _misnamed(guardrails)[1]

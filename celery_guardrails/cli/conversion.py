@@ -24,7 +24,7 @@ __all__ = ["show"]
 
 _WIDEST = 100
 _UNCHANGED = (
-    'They work unchanged, too: "guard": ["*"] in the settings puts them under guard, and their options stay true.'
+    'The tasks also work unchanged: "guard": ["*"] in the settings puts them under guard, and their options still hold.'
 )
 _EARLY = (
     "{} acknowledged early today, which is Celery's default, and late under guard: after a crash of the worker such a "
@@ -34,7 +34,7 @@ _EARLY = (
 
 @dataclass
 class _Tasks:
-    """The application's tasks, by what is to be done about them; `early` of them are so by Celery's default."""
+    """The application's tasks, by what is to be done; `early`: how many acknowledge early by Celery's default."""
 
     moved: list[Conversion] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class _Tasks:
 
 
 def show(project: Project, *, as_json: bool) -> int:
-    """Print what to write for each task; gives the exit code, 1 where a task's options cannot be read as a policy."""
+    """Print what to write for each task; returns the exit code: 1 if a task's options cannot be read as a policy."""
     tasks = _look(project)
     if as_json:
         emit_json([_as_json(one) for one in tasks.moved])
@@ -99,16 +99,14 @@ def _lines(one: Conversion) -> Iterator[Text]:
 
 
 def _sum_up(tasks: _Tasks) -> None:
-    moved = len(tasks.moved)
-    said = f"{count_of(moved, 'task says', 'tasks say')} by Celery's options how they are retried"
     note(
-        f"{said.replace('they are', 'it is') if moved == 1 else said}; {tasks.plain:,} without such options, for which "
-        f"base=GuardedTask is enough; {tasks.guarded:,} under guard already."
+        f"{count_of(len(tasks.moved), 'task has', 'tasks have')} retry options of Celery's; {tasks.plain:,} without "
+        f"such options, for which base=GuardedTask is enough; {tasks.guarded:,} under guard already."
     )
     if tasks.plain or not all(one.guarded for one in tasks.moved):
         note(_UNCHANGED)
     if any("deadline=None" in one.arguments for one in tasks.moved):
-        note("deadline=None keeps what Celery does; where it is left out, no attempt starts later than 2h.")
+        note("deadline=None is what Celery does. Without it, no attempt starts later than 2h after the first publish.")
     if tasks.early:
         note(_EARLY.format(count_of(tasks.early, "task is", "tasks are")))
 

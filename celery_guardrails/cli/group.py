@@ -1,4 +1,4 @@
-"""Groups of commands whose modules are imported only when one of them is wanted, and how our errors are shown.
+"""Groups of commands that import a command's module only when it is needed, and how our errors are shown.
 
 Cheap to import. It must not know which commands there are.
 """
@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
 
 
 def lacking(exc: ModuleNotFoundError) -> str | None:
-    """What to tell whoever runs a guardian or a command where only what workers need is installed; else `None`."""
+    """The error of a guardian or a command where only what workers need is installed; else `None`."""
     name = (exc.name or "").partition(".")[0]
     if name not in BEYOND_WORKERS:
         return None
@@ -96,7 +96,7 @@ def _clean_errors() -> Iterator[None]:
     from celery_guardrails.redaction import shown
 
     if hasattr(sys.stdout, "reconfigure"):
-        # what its encoding does not have, or no encoding has, is written as an escape, instead of raising
+        # a character that its encoding does not have is written as an escape, and raises nothing
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield

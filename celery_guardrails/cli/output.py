@@ -1,6 +1,6 @@
-"""How commands speak: one JSON value, plain tables, one line on stderr, progress on a terminal.
+"""How commands print: one JSON value, plain tables, one line on stderr, progress on a terminal.
 
-Owns the look of everything that is printed, and that nothing printed can carry control characters of its own.
+Owns the look of everything that is printed, and that no printed value can carry control characters.
 It must not know what is shown.
 """
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 WIDEST = 100
-"""Columns that people see at most; what is piped into a file or another program has no such limit."""
+"""The most columns on a terminal; output that is piped into a file or a program has no such limit."""
 _PIPED = 4000
 _SHORT_ID = 8
 _PIPED_CELL = 200
@@ -52,7 +52,7 @@ _INDENT = 4
 _WORTH_A_BAR = 20
 
 limit_type = click.IntRange(min=1, max=2**31 - 1)
-"""How many of something: as many as every database counts."""
+"""A number of rows, at most the largest that every database takes."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 
 
@@ -60,14 +60,14 @@ class _Clean(Console):
     """A console that prints no character which could steer the terminal, whatever it is given."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's."""
+        """Print as rich does."""
         shown = [*map(_printable, objects)]
         if options or len(shown) != 1 or not self.is_terminal or not isinstance(shown[0], (str, Text)):
             super().print(*shown, **options)
             return
         text = shown[0] if isinstance(shown[0], Text) else Text(shown[0])
         for line in text.wrap(self, self.width) or [Text()]:
-            line.rstrip()  # where a line is broken, its blank would stay
+            line.rstrip()  # a line that is broken here would end with a blank
             super().print(line, soft_wrap=True)
 
 
@@ -90,22 +90,22 @@ def printer(file: IO[str] | None = None) -> Console:
 
 
 def emit_json(value: Any) -> None:
-    """Print one JSON value on stdout: instants as ISO 8601 in UTC; a number that JSON does not have is `null`."""
+    """Print one JSON value on stdout: instants as ISO 8601 in UTC; NaN and infinity, which JSON lacks, as `null`."""
     click.echo(json.dumps(_valid(value), indent=2, allow_nan=False))
 
 
 def say(text: str) -> None:
-    """Text for people on stdout; it keeps its own line breaks."""
+    """Print a text for people on stdout; it keeps its own line breaks."""
     click.echo(lines(text))
 
 
 def is_attended() -> bool:
-    """Whether somebody sits at a terminal who can be asked."""
+    """Whether somebody at a terminal can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def note(text: str) -> None:
-    """One line on stderr, beside the output."""
+    """Print one line on stderr, beside the output."""
     click.echo(one_line(text), err=True)
 
 
@@ -113,9 +113,9 @@ def note(text: str) -> None:
 class Column:
     """One column of a table.
 
-    `fixed` columns stay as they are for as long as possible. `fold` ones are broken into lines where there is no room,
-    between words, then behind a dot or an underline. The `flex` one, of which there is at most one, gets what the
-    others leave and ends in an ellipsis; where they leave too little, it gets a line of its own below its row.
+    A `fixed` column keeps its width for as long as possible. A `fold` column is broken into lines if there is no room:
+    between words, then after a dot or an underline. At most one column is `flex`: it gets the room that the others
+    leave, and ends in an ellipsis. If they leave too little, it gets a line of its own below its row.
     """
 
     title: str
@@ -150,7 +150,7 @@ def ago(instant: datetime | None, now: datetime) -> str:
 
 
 def span(delta: timedelta) -> str:
-    """How long ago, as coarse as an age is read: `45 s`, `3 min`, `1 h 20 min`, `5 d`."""
+    """A duration, rounded down as people read an age: `45 s`, `3 min`, `1 h 20 min`, `5 d`."""
     seconds = max(0, int(delta.total_seconds()))
     sizes = ((60, 1), (10 * 3600, 60), (48 * 3600, 3600))
     size = next((size for limit, size in sizes if seconds < limit), 86_400)
@@ -164,9 +164,9 @@ def stamp(instant: datetime | None) -> str:
 
 @contextmanager
 def progress(words: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr while the block runs; yields what counts so many more as done.
+    """Show a progress bar on stderr while the block runs; yields a function that counts so many more as done.
 
-    There is none where stderr is no terminal, or where there is too little to do for one.
+    No bar is shown if stderr is not a terminal, or if there are fewer than 20 to do.
     """
     stream = sys.stderr
     if not stream.isatty() or (total is not None and total < _WORTH_A_BAR):
@@ -179,7 +179,7 @@ def progress(words: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _grid(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> Iterator[Text]:
-    """The lines of a table, of which the first row is its titles."""
+    """The lines of a table. The first row of `cells` holds the titles."""
     flex = next((number for number, head in enumerate(heads) if head.kind == "flex"), None)
     natural = [max(row[number].cell_len for row in cells) for number in range(len(heads))]
     beside = None if flex is None or not console.is_terminal else spare(console.width, natural, flex)
@@ -201,7 +201,11 @@ def _grid(console: Console, heads: Sequence[Column], cells: Sequence[Sequence[Te
 
 
 def _least(heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> list[dict[int, int]]:
-    """Which columns give way, and how far: folded ones to words, then to parts of words, then fixed ones to words."""
+    """Which columns become narrower, and to which width, in three steps.
+
+    First `fold` columns to their longest word, then to the longest part of a word; then `fixed` ones to their longest
+    word.
+    """
     words, pieces, others = {}, {}, {}
     for number, head in enumerate(heads):
         texts = [row[number].plain for row in cells]
@@ -215,7 +219,7 @@ def _least(heads: Sequence[Column], cells: Sequence[Sequence[Text]]) -> list[dic
 
 
 def _beside(row: Sequence[tuple[Text, Column, int]], console: Console) -> Iterator[Text]:
-    """The lines of one row: each cell with its column and that one's width."""
+    """The lines of one row: each cell comes with its column and the column's width."""
     columns = [_folded(cell, head, width, console) for cell, head, width in row]
     for number in range(max(map(len, columns))):
         line = Text()
@@ -246,7 +250,7 @@ def _cell(console: Console, head: Column, value: str | Text) -> Text:
 
 
 def _valid(value: Any) -> Any:
-    """What JSON can hold, and every reader of it takes."""
+    """The value in a form that JSON can hold, and that every reader of JSON takes."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):

@@ -1,6 +1,6 @@
-"""How many dead letters still wait in their queues, said beside what the archive holds.
+"""How many dead letters still wait in their queues: a note beside what the archive holds.
 
-Asked with a short timeout and only told: a broker that is down must not keep anybody from reading the archive.
+The broker is asked with a short timeout: if it is down, people must still be able to read the archive.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["tell_unarchived", "unarchived"]
 
 
 def unarchived(project: Project, queues: Sequence[str]) -> int | None:
-    """How many wait in these queues; `None` when the broker does not say."""
+    """How many dead letters wait in these queues; `None` if the broker does not answer."""
     try:
         return waiting(project.app, queues)
     except ConsumerLost:
@@ -25,7 +25,7 @@ def unarchived(project: Project, queues: Sequence[str]) -> int | None:
 
 
 def tell_unarchived(project: Project) -> None:
-    """Say on stderr how many dead letters are not in the archive yet, if any, and what to do about it."""
+    """Note on stderr how many dead letters are not in the archive yet, if any, and what to do about it."""
     from celery_guardrails.app.topology import dead_letter_queues
 
     queues = dead_letter_queues(project.guardrails)

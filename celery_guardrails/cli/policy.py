@@ -1,4 +1,4 @@
-"""`guardrails policy`: which tasks are under guard, by what, and what will happen when one fails."""
+"""`guardrails policy`: which tasks are under guard, by which means, and what will happen when a task fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from celery_guardrails.redaction.process import shown_data
 __all__ = ["policy"]
 
 _CUT_ROWS = 10
-"""Attempts that are drawn of a schedule that has no end in sight."""
+"""How many attempts are drawn of a schedule that has more rows than can be planned."""
 _BUILT_IN_ERRORS = "the built-in transient errors"
 
 

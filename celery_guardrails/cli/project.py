@@ -30,7 +30,7 @@ class Project:
 
     Args:
         app: the application.
-        name: what was written after `celery -A`, for the commands that are shown.
+        name: what was typed after `celery -A`, for the commands that are shown.
     """
 
     def __init__(self, app: Celery, name: str = UNNAMED_APP) -> None:
@@ -91,7 +91,7 @@ class Project:
         return celery_command(self.name, f"guardrails {command}", *words, tail=tail)
 
     def typed_again(self, ctx: click.Context, *more: str) -> str:
-        """The command of this context as it was typed, with all its options, and with these words."""
+        """The command of this context as it was typed, with all its options, and these words added."""
         return celery_command(self.name, ctx.command_path.removeprefix("celery "), *_words_of(ctx), *more)
 
 
@@ -116,7 +116,7 @@ def project_of(ctx: click.Context) -> Project:
     """The project that this command line names; it is closed when the command ends.
 
     Raises:
-        click.UsageError: it names none.
+        click.UsageError: the command line names no application.
     """
     given: Any = ctx.find_root().params.get("app", ctx.obj.app)
     if given is None:

@@ -1,7 +1,7 @@
-"""`guardrails retries`: what waits in the broker to run later, and deciding that it runs now, or not at all.
+"""`guardrails retries`: the tasks that wait in the broker to run later, and deciding to run them now or not at all.
 
-Owns which entries a command line means and what is said of them. Waiting itself is the transport's business, and what
-cancelling leaves behind is in `cli/cancel.py`.
+Owns which entries a command line means, and how they are shown. `transport/waiting/` owns the waiting itself, and
+`cli/cancel.py` the dead letter of a cancelled task.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _WIDE = 100
 
 @dataclass
 class _Outcome:
-    """What became of what was meant: `done` are ids of entries."""
+    """What became of the entries that were meant; `done`: the ids of those that succeeded."""
 
     done: list[str] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -98,7 +98,7 @@ def list_(ctx: click.Context, task: str | None, limit: int, as_json: bool) -> No
 def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json: bool) -> None:
     """Put waiting tasks into their queues at once: by ID (of the entry or the task), or all of a task."""
     if bool(ids) == (task is not None):
-        raise click.UsageError("Name ids, or --task, and not both.", ctx)
+        raise click.UsageError("Give ids or --task, one of the two.", ctx)
     project = project_of(ctx)
     outcome = _Outcome()
     if task is not None:
@@ -122,7 +122,7 @@ def run_now(ctx: click.Context, ids: tuple[str, ...], task: str | None, as_json:
 
 @retries.command(short_help="Decide that waiting tasks will not run.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--reason", required=True, callback=given_reason, help="Why; its dead letter tells it.")
+@click.option("--reason", required=True, callback=given_reason, help="Why; the dead letters keep it.")
 @click.option("--by", metavar="WHO", default=None, help="Who does it. Default user@host.")
 @json_option
 @click.pass_context
@@ -138,7 +138,7 @@ def cancel(ctx: click.Context, ids: tuple[str, ...], reason: str, by: str | None
     def act(waiting: WaitingTask) -> str | None:
         letter = cancel_waiting(project.guardrails, waiting, actor, reason, clock.now())
         if letter is None:
-            return "it had become due and runs; discard its dead letter, which says cancelled"
+            return "it had become due and runs; discard its dead letter, whose reason is cancelled"
         letters.append(letter.id)
         return None
 
@@ -157,7 +157,7 @@ def _run(project: Project, waiting: WaitingTask) -> str | None:
 
 
 def _each(project: Project, ids: Sequence[str], outcome: _Outcome, act: Callable[[WaitingTask], str | None]) -> int:
-    """Do it to each that is meant; `act` says what is wrong, or nothing. Returns how often it was done."""
+    """Call `act` for each entry that is meant; it returns a problem or `None`. Returns how many calls had none."""
     for given in dict.fromkeys(ids):
         found = _meant(project, given)
         if len(found) != 1:
@@ -166,7 +166,7 @@ def _each(project: Project, ids: Sequence[str], outcome: _Outcome, act: Callable
         try:
             problem = act(found[0])
         except PublishError as exc:
-            problem = f"{exc}; it goes on waiting"
+            problem = f"{exc}; the task still waits"
         if problem is None:
             outcome.done.append(found[0].id)
         else:
@@ -175,7 +175,7 @@ def _each(project: Project, ids: Sequence[str], outcome: _Outcome, act: Callable
 
 
 def _meant(project: Project, given: str) -> list[WaitingTask]:
-    """What this id means: an entry that has exactly this id, else all that begin so."""
+    """The entries that an id means: the entry with exactly this id, else all whose id or task id begins with it."""
     found = project.guardrails.waiting.find(given) if given.strip() else []
     exact = [waiting for waiting in found if waiting.id == given]
     return exact or list(found)
@@ -187,11 +187,11 @@ def _unclear(found: Sequence[WaitingTask]) -> str:
     ids = _unique([waiting.id for waiting in found])
     named = [f"{id_} ({waiting.task})" for id_, waiting in zip(ids, found, strict=True)][:_CANDIDATES]
     rest = f" and {len(found) - _CANDIDATES:,} more" if len(found) > _CANDIDATES else ""
-    return f"{len(found):,} begin so: {', '.join(named)}{rest}"
+    return f"{len(found):,} ids begin with this: {', '.join(named)}{rest}"
 
 
 def _entries(project: Project, task: str | None) -> Iterator[WaitingTask]:
-    """What waits, of one task or of all, a page at a time."""
+    """The entries that wait, of one task or of all, read page by page."""
     after: str | None = None
     while page := project.guardrails.waiting.entries(_PAGE, after):
         for waiting in page:
@@ -227,7 +227,7 @@ def _list(found: Sequence[WaitingTask], now: datetime) -> None:
 
 
 def _unique(ids: Sequence[str]) -> list[str]:
-    """The beginnings of ids, as short as they can be without meaning two of them, at least 8 characters."""
+    """The beginnings of ids: as short as they can be while no two are equal, at least 8 characters."""
     length = _SHORTEST
     while len({id_[:length] for id_ in ids}) < len(set(ids)):
         length += 1

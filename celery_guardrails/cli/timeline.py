@@ -22,8 +22,8 @@ def draw(
 ) -> list[tuple[str, str, str, str, str]]:
     """The rows of the picture: number, earliest, latest, bar, remark.
 
-    The bars share one linear time axis of `width` columns, from when the work was due to the last attempt, or to the
-    deadline where that is hardly later; a deadline on the axis is drawn in each bar.
+    The bars share one linear time axis of `width` columns. It begins when the work was due and ends at the last
+    attempt, or at the deadline if that is at most a quarter later. A deadline on the axis is drawn in each bar.
     """
     end = max((attempt.latest for attempt in planned), default=timedelta(0))
     if deadline is not None and deadline <= end * _NEAR:

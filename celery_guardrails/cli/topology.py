@@ -1,6 +1,6 @@
-"""`guardrails topology`: what has to be there on the broker, for an administrator to declare, and the rights to give.
+"""`guardrails topology`: what must exist on the broker, for an administrator to declare, and the rights to give.
 
-Owns how it is shown. What is needed is found by one function a broker, in `_BROKERS`.
+Owns how it is shown, by one function for each kind of broker (`_BROKERS`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["topology"]
 @json_option
 @click.pass_context
 def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
-    """List what has to be there on the broker, and the rights that the application's user needs.
+    """List what must exist on the broker, and the rights that the application's user needs.
 
-    For RabbitMQ: exchanges, queues and bindings, to be declared by an administrator where the application's user may
-    not. --definitions prints them in the form that can be imported. For Redis: the user's rights. Connects to nothing.
+    For RabbitMQ: exchanges, queues and bindings, which an administrator declares if the application's user may not.
+    --definitions prints them in the form that can be imported. For Redis: the user's rights. Connects to nothing.
     """
     project = project_of(ctx)
     if unreadable := broker_fault(project.app):
@@ -42,7 +42,7 @@ def topology(ctx: click.Context, definitions: bool, as_json: bool) -> None:
         vhost, user = str(connection.virtual_host or "/"), connection.userid
     show = _BROKERS.get(kind)
     if show is None:
-        raise click.ClickException(f"on a broker of this kind ({kind}) nothing has to be declared beforehand")
+        raise click.ClickException(f"A broker of this kind ({kind}) needs nothing to be declared beforehand.")
     show(project, vhost, user, definitions, as_json)
 
 
@@ -55,14 +55,14 @@ def _rabbitmq(project: Project, vhost: str, userid: str | None, definitions: boo
     elif as_json:
         emit_json({**_as_json(needed, vhost, user, command), "task_queues": lines})
     else:
-        _tell(needed, vhost)
+        _print_needed(needed, vhost)
         say("\nTo declare it all, as an administrator:")
         say(f"  {project.typed('topology')} --definitions >topology.json")
         say("  rabbitmqctl import_definitions topology.json")
-        say(f"\nThe rights of the user {user} then (they take the place of those that it has):\n  {command}")
+        say(f"\nThen the rights of the user {user} (they replace the rights that it has):\n  {command}")
         if lines:
-            say("\nCelery declares these queues and their exchanges, too, and workers and")
-            say("producers end where the user may not, although they exist. For such a user,")
+            say("\nCelery declares these queues and their exchanges, too. Where the user may not")
+            say("declare them, workers and producers end, even if the queues exist. For such a user,")
             say("write in the application's settings (from kombu import Exchange, Queue):\n  task_queues=[")
             for line in lines:
                 say(f"      {line},")
@@ -79,7 +79,7 @@ _CELERY = (
 
 def _redis(project: Project, vhost: str, user: str | None, definitions: bool, as_json: bool) -> None:
     if definitions:
-        raise click.UsageError("--definitions is a form of RabbitMQ's; on Redis nothing has to be declared.")
+        raise click.UsageError("--definitions is only for RabbitMQ: on Redis nothing has to be declared.")
     prefix = str((project.app.conf.broker_transport_options or {}).get("global_keyprefix") or "")
     needed, name = needs(prefix, dead_letter_queues(project.guardrails)), user or "default"
     command = needed.command(name)
@@ -105,7 +105,7 @@ def _as_json(needed: Topology, vhost: str, user: str, command: str) -> dict[str,
     }
 
 
-def _tell(needed: Topology, vhost: str) -> None:
+def _print_needed(needed: Topology, vhost: str) -> None:
     console = printer()
     console.print(Text(f"RabbitMQ, virtual host {vhost}; all of it durable\n"))
     table(

@@ -1,6 +1,6 @@
-"""How wide the columns of a table are where there is not room for all of them, and where long words are broken.
+"""How wide the columns of a table are if there is not room for all of them, and where long words are broken.
 
-Names of tasks and reasons are one word to a terminal. They are broken behind a dot or an underline, not anywhere.
+Names of tasks and reasons are one word to a terminal. They are broken only after a dot, an underline or the like.
 """
 # on its own: arithmetic on widths, drawn and tested without a terminal
 
@@ -17,12 +17,12 @@ _LEAST_FLEX = 30
 
 
 def shared(room: int, natural: Sequence[int], least: Sequence[Mapping[int, int]]) -> list[int]:
-    """The widths of all columns, so that they fit; wider than the room where they cannot.
+    """The widths with which all columns fit, or the smallest ones if they cannot fit.
 
     Args:
         room: columns of the terminal.
         natural: how wide each column would like to be.
-        least: which columns give way, by their number, and how far; those of the first mapping give way first.
+        least: which columns become narrower, by their number, and to which width; the first mapping is used first.
     """
     widths = list(natural)
     over = sum(widths) + GAP * (len(widths) - 1) - room
@@ -34,7 +34,7 @@ def shared(room: int, natural: Sequence[int], least: Sequence[Mapping[int, int]]
 
 
 def spare(room: int, natural: Sequence[int], flex: int) -> int | None:
-    """How wide the column with this number may be, beside all others; `None`: so little that it needs its own line."""
+    """How wide the column with this number may be beside the others; `None`: too little, it needs its own line."""
     left = room - GAP * (len(natural) - 1) - sum(natural) + natural[flex]
     return min(left, natural[flex]) if left >= min(natural[flex], _LEAST_FLEX) else None
 
@@ -45,7 +45,7 @@ def longest_word(text: str) -> int:
 
 
 def longest_piece(text: str) -> int:
-    """How wide the longest part of a text is that is not broken."""
+    """How wide the longest part of a text is that cannot be broken."""
     return max((len(piece) for word in text.split() for piece in _PIECE.findall(word)), default=0)
 
 

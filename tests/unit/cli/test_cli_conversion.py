@@ -31,8 +31,8 @@ def test_each_task_with_options_gets_its_policy(shop: Shop) -> None:
     assert "      max_attempts=4," in lines(result.stdout)
     said = lines(result.stderr)
     assert said[0] == (
-        "2 tasks say by Celery's options how they are retried; 1 without such options, for which base=GuardedTask is "
-        "enough; 2 under guard already."
+        "2 tasks have retry options of Celery's; 1 without such options, for which base=GuardedTask is enough; "
+        "2 under guard already."
     )
     assert said[-1].startswith("2 tasks are acknowledged early today")
 
@@ -41,7 +41,7 @@ def test_where_no_task_has_options_it_says_so(shop: Shop) -> None:
     result = shop.run("check", "--migrate")
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert result.stderr.startswith("0 tasks say by Celery's options how they are retried; 1 without such options")
+    assert result.stderr.startswith("0 tasks have retry options of Celery's; 1 without such options")
     assert shop.json("check", "--migrate") == []
 
 

@@ -106,7 +106,7 @@ def test_run_now_by_a_beginning_of_the_id_or_the_task_id(shop: Shop, kept: InMem
 def test_an_id_that_means_several_is_refused_with_the_candidates(shop: Shop, kept: InMemoryWaiting) -> None:
     result = shop.run("retries", "run-now", "aaaa")
     assert result.exit_code == 1
-    assert lines(result.stderr) == ["aaaa: 2 begin so: aaaaaaaa-2 (shop.import), aaaaaaaa-1 (shop.mail)"]
+    assert lines(result.stderr) == ["aaaa: 2 ids begin with this: aaaaaaaa-2 (shop.import), aaaaaaaa-1 (shop.mail)"]
     assert kept.ran == []
     kept.kept = [waiting(f"c{number}", SOON) for number in range(9)]
     assert "and 4 more" in shop.run("retries", "cancel", "c", "--reason", "x").stderr
@@ -180,7 +180,7 @@ def test_what_the_broker_does_not_take_goes_on_waiting(
     monkeypatch.setattr(DeadLetterSender, "send", refuse)
     result = shop.run("retries", "cancel", FIRST.id, "--reason", "x")
     assert result.exit_code == 1
-    assert "it goes on waiting" in result.stderr
+    assert "the task still waits" in result.stderr
     assert FIRST in kept.kept
 
 

@@ -54,7 +54,7 @@ def test_check_warns_of_what_is_hardly_meant(shop: Shop) -> None:
     assert lines(result.stderr) == [
         "Warning: guard: the pattern nothing.* matches no task",
         "Warning: policies: the pattern void.* matches no task",
-        "Warning: policies: no task that matches vendor.* is under guard, such as vendor.sync",
+        "Warning: policies: vendor.* matches only tasks that are not under guard, such as vendor.sync",
         "Warning: enabled is False: every guarded task behaves as a plain one",
     ]
     assert result.stdout.startswith("No faults, 4 warnings: ")
