@@ -26,7 +26,7 @@ def dlq() -> None:
     """See the dead letters, and decide what becomes of them.
 
     \b
-    A QUERY is any number of terms that must all hold, ! before one turns it round:
+    A QUERY is any number of terms that must all hold. ! before a term negates it:
       task:billing.*  error:Timeout*  reason:deadline_exceeded  state:dead  queue:mail
       since:2h  before:2026-11-01  arg.order_id:4711  text:"api key"  !owner:growth
       task_id:4f1c5d0e-...  (Celery's id, as its log shows it)

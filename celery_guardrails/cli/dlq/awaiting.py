@@ -1,6 +1,6 @@
-"""Waiting for requeued work: what became of it, as far as the archive hears.
+"""Waiting for requeued work: what became of it, as far as the archive knows.
 
-Reads only. The guardian confirms recoveries; without one the archive never hears of them, and that is said.
+Reads only. A guardian confirms recoveries. Without one the archive never learns of them, and a note says so.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Awaited", "await_recovery"]
 
 _LOOK_EVERY = 0.5
 _PATIENCE = 15.0
-"""Seconds that a guardian which was just started may take until it is seen, before it is missed."""
+"""Seconds after which a note says that no guardian runs: one that was just started needs a few to be seen."""
 
 
 @dataclass(frozen=True)
 class Awaited:
-    """What became of requeued letters; `unknown` were neither recovered nor dead again when the time was over."""
+    """What became of requeued letters; `unknown`: neither recovered nor dead again when the time was over."""
 
     recovered: int = 0
     dead_again: int = 0
@@ -35,7 +35,7 @@ class Awaited:
 
     @property
     def all_recovered(self) -> bool:
-        """Whether each of them has succeeded."""
+        """Whether all of them have succeeded."""
         return not (self.dead_again or self.unknown)
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Awaited:
 
 
 def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awaited:
-    """Wait until each of these is recovered or dead again, for at most so many seconds.
+    """Wait until each of these letters is recovered or dead again.
 
     Args:
         project: the application.
@@ -67,21 +67,21 @@ def await_recovery(project: Project, ids: Sequence[str], seconds: float) -> Awai
             over = not left or time.monotonic() >= until
             if left and not looked and (over or time.monotonic() >= began + _PATIENCE):
                 looked = True
-                _require_guardian(project)
+                _note_missing_guardian(project)
             if over:
                 break
             time.sleep(min(_LOOK_EVERY, max(0.0, until - time.monotonic())))
     return Awaited(counts[State.RECOVERED], counts[State.DEAD] + counts[State.DISCARDED], len(left))
 
 
-def _require_guardian(project: Project) -> None:
+def _note_missing_guardian(project: Project) -> None:
     with project.archive.read() as conn:
         alive = lease.guardians(conn, seen_since=clock.now() - lease.ALIVE)
     if not alive:
-        note(f"No guardian runs, and only one confirms recoveries: {celery_command(project.name, 'guardian')}")
+        note(f"No guardian runs, so no recovery is confirmed. Start one: {celery_command(project.name, 'guardian')}")
 
 
 def _state(project: Project, letter_id: str) -> State:
     page = search.search(project.archive, Query().with_term("id", letter_id), 1)
-    # Pruned meanwhile: only what needs no decision any more is.
+    # A letter that is not there was pruned: only letters that need no decision are.
     return page.letters[0].state if page.letters else State.RECOVERED

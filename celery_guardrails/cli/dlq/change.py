@@ -1,6 +1,6 @@
 """`dlq requeue`, `dlq discard`, `dlq restore`: deciding what becomes of dead letters, with a name and a reason.
 
-Owns who is asked, what is counted first and what is said at the end. What an action does is in `recovery/`.
+Owns who is asked, what is counted first and what is printed at the end. What an action does is in `recovery/`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from celery_guardrails.cli.dlq.doubt import (
     question,
     underway,
 )
-from celery_guardrails.cli.dlq.selection import filtered, is_query
+from celery_guardrails.cli.dlq.selection import build_query, is_query
 from celery_guardrails.cli.output import emit_json, is_attended, note, progress, say
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.errors import DeadLetterError, RequeueFailed, StoreError
@@ -40,18 +40,18 @@ from celery_guardrails.text import count_of
 __all__ = ["discard", "requeue", "restore"]
 
 Act = Callable[[str, datetime], str]
-"""Does it to the dead letter with this id, or beginning of one, and returns the whole id.
+"""Changes the dead letter with this id, or beginning of an id, and returns the whole id.
 
-Raises `DeadLetterError` where it cannot be done.
+Raises `DeadLetterError` if the change is not possible.
 """
 
 _BROKER_DOWN = 3
-"""This many letters in a row that the broker does not take are enough to see that it takes none."""
+"""After this many letters in a row that the broker does not take, no further letter is tried."""
 
 
 @dataclass(frozen=True)
 class _Verb:
-    """What is done, in words: `requeue`, `requeued`, and from which state."""
+    """An action in words (`requeue`, `requeued`), and from which state it starts."""
 
     name: str
     past: str
@@ -60,7 +60,7 @@ class _Verb:
 
 @dataclass
 class _Outcome:
-    """What became of the letters that were meant. `stopped` is why the rest was left alone."""
+    """What became of the letters that were meant; `stopped`: why the rest was left alone."""
 
     done: list[str] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -69,9 +69,9 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Meant:
-    """The letters that are meant: their ids, how many they are, and what a query leaves out; `None`: named by id.
+    """The letters that are meant: their ids, how many they are, and what a query leaves out (`None`: named by id).
 
-    `terms` are those of the query.
+    `terms`: those of the query.
     """
 
     ids: Iterable[str]
@@ -92,14 +92,14 @@ _OPTIONS = (
 )
 
 
-_YES = "With a QUERY: do not ask first. Needed where there is no terminal to ask at."
-_YES_REQUEUE = "Do not ask first, nor about what may have run already. A QUERY needs it where there is no terminal."
+_YES = "With a QUERY: do not ask first. Needed if there is no terminal to ask at."
+_YES_REQUEUE = "Do not ask first, not even about what may have run already. A QUERY without a terminal needs it."
 _LONGEST_WAIT = 86_400.0
-_YES_RESTORE = "Do not ask first, nor about requeued letters. A QUERY needs it where there is no terminal."
+_YES_RESTORE = "Do not ask first, not even about requeued letters. A QUERY without a terminal needs it."
 
 
 def _change_options(yes: str) -> Callable[[Any], Any]:
-    """Give a command what all changes take; `yes` is what its --yes does."""
+    """Add the arguments and options of all changes to a command; `yes`: the help text of its --yes."""
 
     def add(command: Any) -> Any:
         for option in reversed((*_OPTIONS[:3], click.option("--yes", is_flag=True, help=yes), *_OPTIONS[3:])):
@@ -123,8 +123,8 @@ def _change_options(yes: str) -> Callable[[Any], Any]:
 def requeue(ctx: click.Context, /, wait: float, **given: Any) -> None:
     """Put dead letters back into the queue that they came from: by ID, or all that a QUERY means.
 
-    A QUERY leaves out what may have run already. Exit code 1 where it leaves out all, where a letter could not be put
-    back, and with --wait where one has not recovered.
+    A QUERY leaves out what may have run already. Exit code 1 if it leaves out all, if a letter could not be put back,
+    or with --wait if one has not recovered.
     """
     from celery_guardrails.transport.dead_letter import Replayer
 
@@ -152,8 +152,8 @@ def discard(ctx: click.Context, /, **given: Any) -> None:
 def restore(ctx: click.Context, /, **given: Any) -> None:
     """Take discarded letters back: they are dead again and wait for a decision.
 
-    So it does with requeued letters of whose work nobody hears: by ID, or by a QUERY that says state:requeued. It asks
-    first, since their work may still be on its way.
+    It also takes back requeued letters whose work nobody has reported: by ID, or by a QUERY with state:requeued. It
+    asks first, because their work may still be on its way.
     """
     _decide(ctx, _Verb("restore", "restored", State.DISCARDED), transition.restore, given)
 
@@ -175,7 +175,7 @@ def _change(
     by_query = is_query(given["which"])
     if by_query and not (given["yes"] or given["dry_run"] or is_attended()):
         raise click.UsageError(_unattended(ctx, project), ctx)
-    if by_query and verb.name == "restore" and filtered(project, given["which"]).says("state", State.REQUEUED):
+    if by_query and verb.name == "restore" and build_query(project, given["which"]).says("state", State.REQUEUED):
         verb = replace(verb, source=State.REQUEUED)
     meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
     if given["dry_run"]:
@@ -198,7 +198,7 @@ def _change(
 
 
 def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, given: dict[str, Any]) -> None:
-    """Ask where somebody must be asked; whoever does not say yes ends it, with nothing changed."""
+    """Ask where somebody must be asked; without a yes the command ends here, with nothing changed."""
     if meant.left_out is not None:
         if meant.matched:
             off = f"{SWITCHED_OFF} " if verb.name == "requeue" and not project.settings.enabled else ""
@@ -206,7 +206,7 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
             what = f"{verb.name.capitalize()} {count_of(meant.matched, 'dead letter')}?"
             click.confirm(f"{off}{what}", abort=True, err=True)
         return
-    why, look, aim = "", "", "to be dead"
+    why, look = "", ""
     if verb.name == "restore":
         why = underway(project, given["which"])
     elif verb.name == "requeue":
@@ -214,17 +214,16 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
         off = "" if project.settings.enabled else SWITCHED_OFF
         why = " ".join(text for text in (question(doubtful) if doubtful else "", off) if text)
         look = f" Look first: {project.typed('dlq show', doubtful[0].id)}." if doubtful else ""
-        aim = "to run"
     if not why:
         return
     if not is_attended():
-        raise click.UsageError(f"{why}{look} Where it is {aim} all the same, write --yes, too.", ctx)
+        raise click.UsageError(f"{why}{look} To {verb.name} all the same, add --yes.", ctx)
     click.confirm(one_line(f"{why} {verb.name.capitalize()} all the same?"), abort=True, err=True)
 
 
 def _unattended(ctx: click.Context, project: Project) -> str:
     again = project.typed_again(ctx, "--yes")
-    return f"There is no terminal to ask at, so a change by QUERY wants --yes (--dry-run counts first): {again}"
+    return f"There is no terminal to ask at, so a change by QUERY needs --yes (--dry-run counts first): {again}"
 
 
 def _by_id(which: Sequence[str]) -> _Meant:
@@ -234,7 +233,7 @@ def _by_id(which: Sequence[str]) -> _Meant:
 
 def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
     # Frozen at this instant: what dies again while this runs is not put back a second time.
-    asked = filtered(project, given["which"]).with_term("before", clock.now())
+    asked = build_query(project, given["which"]).with_term("before", clock.now())
     wanted = asked.with_term("state", verb.source)
     matched, others = search.count(project.archive, wanted), search.count(project.archive, asked)
     rest = others - matched
@@ -301,7 +300,7 @@ def _where_to_look(project: Project, meant: _Meant, outcome: _Outcome) -> str:
         return f"What became of it: {project.typed('dlq show', outcome.done[0])}"
     if not meant.terms:
         return f"What became of each: {project.typed('dlq show')} ID"
-    # they are no longer dead, so a query that says so would not find them
+    # they are no longer dead, so a query with state:dead would not find them
     words = " ".join(word for word in " ".join(meant.terms).split(" ") if word != "state:dead")
     return f"What became of them: {project.typed('dlq list', *([words] if words else []))}"
 

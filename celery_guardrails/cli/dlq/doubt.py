@@ -1,6 +1,6 @@
-"""Work that may have run already, or may still run: left out by query, counted and named, and asked about by id.
+"""Work that may have run already, or may still run: a query leaves it out and names it; by id, the command asks.
 
-Owns which letters these are and what is said of them. It must not know how anything is put back.
+Owns which letters these are, and the texts about them. It must not know how a letter is put back.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["INCLUDE", "SWITCHED_OFF", "UNDERWAY", "LeftOut", "in_doubt", "left_o
 
 INCLUDE = "--include-may-have-run"
 SWITCHED_OFF = (
-    "Guardrails is switched off (enabled: False): what is put back runs once, as a plain Celery task. Its letter hears "
-    "how it ends, but for a map or chunks, a task that no worker knows and a worker that is killed: then it stays "
+    "Guardrails is switched off (enabled: False): what is put back runs once, as a plain Celery task. Its letter gets "
+    "the outcome, except of a map or chunks, a task that no worker knows and a worker that is killed: then it stays "
     "requeued."
 )
-"""What a requeue under the kill switch asks."""
+"""What a requeue under the kill switch says before it asks."""
 UNDERWAY = "work that was put back may still be on its way: requeue it once more, and it may run twice"
 """What it means to restore a requeued letter."""
 _NAMED, _LISTED = 3, 100
@@ -34,14 +34,14 @@ _NAMED, _LISTED = 3, 100
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What a query means and a requeue leaves alone: how many, why they are dead, and the ids of the first 100."""
+    """Letters of a query that a requeue leaves alone: how many, why they are dead, and the ids of the first 100."""
 
     count: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
 
     def words(self, project: Project, terms: Sequence[str]) -> str:
-        """How many, which, and what to type to see them all; `terms` are those of the query."""
+        """How many, which, and what to type to see them all; `terms`: those of the query."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
         named = ", ".join(self.ids[:_NAMED]) + (", ..." if self.count > _NAMED else "")
         look = project.typed("dlq list", " ".join([*terms, "may_have_run:yes"]))
@@ -56,7 +56,7 @@ class LeftOut:
 
 
 def left_out(project: Project, wanted: Query) -> LeftOut:
-    """Those of the letters that a query means which may have run already."""
+    """The letters of a query that may have run already."""
     doubtful = wanted.with_term("may_have_run", "yes")
     found = search.stats(project.archive, doubtful)
     if not found.total:
@@ -66,12 +66,12 @@ def left_out(project: Project, wanted: Query) -> LeftOut:
 
 
 def in_doubt(project: Project, ids: Sequence[str]) -> list[LetterSummary]:
-    """Those of the dead letters with these ids that may have run already; what is not found is left to others."""
+    """The dead letters with these ids that may have run already. An id that is not found is skipped here."""
     return [letter for letter in _found(project, ids) if letter.may_have_run and letter.state is State.DEAD]
 
 
 def underway(project: Project, ids: Sequence[str]) -> str:
-    """What to ask before letters with these ids are restored that are requeued; empty where none is."""
+    """What to ask before requeued letters with these ids are restored; empty if none is requeued."""
     requeued = [letter for letter in _found(project, ids) if letter.state is State.REQUEUED]
     since = [letter.requeued_at for letter in requeued if letter.requeued_at is not None]
     if not requeued:
@@ -90,7 +90,7 @@ def _found(project: Project, ids: Sequence[str]) -> Iterator[LetterSummary]:
 
 
 def question(letters: Sequence[LetterSummary]) -> str:
-    """What to ask before these are put back."""
+    """What to ask before these letters are put back."""
     first = letters[0]
     if len(letters) == 1:
         return f"{first.id} {MAY_HAVE_RUN}: {why_may_have_run(first.reason)}."

@@ -1,4 +1,4 @@
-"""`dlq prune`: removing at once what was kept long enough, as the setting `retention` says, and what goes with it."""
+"""`dlq prune`: removing at once what has been kept long enough by the setting `retention`, and what belongs to it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def prune(ctx: click.Context, /, dry_run: bool, yes: bool, by: str | None, as_js
     if as_json:
         emit_json({"action": "prune", "dry_run": dry_run, "due": due, "removed": removed})
         return
-    _tell(keep, due, None if dry_run else removed)
+    _print_counts(keep, due, None if dry_run else removed)
     if not any(due.values()):
         note("Nothing has been kept for longer than the setting `retention` says.")
     else:
@@ -69,11 +69,11 @@ def _ask(ctx: click.Context, project: Project, due: dict[str, int]) -> None:
     what = ", ".join(f"{count:,} {_NAMES[kind].lower()}" for kind, count in due.items() if count)
     if not is_attended():
         again = project.typed_again(ctx, "--yes")
-        raise click.UsageError(f"There is no terminal to ask at, so this wants --yes (--dry-run counts first): {again}")
+        raise click.UsageError(f"There is no terminal to ask at, so add --yes (--dry-run counts first): {again}")
     click.confirm(f"Remove {what} for good?", abort=True, err=True)
 
 
-def _tell(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int] | None) -> None:
+def _print_counts(keep: dict[str, timedelta | None], due: dict[str, int], removed: dict[str, int] | None) -> None:
     rows = []
     for kind in retention.KINDS:
         age = keep.get(kind)

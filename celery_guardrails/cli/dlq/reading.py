@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from celery_guardrails import clock
-from celery_guardrails.cli.dlq.selection import filtered, query_options
+from celery_guardrails.cli.dlq.selection import build_query, query_options
 from celery_guardrails.cli.output import (
     Column,
     ago,
@@ -55,7 +55,7 @@ def list_(
 ) -> None:
     """List dead letters, the newest first."""
     project = project_of(ctx)
-    wanted = filtered(project, query, task=task, state=state, reason=reason)
+    wanted = build_query(project, query, task=task, state=state, reason=reason)
     page = search.search(project.archive, wanted, limit)
     if as_json:
         emit_json([_as_json(letter) for letter in page.letters])
@@ -64,16 +64,16 @@ def list_(
         total = search.count(project.archive, wanted) if page.next else len(page.letters)
         shown = f", the newest {len(page.letters):,} shown (--limit)" if page.next else ""
         more = f". One of them in full: {project.typed('dlq show ID')}" if page.letters else "."
-        note(f"{count_of(total, 'dead letter')} found{shown}{more}" if page.letters else _none(project))
+        note(f"{count_of(total, 'dead letter')} found{shown}{more}" if page.letters else _none_found(project))
     tell_unarchived(project)
 
 
-def _none(project: Project) -> str:
-    """What to say where nothing is found."""
+def _none_found(project: Project) -> str:
+    """The note if no letter is found."""
     total = search.count(project.archive)
     if not total:
         return "No dead letter is in the archive."
-    return f"None found of {count_of(total, 'dead letter')} in the archive: {project.typed('dlq list')}"
+    return f"No dead letter matches; the archive holds {total:,}. To list them: {project.typed('dlq list')}"
 
 
 @click.command()
@@ -100,7 +100,9 @@ def groups(
 ) -> None:
     """Show what dead letters have in common, the largest group first."""
     project = project_of(ctx)
-    found = search.groups(project.archive, filtered(project, query, task=task, state=state, reason=reason), by, limit)
+    found = search.groups(
+        project.archive, build_query(project, query, task=task, state=state, reason=reason), by, limit
+    )
     if as_json:
         emit_json([_group_as_json(group) for group in found])
     else:
@@ -119,10 +121,10 @@ def stats(
 ) -> None:
     """Count dead letters by state, task and reason.
 
-    Those of `doctor --self-test` are left out, unless a term or --task asks for tasks by name.
+    The letters of `doctor --self-test` are left out, unless a term or --task names a task.
     """
     project = project_of(ctx)
-    wanted = filtered(project, query, task=task, state=state, reason=reason)
+    wanted = build_query(project, query, task=task, state=state, reason=reason)
     if not any(term.field == "task" for term in wanted.terms):
         wanted = wanted.with_term("task", SELF_TEST, negated=True)
     found = search.stats(project.archive, wanted)

@@ -1,6 +1,6 @@
-"""Which dead letters a command line means: query terms, options and ids, made into one query.
+"""Which dead letters a command line means: it makes query terms and options into one query.
 
-It must not know what is done with them.
+It must not know what is done with the letters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from celery_guardrails.recovery.query import parse_query
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.record import State
 
-__all__ = ["filtered", "is_query", "query_options"]
+__all__ = ["build_query", "is_query", "query_options"]
 
 _OPTIONS = (
     click.argument("query", nargs=-1),
@@ -33,13 +33,13 @@ _OPTIONS = (
 
 
 def query_options(command: Any) -> Any:
-    """Give a reading command QUERY and the options for what is asked most."""
+    """Add QUERY and the most used filters to a command that reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def filtered(
+def build_query(
     project: Project,
     terms: Sequence[str],
     *,
@@ -50,7 +50,8 @@ def filtered(
     """The query that terms and options make together.
 
     Raises:
-        QueryError: a term is wrong; it names the nearest right one. Or an argument is asked for that no letter keeps.
+        QueryError: a term is wrong (the error names the nearest right one), or asks for an argument that no letter
+            keeps.
     """
     query = parse_query(" ".join(terms), clock.now())
     for field, value in (("task", task), ("state", state), ("reason", reason)):
@@ -61,5 +62,5 @@ def filtered(
 
 
 def is_query(words: Sequence[str]) -> bool:
-    """Whether these are terms of a query, and not ids, in which there is no colon."""
+    """Whether these are terms of a query, and not ids: an id has no colon."""
     return any(":" in word for word in words)

@@ -41,7 +41,7 @@ _REASON = '--reason "..."'
 @json_option
 @click.pass_context
 def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
-    """Show one dead letter in full: ID is its own, or Celery's task id; the beginning is enough where it is clear."""
+    """Show one dead letter in full: ID is its own, or Celery's task id; the beginning is enough if it is unique."""
     project = project_of(ctx)
     try:
         found = search.get(project.archive, letter_id)
@@ -60,7 +60,7 @@ def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
 
 
 def _choices(project: Project, task_id: str) -> None:
-    """List the letters that have one task id, so that somebody can say which is meant."""
+    """List the letters that share a task id, so that the reader can choose one."""
     page = search.search(project.archive, Query((Term("task_id", task_id),)), _LISTED)
     show_letters(page.letters, clock.now())
     if page.next:
@@ -179,7 +179,7 @@ def _next(console: Console, project: Project, found: ArchivedLetter, entries: Se
         project.typed("dlq discard", summary.id, tail=_REASON),
     )
     if summary.may_have_run:
-        # nothing to copy that would run it again: whoever reads this has not looked yet
+        # no command to copy that would run it again: the reader has not looked yet
         dead = (
             "Find out whether its work is done. If it is, it need not run again:",
             dead[-1],
@@ -197,7 +197,7 @@ def _next(console: Console, project: Project, found: ArchivedLetter, entries: Se
 
 
 def _requeued(project: Project, found: ArchivedLetter, entries: Sequence[AuditEntry]) -> tuple[str, ...]:
-    """What work that was put back waits for, and why that may never come."""
+    """What requeued work waits for, and why it may wait for ever."""
     summary = found.summary
     since = ago(summary.requeued_at, clock.now())
     if summary.requeue_published_at is None:
@@ -210,14 +210,14 @@ def _requeued(project: Project, found: ArchivedLetter, entries: Sequence[AuditEn
     refused = [entry for entry in entries if entry.outcome == audit.REFUSED and str(Doubt.NO_TOKEN) in entry.reason]
     if refused:
         why = (
-            "A report without a claim token was refused, as a worker of an older version sends it: update that worker, "
-            "and see whether the work is done."
+            "A report without a claim token was refused. A worker of an older version sends such reports: update that "
+            "worker, and see whether the work is done."
         )
     return (
         f"It was put back {since}, and no worker has reported what became of it.",
         "It waits in its queue, runs, or waits for its next attempt.",
         why,
-        "Once it is sure that it will not end any more, this makes it dead again:",
+        "If you are sure that it will not end any more, this makes it dead again:",
         project.typed("dlq restore", summary.id, tail=_REASON),
     )
 

@@ -58,7 +58,7 @@ def test_the_help_of_a_discard_speaks_of_no_requeue(shop: Shop) -> None:
 
 def test_the_help_of_a_restore_speaks_of_what_it_asks_about(shop: Shop) -> None:
     words = " ".join(shop.run("dlq", "restore", "--help").stdout.split())
-    assert "Do not ask first, nor about requeued letters." in words
+    assert "Do not ask first, not even about requeued letters." in words
     assert "may have run" not in words
 
 
