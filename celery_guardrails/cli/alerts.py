@@ -16,7 +16,7 @@ from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.cli.daemon.assembly import alerts_go_to
 from celery_guardrails.cli.group import LazyGroup
 from celery_guardrails.cli.output import Column, ago, emit_json, json_option, note, printer, say, table
-from celery_guardrails.cli.pending import tell_unarchived
+from celery_guardrails.cli.pending import note_unarchived
 from celery_guardrails.cli.project import project_of
 from celery_guardrails.errors import SinkError
 from celery_guardrails.redaction.process import shown
@@ -50,7 +50,7 @@ def list_(ctx: click.Context, state: str | None, as_json: bool) -> None:
     else:
         _list(found, clock.now())
         note(f"{count_of(len(found), 'alert group')}; alerts go to {alerts_go_to(project.settings)}.")
-    tell_unarchived(project)
+    note_unarchived(project)
 
 
 @alerts.command()

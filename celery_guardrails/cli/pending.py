@@ -13,7 +13,7 @@ from celery_guardrails.command import celery_command
 from celery_guardrails.text import count_of
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
-__all__ = ["tell_unarchived", "unarchived"]
+__all__ = ["note_unarchived", "unarchived"]
 
 
 def unarchived(project: Project, queues: Sequence[str]) -> int | None:
@@ -24,7 +24,7 @@ def unarchived(project: Project, queues: Sequence[str]) -> int | None:
         return None
 
 
-def tell_unarchived(project: Project) -> None:
+def note_unarchived(project: Project) -> None:
     """Note on stderr how many dead letters are not in the archive yet, if any, and what to do about it."""
     from celery_guardrails.app.topology import dead_letter_queues
 

@@ -24,7 +24,7 @@ from celery_guardrails.cli.output import (
     stamp,
     table,
 )
-from celery_guardrails.cli.pending import tell_unarchived
+from celery_guardrails.cli.pending import note_unarchived
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.letters.ran import MAY_HAVE_RUN
 from celery_guardrails.letters.record import SELF_TEST
@@ -65,7 +65,7 @@ def list_(
         shown = f", the newest {len(page.letters):,} shown (--limit)" if page.next else ""
         more = f". One of them in full: {project.typed('dlq show ID')}" if page.letters else "."
         note(f"{count_of(total, 'dead letter')} found{shown}{more}" if page.letters else _none_found(project))
-    tell_unarchived(project)
+    note_unarchived(project)
 
 
 def _none_found(project: Project) -> str:
@@ -109,7 +109,7 @@ def groups(
         _groups(found, by, clock.now())
         more = f". A whole group: {project.typed('dlq list fingerprint:...')}" if by == "fingerprint" and found else "."
         note(f"{count_of(len(found), 'group')}{more}")
-    tell_unarchived(project)
+    note_unarchived(project)
 
 
 @click.command(short_help="Count dead letters.")
@@ -132,7 +132,7 @@ def stats(
         emit_json(_stats_as_json(found))
     else:
         _stats(found, clock.now())
-    tell_unarchived(project)
+    note_unarchived(project)
 
 
 def state_text(state: State, regressed: bool = False) -> Text:

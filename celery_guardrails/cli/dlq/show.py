@@ -14,7 +14,7 @@ from celery_guardrails import clock
 from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.cli.dlq.reading import show_letters, state_text
 from celery_guardrails.cli.output import Column, ago, clean, emit_json, json_option, note, printer, stamp, table
-from celery_guardrails.cli.pending import tell_unarchived
+from celery_guardrails.cli.pending import note_unarchived
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.command import query_term
 from celery_guardrails.errors import DeadLetterAmbiguous
@@ -56,7 +56,7 @@ def show(ctx: click.Context, letter_id: str, as_json: bool) -> None:
         emit_json(_as_json(found, entries, deaths))
     else:
         _show(project, found, entries, deaths)
-    tell_unarchived(project)
+    note_unarchived(project)
 
 
 def _choices(project: Project, task_id: str) -> None:
