@@ -109,6 +109,7 @@ SEAMS: tuple[Seam, ...] = (
         "trace_ok_t": "what a tracer returns",
         "get_task_name(request, default)": "the name in the log of a retry",
         "info": "the log of a retry",
+        "logger": "the log of a failure",
         "LOG_RETRY": "the text of the log of a retry",
         "_localized": "the worker's name in a process of the pool",
     }),

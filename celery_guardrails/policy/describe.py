@@ -63,13 +63,18 @@ def describe(
         message=message,
         category=verdict.category,
         transient=verdict.transient,
-        fingerprint=_or(lambda: fingerprint(exc, override), fingerprint_of(error, message)),
+        fingerprint=_fingerprint(exc, override) or fingerprint_of(error, message),
         traceback=traceback_text(exc, hide) if with_traceback else "",
         retry_after=_or(lambda: retry_after(exc, now) or retry_after(named_by, now), None),
         mro=_or(lambda: mro_names(cls), (error,)),
         exception=exc,
         cause=None if inner is None else _or(lambda: _cause(inner), None),
     )
+
+
+def _fingerprint(exc: BaseException, override: str | None) -> str | None:
+    """The fingerprint by the stack; `None` where the exception's own code gets in the way."""
+    return _or(lambda: fingerprint(exc, override), None)
 
 
 def _cause(exc: BaseException) -> Cause:

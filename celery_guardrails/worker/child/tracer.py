@@ -29,7 +29,7 @@ from celery_guardrails.worker.child.retry_call import is_unpublished
 from celery_guardrails.worker.failure.failed_run import UNKEPT
 from celery_guardrails.worker.failure.unreported import OnceInFull
 
-__all__ = ["FailureInfo", "GuardInfo", "RetryInfo", "brief_traceback", "prepare_child", "retrace"]
+__all__ = ["FailureInfo", "FormattedOnce", "GuardInfo", "RetryInfo", "brief_traceback", "prepare_child", "retrace"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -96,6 +96,18 @@ class GuardInfo(OutsideInfo):
         return found
 
 
+class FormattedOnce(logging.Filter):
+    """Has the log of a failed task print the traceback that its result has, which is formatted already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called for each record of Celery's tracer; drops none."""
+        context = getattr(record, "data", None)
+        text = context.get("traceback") if isinstance(context, dict) else None
+        if record.exc_info and not record.exc_text and isinstance(text, str):
+            record.exc_text = text.rstrip("\n")
+        return True
+
+
 def brief_traceback(retry: Retry) -> str:
     """Where the attempt failed and what comes next, in the form of a traceback without source lines."""
     exc = retry.exc
@@ -153,6 +165,7 @@ def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
         trace.report_internal_error = wrap_error_report(trace.report_internal_error)
         keep_copies()
         logging.getLogger(base.__name__).addFilter(OnceInFull())
+        trace.logger.addFilter(FormattedOnce())
     # Celery keeps the name here, also for forked processes; before 5.7 its signal does not pass the name.
     noted = trace._localized
     name = hostname or (noted[2] if len(noted) > 2 else None)

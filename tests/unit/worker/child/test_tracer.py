@@ -14,7 +14,7 @@ from celery.app import trace as tracing
 from celery.exceptions import Retry
 
 from celery_guardrails import GuardedTask, Guardrails
-from celery_guardrails.worker.child.tracer import GuardInfo, RetryInfo, brief_traceback, retrace
+from celery_guardrails.worker.child.tracer import FormattedOnce, GuardInfo, RetryInfo, brief_traceback, retrace
 from celery_guardrails.worker.main.steps import TraceStep
 from tests.unit.traced import Gate
 
@@ -234,3 +234,32 @@ def test_a_final_failure_is_celerys_in_the_child_and_leaves_its_frames_there(
     assert repr(read.exception) == repr(celerys.exception) == "ConnectionError('down')"
     assert str(read.exception.__cause__) == str(celerys.exception.__cause__)
     assert isinstance(ours.tb, Traceback), "pickling has taken it away from those who look at it here"
+
+
+def test_the_log_of_a_failure_prints_the_traceback_that_celery_prints(app: Celery, quick: Any) -> None:
+    printed: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            printed.append(logging.Formatter("%(message)s").format(record))
+
+    @quick(app)
+    def fails() -> None:
+        try:
+            raise KeyError("inner\n\n")
+        except KeyError as exc:
+            raise ValueError("a text of\nseveral lines\n") from exc
+
+    for added in (logging.Filter(), FormattedOnce()):
+        handler = Handler(logging.ERROR)
+        tracing.logger.addHandler(handler)
+        tracing.logger.addFilter(added)
+        try:
+            attempt(fails)
+        finally:
+            tracing.logger.removeFilter(added)
+            tracing.logger.removeHandler(handler)
+    celerys, ours = printed
+    assert "KeyError" in celerys
+    assert "ValueError: a text of" in celerys
+    assert ours.rstrip("\n") == celerys.rstrip("\n")
