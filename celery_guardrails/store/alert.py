@@ -84,9 +84,6 @@ alert_group = Table(
 )
 
 
-_AT_ONCE = 500
-
-
 class RecordableEvent(Protocol):
     """What `record` takes; `alerts.event.AlertEvent` is one."""
 
@@ -133,13 +130,13 @@ def record(conn: Connection, events: Iterable[RecordableEvent]) -> int:
     now = clock.now()
     # Always in the same order, so that two guardians that archive the same letters do not block each other.
     rows = [_event(event, now) for event in sorted(events, key=lambda event: event.ref_id)]
+    if not rows:
+        return 0
     insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    new = 0
-    for start in range(0, len(rows), _AT_ONCE):
-        some = insert(alert_event).values(rows[start : start + _AT_ONCE]).on_conflict_do_nothing()
-        # Counted by the returned rows: not every database knows the row count of an INSERT.
-        new += len(conn.execute(some.returning(alert_event.c.ref_id)).all())
-    return new
+    # as parameters of one statement, which SQLAlchemy compiles once and sends in portions
+    statement = insert(alert_event).on_conflict_do_nothing().returning(alert_event.c.ref_id)
+    # Counted by the returned rows: not every database knows the row count of an INSERT.
+    return len(conn.execute(statement, rows).all())
 
 
 def unprocessed(conn: Connection, limit: int = 1000) -> list[tuple[str, dict[str, Any]]]:
