@@ -1,6 +1,6 @@
-"""Logs one warning for each key, such as a group, however often the same work fails.
+"""Logs the same warning once for each key, such as a group, however often the same work fails.
 
-Owns which keys were logged, the last 1,000 of them. It must not know what a key stands for.
+Owns which warnings were logged of which keys, the last 1,000 of them. It must not know what a key stands for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _REMEMBERED = 1000
 
 
 class Complaints:
-    """Logs a warning once for each key in this process.
+    """Logs each warning once for each key in this process.
 
     Args:
         logger: gets the warnings.
@@ -23,13 +23,14 @@ class Complaints:
     def __init__(self, logger: logging.Logger, *, trace: bool = False) -> None:
         self._logger = logger
         self._trace = trace
-        self._keys: dict[str, None] = {}
+        self._logged: dict[tuple[str, str], None] = {}
 
     def once(self, key: str, words: str, *args: object) -> None:
-        """Log the warning, unless this key was logged before."""
-        if key in self._keys:
+        """Log the warning, unless the same `words` were logged of this key before; a graver warning is another one."""
+        warning = words, key
+        if warning in self._logged:
             return
-        if len(self._keys) >= _REMEMBERED:
-            self._keys.pop(next(iter(self._keys)))
-        self._keys[key] = None
+        if len(self._logged) >= _REMEMBERED:
+            self._logged.pop(next(iter(self._logged)))
+        self._logged[warning] = None
         self._logger.warning(words, *args, exc_info=self._trace)
