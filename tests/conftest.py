@@ -18,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 from tests.harness import Harness
+from tests.line import Line
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer, Server, ServerMissing
 from tests.servers_postgres import PostgreSQLServer
@@ -79,7 +80,7 @@ class Broker:
     name: str
     url: str
     server: Any
-    """A `SharedServer`; with the mark `own_servers` a `RedisServer` or a `RabbitMQServer`."""
+    """A `SharedServer`; with the mark `own_servers` or `own_lines` one that the test can stop and pause."""
 
 
 @contextmanager
@@ -153,6 +154,14 @@ def own_rabbitmq(kept_rabbitmq: RabbitMQServer) -> RabbitMQServer:
     return kept_rabbitmq
 
 
+@pytest.fixture
+def line_rabbitmq(shared_rabbitmq: SharedServer) -> Iterator[Line]:
+    """The run's RabbitMQ over a line that the test can cut and hold."""
+    line = Line(shared_rabbitmq)
+    yield line
+    line.close()
+
+
 @pytest.fixture(scope="session")
 def kept_postgresql() -> Iterator[PostgreSQLServer]:
     """The private PostgreSQL of this test process, as the test before has left it."""
@@ -167,14 +176,23 @@ def own_postgresql(kept_postgresql: PostgreSQLServer) -> PostgreSQLServer:
 
 
 def _broker(request: pytest.FixtureRequest, kind: str) -> Iterator[Broker]:
-    whose = "own" if request.node.get_closest_marker("own_servers") else "shared"
+    whose = _whose(request.node, kind)
     server = request.getfixturevalue(f"{whose}_{kind}")
     server.start()
     url = server.fresh_url()
     yield Broker(kind, url, server)
-    if whose == "own" and server.is_running:
+    if whose != "shared" and server.is_running:
         server.resume()  # nobody else may wait for it, such as connections that are collected later
     server.release(url)
+
+
+def _whose(test: pytest.Item, kind: str) -> str:
+    """Which of the servers of this kind a test has: the run's, a private one, or the run's over a line of its own."""
+    if test.get_closest_marker("own_servers"):
+        return "own"
+    if test.get_closest_marker("own_lines"):
+        return "line" if kind == "rabbitmq" else "own"  # Redis starts in an instant
+    return "shared"
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

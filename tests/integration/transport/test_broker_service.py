@@ -13,7 +13,7 @@ from celery_guardrails.transport.waiting.eta import EtaWaiting
 from tests.integration.transport.dock import NOW, QUEUE, Dock, publish_counter
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_the_service_asks_a_broker_that_is_away_less_and_less(
     away: Dock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +75,7 @@ class Releasing(EtaWaiting):
         return found
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_releasing_is_lively_while_there_is_something_to_do(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     away = PublishError("waiting", "away")

@@ -86,7 +86,7 @@ def test_what_has_arrived_is_received_after_the_end_and_nothing_else(line: Line)
     assert waiting(line.app, [QUEUE]) == 1
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_connection_that_breaks_while_lingering_is_said(line: Line) -> None:
     fill(line, 1)
     consumer = DeadLetterConsumer(line.app, DECLARED)
@@ -116,7 +116,7 @@ def test_an_empty_queue_takes_no_longer_than_asked(line: Line) -> None:
     consumer.close()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_broken_connection_is_said_and_mended(line: Line) -> None:
     fill(line, 3)
     consumer = DeadLetterConsumer(line.app, DECLARED)
@@ -141,7 +141,7 @@ def test_a_broken_connection_is_said_and_mended(line: Line) -> None:
     consumer.close()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 @pytest.mark.parametrize("action", ["receive", "close", "waiting"])
 def test_a_broker_that_hangs_does_not_hang_the_consumer(line: Line, action: str) -> None:
     fill(line, 1)

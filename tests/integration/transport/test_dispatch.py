@@ -66,7 +66,7 @@ def test_what_the_broker_takes_is_not_spooled(dock: Dock) -> None:
     assert not way_out.spool.directory.exists()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_what_the_broker_does_not_take_is_spooled_with_all_that_it_needs(
     away: Dock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +88,7 @@ def test_what_the_broker_does_not_take_is_spooled_with_all_that_it_needs(
     assert "dead letter of shop.mail[t1]" in caplog.text
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_spool_that_is_full_too_is_an_error_that_says_both(away: Dock) -> None:
     way_out = Exit(away, limit=10)
     with pytest.raises(PublishError, match=r"t\.dead: .*; and the spool .*it is full") as lost:
@@ -126,7 +126,7 @@ def test_an_error_out_of_a_library_is_no_reason_to_lose_work(dock: Dock, monkeyp
     assert way_out.spool.status().entries == 2
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_after_one_long_wait_in_vain_the_next_are_short(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     line = Line(broker, timeout=3)
     envelope = Envelope(b"x", QUEUE)

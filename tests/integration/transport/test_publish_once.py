@@ -36,7 +36,7 @@ def frozen_after_the_question(line: Line, monkeypatch: pytest.MonkeyPatch) -> Li
     return line
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_confirmation_that_gets_lost_is_an_error(frozen_after_the_question: Line) -> None:
     line = frozen_after_the_question
     with pytest.raises(PublishError, match="may be there") as caught:
@@ -47,7 +47,7 @@ def test_a_confirmation_that_gets_lost_is_an_error(frozen_after_the_question: Li
     assert line.bodies(QUEUE).count(b"once") <= 1
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_it_is_not_spooled_either(frozen_after_the_question: Line, dock: Dock) -> None:
     letters: Any = None  # none are sent here
     dispatch = Dispatch(dock.line.publisher, dock.waiting, letters, dock.spool)
@@ -57,7 +57,7 @@ def test_it_is_not_spooled_either(frozen_after_the_question: Line, dock: Dock) -
     assert list(dock.spool.entries()) == []
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_what_is_put_back_is_not_published_again_either(frozen_after_the_question: Line) -> None:
     line = frozen_after_the_question
     message = ReplayMessage("d1", "shop.mail", b"once", None, None, {}, QUEUE, "", QUEUE, once=True)
@@ -68,7 +68,7 @@ def test_what_is_put_back_is_not_published_again_either(frozen_after_the_questio
     assert line.bodies(QUEUE).count(b"once") <= 1
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_broker_that_is_away_did_not_get_it(line: Line) -> None:
     line.publisher.publish(Envelope(b"before", QUEUE), DECLARED)
     line.publisher.seconds = GIVES_UP
@@ -80,7 +80,7 @@ def test_a_broker_that_is_away_did_not_get_it(line: Line) -> None:
     assert line.bodies(QUEUE) == [b"before"]
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_connection_from_before_a_restart_is_found_out_before(line: Line) -> None:
     line.publisher.publish(Envelope(b"before", QUEUE), DECLARED)
     line.broker.server.stop()

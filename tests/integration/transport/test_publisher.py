@@ -73,7 +73,7 @@ def test_threads_share_a_publisher(line: Line) -> None:
     assert len(line.publisher._idle) <= 8
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_it_reconnects_when_the_broker_has_restarted(line: Line) -> None:
     send(line, b"before")
     line.broker.server.stop()
@@ -82,7 +82,7 @@ def test_it_reconnects_when_the_broker_has_restarted(line: Line) -> None:
     assert line.bodies(QUEUE) == [b"before", b"after"]
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_it_reconnects_when_the_broker_comes_back_within_the_timeout(broker: Broker) -> None:
     line = Line(broker, timeout=60)
     send(line, b"before")
@@ -119,7 +119,7 @@ def test_no_route_is_an_error_and_harms_no_other_publish(rabbitmq_broker: Broker
 FULL = Queue("t.full", routing_key="t.full", queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 @pytest.mark.parametrize(
     ("envelope", "declare", "said", "refused"),
     [
@@ -171,7 +171,7 @@ def test_a_queue_with_other_arguments_is_refused_for_good(rabbitmq_broker: Broke
     line.publisher.close()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 @pytest.mark.parametrize("warm", [True, False], ids=["connected", "fresh"])
 def test_a_broker_that_is_down_ends_in_time(broker: Broker, warm: bool) -> None:
     line = Line(broker)
@@ -189,7 +189,7 @@ def test_a_broker_that_is_down_ends_in_time(broker: Broker, warm: bool) -> None:
     line.publisher.close()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 @pytest.mark.parametrize("size", [10, 30_000_000], ids=["small", "large"])
 @pytest.mark.parametrize("warm", [True, False], ids=["connected", "fresh"])
 def test_a_broker_that_hangs_ends_in_time(broker: Broker, warm: bool, size: int) -> None:
@@ -208,7 +208,7 @@ def test_a_broker_that_hangs_ends_in_time(broker: Broker, warm: bool, size: int)
     roomy.publisher.close()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 @pytest.mark.parametrize("step", ["channel", "declare"])
 def test_a_broker_that_hangs_between_steps_ends_in_time(
     broker: Broker, step: str, monkeypatch: pytest.MonkeyPatch
@@ -265,7 +265,7 @@ def test_an_address_that_nobody_listens_on() -> None:
             publisher.publish(Envelope(b"x", QUEUE), DECLARED)
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_several_addresses_are_tried_in_turn(broker: Broker) -> None:
     line = Line(broker)
     line.app.conf.broker_url = [broker.url.replace(f":{broker.server.port}", ":1"), broker.url]
@@ -283,7 +283,7 @@ def test_no_more_than_ten_connections_are_kept(line: Line) -> None:
     assert line.publisher._idle == []
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_idle_lines_from_before_a_restart_do_not_use_up_the_time(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     old = [line.publisher._take(4.0) for _ in range(10)]
     for each in old:

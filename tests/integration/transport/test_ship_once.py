@@ -41,7 +41,7 @@ def module_host() -> str:
     return slug(socket.gethostname())
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_confirmation_that_gets_lost_is_a_doubt(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     line = dock.line
     line.publisher.publish(Envelope(b"before", QUEUE), [DECLARED])
@@ -71,7 +71,7 @@ def test_what_a_dead_process_was_shipping_is_not_published_again(dock: Dock) -> 
     assert dock.spool.is_empty()
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_while_the_broker_is_away_there_is_no_doubt(away: Dock) -> None:
     away.spool.put(once(b"once"))
     for _ in range(2):
@@ -86,7 +86,7 @@ def test_while_the_broker_is_away_there_is_no_doubt(away: Dock) -> None:
     assert away.doubted == []
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_doubt_stays_until_somebody_has_taken_it(dock: Dock) -> None:
     def refuse(spooled: Spooled, why: str, now: datetime) -> None:
         raise PublishError("letters", "nobody takes it")

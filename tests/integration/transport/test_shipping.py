@@ -45,7 +45,7 @@ def test_a_retry_waits_for_the_rest_of_its_delay(dock: Dock) -> None:
     assert dock.waiting.delays == [30.0]
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_pass_stops_at_the_first_sign_that_the_broker_is_away(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_queue_that_is_full_blocks_no_other(on_rabbitmq: Dock) -> None:
     assert on_rabbitmq.shipper.ship(NOW) == Shipped(5, 3, refused=3)
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_what_fails_in_no_known_way_goes_last_the_next_time(dock: Dock) -> None:
     class Odd(EtaWaiting):
         def publish(self, envelope: Envelope, declare: Sequence[Queue], delay: float) -> None:
@@ -183,7 +183,7 @@ def test_what_fails_in_no_known_way_goes_last_the_next_time(dock: Dock) -> None:
     assert dock.another().ship(NOW) == Shipped(1, 0)
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_suspects_take_turns(dock: Dock) -> None:
     """One that fails always and is older must not keep one for good that failed once, as when the broker was away."""
 

@@ -13,7 +13,7 @@ from tests.harness import Harness
 from tests.integration.worker.left import left
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.own_servers
+pytestmark = pytest.mark.own_lines
 
 ENDS = {"done": [0], "fail": [0, 1], "retry": [0, 1], "bug": [0]}
 """How a task ends, and the attempts that it has then had."""

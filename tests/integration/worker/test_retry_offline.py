@@ -24,7 +24,7 @@ def spool_of(losing: Guarded) -> Spool:
     return Spool(losing.runs_folder / "spool", 1 << 30, "losing")
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_retry_by_hand_without_a_broker_is_spooled_and_runs_later(losing: Guarded, broker: Broker) -> None:
     worker = losing.worker("-c", "3", env=impatient(losing))
     errback = losing.tasks.errback.s(key="errback")
@@ -51,7 +51,7 @@ def test_retry_by_hand_without_a_broker_is_spooled_and_runs_later(losing: Guarde
     assert len(losing.runs("plain")) == len(losing.runs("linked")) == 2
 
 
-@pytest.mark.own_servers
+@pytest.mark.own_lines
 def test_a_callback_that_cannot_be_sent_is_dead_lettered_and_its_task_not_run_again(
     losing: Guarded, broker: Broker
 ) -> None:

@@ -22,7 +22,7 @@ from tests.integration.worker.test_spooling import (
 )
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.own_servers
+pytestmark = pytest.mark.own_lines
 
 
 def test_in_doubt_it_is_a_letter_and_does_not_run_again(broker: Broker, make_guarded: Callable[..., Guarded]) -> None:

@@ -14,7 +14,7 @@ from tests.guarded import APP, Guarded
 from tests.harness import Process
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.own_servers
+pytestmark = pytest.mark.own_lines
 
 EARLY_DEAD, EARLY_AGAIN, LATE_DEAD, LATE_AGAIN = KEYS = ("early-dead", "early-again", "late-dead", "late-again")
 IMPATIENT = {"queue": "impatient.dead", "publish_timeout": 1}
@@ -139,8 +139,8 @@ def test_with_a_full_spool_the_message_stays_with_the_broker(
         guarded.wait_for_runs(key, 1)
     rabbitmq_broker.server.stop()
     (guarded.runs_folder / "go").touch()
-    for task_log in ("it is full, 0 of 9 bytes are taken", "goes back to its queue"):
-        worker.wait_for_log(task_log)
+    worker.wait_for_log("it is full, 0 of 9 bytes are taken")
+    wait_until(lambda: worker.log().count("goes back to its queue: ") == 2, 60, "both go back")
     rabbitmq_broker.server.start()
     guarded.wait_for_runs(LATE_DEAD, 2, 60)
     guarded.wait_for_runs(LATE_AGAIN, 2, 60)

@@ -16,8 +16,8 @@ ON_ALL = re.compile(
     r"|swapdb|close_all_connections|refusing\("
     r"|\"(ACL|CONFIG|CLIENT|DEBUG|SHUTDOWN)\"",
 )
-OWN = re.compile(r"own_servers|own_redis|own_rabbitmq|own_postgresql|run_server\(|careless_redis")
-MARKED = re.compile(r"^pytestmark = .*own_servers", re.M)
+OWN = re.compile(r"own_servers|own_lines|own_redis|own_rabbitmq|own_postgresql|run_server\(|careless_redis")
+MARKED = re.compile(r"^pytestmark = .*own_(?:servers|lines)", re.M)
 
 
 def _acting_on_all() -> Iterator[tuple[str, str]]:
