@@ -249,10 +249,10 @@ class Guardrails:
             logger.warning("could not set the Celery options of %s to what its policy says", task.name, exc_info=True)
 
     def _take_charge(self, task: Task) -> None:
-        undo_autoretry(task)
         if uncover(task):
             self._policies.pop(task.name, None)
-        policy = self.policy_of(task).policy
+        policy = self.policy_of(task).policy  # may raise: then the task keeps Celery's options, autoretry_for too
+        undo_autoretry(task)
         retries = None if policy.max_attempts is None else policy.max_attempts - 1
         # max_crashes bounds the lost workers of a task: Celery's own options would run the task again without a bound
         cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,

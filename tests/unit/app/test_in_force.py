@@ -139,6 +139,21 @@ def test_layers_that_contradict_each_other_are_a_fault_of_the_task(new_app: NewA
         Guardrails.of(app).policy_of(app.tasks["shop.mail"])
 
 
+def test_a_task_whose_policy_is_wrong_keeps_celerys_options(new_app: NewApp) -> None:
+    """Such as in a web process or a test, which no worker's start has warned."""
+    app = new_app({"policies": {"shop.*": {"max_attempts": None}}})
+
+    @app.task(
+        base=GuardedTask, shared=False, name="shop.mail", policy=Policy(deadline=None), autoretry_for=(OSError,),
+        max_retries=7,
+    )  # fmt: skip
+    def mail() -> None: ...
+
+    Guardrails.of(app).take_charge(task := app.tasks["shop.mail"])
+    assert task.max_retries == 7
+    assert task.run is not task._orig_run
+
+
 def test_all_faults_are_listed_at_once(new_app: NewApp) -> None:
     app = new_app(task_protocol=1)
 
