@@ -19,7 +19,7 @@ from typing import Any
 
 from example_project.scene import CommandFailed, Scene
 from example_project.shop.mail_server import OK, TIME_OUT
-from example_project.stage import StageError
+from example_project.stage import StageError, must_wait
 from example_project.timeline import Timeline
 
 __all__ = ["main"]
@@ -232,7 +232,8 @@ def _counted(what: Iterable[str]) -> str:
 def _terminated(signum: int, frame: FrameType | None) -> None:
     # Where Python discards exceptions (in a destructor, say) this one would be lost: it comes again until it is met.
     signal.setitimer(signal.ITIMER_REAL, 0.5)
-    raise KeyboardInterrupt
+    if not must_wait():
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -179,12 +179,9 @@ class Scene:
         # FORCE_COLOR: as on a terminal. Where the demo itself is not shown on one, the timeline drops the colours.
         environ = {**self.world.environ, "COLUMNS": str(self.timeline.width), "FORCE_COLOR": "1"}
         try:
-            done = subprocess.run(
-                [*real, *arguments], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=_COMMAND_WITHIN, check=False,
-            )  # fmt: skip
+            code, stdout, stderr = self.stage.run([*real, *arguments], environ, _COMMAND_WITHIN)
         except subprocess.TimeoutExpired:
             raise CommandFailed(f"$ {line}\ntook longer than {_COMMAND_WITHIN} seconds") from None
-        if done.returncode != 0:
-            raise CommandFailed(f"$ {line}\nexit code {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
-        return done.stdout
+        if code != 0:
+            raise CommandFailed(f"$ {line}\nexit code {code}\n{stdout}{stderr}".rstrip())
+        return stdout

@@ -10,16 +10,39 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Actor", "Stage", "StageError"]
+__all__ = ["Actor", "Stage", "StageError", "must_wait", "uninterrupted"]
 
 _START_WITHIN = 40.0
 _STOP_WITHIN = 15.0
 _LOOK_AGAIN = 0.1
+
+
+_held: list[bool] = []
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back while the main thread starts a process and notes it: else nobody would know what to stop."""
+    if threading.current_thread() is not threading.main_thread():  # Python interrupts no other thread
+        yield
+        return
+    _held.append(True)
+    try:
+        yield
+    finally:
+        _held.pop()
+
+
+def must_wait() -> bool:
+    """Whether a handler of Ctrl-C has to come again later."""
+    return bool(_held)
 
 
 class StageError(Exception):
@@ -53,6 +76,7 @@ class Stage:
         self._cwd = cwd
         self._environ = environ
         self.actors: list[Actor] = []
+        self._commands: list[subprocess.Popen[str]] = []
         self._stopped: set[str] = set()
 
     def __enter__(self) -> Stage:
@@ -64,14 +88,34 @@ class Stage:
     def start(self, name: str, command: Sequence[str]) -> Actor:
         """Start a process; what it prints goes to its log."""
         log = self._directory / f"{name}.log"
-        with log.open("wb") as output:
+        with log.open("wb") as output, uninterrupted():
             process = subprocess.Popen(
                 command, cwd=self._cwd, env=dict(self._environ), stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        actor = Actor(name, process, log)
-        self.actors.append(actor)
+            actor = Actor(name, process, log)
+            self.actors.append(actor)
         return actor
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str], seconds: float) -> tuple[int, str, str]:
+        """Run a command to its end; returns its exit code and what it wrote to stdout and stderr.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end within so many seconds, and was killed.
+        """
+        with uninterrupted():
+            process = subprocess.Popen(
+                command, cwd=self._cwd, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            self._commands.append(process)
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return process.returncode, stdout, stderr
 
     def wait_for_log(self, actor: Actor, pattern: str) -> str:
         """Wait until a process has printed something, and return the first group of the match.
@@ -113,6 +157,10 @@ class Stage:
         for actor in living:
             self._stopped.add(actor.name)
             actor.process.terminate()
+        for command in self._commands:
+            if command.poll() is None:
+                command.kill()
+                command.communicate()
         until = time.monotonic() + _STOP_WITHIN
         for actor in living:
             try:

@@ -20,30 +20,17 @@ LANES: tuple[tuple[str, ...], ...] = (
         "tests/chaos/test_chaos_short.py::test_nothing_is_lost_on_rabbitmq",
     ),
     (
-        _WORKER + "test_known_end.py",
-        _TRANSPORT + "test_consumer.py",
-        _TRANSPORT + "test_broker_service.py",
-        _TRANSPORT + "test_ship_once.py",
-    ),
-    (
-        _TRANSPORT + "test_publisher.py",
         _WORKER + "test_unanswered.py",
         _GUARDIAN + "test_archive_away.py",
-        _TRANSPORT + "test_dispatch.py",
         _WORKER + "test_journal.py::test_a_letter_that_nobody_took_stays_in_the_journal_until_it_is_taken",
     ),
     (
         _WORKER + "test_early_waiting.py",
-        _WORKER + "test_retry_offline.py",
-        _TRANSPORT + "test_shipping.py",
         _WORKER + "test_journal_kills.py",
         _GUARDIAN + "test_guardian.py::test_the_guardian_outlives_its_broker",
     ),
     (
-        _WORKER + "test_spooling.py",
-        _WORKER + "test_spooled_once.py",
         _TRANSPORT + "test_waiting_rabbitmq.py",
-        _TRANSPORT + "test_publish_once.py",
         "tests/integration/test_servers.py",
     ),
 )  # fmt: skip
@@ -52,6 +39,8 @@ LANES: tuple[tuple[str, ...], ...] = (
 SINGLY = (
     "tests/acceptance/test_demo.py",
     "tests/chaos/test_chaos_short.py",
+    _WORKER + "test_known_end.py",
+    _WORKER + "test_spooling.py",
     _WORKER + "test_journal.py",
     _WORKER + "test_due.py",
     _WORKER + "test_limited_user.py",

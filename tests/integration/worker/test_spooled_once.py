@@ -18,6 +18,7 @@ from tests.integration.worker.test_spooling import (
     fail_without_broker,
     hold,
     impatient,
+    kill,
     spool_of,
 )
 from tests.waiting import wait_until
@@ -30,7 +31,7 @@ def test_in_doubt_it_is_a_letter_and_does_not_run_again(broker: Broker, make_gua
     worker = guarded.worker("-c", "4")
     hold(guarded)
     fail_without_broker(guarded, broker)
-    worker.kill()
+    kill(worker)
     spool = spool_of(guarded)
     (early,) = [path for path, found in spool.entries() if found.envelope.once and not found.letter]
     (late,) = [path for path, found in spool.entries() if not found.envelope.once and not found.letter]

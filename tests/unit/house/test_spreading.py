@@ -27,9 +27,9 @@ def test_files_whose_tests_go_singly_share_no_fixture(path: str) -> None:
 
 
 def test_lanes_and_long_files_come_first_and_stay_as_they_are_named() -> None:
-    lane, single = "tests/integration/worker/test_known_end.py::test_a[1]", f"{SINGLY[0]}::test_b[2]"
+    lane, single = "tests/integration/worker/test_unanswered.py::test_a[1]", f"{SINGLY[0]}::test_b[2]"
     other, unit = "tests/integration/worker/test_attempts.py::test_c[3]", "tests/unit/test_clock.py::test_d"
     assert sorted((unit, other, single, lane), key=rank) == [lane, single, other, unit]
-    assert scope(lane) == scope("tests/integration/transport/test_consumer.py::test_e")
+    assert scope(lane) == scope("tests/integration/guardian/test_archive_away.py::test_e")
     assert scope(single) == single
     assert scope(other) == "tests/integration/worker/test_attempts.py"
