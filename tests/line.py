@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
-
-import amqp
 
 from tests.port import reserve_port
 from tests.shared_server import SharedServer
@@ -27,7 +25,7 @@ _BOUND = 30.0
 
 
 class Line:
-    """A port of its own, from which each connection goes on to a server; the interface is that of `Server`.
+    """A port of its own, from which each connection goes on to a server; used as a `Server` is.
 
     Args:
         server: the server.
@@ -57,8 +55,6 @@ class Line:
         """Cut every connection, and refuse new ones."""
         self._do(self._stop())
 
-    kill = stop
-
     def pause(self) -> None:
         """Hold what is sent, in both directions; connections stay open, and new ones are taken."""
         self._do(self._hold(True))
@@ -81,12 +77,6 @@ class Line:
     def release(self, url: str) -> None:
         """Give back what `fresh_url` gave."""
         self._server.release(url.replace(self._address(self), self._address(self._server)))
-
-    @contextmanager
-    def admin(self, vhost: str) -> Iterator[amqp.Channel]:
-        """RabbitMQ: a channel with all rights on a virtual host, not over this line."""
-        with self._server.admin(vhost) as channel:
-            yield channel
 
     @staticmethod
     def _address(of: Any) -> str:
