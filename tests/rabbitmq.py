@@ -169,6 +169,18 @@ class RabbitMQServer(Server):
             )
         assert done.returncode == 0, f"{expression}: {done.stdout}{done.stderr}"
 
+    def close_all_connections(self) -> None:
+        """Close the connections of all clients, in all virtual hosts, as rabbitmqctl does with `--global`.
+
+        Raises:
+            AssertionError: it failed; the message has the output.
+        """
+        self.evaluate(
+            '[try Call(rabbit_networking, close_connection, [Pid, "by the test"]) '
+            "catch exit:{'EXIT', {_, {gen_server, call, _}}} -> closed_by_itself end "
+            "|| Pid <- Call(rabbit_networking, connections, [])]"
+        )
+
     def allow(self, user: str, vhost: str, configure: str, write: str, read: str, password: str = "") -> None:
         """Give a user rights on a virtual host; with a password the user is made first."""
         module = "rabbit_auth_backend_internal"

@@ -30,7 +30,7 @@ Ask = Callable[..., Any]
 """`ask(kind, what, *arguments)`: asks for something of the server of that kind."""
 
 _KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (RedisServer, RabbitMQServer, PostgreSQLServer)}
-_NOT_SHARED = ("close", "directory", "kill", "log", "pause", "pid", "resume", "stop")
+_NOT_SHARED = ("close", "close_all_connections", "directory", "kill", "log", "pause", "pid", "resume", "stop")
 
 
 class RunServers:

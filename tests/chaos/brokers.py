@@ -115,7 +115,7 @@ class OnRabbitMQ(ChaosBroker):
 
     def cut_connections(self) -> int:
         assert isinstance(self.server, RabbitMQServer)
-        self.server.control("close_all_connections", "--global", "chaos")
+        self.server.close_all_connections()
         return -1
 
     def _control(self, *arguments: str) -> str:

@@ -12,7 +12,7 @@ from queue import Empty
 
 import psycopg
 import pytest
-from amqp.exceptions import NotAllowed
+from amqp.exceptions import ConnectionForced, NotAllowed
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
@@ -176,8 +176,20 @@ def test_a_broker_that_does_not_exist_is_refused(harness):
     assert "there is no broker kafka: choose among redis, rabbitmq" in done.stderr
 
 
+@pytest.mark.own_servers
+def test_rabbitmq_closes_the_connections_of_all_its_virtual_hosts(own_rabbitmq):
+    with Connection(own_rabbitmq.fresh_url()) as one, Connection(own_rabbitmq.fresh_url()) as two:
+        for connection in (one, two):
+            connection.connect()
+        own_rabbitmq.close_all_connections()
+        for connection in (one, two):
+            with pytest.raises(ConnectionForced, match="by the test"):
+                connection.drain_events(timeout=30)
+    own_rabbitmq.close_all_connections()  # with nobody connected
+
+
 def test_what_other_tests_use_is_not_for_one_test_to_stop(shared_redis):
-    for what in ("stop", "kill", "pause", "close", "directory"):
+    for what in ("stop", "kill", "pause", "close", "close_all_connections", "directory"):
         with pytest.raises(AssertionError, match="mark the test with own_servers"):
             getattr(shared_redis, what)
 

@@ -25,7 +25,7 @@ def cut(broker: Broker, worker: Process) -> None:
     """Cut the worker's connections to its broker, and wait until it has new ones."""
     before, connected = worker.log().count(LOST), worker.log().count("Connected to")
     if isinstance(broker.server, RabbitMQServer):
-        broker.server.control("close_all_connections", "--global", "test")  # without: only of vhost "/"
+        broker.server.close_all_connections()
     else:
         with redis.Redis.from_url(broker.url) as client:
             for kind in ("normal", "pubsub"):
