@@ -1,0 +1,133 @@
+"""The queue on which workers send their figures to the guardian: bounded, and what nobody reads expires.
+
+Owns its name, its declaration, and publishing to it: without confirmation, within a second, never in a task's way.
+Only RabbitMQ and Redis can bound such a queue, so other brokers carry no figures. A guardian reads the queue as it
+reads dead letters (`consumer.py`). It must not know what the figures say.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from celery import Celery
+from kombu import Connection, Producer, Queue
+
+from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.declare import declare
+from celery_guardrails.transport.right import refusal
+
+__all__ = ["FIGURES_ARGUMENTS", "FiguresSender", "declared_figures_queue", "figures_queue"]
+
+_MOST, _SECONDS, _MOST_BYTES = 10_000, 3600, 64 * 2**20
+_TIMEOUT = 1.0
+
+FIGURES_ARGUMENTS = {
+    "x-max-length": _MOST,
+    "x-max-length-bytes": _MOST_BYTES,
+    "x-overflow": "drop-head",
+    "x-message-ttl": _SECONDS * 1000,
+}
+"""The queue's arguments on RabbitMQ: the latest 10,000 messages, 64 MiB of them at most, for an hour."""
+
+
+def figures_queue(dead_letter_queue: str) -> str:
+    """The name of the queue for figures, from that of the application's own dead-letter queue."""
+    return f"{dead_letter_queue}.figures"
+
+
+def declared_figures_queue(dead_letter_queue: str) -> Queue:
+    """The queue for figures, as both sides declare it.
+
+    Read it over a connection of its own: a user without the right to this queue must still get the dead letters.
+    """
+    name = figures_queue(dead_letter_queue)
+    return Queue(name, routing_key=name, durable=True, queue_arguments=dict(FIGURES_ARGUMENTS))
+
+
+class FiguresSender:
+    """Publishes figures over a connection of its own. For one thread.
+
+    Args:
+        app: the application whose broker is used.
+        dead_letter_queue: the application's own dead-letter queue.
+        timeout: seconds to connect, and to wait for an answer.
+    """
+
+    def __init__(self, app: Celery, dead_letter_queue: str, timeout: float = _TIMEOUT) -> None:
+        self._app = app
+        self._queue = declared_figures_queue(dead_letter_queue)
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    def send(self, body: bytes) -> bool:
+        """Publish one message, without waiting for a confirmation.
+
+        Returns:
+            `False`: this broker cannot bound a queue, so nothing was published.
+
+        Raises:
+            PublishError: the broker did not take it. The connection is given up; the next call opens another.
+        """
+        try:
+            connection = self._connected()
+            kind = connection.transport.driver_type
+            if kind not in ("amqp", "redis"):
+                return False
+            self._publish(connection, body, kind)
+        except Exception as exc:
+            self.close()
+            raise PublishError(self._queue.name, refusal(exc)) from exc
+        return True
+
+    def close(self) -> None:
+        """Close the connection; never raises."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is None:
+            return
+        try:
+            if connection.transport.driver_type == "amqp":
+                connection.collect()  # an AMQP close waits for an answer that may never come
+            else:
+                connection.release()
+        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
+            return
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = opened(self._app, timeout=self._timeout)
+        return self._connection
+
+    def _publish(self, connection: Connection, body: bytes, kind: str) -> None:
+        if self._producer is None:
+            if kind == "amqp":
+                declare(connection, self._queue)
+            self._producer = Producer(connection.channel(), auto_declare=False)
+        self._producer.publish(
+            body,
+            exchange="",
+            routing_key=self._queue.name,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=1,
+        )
+        if kind == "redis":
+            _bound(self._producer.channel, self._queue.name)
+
+
+def _bound(channel: Any, queue: str) -> None:
+    """Drop the oldest messages of a list on Redis beyond the latest 10,000, and have all expire after an hour.
+
+    Only EXPIRE is a command that guardrails uses nowhere else. A user who may not run it has a list without expiry.
+    """
+    from redis import Redis  # an extra
+    from redis.exceptions import NoPermissionError
+
+    key = f"{channel.global_keyprefix}{queue}"
+    client = Redis(connection_pool=channel.pool)  # kombu's own puts the prefix before some keys only
+    if (surplus := client.llen(key) - _MOST) > 0:
+        client.rpop(key, surplus)
+    with suppress(NoPermissionError):
+        client.expire(key, _SECONDS)
