@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from celery_guardrails.log import install
 
 if TYPE_CHECKING:
+    from celery_guardrails.alerts.sinks.alert import Alert
     from celery_guardrails.errors import (
         ConfigurationError,
         DeadLetterError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from celery_guardrails.task import GuardedTask, GuardMixin, Guardrails
 
 __all__ = [
+    "Alert",
     "ConfigurationError",
     "Constant",
     "DeadLetterError",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "celery_guardrails.alerts.sinks.alert": ("Alert",),
     "celery_guardrails.policy": ("Constant", "Exponential", "Linear", "Policy", "Schedule"),
     "celery_guardrails.task": ("GuardMixin", "GuardedTask", "Guardrails"),
 }

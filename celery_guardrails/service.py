@@ -74,6 +74,11 @@ class Runner:
         self._ran: dict[str, datetime] = {}
         self._patience = {service.name: Patience() for service in self.services}
 
+    def add(self, service: Service) -> None:
+        """Run one more service, after the others."""
+        self.services.append(service)
+        self._patience[service.name] = Patience()
+
     def serve(self, now: Callable[[], datetime], is_over: Callable[[], bool] = lambda: False) -> None:
         """Run the services that are due; never raises.
 

@@ -11,14 +11,27 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, PlainValidator, SecretStr
 
+from celery_guardrails.destination import Destination, read_destination
 from celery_guardrails.policy.field import problem, read_names
 from celery_guardrails.redaction.address import ENCODE, database_problem, service_problem
 
-__all__ = ["WORDS", "DatabaseUrl", "GroupByField", "PatternsField", "ProxyUrl", "SecretUrl", "ServiceUrl", "Token"]
+__all__ = [
+    "WORDS",
+    "DatabaseUrl",
+    "DestinationField",
+    "GroupByField",
+    "PatternsField",
+    "ProxyUrl",
+    "SecretUrl",
+    "ServiceUrl",
+    "Token",
+]
 
 WORDS = {
     "model_type": "is of type {kind}, not a dict",
     "dict_type": "is of type {kind}, not a dict",
+    "tuple_type": "is of type {kind}, not a list",
+    "missing": "is missing",
     "string_type": "is of type {kind}, not text",
     "string_too_short": "is empty",
     "bool_type": "is neither True nor False",
@@ -86,6 +99,7 @@ def _read_token(value: SecretStr | None) -> SecretStr | None:
 
 GroupByField = Annotated[tuple[str, ...], PlainValidator(_read_group_by)]
 PatternsField = Annotated[tuple[str, ...], PlainValidator(_read_patterns)]
+DestinationField = Annotated[Destination, PlainValidator(read_destination)]
 DatabaseUrl = Annotated[str, AfterValidator(_read_database)]
 SecretUrl = Annotated[SecretStr | None, AfterValidator(_read_service)]
 ServiceUrl = Annotated[str | None, AfterValidator(_read_optional_service)]

@@ -21,12 +21,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from celery_guardrails.destination import Destination, Means
 from celery_guardrails.errors import ConfigurationError, Fault, nearest
 from celery_guardrails.policy import faults
 from celery_guardrails.policy.field import (
     DurationField,
     NamesField,
     OptionalDurationField,
+    Severity,
     choice,
     problem,
 )
@@ -35,6 +37,7 @@ from celery_guardrails.redaction.name import is_denied
 from celery_guardrails.setting_field import (
     WORDS,
     DatabaseUrl,
+    DestinationField,
     GroupByField,
     PatternsField,
     ProxyUrl,
@@ -47,6 +50,7 @@ __all__ = [
     "ENVIRONMENT_VARIABLES",
     "AlertSettings",
     "DeadLetterSettings",
+    "RouteSettings",
     "Settings",
     "SlackSettings",
     "StoreSettings",
@@ -56,6 +60,8 @@ __all__ = [
 
 _SECRET_SECTIONS = frozenset({"slack", "store"})
 _PUBLIC_KEYS = frozenset({"slack.base_url", "slack.channel", "slack.fallback_channel", "slack.timeout"})
+_SECRET_KEYS = frozenset({"alerts.fallback", "alerts.heartbeat_url"})
+_ROUTES = "alerts.routes"
 _RETENTION: dict[str, timedelta | None] = {
     "dead": timedelta(days=90),
     "recovered": timedelta(days=14),
@@ -66,6 +72,8 @@ _RetentionKey = Annotated[str, choice(*_RETENTION)]
 
 ENVIRONMENT_VARIABLES: Mapping[str, str] = {
     "GUARDRAILS_ALERTS_CONSOLE_URL": "alerts.console_url",
+    "GUARDRAILS_ALERTS_FALLBACK": "alerts.fallback",
+    "GUARDRAILS_ALERTS_HEARTBEAT_URL": "alerts.heartbeat_url",
     "GUARDRAILS_DEAD_LETTER_SPOOL_DIR": "dead_letter.spool_dir",
     "GUARDRAILS_ENABLED": "enabled",
     "GUARDRAILS_ENVIRONMENT": "environment",
@@ -159,6 +167,23 @@ class SlackSettings(_Section):
         return self
 
 
+class RouteSettings(_Section):
+    """Where the alerts of some tasks go. All keys that are given have to match.
+
+    Args:
+        task: a pattern of task names, such as `billing.*`. Default any task.
+        owner: the owner that the task's policy names. Default any owner, or none.
+        severity: `info`, `warning`, `error` or `critical`. Default any severity.
+        to: a channel of Slack (`#payments` or its id), `slack` (the channel of `slack.channel`), `log`, `sentry`, an
+            apprise URL, or the dotted path of a class of your own.
+    """
+
+    task: Annotated[str, Field(min_length=1)] | None = None
+    owner: Annotated[str, Field(min_length=1)] | None = None
+    severity: Annotated[Severity, choice("info", "warning", "error", "critical")] | None = None
+    to: DestinationField
+
+
 class AlertSettings(_Section):
     """When people hear of dead letters.
 
@@ -173,6 +198,11 @@ class AlertSettings(_Section):
         reopen_within: a problem that comes back within this time goes on in the same message. Default 1 hour.
         console_url: where the message's button leads. Default none.
         log_always: whether alerts go to the log, too, when Slack is set. Default false.
+        routes: where the alerts of some tasks go: a list of dicts with the keys `task`, `owner`, `severity` and `to`.
+            The first that matches counts; an alert that none matches goes to Slack, or to the log. Default none.
+        fallback: where an alert goes that its own sink does not take: what a route's `to` may be. Default the log.
+        heartbeat_url: is fetched each minute while archive, broker and sinks are well, so that a monitoring service
+            that hears nothing alarms you. A secret. Default none.
     """
 
     group_by: GroupByField = ("task",)
@@ -184,6 +214,9 @@ class AlertSettings(_Section):
     reopen_within: DurationField = timedelta(hours=1)
     console_url: str | None = None
     log_always: bool = False
+    routes: tuple[RouteSettings, ...] = ()
+    fallback: DestinationField = Destination(Means.LOG)
+    heartbeat_url: SecretUrl = None
 
 
 class Settings(_Section):
@@ -304,14 +337,14 @@ def _fault(entry: ErrorDetails, overridden: Mapping[str, str]) -> Fault:
     if entry["type"] == "extra_forbidden" or (path[0] == "retention" and "[key]" in entry["loc"]):
         # whatever it is, a secret that was meant for another key is not shown under this one
         text, hint, value = "unknown key", _nearest_key(path), faults.HIDDEN
-    elif entry["type"] == "guardrails" and value != faults.HIDDEN:
-        value = context["value"]
+    elif entry["type"] == "guardrails" and (value != faults.HIDDEN or key.startswith(_ROUTES)):
+        value = faults.HIDDEN if context["value"] == repr(faults.HIDDEN) else context["value"]
     return Fault(faults.shown_text(key), value, text, suggestion=hint)
 
 
 def _nearest_key(path: list[str]) -> str:
     """What the unknown key was probably meant to be: in its own section, else anywhere."""
-    section = ".".join(path[:-1])
+    section = ".".join(part for part in path[:-1] if not part.isdigit())
     keys = _keys()
     siblings = {key: key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == section}
     near = nearest(path[-1], siblings.values())
@@ -336,13 +369,15 @@ def _keys() -> list[str]:
     for name in Settings.model_fields:
         inner = _RETENTION if name == "retention" else sections().get(name, ())
         keys += [name, *(f"{name}.{each}" for each in inner)]
-    return keys
+    return keys + [f"{_ROUTES}.{name}" for name in RouteSettings.model_fields]
 
 
 def _shown(key: str, value: object) -> str:
     """The value of a known key as a fault shows it, without what is secret in it."""
     section, _, name = key.rpartition(".")
     hidden = (section or key) in _SECRET_SECTIONS and key not in _PUBLIC_KEYS
+    # a route may hold a URL, which is a secret
+    hidden = hidden or key in _SECRET_KEYS or key.startswith(_ROUTES)
     if hidden or is_denied(name):
         return faults.HIDDEN
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from celery_guardrails.printable import one_line
 
-__all__ = ["code", "count_of", "cut", "escape", "one_line", "since", "when"]
+__all__ = ["code", "count_of", "cut", "escape", "one_line", "since", "unmentioned", "when"]
 
 _MENTION = re.compile(r"([@!])(?=channel|here|everyone|subteam|group)", re.IGNORECASE)
 _WORD_JOINER = "\u2060"
@@ -21,12 +21,17 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…" * min(limit, 1)
 
 
+def unmentioned(text: str) -> str:
+    """The text with `@channel`, `@everyone`, `<!here>` and their like broken, so that no chat calls everybody."""
+    return _MENTION.sub(rf"\1{_WORD_JOINER}", text)
+
+
 def escape(text: str, limit: int = 3000) -> str:
     """Text that Slack shows as it is: `& < >` escaped, `@channel` and its like broken, at most `limit` characters.
 
     The limit counts the escaped text, and an entity is never cut in half.
     """
-    text = _MENTION.sub(rf"\1{_WORD_JOINER}", one_line(text))
+    text = unmentioned(one_line(text))
     pieces = [{"&": "&amp;", "<": "&lt;", ">": "&gt;"}.get(char, char) for char in text]
     if sum(map(len, pieces)) <= limit:
         return "".join(pieces)

@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardrails topology": ((),),
     "guardrails migrate": ((),),
 }
-SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink"}
+SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink", "AppriseSink", "OwnSink", "SentrySink"}
 TABLES = {
     "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
     "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_guardian",

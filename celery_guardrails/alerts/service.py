@@ -24,6 +24,7 @@ from celery_guardrails.alerts.outbox import Delivery, Poster
 from celery_guardrails.alerts.render import Style
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
+from celery_guardrails.alerts.sinks.several import Sinks
 from celery_guardrails.alerts.sinks.sink import Sink
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.policy.decision import Reason
@@ -87,7 +88,7 @@ class AlertService:
     def __init__(
         self,
         store: Store,
-        sink: Sink,
+        sink: Sink | Sinks,
         settings: AlertSettings,
         *,
         fallback_channel: str | None = None,

@@ -14,28 +14,33 @@ from celery_guardrails.alerts.intent import Kind
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.store.outbox import OutboxRow
 
-__all__ = ["GIVE_UP_AFTER", "Circuit", "Remedy", "backoff", "look_remedy", "remedy"]
+__all__ = ["FALL_BACK_AFTER", "GIVE_UP_AFTER", "Circuit", "Remedy", "backoff", "look_remedy", "remedy"]
 
-GIVE_UP_AFTER = timedelta(hours=24)
-"""A notification that a broken sink has not taken for this long goes to the log instead."""
+FALL_BACK_AFTER = timedelta(hours=24)
+"""A notification that a broken sink has not taken for this long goes to the fallback sink, too."""
+GIVE_UP_AFTER = timedelta(days=7)
+"""After this long a notification is not tried again: its sink shows the problem's present state with the next one."""
 
 _LONGEST_WAIT = 300.0
 _DEFAULT_PAUSE = 30.0
-_PROBE_EVERY = timedelta(minutes=1)
+_FIRST_PROBE, _LONGEST_PROBE = timedelta(minutes=1), timedelta(minutes=5)
+_CHANNEL_AGAIN = timedelta(minutes=15)
+_OF_FALLBACK_CHANNEL = frozenset({"channel", "because", "repost"})
 
 
 @dataclass(frozen=True)
 class Remedy:
     """What becomes of a row: its new `status` and `changes` to its columns.
 
-    `pause` is an instant before which nothing else goes to this channel, `to_log` writes the alert to the log
-    instead, `open_circuit` stops sending until the sink's check succeeds.
+    `pause` is an instant before which nothing else goes to this channel, `rest` lets the whole sink rest for a while,
+    `fall` hands the alert to the fallback sink, `open_circuit` stops sending until the sink's check succeeds.
     """
 
     status: str
     changes: dict[str, Any] = field(default_factory=dict)
     pause: datetime | None = None
-    to_log: bool = False
+    rest: bool = False
+    fall: bool = False
     open_circuit: bool = False
 
 
@@ -44,6 +49,7 @@ class Circuit:
 
     def __init__(self) -> None:
         self.probe_at: datetime | None = None
+        self._wait = _FIRST_PROBE
 
     @property
     def is_open(self) -> bool:
@@ -51,12 +57,17 @@ class Circuit:
         return self.probe_at is not None
 
     def open(self, now: datetime) -> None:
-        """Stop sending; the sink is checked again in a minute."""
-        self.probe_at = now + _PROBE_EVERY
+        """Stop sending; the sink is checked in a minute, after each failure later, in 5 minutes at most."""
+        self.probe_at = now + self._wait
+        self._wait = min(2 * self._wait, _LONGEST_PROBE)
 
     def close(self) -> None:
-        """Send again."""
+        """Send again: the check succeeded. A message may still fail."""
         self.probe_at = None
+
+    def reset(self) -> None:
+        """The sink took a message."""
+        self.probe_at, self._wait = None, _FIRST_PROBE
 
 
 def backoff(attempts: int, rng: random.Random) -> timedelta:
@@ -76,7 +87,7 @@ def remedy(
         error: the trouble.
         now: this instant.
         rng: draws the wait.
-        fallback_channel: where to post, once, when the channel does not take it; `None`: the log.
+        fallback_channel: where to post, once, when the channel does not take it; `None`: the fallback sink.
     """
     notes, again = dict(row.notes), {"reason": error.reason, "next_try_at": now}
     if error.trouble is Trouble.AUTH:
@@ -88,14 +99,26 @@ def remedy(
         # An edit may be made twice without harm; a post may not.
         lost = error.trouble is Trouble.UNCERTAIN and action is not Kind.EDIT
         return _later(row, "unknown" if lost else "pending", error, now, rng)
-    if error.trouble is Trouble.CHANNEL and fallback_channel and "channel" not in notes:
-        notes.update(channel=fallback_channel, because=error.reason, repost=True)
-        return Remedy("pending", {**again, "notes": notes})
+    if error.trouble is Trouble.CHANNEL:
+        return _closed_channel(row, action, error, now, fallback_channel)
     if error.trouble is Trouble.GONE and action is not Kind.POST:
         return Remedy("pending", {**again, "post_uid": None, "notes": {**notes, "repost": True}})
     if error.trouble is Trouble.TOO_BIG and "plain" not in notes:
         return Remedy("pending", {**again, "notes": {**notes, "plain": True}})
-    return Remedy("failed", {"reason": error.reason}, to_log=True)
+    return Remedy("failed", {"reason": error.reason}, fall=True)
+
+
+def _closed_channel(
+    row: OutboxRow, action: Kind, error: Undelivered, now: datetime, fallback_channel: str | None
+) -> Remedy:
+    """The fallback channel, once; else the fallback sink, and the channel again until somebody opens it."""
+    if fallback_channel and "because" not in row.notes:
+        notes = {**row.notes, "channel": fallback_channel, "because": error.reason, "repost": True}
+        return Remedy("pending", {"reason": error.reason, "next_try_at": now, "notes": notes})
+    if action is not Kind.POST or now - row.created_at > GIVE_UP_AFTER:
+        return Remedy("failed", {"reason": error.reason}, fall=True)
+    notes = {name: note for name, note in row.notes.items() if name not in _OF_FALLBACK_CHANNEL}
+    return Remedy("pending", {"reason": error.reason, "next_try_at": now + _CHANNEL_AGAIN, "notes": notes}, fall=True)
 
 
 def look_remedy(row: OutboxRow, error: Undelivered, now: datetime, rng: random.Random) -> Remedy:
@@ -113,10 +136,10 @@ def look_remedy(row: OutboxRow, error: Undelivered, now: datetime, rng: random.R
 
 def _later(row: OutboxRow, status: str, error: Undelivered, now: datetime, rng: random.Random) -> Remedy:
     if now - row.created_at > GIVE_UP_AFTER:
-        return Remedy("failed", {"reason": error.reason}, to_log=True)
+        return Remedy("failed", {"reason": error.reason}, rest=True)
     attempts = row.attempts + 1
-    wait = backoff(attempts, rng)
-    return Remedy(status, {"reason": error.reason, "attempts": attempts, "absent": 0, "next_try_at": now + wait})
+    changes = {"reason": error.reason, "attempts": attempts, "absent": 0, "next_try_at": now + backoff(attempts, rng)}
+    return Remedy(status, changes, rest=True)
 
 
 def _pause(error: Undelivered) -> timedelta:

@@ -17,7 +17,10 @@ from celery_guardrails.seams import REPORTS, holds
 __all__ = ["hide_settings", "shown_settings"]
 
 _HIDING = "guardrails_hiding"
-_SECRETS = frozenset(("slack.token", "slack.webhook_url", "slack.proxy", "store.url"))
+_SECRETS = frozenset(
+    ("slack.token", "slack.webhook_url", "slack.proxy", "store.url", "alerts.routes", "alerts.fallback",
+     "alerts.heartbeat_url")
+)  # fmt: skip
 """Keys whose values are secrets, or may hold one."""
 
 

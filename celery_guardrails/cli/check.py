@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import click
 
+from celery_guardrails.alerts.sinks.build import sink_faults
 from celery_guardrails.app.argument_name import misnamed
 from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import contradictions, is_guarded, task_faults
@@ -73,6 +74,7 @@ def _faults(project: Project) -> list[Fault]:
         if not found:
             found.extend(_misnamed(guardrails)[0])
             found.extend(_unusable(settings))
+            found.extend(sink_faults(settings))
     except ConfigurationError:
         # `Guardrails.faults` stops at wrong settings; the tasks' own declarations can be checked without them.
         settings = Settings()

@@ -80,6 +80,15 @@ class Guardian:
         self._pause = _FIRST_PAUSE
         self.troubles = 0
 
+    @property
+    def away(self) -> frozenset[str]:
+        """What does not answer at present, in words: the broker, the archive."""
+        return frozenset(self._away)
+
+    def add(self, service: Service) -> None:
+        """Run one more service, after the others."""
+        self._runner.add(service)
+
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a batch under way is finished first."""
         try:

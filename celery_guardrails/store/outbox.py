@@ -36,7 +36,7 @@ from celery_guardrails.store.column import clean
 from celery_guardrails.store.lease import Lease, holds
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "statuses", "sweep"]
+__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "placed", "statuses", "sweep"]
 
 alert_outbox = Table(
     "guardrails_alert_outbox",
@@ -66,6 +66,7 @@ alert_outbox = Table(
 Index("ix_guardrails_alert_outbox_status", alert_outbox.c.status)
 
 _LIVE = ("pending", "unknown")
+_MAY_BE_THERE = ("sent", "sending", "unknown")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class OutboxRow:
     """One notification as stored. `id` is 0 for a notification that is not stored yet.
 
     `attempts` counts the tries that failed because of the sink. `absent` counts how often a message with an unknown end
-    was searched for and not found. `notes` is what the poster has to remember: `plain`, `repost`, `channel`, `because`,
-    `duplicate`, `logged`.
+    was searched for and not found. A row of the kind `fallback` hands the alert of another row, whose id is its
+    `ordinal`, to the fallback sink. `notes` is what the poster has to remember: `place` (its sink and channel),
+    `channel` (another one than the place's), `beside` (it is not the message that later edits change), `plain`,
+    `repost`, `because`, `duplicate`, `fell` (it was handed to the fallback), `of` (the kind of the row that fell).
     """
 
     group_key: str
@@ -130,7 +133,14 @@ def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
 
 
 def claim(
-    conn: Connection, row: OutboxRow, *, fence: int, post_uid: str, now: datetime, held: Lease | None = None
+    conn: Connection,
+    row: OutboxRow,
+    *,
+    fence: int,
+    post_uid: str,
+    now: datetime,
+    held: Lease | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> bool:
     """Mark a notification as being sent; commit this before you call the sink.
 
@@ -141,6 +151,7 @@ def claim(
         post_uid: the id that the message will carry.
         now: this instant.
         held: the lease, checked in this transaction; `None` for a poster that needs no lease.
+        notes: the row's notes from now on; `None`: as they are.
 
     Returns:
         `False` if another poster has taken over, or the notification is no longer pending.
@@ -152,7 +163,10 @@ def claim(
         alert_outbox.c.status == "pending",
         alert_outbox.c.fence <= fence,
     )
-    taken = update(alert_outbox).where(mine).values(status="sending", fence=fence, post_uid=post_uid, claimed_at=now)
+    values: dict[str, Any] = {"status": "sending", "fence": fence, "post_uid": post_uid, "claimed_at": now}
+    if notes is not None:
+        values["notes"] = dict(notes)
+    taken = update(alert_outbox).where(mine).values(**values)
     return conn.execute(taken).rowcount == 1
 
 
@@ -161,6 +175,25 @@ def change(conn: Connection, row: OutboxRow, *, fence: int, **values: Any) -> bo
     mine = and_(alert_outbox.c.id == row.id, alert_outbox.c.fence <= fence)
     values = {name: clean(value) if isinstance(value, str) else value for name, value in values.items()}
     return conn.execute(update(alert_outbox).where(mine).values(**values, fence=fence)).rowcount == 1
+
+
+def placed(conn: Connection, group_key: str, period: int) -> list[str | None] | None:
+    """The place of the latest message of a period that was sent, or may have been; `None`: there is none."""
+    query = (
+        select(alert_outbox.c.notes)
+        .where(
+            alert_outbox.c.group_key == group_key,
+            alert_outbox.c.period == period,
+            alert_outbox.c.kind != "fallback",
+            alert_outbox.c.status.in_(_MAY_BE_THERE),
+        )
+        .order_by(alert_outbox.c.id.desc())
+    )
+    for notes in conn.execute(query).scalars():
+        if notes.get("place") and not notes.get("beside"):
+            place: list[str | None] = notes["place"]
+            return place
+    return None
 
 
 def sweep(conn: Connection, *, fence: int, now: datetime) -> int:

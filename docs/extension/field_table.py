@@ -20,9 +20,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from celery_guardrails.clock import format_duration
+from celery_guardrails.destination import Destination
 from celery_guardrails.policy import Policy, field
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
-from celery_guardrails.settings import ENVIRONMENT_VARIABLES, Settings, sections
+from celery_guardrails.settings import ENVIRONMENT_VARIABLES, RouteSettings, Settings, sections
 
 __all__ = ["TABLES", "Row", "described", "policy_rows", "setting_rows", "table", "variable_rows"]
 
@@ -35,6 +36,8 @@ _NAMED_TYPES: dict[Any, str] = {
     float: "number",
     Backoff: "backoff",
     Policy: "a policy's fields",
+    RouteSettings: "list of routes",
+    Destination: "a destination",
     field.Jitter: 'number from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`',
     field.Matcher: "exception classes, dotted paths, predicates",
 }
@@ -180,6 +183,8 @@ def _value(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
         return f"{value:_}"
+    if isinstance(value, Destination):
+        return f'"{value.name}"'
     if isinstance(value, Policy):
         return "{}"  # no field is given, so that each has its own default
     if isinstance(value, (Exponential, Constant, Linear, Schedule)):

@@ -22,8 +22,12 @@ from click.testing import CliRunner, Result
 from celery_guardrails import clock, log
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.render import render
+from celery_guardrails.alerts.sinks.alert import Alert
+from celery_guardrails.alerts.sinks.apprise import AppriseSink
 from celery_guardrails.alerts.sinks.log import LOGGER_NAME, LogSink
 from celery_guardrails.alerts.sinks.memory import MemorySink
+from celery_guardrails.alerts.sinks.own import OwnSink
+from celery_guardrails.alerts.sinks.sentry import _event
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.sinks.slack import SlackWebhookSink
 from celery_guardrails.cli import guardian, guardrails
@@ -43,8 +47,20 @@ from tests.published import Published, publish, task_message
 from tests.secret import BY_NAME, BY_VALUE, PRIVATE, TOKEN, in_objects, needles_in
 from tests.unit.letters.test_redaction import old
 from tests.waiting import wait_until
+from tests.web import Web
 
 APP = "tests.apps.telltale"
+
+
+class Own:
+    """A sink of the user's own."""
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    def send(self, alert: Alert) -> None:
+        """Keep it."""
+        self.alerts.append(alert)
 
 
 class Site:
@@ -186,9 +202,15 @@ class Site:
         assert messages
         memory, before = MemorySink(), len(self.slack.messages)
         self.outputs["sink SlackSink"] = str(self.slack.messages)
-        for sink in (memory, LogSink(), SlackWebhookSink(self.slack.webhook_url, proxy=None)):
+        own, web = Own(), Web().start()
+        further = (AppriseSink("apprise json", web.apprise_url), OwnSink("telltale.Own", own))
+        for sink in (memory, LogSink(), SlackWebhookSink(self.slack.webhook_url, proxy=None), *further):
             for message in messages:
                 sink.post(message)
+        web.stop()
+        self.outputs["sink AppriseSink"] = str(web.posted)
+        self.outputs["sink OwnSink"] = str(own.alerts)
+        self.outputs["sink SentrySink"] = str([_event(message) for message in messages])
         self.outputs["sink SlackWebhookSink"] = str(list(self.slack.messages.values())[before:])
         self.outputs["sink MemorySink"] = str(memory.messages)
         self.outputs["sink LogSink"] = self.said.getvalue()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from celery_guardrails.alerts.sinks.alert import Alert
+
 __all__ = ["Message", "Posted", "Sink"]
 
 
@@ -18,13 +20,15 @@ class Message:
     """An alert as a sink takes it.
 
     `text` is the alert in one line, `plain` the whole alert as lines of plain text, `blocks` the rich layout (empty:
-    send `plain`). The sink puts `post_uid` where `find` can see it.
+    send `plain`). The sink puts `post_uid` where `find` can see it. `alert` has the facts, for sinks that sort by them;
+    `None` for a message that is no alert, such as a test.
     """
 
     text: str
     plain: str
     blocks: tuple[dict[str, Any], ...] = ()
     post_uid: str = ""
+    alert: Alert | None = None
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from celery_guardrails.access import exposure
 from celery_guardrails.alerts.lease import StoreLease
 from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.service import Report as AlertReport
-from celery_guardrails.alerts.sinks.build import build_sink
+from celery_guardrails.alerts.sinks.build import build_sinks, unreachable_channels
 from celery_guardrails.app.topology import dead_letter_queues
 from celery_guardrails.cli.project import Project
+from celery_guardrails.destination import Means
 from celery_guardrails.errors import ConfigurationError, StoreError
+from celery_guardrails.guardian.beacon import Beacon
 from celery_guardrails.guardian.guardian import Guardian, OnceReport
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.guardian.pruning import Pruning
@@ -33,6 +35,8 @@ from celery_guardrails.service import Service
 from celery_guardrails.settings import Settings
 from celery_guardrails.store import lease
 from celery_guardrails.store.engine import Store, open_store, sqlite_file, sqlite_files
+from celery_guardrails.store.probe import probe
+from celery_guardrails.text import count_of
 from celery_guardrails.transport.compression import bound_unpacking
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.dead_letter import Replayer, declared_queue, recovered_queue
@@ -90,11 +94,20 @@ class Assembly:
                 "SQLite is for guardians on one machine with a disk that lasts; "
                 "set store.url to postgresql://... for more than one, or in a container without a volume"
             )
+        if self.settings.alerts.heartbeat_url is not None:
+            lines.append("heartbeat: alerts.heartbeat_url is fetched each minute while all is well")
         if not self.settings.enabled:
             lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
         return lines
 
     def cautions(self) -> list[str]:
+        """What is allowed, but is probably a mistake."""
+        closed = unreachable_channels(self.settings)
+        words = "routes name channels of Slack ({}), but slack.token is not set: these alerts go to {}"
+        lost = [words.format(", ".join(dict.fromkeys(closed)), _default_sink(self.settings))] if closed else []
+        return [*lost, *self._exposed()]
+
+    def _exposed(self) -> list[str]:
         """Who else may read an SQLite archive. The files stay as they are: another version may have made them."""
         path = sqlite_file(self.settings.store.url)
         try:
@@ -106,6 +119,14 @@ class Assembly:
 
 def alerts_go_to(settings: Settings) -> str:
     """Where alerts go, in words and without secrets."""
+    alerts = settings.alerts
+    routed = ", ".join(dict.fromkeys(route.to.name for route in alerts.routes))
+    routes = f", and by {count_of(len(alerts.routes), 'route')} to {routed}" if routed else ""
+    fallback = "" if alerts.fallback.means is Means.LOG else f" (else to {alerts.fallback.name})"
+    return _default_sink(settings) + routes + fallback
+
+
+def _default_sink(settings: Settings) -> str:
     if settings.slack.token is not None:
         return f"Slack, channel {settings.slack.channel}"
     if settings.slack.webhook_url is not None:
@@ -174,7 +195,11 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
     """
     store = store or open_archive(project)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    assembly = _assemble(project, store, owner, once)
+    try:
+        assembly = _assemble(project, store, owner, once)
+    except BaseException:
+        store.close()
+        raise
     try:
         yield assembly
     finally:
@@ -191,7 +216,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     poster = StoreLease(store, owner)
     alerts = AlertService(
         store,
-        build_sink(settings.slack),
+        build_sinks(settings),
         settings.alerts,
         fallback_channel=settings.slack.fallback_channel,
         lease=poster,
@@ -206,7 +231,21 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     redaction = LetterRedaction(settings.redact, settings.redact_patterns)
     guardian = Guardian(consumer, Ingest(store, recovered, settings.environment, redaction), services)
+    if settings.alerts.heartbeat_url is not None and not once:
+        url = settings.alerts.heartbeat_url.get_secret_value()
+        guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))
     return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
+
+
+def _unwell(guardian: Guardian, store: Store, alerts: AlertService) -> list[str]:
+    """What does not work at present, in words."""
+    found = [f"{each} is away" for each in sorted(guardian.away)]
+    found += [f"{name} does not take alerts" for name, well in alerts.poster.well.items() if not well]
+    try:
+        probe(store)
+    except StoreError:
+        found.append("the archive cannot be written")
+    return found
 
 
 def _sign_off(assembly: Assembly, owner: str) -> None:

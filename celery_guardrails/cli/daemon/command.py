@@ -73,6 +73,8 @@ def probe(ctx: click.Context, *, as_json: bool) -> None:
     elif alive:
         where = ", ".join(f"{each.host} (process {each.pid})" for each in alive)
         say(f"{count_of(len(alive), 'guardian')} alive{last}: {where}")
+        if project.settings.alerts.heartbeat_url is not None:
+            note("alerts.heartbeat_url is set: one of them fetches it each minute while all is well.")
     else:
         note(f"No guardian is alive{last}; start one: {celery_command(project.name, 'guardian')}")
     ctx.exit(0 if alive else 1)

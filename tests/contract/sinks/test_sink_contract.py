@@ -6,22 +6,27 @@ import logging
 from datetime import timedelta
 
 import pytest
+import sentry_sdk
 from pydantic import SecretStr
 
 from celery_guardrails import clock
+from celery_guardrails.alerts.sinks.apprise import AppriseSink
 from celery_guardrails.alerts.sinks.build import build_sink
 from celery_guardrails.alerts.sinks.log import LOGGER_NAME, LogSink
 from celery_guardrails.alerts.sinks.memory import MemorySink
+from celery_guardrails.alerts.sinks.own import OwnSink
+from celery_guardrails.alerts.sinks.sentry import SentrySink
 from celery_guardrails.alerts.sinks.sink import Message, Posted, Sink
 from celery_guardrails.alerts.sinks.slack import SlackSink, SlackWebhookSink
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.settings import SlackSettings
-from celery_guardrails.testing import Mode, SlackStandIn
+from celery_guardrails.testing import Mode, SentryStandIn, SlackStandIn
+from tests.web import Web
 
 BLOCKS = ({"type": "section", "text": {"type": "mrkdwn", "text": "rich"}},)
 ONE = Message("one line", "one\nplain <b>", BLOCKS, "uid-1")
 TWO = Message("two lines", "two\nplain", BLOCKS, "uid-2")
-SINKS = ["memory", "log", "slack", "webhook"]
+SINKS = ["memory", "log", "slack", "webhook", "apprise", "sentry", "own"]
 
 
 @pytest.fixture
@@ -34,10 +39,38 @@ def settings(slack, **fields):
     return SlackSettings(**{"base_url": slack.base_url, "timeout": 1, **fields})
 
 
+class Own:
+    """A sink of a user's."""
+
+    def __init__(self):
+        self.alerts = []
+
+    def send(self, alert):
+        self.alerts.append(alert)
+
+
 @pytest.fixture
-def make(slack):
+def web():
+    with Web() as standing_in:
+        yield standing_in
+
+
+@pytest.fixture
+def sentry():
+    with SentryStandIn() as standing_in:
+        yield standing_in
+        sentry_sdk.init()  # no address: it is off again
+
+
+@pytest.fixture
+def make(slack, web, sentry):
     def build(name):
+        if name == "sentry":
+            sentry_sdk.init(sentry.dsn, default_integrations=False, shutdown_timeout=0)
         return {
+            "apprise": lambda: AppriseSink("apprise json", web.apprise_url),
+            "sentry": SentrySink,
+            "own": lambda: OwnSink("shop.Own", Own()),
             "memory": MemorySink,
             "log": LogSink,
             "slack": lambda: build_sink(settings(slack, token="xoxb-secret", channel="#alerts")),

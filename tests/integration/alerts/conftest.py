@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.event import AlertEvent
@@ -66,9 +67,13 @@ class Driver:
             self.now = max(self.now, due)
         raise AssertionError(f"never settles: {self.statuses()}")
 
-    def statuses(self) -> dict[str, int]:
+    def statuses(self, kind: str | None = None) -> dict[str, int]:
+        """How many notifications have each status; `None`: of all kinds but those to the fallback sink."""
+        table = outbox.alert_outbox
+        meant = table.c.kind != "fallback" if kind is None else table.c.kind == kind
         with self.store.read() as conn:
-            return outbox.statuses(conn)
+            found = conn.execute(select(table.c.status, func.count()).where(meant).group_by(table.c.status))
+            return {row[0]: row[1] for row in found}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text, update
 
 from celery_guardrails import clock
+from celery_guardrails.alerts import composition
 from celery_guardrails.alerts import outbox as posting
 from celery_guardrails.alerts import service as counting
 from celery_guardrails.alerts.event import AlertEvent
@@ -152,7 +153,7 @@ def test_an_event_that_cannot_be_read_is_left_out(desk: Desk, store: Store) -> N
 def test_a_group_that_cannot_be_shown_is_alerted_in_brief(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(posting, "render", cursed(posting.render, ValueError("no such colour")))
+    monkeypatch.setattr(composition, "render", cursed(composition.render, ValueError("no such colour")))
     for _ in range(3):
         desk.die("shop.cursed")
         desk.die("shop.good")
@@ -167,20 +168,20 @@ def test_a_group_that_cannot_be_shown_is_alerted_in_brief(
 def test_a_notification_that_can_be_neither_sent_nor_noted_stops_no_other(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = posting.Poster._action
+    whole = composition._action
     changed = posting.Poster._change
 
-    def action(self: Any, row: Any, group: Any) -> Any:
+    def action(row: Any, group: Any, **able: Any) -> Any:
         if "cursed" in row.group_key:
             raise KeyError("a defect")
-        return whole(self, row, group)
+        return whole(row, group, **able)
 
     def change(self: Any, row: Any, *rest: Any, **values: Any) -> Any:
         if "cursed" in row.group_key:
             raise ValueError("another one")
         return changed(self, row, *rest, **values)
 
-    monkeypatch.setattr(posting.Poster, "_action", action)
+    monkeypatch.setattr(composition, "_action", action)
     monkeypatch.setattr(posting.Poster, "_change", change)
     for _ in range(3):
         desk.die("shop.cursed")

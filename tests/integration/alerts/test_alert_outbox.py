@@ -152,7 +152,7 @@ class Crash(BaseException):
 @pytest.mark.parametrize("arrived", [True, False])
 def test_a_crash_between_sending_and_the_stored_ts_ends_with_one_message(drive, slack, arrived, monkeypatch):
     driver = drive()
-    sink = driver.service.poster._sink
+    sink = driver.service.poster.sinks.default
     real = sink.post
 
     def crash(message, *, channel=None):

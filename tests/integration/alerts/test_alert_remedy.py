@@ -118,10 +118,16 @@ def test_both_channels_closed_goes_to_the_log(drive, slack, caplog):
     driver = drive(slack_settings={"fallback_channel": "#ops"})
     slack.mode = "not_in_channel"
     driver.die(2)
-    driver.run(flush=True)
+    for _ in range(30):
+        driver.run(60)
+    assert driver.statuses("fallback") == {"sent": 1}
+    assert caplog.text.count("OnboardingEmail: 2 dead letters (production)\n") == 1
+    slack.mode = Mode.OK
+    driver.run(15 * 60)
     driver.settle()
-    assert driver.statuses() == {"failed": 1}
-    assert "OnboardingEmail: 2 dead letters" in caplog.text
+    (message,) = slack.in_channel("#alerts")
+    assert header(message) == "OnboardingEmail: 2 dead letters (production), no new ones"
+    assert slack.in_channel("#ops") == []
 
 
 @pytest.mark.parametrize("word", ["invalid_blocks", "msg_blocks_too_long"])
@@ -156,9 +162,37 @@ def test_a_slack_that_is_down_for_a_day_gives_the_alert_to_the_log(drive, slack,
     for _ in range(23):
         driver.run(3600)
     assert "OnboardingEmail: 2 dead letters" not in caplog.text
-    driver.run(3601)
-    assert driver.statuses()["failed"] >= 1
-    assert "OnboardingEmail: 2 dead letters" in caplog.text
+    for _ in range(5):
+        driver.run(3601)
+    assert caplog.text.count("OnboardingEmail: 2 dead letters (production), no new ones\n") == 1
+    assert "did not take it" in caplog.text
+
+
+def test_a_slack_that_comes_back_after_a_day_shows_the_present_state_once(drive, slack, caplog):
+    driver = drive()
+    slack.mode = Mode.SERVER_ERROR
+    driver.die(2)
+    driver.run(flush=True)
+    for _ in range(50):
+        driver.run(3600)
+    assert driver.statuses("fallback") == {"sent": 2}  # opened, resolved
+    slack.mode = Mode.OK
+    driver.settle()
+    driver.run(600)
+    (message,) = slack.in_channel("#alerts")
+    assert header(message) == "OnboardingEmail: 2 dead letters (production), no new ones"
+    assert message.replies == []
+
+
+def test_after_a_week_an_alert_is_not_tried_again(drive, slack):
+    driver = drive()
+    slack.mode = Mode.SERVER_ERROR
+    driver.die(2)
+    driver.run(flush=True)
+    for _ in range(8 * 24):
+        driver.run(3600)
+    assert set(driver.statuses()) <= {"failed", "sent"}
+    assert driver.reports[-1].delivery.waiting == 0
 
 
 def test_a_sink_that_breaks_breaks_nothing(drive, monkeypatch):

@@ -44,7 +44,7 @@ def test_who_does_not_hold_the_lease_posts_nothing(drive, slack):
 
 def test_a_poster_that_was_overtaken_while_posting_writes_nothing(drive, slack, monkeypatch):
     old, new = drive(lease=Lease(1)), drive(lease=Lease(2))
-    sink = old.service.poster._sink
+    sink = old.service.poster.sinks.default
     real = sink.post
 
     def slow(message, *, channel=None):
@@ -63,12 +63,12 @@ def test_a_poster_that_was_overtaken_while_posting_writes_nothing(drive, slack, 
 
 def test_an_overtaken_poster_cannot_claim(store, drive):
     driver = drive(sink=MemorySink(), lease=Lease(2))
-    driver.service.poster._sink.trouble = [Undelivered(Trouble.RATE_LIMITED, "slow down", 10)]
+    driver.service.poster.sinks.default.trouble = [Undelivered(Trouble.RATE_LIMITED, "slow down", 10)]
     driver.die()
     driver.run(flush=True)
     old = drive(sink=MemorySink(), lease=Lease(1))
     old.run(3600)
-    assert old.service.poster._sink.messages == {}
+    assert old.service.poster.sinks.default.messages == {}
 
 
 def test_one_of_two_guardians_posts_and_the_other_takes_over(drive, store, slack):

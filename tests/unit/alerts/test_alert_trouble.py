@@ -33,7 +33,8 @@ def cure(trouble: Trouble, action: Kind = Kind.POST, row: OutboxRow = ROW, now: 
         (Trouble.UNCERTAIN, Kind.EDIT, "pending"),
         (Trouble.RATE_LIMITED, Kind.POST, "pending"),
         (Trouble.AUTH, Kind.POST, "pending"),
-        (Trouble.CHANNEL, Kind.POST, "failed"),
+        (Trouble.CHANNEL, Kind.POST, "pending"),
+        (Trouble.CHANNEL, Kind.EDIT, "failed"),
         (Trouble.GONE, Kind.POST, "failed"),
         (Trouble.GONE, Kind.EDIT, "pending"),
         (Trouble.TOO_BIG, Kind.POST, "pending"),
@@ -43,7 +44,8 @@ def cure(trouble: Trouble, action: Kind = Kind.POST, row: OutboxRow = ROW, now: 
 def test_the_table(trouble, action, status):
     found = cure(trouble, action)
     assert found.status == status
-    assert found.to_log is (status == "failed")
+    assert found.fall is (status == "failed" or trouble is Trouble.CHANNEL)
+    assert found.rest is (trouble in (Trouble.UNAVAILABLE, Trouble.UNCERTAIN))
     assert found.open_circuit is (trouble is Trouble.AUTH)
 
 
@@ -61,7 +63,15 @@ def test_a_fallback_channel_is_tried_once():
     first = cure(Trouble.CHANNEL, fallback="#ops")
     assert first.changes["notes"] == {"channel": "#ops", "because": "why", "repost": True}
     again = OutboxRow("k", 1, "post", 0, "opened", T0, T0, notes=first.changes["notes"])
-    assert cure(Trouble.CHANNEL, row=again, fallback="#ops").status == "failed"
+    second = cure(Trouble.CHANNEL, row=again, fallback="#ops")
+    assert second.fall
+    # somebody may open the alert's own channel: it is tried again, and then the fallback channel
+    assert second.changes["notes"] == {}
+    assert second.changes["next_try_at"] == T0 + timedelta(minutes=15)
+
+
+def test_a_channel_that_stays_closed_is_given_up_after_a_week():
+    assert cure(Trouble.CHANNEL, now=T0 + timedelta(days=7, seconds=1)).status == "failed"
 
 
 def test_plain_text_is_tried_once():
@@ -70,10 +80,10 @@ def test_plain_text_is_tried_once():
 
 
 @pytest.mark.parametrize("trouble", [Trouble.UNAVAILABLE, Trouble.UNCERTAIN])
-def test_after_a_day_it_goes_to_the_log(trouble):
-    late = T0 + timedelta(hours=24, seconds=1)
-    assert cure(trouble, now=late).to_log
-    assert look_remedy(ROW, Undelivered(trouble, "x"), late, RNG).to_log
+def test_after_a_week_it_is_given_up(trouble):
+    late = T0 + timedelta(days=7, seconds=1)
+    assert cure(trouble, now=late).status == "failed"
+    assert look_remedy(ROW, Undelivered(trouble, "x"), late, RNG).status == "failed"
 
 
 def test_what_cannot_be_looked_for_is_sent_again_and_marked():
@@ -88,14 +98,20 @@ def test_waits_keep_their_bounds(attempts, rng):
     assert timedelta(seconds=1) <= backoff(attempts, rng) <= timedelta(seconds=300)
 
 
-def test_a_circuit_is_probed_every_minute():
+def test_a_circuit_is_probed_after_one_minute_and_at_most_five():
     circuit = Circuit()
     assert not circuit.is_open
+    waits = []
+    for _ in range(5):
+        circuit.open(T0)
+        assert circuit.is_open
+        waits.append((circuit.probe_at - T0) / timedelta(minutes=1))
+        circuit.close()  # a webhook's check always succeeds: only a message that it takes counts
+        assert not circuit.is_open
+    assert waits == [1, 2, 4, 5, 5]
+    circuit.reset()
     circuit.open(T0)
-    assert circuit.is_open
     assert circuit.probe_at == T0 + timedelta(minutes=1)
-    circuit.close()
-    assert not circuit.is_open
 
 
 def test_trouble_survives_a_pickle():

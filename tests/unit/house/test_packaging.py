@@ -21,6 +21,9 @@ BROUGHT = {"pydantic_core": "pydantic", "redis": "celery"}
 """Modules that are imported without a requirement of their own, and who requires them: each is a part of its bringer,
 whose bounds hold for both; `redis` comes with the extra of that name."""
 
+OF_EXTRAS = ("apprise",)
+"""Modules that an extra of the same name brings, for those who want what needs them."""
+
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -62,7 +65,18 @@ def distributions() -> Mapping[str, set[str]]:
 
 def test_what_is_imported_is_required() -> None:
     brought = {module for module in imported() if not distributions()[module] & required()}
-    assert brought == set(BROUGHT)
+    assert brought == {*BROUGHT, *OF_EXTRAS}
+
+
+@pytest.mark.parametrize("module", OF_EXTRAS)
+def test_what_an_extra_brings_is_imported_only_where_it_is_asked_for(module: str) -> None:
+    names = re.findall(r"^([\w.-]+)", setup()["options.extras_require"][module], re.MULTILINE)
+    assert distributions()[module] & {canonical(name) for name in names}
+    for path in PACKAGE.rglob("*.py"):
+        top = ast.parse(path.read_text("utf-8")).body
+        found = {alias.name.partition(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
+        found |= {str(node.module).partition(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
+        assert module not in found, path
 
 
 @pytest.mark.parametrize(("module", "bringer"), BROUGHT.items())

@@ -57,6 +57,8 @@ def test_every_row_says_what_it_means() -> None:
         ("dead_letter.spool_limit", "whole number from 1", "`268_435_456`"),
         ("slack.token", "text, secret or `None`", "`None`"),
         ("alerts.group_by", "names", '`("task",)`'),
+        ("alerts.routes", "list of routes", "`()`"),
+        ("alerts.fallback", "a destination", '`"log"`'),
         ("retention.audit", "duration or `None`", '`"400d"`'),
         ("policy", "a policy's fields", "`{}`"),
         ("enabled", "`True` or `False`", "`True`"),

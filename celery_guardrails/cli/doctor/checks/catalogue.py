@@ -57,6 +57,8 @@ CHECKS = (
     Check("spool", spool.trusted),
     Check("journal", journal.entries),
     Check("alerts", sink.slack),
+    Check("alerts", sink.routes),
+    Check("alerts", sink.heartbeat),
     Check("alerts", sink.sentry),
     Check("results", backend.answers),
     Check("workers", worker.running),
