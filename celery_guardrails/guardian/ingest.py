@@ -17,10 +17,10 @@ from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.event import AlertEvent
 from celery_guardrails.guardian.set_aside import SetAsideLog
 from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
-from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.letters.record import SELF_TEST, Letter
 from celery_guardrails.letters.recovery import Recovery, decode_recovery
 from celery_guardrails.letters.redaction import LetterRedaction
-from celery_guardrails.store import alert
+from celery_guardrails.store import alert, reconcile, tally
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.letter import Archivable, Archived, Before, Outcome
@@ -78,11 +78,16 @@ def _events(fresh: Sequence[Archived], stood: dict[str, Before], now: datetime) 
 
 @dataclass(frozen=True)
 class _Item(Generic[D]):
-    """A delivery and what it means. `is_last`: it is the simplest form already, a letter with the raw bytes."""
+    """A delivery and what it means.
+
+    `is_last`: it is the simplest form already, a letter with the raw bytes. `stands_for` is then the letter that the
+    worker published, where it could be read.
+    """
 
     delivery: D
     what: Archivable | Recovery
     is_last: bool = False
+    stands_for: Letter | None = None
 
 
 class Ingest:
@@ -178,7 +183,8 @@ class Ingest:
         if not item.is_last:
             try:
                 plainer = self._unreadable(item.delivery, f"the archive refused the letter: {_words(exc)}", now)
-                report = self._archive([plainer], now)
+                published = item.what.letter if isinstance(item.what, Archivable) else None
+                report = self._archive([replace(plainer, stands_for=published)], now)
             except Exception as again:  # noqa: BLE001 whatever it is, it concerns this delivery alone
                 raise_if_away(self._store, again)
                 exc = again
@@ -200,11 +206,20 @@ class Ingest:
             results = letters.archive(conn, dead, now) if dead else []
             fresh = [r for r in results if r.outcome in (Outcome.NEW, Outcome.REGRESSED)]
             alert.record(conn, _events(fresh, stood, now))
+            reconcile.note_renamed(conn, _renamed(items, results), now)
             reported = letters.recover(conn, [item.what for item in items if isinstance(item.what, Recovery)], now)
+            tally.add_deaths(conn, [one.letter for one in fresh], now)
         self._set_aside.log([*(one.set_aside for one in results), *(one.set_aside for one in reported)])
         recovered = sum(one.recovered for one in reported)
         settled = [item.delivery for item in items]
         return IngestReport(settled, [], len(fresh), recovered, len(items) - len(fresh) - recovered)
+
+
+def _renamed(items: Sequence[_Item[D]], results: Sequence[Archived]) -> dict[str, tuple[str, str]]:
+    """The deaths that are archived under another id than the one that their worker counted: it is not missing."""
+    dead = [(item.what.letter, item.stands_for) for item in items if isinstance(item.what, Archivable)]
+    pairs = [(published or letter, one.letter) for (letter, published), one in zip(dead, results, strict=True)]
+    return {letter.id: (letter.environment, letter.task) for letter, kept in pairs if letter.id != kept.id}
 
 
 def _joined(one: IngestReport[D], other: IngestReport[D]) -> IngestReport[D]:

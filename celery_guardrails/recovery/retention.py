@@ -13,6 +13,7 @@ from typing import Any
 
 from celery_guardrails.store import audit, lease, retention
 from celery_guardrails.store.engine import Store
+from celery_guardrails.store.figure import COUNTED_FOR
 
 __all__ = ["PASS", "Pruned", "kept", "prune_pass"]
 
@@ -26,6 +27,10 @@ _ALWAYS = {
     retention.NOTIFICATIONS: timedelta(days=30),
     retention.ALERT_GROUPS: timedelta(days=30),
     retention.GUARDIANS: timedelta(days=7),
+    retention.MINUTE_FIGURES: timedelta(hours=48),
+    retention.HOUR_FIGURES: timedelta(days=90),
+    retention.SUMMARIES: COUNTED_FOR,
+    retention.COUNTED_DEATHS: timedelta(days=7),
 }
 """How long the archive keeps the rows for its own use. The setting `retention` does not change it."""
 
@@ -44,8 +49,13 @@ class Pruned:
 
 
 def kept(keep: Mapping[str, timedelta | None]) -> dict[str, timedelta | None]:
-    """How long each kind of row is kept: the kinds of the setting `retention`, and those for the archive's own use."""
-    return {**keep, **_ALWAYS}
+    """How long each kind of row is kept: the kinds of the setting `retention`, and those for the archive's own use.
+
+    Totals, and when a task last began and succeeded, are kept as long as the longest kind of the setting.
+    """
+    ages = [age for age in keep.values() if age is not None]
+    longest = max(ages) if len(ages) == len(keep) and ages else None
+    return {**keep, **_ALWAYS, retention.TASK_FIGURES: longest, retention.LETTER_FIGURES: longest}
 
 
 def prune_pass(
@@ -58,7 +68,7 @@ def prune_pass(
     seconds: float = PASS,
     timer: Callable[[], float] = time.monotonic,
 ) -> Pruned:
-    """Remove rows that are due, in one transaction with the audit entry.
+    """Remove rows that are due, in one transaction with the audit entry. Figures alone leave no entry.
 
     Args:
         store: the archive.
@@ -77,8 +87,9 @@ def prune_pass(
         if held is not None and not lease.holds(conn, held):
             return Pruned()
         pruned = _removed(conn, kept(keep), now, end, timer)
-        if pruned.counts:
-            audit.append(conn, audit.AuditEntry(now, actor, "prune", "archive", "retention", None, pruned.counts))
+        audited = {kind: count for kind, count in pruned.counts.items() if kind not in retention.FIGURES}
+        if audited:
+            audit.append(conn, audit.AuditEntry(now, actor, "prune", "archive", "retention", None, audited))
     return pruned
 
 

@@ -1,8 +1,8 @@
 """Rows that the archive has kept long enough: which rows are due, and their removal in small batches.
 
 Owns every DELETE of old rows: of `dead_letter` (with its deaths and values), `audit`, the alerts' events, notifications
-and groups, and `guardian`. Work that was put back and has not ended (`requeued`) is never due, nor is a notification
-that is not sent yet. It must not know who decides how long rows are kept, nor when this is asked.
+and groups, `guardian`, and the figures. Work that was put back and has not ended (`requeued`) is never due, nor is a
+notification that is not sent yet. It must not know who decides how long rows are kept, nor when this is asked.
 """
 
 from __future__ import annotations
@@ -15,17 +15,40 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, func, insert, select, true
 
 from celery_guardrails.store.alert import alert_event, alert_group
+from celery_guardrails.store.figure import HOUR, MINUTE
+from celery_guardrails.store.figure_table import figure, figure_death, figure_letter, figure_summary, figure_task
 from celery_guardrails.store.outbox import alert_outbox
 from celery_guardrails.store.record import State
 from celery_guardrails.store.table import audit, audit_cut, dead_letter, guardian
 
-__all__ = ["ALERT_EVENTS", "ALERT_GROUPS", "AUDIT", "GUARDIANS", "KINDS", "NOTIFICATIONS", "due", "remove"]
+__all__ = [
+    "ALERT_EVENTS",
+    "ALERT_GROUPS",
+    "AUDIT",
+    "COUNTED_DEATHS",
+    "FIGURES",
+    "GUARDIANS",
+    "HOUR_FIGURES",
+    "KINDS",
+    "LETTER_FIGURES",
+    "MINUTE_FIGURES",
+    "NOTIFICATIONS",
+    "SUMMARIES",
+    "TASK_FIGURES",
+    "due",
+    "remove",
+]
 
 AUDIT = "audit"
 ALERT_EVENTS = "alert_events"
 NOTIFICATIONS = "notifications"
 ALERT_GROUPS = "alert_groups"
 GUARDIANS = "guardians"
+MINUTE_FIGURES, HOUR_FIGURES = "minute_figures", "hour_figures"
+TASK_FIGURES, LETTER_FIGURES = "task_figures", "letter_figures"
+SUMMARIES, COUNTED_DEATHS = "summaries", "counted_deaths"
+FIGURES = (MINUTE_FIGURES, HOUR_FIGURES, TASK_FIGURES, LETTER_FIGURES, SUMMARIES, COUNTED_DEATHS)
+"""The kinds that hold figures and no letters: their removal is routine, and leaves no audit entry."""
 _OVER = ("idle", "resolved")
 _SAID = ("sent", "failed")
 _UNDECIDED = (State.DEAD.value, State.REQUEUED.value)
@@ -46,6 +69,10 @@ class _Kind:
 
 def _of_state(state: State, at: Column[datetime]) -> _Kind:
     return _Kind(dead_letter, dead_letter.c.id, at, dead_letter.c.state == state.value)
+
+
+def _figures(resolution: timedelta) -> _Kind:
+    return _Kind(figure, figure.c.id, figure.c.start_at, figure.c.resolution == int(resolution.total_seconds()))
 
 
 def _forgotten_groups() -> ColumnElement[bool]:
@@ -71,6 +98,12 @@ _KINDS = {
     NOTIFICATIONS: _Kind(alert_outbox, alert_outbox.c.id, alert_outbox.c.created_at, alert_outbox.c.status.in_(_SAID)),
     ALERT_GROUPS: _Kind(alert_group, alert_group.c.key, alert_group.c.updated_at, _forgotten_groups()),
     GUARDIANS: _Kind(guardian, guardian.c.id, guardian.c.seen_at, true()),
+    MINUTE_FIGURES: _figures(MINUTE),
+    HOUR_FIGURES: _figures(HOUR),
+    TASK_FIGURES: _Kind(figure_task, figure_task.c.id, figure_task.c.updated_at, true()),
+    LETTER_FIGURES: _Kind(figure_letter, figure_letter.c.id, figure_letter.c.updated_at, true()),
+    SUMMARIES: _Kind(figure_summary, figure_summary.c.id, figure_summary.c.at, true()),
+    COUNTED_DEATHS: _Kind(figure_death, figure_death.c.id, figure_death.c.counted_at, true()),
 }
 KINDS = tuple(_KINDS)
 """The kinds of rows, each kept for a time of its own, in the order of their removal."""
@@ -92,7 +125,8 @@ def remove(conn: Connection, name: str, before: datetime, most: int) -> int:
     Args:
         conn: a transaction.
         name: one of `KINDS`. The age of `dead` letters counts from the latest death, of `recovered` and `discarded`
-            letters from that change, of alert groups from their last change, of guardians from their last sign of life.
+            letters from that change, of alert groups from their last change, of guardians from their last sign of life,
+            of figures from the start of their minute or hour, or from their last change.
         before: younger rows stay.
         most: at most so many.
     """

@@ -25,6 +25,12 @@ _NAMES = {
     retention.NOTIFICATIONS: "Sent notifications",
     retention.ALERT_GROUPS: "Alerts that are over",
     retention.GUARDIANS: "Guardians long gone",
+    retention.MINUTE_FIGURES: "Figures by the minute",
+    retention.HOUR_FIGURES: "Figures by the hour",
+    retention.TASK_FIGURES: "Totals of tasks",
+    retention.LETTER_FIGURES: "Totals of dead letters",
+    retention.SUMMARIES: "Ids of workers' summaries",
+    retention.COUNTED_DEATHS: "Deaths counted by workers and not archived",
 }
 
 
