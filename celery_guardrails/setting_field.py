@@ -40,6 +40,7 @@ WORDS = {
     "int_parsing": "is no whole number",
     "int_from_float": "is no whole number",
     "greater_than_equal": "is less than {ge}",
+    "less_than_equal": "is more than {le}",
 }
 """What pydantic calls wrong, in our words."""
 

@@ -51,6 +51,7 @@ __all__ = [
     "AlertSettings",
     "DeadLetterSettings",
     "RouteSettings",
+    "MetricsSettings",
     "Settings",
     "SlackSettings",
     "StoreSettings",
@@ -219,6 +220,19 @@ class AlertSettings(_Section):
     heartbeat_url: SecretUrl = None
 
 
+class MetricsSettings(_Section):
+    """Where a guardian serves `/metrics`, for Prometheus, and `/healthz`.
+
+    Args:
+        host: the address on which it listens; `0.0.0.0` is every address of the machine, which anyone who reaches it
+            may then read. Default `127.0.0.1`.
+        port: the port; `None`: nothing listens. Needs the extra `prometheus`. Default none.
+    """
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+
+
 class Settings(_Section):
     """Everything that an application configures besides its tasks; each section is described by its own class.
 
@@ -246,6 +260,7 @@ class Settings(_Section):
     store: StoreSettings = Field(default_factory=StoreSettings)
     slack: SlackSettings = Field(default_factory=SlackSettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     retention: Annotated[dict[_RetentionKey, OptionalDurationField], AfterValidator(_with_defaults)] = Field(
         default_factory=lambda: dict(_RETENTION)
     )

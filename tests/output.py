@@ -24,6 +24,7 @@ __all__ = ["COMMANDS", "OTHERS", "OUTPUTS", "WHOLE", "commands", "sink_classes"]
 # What each command is given. A word in braces is an id, another one each time that the command runs.
 COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardian": (("--once",), ("--check",)),
+    "guardrails status": ((), ("--json",)),
     "guardrails check": ((),),
     "guardrails policy": ((), ("telltale.fail",), ("telltale.fial",)),
     "guardrails dlq list": ((), ("--limit", "3"), ("text:password",)),
@@ -47,8 +48,9 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
 SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink", "AppriseSink", "OwnSink", "SentrySink"}
 TABLES = {
     "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
-    "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_guardian",
-    "guardrails_lease", "guardrails_letter_argument",
+    "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_figure",
+    "guardrails_figure_death", "guardrails_figure_letter", "guardrails_figure_summary", "guardrails_figure_task",
+    "guardrails_guardian", "guardrails_lease", "guardrails_letter_argument",
 }  # fmt: skip
 # Every column of every table is read raw, except these: here the work is kept whole, to be run again.
 WHOLE = {("guardrails_death", "payload")}

@@ -53,6 +53,7 @@ def guardian(
 @click.group(
     cls=LazyGroup,
     commands_at={
+        "status": "celery_guardrails.cli.status.command:status",
         "check": "celery_guardrails.cli.check:check",
         "policy": "celery_guardrails.cli.policy:policy",
         "dlq": "celery_guardrails.cli.dlq:dlq",

@@ -18,6 +18,7 @@ from datetime import datetime
 
 from celery_guardrails import clock
 from celery_guardrails.errors import StoreError
+from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.service import Runner, Service
 from celery_guardrails.text import count_of
@@ -57,6 +58,7 @@ class Guardian:
         ingest: what archives them.
         services: the guardian's other work; each says how often it runs.
         now: the clock.
+        health: gets what the loop knows about itself. `None`: one of its own.
 
     Attributes:
         troubles: how often the broker or the archive was away so far.
@@ -68,6 +70,7 @@ class Guardian:
         ingest: Ingest,
         services: Sequence[Service] = (),
         now: Callable[[], datetime] = clock.now,
+        health: Health | None = None,
     ) -> None:
         self._consumer = consumer
         self._ingest = ingest
@@ -78,6 +81,7 @@ class Guardian:
         self._away: set[str] = set()
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
+        self._health = health or Health(now())
         self.troubles = 0
 
     @property
@@ -164,6 +168,7 @@ class Guardian:
             self._back_off(_ITSELF, f"receiving failed, {type(exc).__name__}: {exc}")
         else:
             self._pause = _FIRST_PAUSE
+            self._health.turn(self._now())
             if self._away:
                 logger.warning("%s answers again", " and ".join(sorted(self._away)))
                 self._away.clear()
@@ -180,6 +185,7 @@ class Guardian:
     def _back_off(self, what: str, words: str) -> None:
         """Wait before the next try, longer each time. Log the trouble once, until `what` answers again."""
         self.troubles += 1
+        self._health.trouble(what, words)
         self._again_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         if what not in self._away:

@@ -102,7 +102,7 @@ def variable_rows() -> Iterator[Row]:
 
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "settings": ("", "dead_letter", "store", "slack", "alerts", "retention"),
+    "settings": ("", "dead_letter", "store", "slack", "alerts", "metrics", "retention"),
     "policy": ("",),
     "variables": ("",),
 }

@@ -10,8 +10,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import uuid4
 
@@ -22,11 +22,14 @@ from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.service import Report as AlertReport
 from celery_guardrails.alerts.sinks.build import build_sinks, unreachable_channels
 from celery_guardrails.app.topology import dead_letter_queues
+from celery_guardrails.cli.daemon.metrics import figure_counting, serving
 from celery_guardrails.cli.project import Project
 from celery_guardrails.destination import Means
 from celery_guardrails.errors import ConfigurationError, StoreError
 from celery_guardrails.guardian.beacon import Beacon
+from celery_guardrails.guardian.figures import FigureCounting, Reconciliation
 from celery_guardrails.guardian.guardian import Guardian, OnceReport
+from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.ingest import Ingest
 from celery_guardrails.guardian.pruning import Pruning
 from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing
@@ -57,7 +60,8 @@ class Assembly:
     """A guardian and its parts.
 
     `queues` are the dead-letter queues that it consumes; for each it also consumes the queue for recoveries. `broker`
-    ships the `spool` and releases waiting messages that are due.
+    ships the `spool` and releases waiting messages that are due. `figures` counts the workers' summaries (`None`: this
+    broker carries none), `health` is what the guardian's loop knows of itself.
     """
 
     guardian: Guardian
@@ -68,6 +72,8 @@ class Assembly:
     poster: StoreLease
     broker: BrokerServices
     spool: Spool
+    figures: FigureCounting | None = None
+    health: Health = field(default_factory=lambda: Health(clock.now()))
 
     def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
         """Ship the spool, archive what waits, then post the alerts; for a guardian that was assembled with `once`.
@@ -89,6 +95,8 @@ class Assembly:
             f"spool: {self.spool.directory}",
             f"alerts go to {alerts_go_to(self.settings)}",
         ]
+        if self.settings.metrics.port is not None:
+            lines.append(f"metrics: http://{self.settings.metrics.host}:{self.settings.metrics.port}/metrics")
         if self.store.engine.dialect.name == "sqlite":
             lines.append(
                 "SQLite is for guardians on one machine with a disk that lasts; "
@@ -201,7 +209,8 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
         store.close()
         raise
     try:
-        yield assembly
+        with nullcontext() if once else serving(project, assembly):
+            yield assembly
     finally:
         _sign_off(assembly, owner)
 
@@ -223,18 +232,25 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         app=project.name,
     )
     broker = BrokerServices(guardrails)
+    figures = figure_counting(project, store)
     services: list[Service] = [
         RequeueFinishing(store, Replayer(project.app, project.publisher)),
         Pruning(store, settings.retention, owner),
     ]
+    if figures is not None:
+        services += [figures, Reconciliation(store, consumer.waiting)]
     if not once:
         services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     redaction = LetterRedaction(settings.redact, settings.redact_patterns)
-    guardian = Guardian(consumer, Ingest(store, recovered, settings.environment, redaction), services)
+    health = Health(clock.now())
+    ingest = Ingest(store, recovered, settings.environment, redaction)
+    guardian = Guardian(consumer, ingest, services, health=health)
     if settings.alerts.heartbeat_url is not None and not once:
         url = settings.alerts.heartbeat_url.get_secret_value()
         guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))
-    return Assembly(guardian, alerts, store, settings, queues, poster, broker, guardrails.spool)
+    return Assembly(
+        guardian, alerts, store, settings, queues, poster, broker, guardrails.spool, figures=figures, health=health
+    )
 
 
 def _unwell(guardian: Guardian, store: Store, alerts: AlertService) -> list[str]:
@@ -256,5 +272,7 @@ def _sign_off(assembly: Assembly, owner: str) -> None:
     except StoreError as exc:
         logger.warning("could not sign off; another guardian takes over when the lease of this one ends: %s", exc)
     finally:
+        if assembly.figures is not None:
+            assembly.figures.close()
         assembly.broker.close()
         assembly.store.close()

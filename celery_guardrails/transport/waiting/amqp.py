@@ -28,8 +28,10 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from celery_guardrails.errors import PublishError
+from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.publisher import Envelope, Publisher
+from celery_guardrails.transport.right import refusal
 from celery_guardrails.transport.routing import (
     DELAY_EXCHANGE,
     came_from,
@@ -38,7 +40,7 @@ from celery_guardrails.transport.routing import (
     queues_for,
     straight,
 )
-from celery_guardrails.transport.waiting.level import are_whole, binding_key, reaches
+from celery_guardrails.transport.waiting.level import are_whole, binding_key, number_in, reaches
 from celery_guardrails.transport.waiting.unlisted import Unlisted
 
 __all__ = ["NativeDelay"]
@@ -51,6 +53,7 @@ _TRUSTED = 30.0
 _REFUSED_FOR = 300.0
 # A message is better late by so many seconds than most of a second in a worker's memory.
 _LATE = 0.05
+_ANSWER = 2.0
 
 
 class NativeDelay(Unlisted):
@@ -93,6 +96,18 @@ class NativeDelay(Unlisted):
             return
         for queue in queues:
             self._delay(straight(envelope, queue.name), queue, seconds)
+
+    def count(self) -> int:
+        """How many messages are in the levels: those of other applications on this virtual host, too.
+
+        Raises:
+            PublishError: the broker cannot be reached.
+        """
+        try:
+            with opened(self._app, timeout=_ANSWER) as connection:
+                return number_in(connection)
+        except Exception as exc:
+            raise PublishError("the delay levels", refusal(exc)) from exc
 
     def prepare(self, channel: Any, queue: Queue, afresh: bool) -> None:
         """Make sure that the levels exist and that the queue is bound to them.

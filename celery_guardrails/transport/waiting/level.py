@@ -17,6 +17,7 @@ from kombu import Connection, Queue
 from kombu.common import Broadcast
 from kombu.transport.native_delayed_delivery import MAX_NUMBER_OF_BITS_TO_USE, calculate_routing_key, level_name
 
+from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.routing import DELAY_EXCHANGE, came_from, caught_elsewhere, delay_word
 
 __all__ = ["LEVELS", "Held", "Led", "are_there", "are_whole", "binding_key", "held", "is_queue", "lead", "reaches"]
@@ -127,6 +128,15 @@ def lead(app: Celery, connection: Connection, queues: Iterable[Queue]) -> Led:
             channel.close()
             led.bound.append(queue.name)
     return led
+
+
+def number_in(connection: Connection) -> int:
+    """How many messages are in the levels. Asking needs no right.
+
+    Raises:
+        Exception: the connection broke.
+    """
+    return sum(depth(connection, level) or 0 for level in LEVELS) if are_there(connection) else 0
 
 
 def held(app: Celery, connection: Connection) -> list[Held]:

@@ -67,6 +67,13 @@ class Waiting(Protocol):
             PublishError: the broker cannot be reached.
         """
 
+    def count(self) -> int | None:
+        """How many messages wait outside the workers; `None`: this broker does not say.
+
+        Raises:
+            PublishError: the broker cannot be reached.
+        """
+
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
         """Up to `limit` waiting messages behind the entry `after`, the next due first.
 

@@ -122,6 +122,10 @@ class RedisWaiting:
         """Move messages that are due by Redis's clock (`now` is not asked) to their queues; returns how many."""
         return self._line.until(lambda channel, client: _release(channel, client, most), 0.0, _WAITING)
 
+    def count(self) -> int:
+        """How many messages wait."""
+        return self._line.until(lambda channel, client: int(client.zcard(_keys(channel)[0])), 0.0, _WAITING, reads=True)
+
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
         """Up to `limit` waiting messages behind the entry `after`, the next due first."""
 

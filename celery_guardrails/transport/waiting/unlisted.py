@@ -22,6 +22,10 @@ class Unlisted:
         """Do nothing: the broker moves the messages."""
         return 0
 
+    def count(self) -> int | None:
+        """Not known."""
+        return None
+
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
         """Raises Unlistable."""
         raise Unlistable(self.name)

@@ -35,6 +35,9 @@ class InMemoryWaiting:
     def release_due(self, now: datetime, most: int = 1000) -> int:
         return 0
 
+    def count(self) -> int:
+        return len(self.kept)
+
     def entries(self, limit: int, after: str | None = None) -> list[WaitingTask]:
         ordered = sorted(self.kept, key=lambda entry: entry.due_at)
         start = 0 if after is None else [entry.id for entry in ordered].index(after) + 1

@@ -25,6 +25,10 @@ OF_EXTRAS = ("apprise",)
 """Modules that an extra of the same name brings, for those who want what needs them."""
 
 
+OPTIONAL = {"prometheus_client": "prometheus"}
+"""Modules that are imported only where a setting wants them, and the extra that brings each."""
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -55,7 +59,7 @@ def imported() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {PACKAGE.name}
+    return found - set(sys.stdlib_module_names) - {PACKAGE.name} - set(OPTIONAL)
 
 
 def distributions() -> Mapping[str, set[str]]:
@@ -86,6 +90,12 @@ def test_what_is_brought_by_a_requirement_is_required_there(module: str, bringer
         lines = [*lines, *(metadata.requires("kombu") or [])]
     assert bringer in required()
     assert distributions()[module] & {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("module", "extra"), OPTIONAL.items())
+def test_what_a_setting_wants_is_brought_by_its_extra(module: str, extra: str) -> None:
+    lines = setup()["options.extras_require"][extra]
+    assert distributions()[module] & {canonical(name) for name in re.findall(r"^([\w.-]+)", lines, re.MULTILINE)}
 
 
 ROOMS_OF_WORKERS = ("app", "letters", "policy", "redaction", "task", "transport", "worker")

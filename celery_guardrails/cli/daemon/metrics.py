@@ -1,0 +1,109 @@
+"""What a guardian counts and serves beside its archiving: the workers' figures, and `/metrics` with `/healthz`.
+
+Owns what these need of the application. `assembly.py` decides when they are made, and closes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from celery_guardrails import clock
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.cli.project import Project
+from celery_guardrails.errors import ConfigurationError, Fault, SpoolError
+from celery_guardrails.guardian.figures import FigureCounting
+from celery_guardrails.store import sign
+from celery_guardrails.store.engine import Store
+from celery_guardrails.transport.consumer import DeadLetterConsumer
+from celery_guardrails.transport.figures import declared_figures_queue
+from celery_guardrails.transport.publisher import Publisher
+from celery_guardrails.transport.waiting.build import waiting_for
+
+if TYPE_CHECKING:
+    from celery_guardrails.cli.daemon.assembly import Assembly
+
+__all__ = ["figure_counting", "serving"]
+
+_ANSWER = timedelta(seconds=2)
+
+
+def figure_counting(project: Project, store: Store) -> FigureCounting | None:
+    """The service that counts the workers' summaries; `None`: this broker cannot bound their queue, so has none."""
+    try:
+        with project.app.connection_for_write() as connection:
+            kind = connection.get_transport_cls().driver_type
+    except Exception:  # noqa: BLE001 a wrong broker URL: the guardian's own connection raises the error
+        return None
+    if kind not in ("amqp", "redis"):
+        return None
+    queue = declared_figures_queue(project.settings.dead_letter.queue)
+    return FigureCounting(store, DeadLetterConsumer(project.app, [queue]))
+
+
+@contextmanager
+def serving(project: Project, assembly: Assembly) -> Iterator[None]:
+    """Serve metrics and health meanwhile, if the settings name a port.
+
+    Raises:
+        ConfigurationError: `prometheus-client` is not installed, or nothing can listen on that port.
+    """
+    settings = assembly.settings
+    if settings.metrics.port is None:
+        yield
+        return
+    try:
+        from celery_guardrails.guardian.metrics import Sources
+        from celery_guardrails.guardian.metrics_server import MetricsServer
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        words, hint = "needs prometheus-client, which is not installed", "pip install 'celery-guardrails[prometheus]'"
+        raise ConfigurationError([Fault("metrics.port", str(settings.metrics.port), words, None, hint)]) from exc
+    publisher = Publisher(project.app, _ANSWER)
+    waiting = waiting_for(project.app, publisher)
+    sources = Sources(
+        assembly.store,
+        settings.environment,
+        assembly.health,
+        waiting.count,
+        _files_of(project.guardrails),
+        assembly.figures.dropped if assembly.figures is not None else {},
+        _sinks_of(assembly),
+    )
+    server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)
+    try:
+        yield
+    finally:
+        server.close()
+        for line in (publisher, waiting):
+            close: Callable[[], None] = getattr(line, "close", _nothing)  # only some ways to wait have a connection
+            with suppress(Exception):
+                close()
+
+
+def _sinks_of(assembly: Assembly) -> Callable[[], dict[str, bool]]:
+    slack = assembly.settings.slack
+    name = "slack" if slack.token is not None or slack.webhook_url is not None else "log"
+
+    def sinks() -> dict[str, bool]:
+        with assembly.store.read() as conn:
+            return {name: sign.sink_is_up(conn, clock.now())}
+
+    return sinks
+
+
+def _files_of(guardrails: Guardrails) -> Callable[[], int | None]:
+    def files() -> int | None:
+        try:
+            return guardrails.spool.status().entries
+        except SpoolError:
+            return None
+
+    return files
+
+
+def _nothing() -> None:
+    """Closes a way to wait that has no connection."""
