@@ -75,6 +75,7 @@ def test_a_message_waits_and_gets_to_its_list(on_redis: Callable[..., Any], pref
     release(waiting, 2)
     assert redis.redis.llen(redis.key(f"{PRIORITY}6")) == redis.redis.llen(redis.key("celery")) == 1
     assert [entry.task_id for entry in waiting.entries(10)] == ["task-3"]
+    assert waiting.count() == 1
     message = json.loads(redis.redis.lindex(redis.key(f"{PRIORITY}6"), 0))
     assert (message["headers"]["id"], message["properties"]["priority"]) == ("task-1", 6)
     redis.worker()

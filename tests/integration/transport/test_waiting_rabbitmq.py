@@ -179,6 +179,8 @@ def test_a_delay_beyond_the_levels_waits_as_long_as_they_can(delays: Callable[..
     line.know(simple("tasks"))
     line.send(b"in ten years", "tasks", 10 * 365 * 86400)
     assert line.count("celery_delayed_27") == 1
+    line.send(b"later", "tasks", 86400)
+    wait_until(lambda: line.waiting.count() == 2, 30, "two messages in the levels")
 
 
 @pytest.mark.parametrize("once", [True, False])
