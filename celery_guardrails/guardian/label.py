@@ -3,6 +3,7 @@
 Owns the choice: the first tasks that are seen, for as long as this guardian runs, so that a series never changes its
 name. Others are added up as `other`. It must not know which metrics there are.
 """
+# on its own: it remembers from one scrape to the next, which no metric does
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ environment and task, with its totals since the archive began; `figure_summary` 
 since when one is looked for; without it, the death came under another id. `figure_letter` counts the deaths that were
 archived, by task and reason.
 """
-# on its own: tables that several modules query, as `table.py`
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
         store.close()
         raise
     try:
-        with nullcontext() if once else serving(project, assembly):
+        with nullcontext() if once else serving(project, store, assembly.health, assembly.figures):
             yield assembly
     finally:
         _sign_off(assembly, owner)

@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, Fault, SpoolError
 from celery_guardrails.guardian.figures import FigureCounting
+from celery_guardrails.guardian.health import Health
+from celery_guardrails.settings import SlackSettings
 from celery_guardrails.store import sign
 from celery_guardrails.store.engine import Store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.figures import declared_figures_queue
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.waiting.build import waiting_for
-
-if TYPE_CHECKING:
-    from celery_guardrails.cli.daemon.assembly import Assembly
 
 __all__ = ["figure_counting", "serving"]
 
@@ -44,13 +42,19 @@ def figure_counting(project: Project, store: Store) -> FigureCounting | None:
 
 
 @contextmanager
-def serving(project: Project, assembly: Assembly) -> Iterator[None]:
+def serving(project: Project, store: Store, health: Health, figures: FigureCounting | None) -> Iterator[None]:
     """Serve metrics and health meanwhile, if the settings name a port.
+
+    Args:
+        project: the application.
+        store: the archive.
+        health: what the guardian's loop knows of itself.
+        figures: the service that counts summaries; `None`: there is none.
 
     Raises:
         ConfigurationError: `prometheus-client` is not installed, or nothing can listen on that port.
     """
-    settings = assembly.settings
+    settings = project.settings
     if settings.metrics.port is None:
         yield
         return
@@ -65,13 +69,13 @@ def serving(project: Project, assembly: Assembly) -> Iterator[None]:
     publisher = Publisher(project.app, _ANSWER)
     waiting = waiting_for(project.app, publisher)
     sources = Sources(
-        assembly.store,
+        store,
         settings.environment,
-        assembly.health,
+        health,
         waiting.count,
         _files_of(project.guardrails),
-        assembly.figures.dropped if assembly.figures is not None else {},
-        _sinks_of(assembly),
+        figures.dropped if figures is not None else {},
+        _sinks_of(settings.slack, store),
     )
     server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)
     try:
@@ -84,12 +88,11 @@ def serving(project: Project, assembly: Assembly) -> Iterator[None]:
                 close()
 
 
-def _sinks_of(assembly: Assembly) -> Callable[[], dict[str, bool]]:
-    slack = assembly.settings.slack
+def _sinks_of(slack: SlackSettings, store: Store) -> Callable[[], dict[str, bool]]:
     name = "slack" if slack.token is not None or slack.webhook_url is not None else "log"
 
     def sinks() -> dict[str, bool]:
-        with assembly.store.read() as conn:
+        with store.read() as conn:
             return {name: sign.sink_is_up(conn, clock.now())}
 
     return sinks

@@ -22,12 +22,8 @@ SHARED = 20
 """Summaries that both processes bring."""
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def test_no_count_is_lost_between_two_processes(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if kind == "sqlite":
-        url = migrated_file(tmp_path / "archive.sqlite3")
-    else:
-        url = str(request.getfixturevalue("migrated_postgresql_url"))
+def _add_at_once(url: str) -> list[int]:
+    """Two processes, each with its summaries; returns their exit codes."""
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), url, str(first), str(NUMBER)],
@@ -45,7 +41,7 @@ def test_no_count_is_lost_between_two_processes(kind: str, request: pytest.Fixtu
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        codes = [process.wait(120) for process in processes]
+        return [process.wait(120) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -53,7 +49,15 @@ def test_no_count_is_lost_between_two_processes(kind: str, request: pytest.Fixtu
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
-    assert codes == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def test_no_count_is_lost_between_two_processes(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if kind == "sqlite":
+        url = migrated_file(tmp_path / "archive.sqlite3")
+    else:
+        url = str(request.getfixturevalue("migrated_postgresql_url"))
+    assert _add_at_once(url) == [0, 0]
     wanted = {("production", task): {"succeeded": 2 * NUMBER - SHARED} for task in TASKS}
     store, now = open_store(url), clock.now()
     with store.read() as conn:

@@ -15,6 +15,11 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """Make the tables of the figures."""
+    _make_figures()
+    _make_notes()
+
+
+def _make_figures() -> None:
     op.create_table(
         "guardrails_figure",
         sa.Column("id", _NUMBER, autoincrement=True, nullable=False),
@@ -41,6 +46,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("environment", "task", name="uq_guardrails_figure_task_environment"),
     )
     op.create_index("ix_guardrails_figure_task_updated_at", "guardrails_figure_task", ["updated_at"])
+
+
+def _make_notes() -> None:
     op.create_table(
         "guardrails_figure_summary",
         sa.Column("id", sa.String(64), nullable=False),
