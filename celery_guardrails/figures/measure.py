@@ -11,7 +11,16 @@ from celery_guardrails.figures.summary import AttemptOutcome, TaskFigures
 
 __all__ = ["of_outcome", "retries_average", "retries_quantile", "retry_rate", "success_rate"]
 
-_JOB_ENDS = (AttemptOutcome.SUCCEEDED, AttemptOutcome.DEAD, AttemptOutcome.EXPECTED, AttemptOutcome.PLAIN)
+_ENDS_JOB = {
+    AttemptOutcome.SUCCEEDED: True,
+    AttemptOutcome.DEAD: True,
+    AttemptOutcome.EXPECTED: True,
+    AttemptOutcome.PLAIN: True,
+    AttemptOutcome.RETRIED: False,
+    AttemptOutcome.REPLACED: False,
+    AttemptOutcome.NOT_TAKEN: False,
+    AttemptOutcome.IGNORED: False,  # an end of which nobody says whether it is a success
+}
 
 
 def of_outcome(figures: TaskFigures, outcome: AttemptOutcome) -> int:
@@ -24,7 +33,7 @@ def success_rate(figures: TaskFigures) -> float | None:
 
     A retried attempt is no end of a job, so that a job that succeeds at its third attempt counts as one success.
     """
-    number = sum(of_outcome(figures, outcome) for outcome in _JOB_ENDS)
+    number = sum(of_outcome(figures, outcome) for outcome, ends in _ENDS_JOB.items() if ends)
     return of_outcome(figures, AttemptOutcome.SUCCEEDED) / number if number else None
 
 

@@ -1,8 +1,9 @@
 """Deaths that workers counted and the archive does not have: since when one is looked for, and which are missing.
 
 Owns how a counted death is recognised in the archive: by its id among the deaths, or among the alerts' events, which
-outlive a letter that retention has removed; or by a note that it came under another id. It must not know when somebody
-is told.
+outlive a letter that retention has removed; or by a note that it came under another id. The time for which a death is
+missed runs only while guardians look for it: a lease that each look prolongs says so. It must not know when somebody is
+told.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.store import lease
 from celery_guardrails.store.alert import alert_event
 from celery_guardrails.store.column import cut
 from celery_guardrails.store.figure import environment_of
 from celery_guardrails.store.figure_table import figure_death
 from celery_guardrails.store.table import death
+from celery_guardrails.store.table import lease as lease_table
 
 __all__ = ["Unreconciled", "look_up", "note_counted", "note_renamed", "unreconciled"]
 
+WATCH = timedelta(minutes=2)
+"""How long after a look nobody need look again; after a longer pause the time begins anew."""
+_LEASE, _ANYBODY = "reconciliation", "any guardian"
 _AT_ONCE = 500
 _SHOWN = 5
 
@@ -100,11 +106,13 @@ def look_up(conn: Connection, now: datetime, *, backlog: bool) -> int:
         conn: a transaction of `Store.begin`.
         now: this instant.
         backlog: whether letters wait in their queues, so that a missing one may be among them. The wait for all that
-            are missing then begins again.
+            are missing then begins again, as it does if nobody has looked for two minutes: no guardian archived.
     """
+    watched = _is_watched(conn, now)
+    lease.acquire(conn, _LEASE, _ANYBODY, WATCH, now)
     conn.execute(delete(figure_death).where(figure_death.c.missed_at.is_not(None), _archived()))
     missed = figure_death.c.missed_at.is_not(None)
-    if backlog:
+    if backlog or not watched:
         conn.execute(update(figure_death).where(missed).values(missed_at=now))
     return conn.execute(select(func.count()).select_from(figure_death).where(missed)).scalar_one()
 
@@ -112,8 +120,11 @@ def look_up(conn: Connection, now: datetime, *, backlog: bool) -> int:
 def unreconciled(conn: Connection, now: datetime, after: timedelta) -> list[Unreconciled]:
     """The deaths that workers counted, and that the archive still lacks after so long; by environment and task.
 
-    One that arrives late is no longer among them. One that never does is forgotten after 7 days.
+    One that arrives late is no longer among them. One that never does is forgotten after 7 days. Empty while nobody
+    looks: what no guardian archives is not missing.
     """
+    if not _is_watched(conn, now):
+        return []
     missing = (figure_death.c.missed_at <= now - after, ~_archived())
     names = (figure_death.c.environment, figure_death.c.task)
     query = select(*names, func.count(), func.min(figure_death.c.missed_at)).where(*missing)
@@ -124,6 +135,11 @@ def unreconciled(conn: Connection, now: datetime, after: timedelta) -> list[Unre
         )
         for environment, task, number, since in found
     ]
+
+
+def _is_watched(conn: Connection, now: datetime) -> bool:
+    until = conn.execute(select(lease_table.c.expires_at).where(lease_table.c.name == _LEASE)).scalar()
+    return until is not None and until > now
 
 
 def _some_ids(conn: Connection, wanted: Sequence[ColumnElement[bool]]) -> tuple[str, ...]:

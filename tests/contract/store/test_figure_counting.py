@@ -141,18 +141,19 @@ def test_a_death_that_was_counted_and_is_not_archived_is_looked_for(mortuary: Mo
     depth = [0]
     service = Reconciliation(store, lambda: depth[0])
 
-    def missing(now: Any) -> int:
+    def missing(minutes: int) -> int:
+        now = NOW + timedelta(minutes=minutes)
         service.run_once(now, flush=False)
         with store.read() as conn:
-            return sum(each.count for each in reconcile.unreconciled(conn, now, HOUR))
+            return sum(each.count for each in reconcile.unreconciled(conn, now, timedelta(minutes=3)))
 
-    assert (missing(NOW), missing(NOW + HOUR)) == (0, 1)
+    assert [missing(minute) for minute in range(5)] == [0, 0, 0, 1, 1]
     depth[0] = 10_000  # it may be among them
-    assert missing(NOW + 2 * HOUR) == 0
+    assert [missing(minute) for minute in (5, 6)] == [0, 0]
     depth[0] = 199
-    assert missing(NOW + 3 * HOUR) == 1
+    assert [missing(minute) for minute in (7, 8, 9)] == [0, 0, 1]
     mortuary.archive(letter)
-    assert missing(NOW + 3 * HOUR) == 0
+    assert missing(10) == 0
 
 
 def test_a_broker_that_does_not_answer_makes_no_death_missing(mortuary: Mortuary) -> None:
@@ -162,6 +163,8 @@ def test_a_broker_that_does_not_answer_makes_no_death_missing(mortuary: Mortuary
     one = summary()
     one.note_dead(mortuary.letter().id, "shop.mail")
     FigureCounting(mortuary.store, Source(one.encode())).run_once(NOW, flush=False)
-    Reconciliation(mortuary.store, away).run_once(NOW + HOUR, flush=False)
+    minute = timedelta(minutes=1)
+    for number in range(5):
+        Reconciliation(mortuary.store, away).run_once(NOW + number * minute, flush=False)
     with mortuary.store.read() as conn:
-        assert reconcile.unreconciled(conn, NOW + HOUR, HOUR) == []
+        assert reconcile.unreconciled(conn, NOW + 4 * minute, minute) == []

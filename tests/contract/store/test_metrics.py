@@ -98,7 +98,9 @@ def test_every_metric_says_what_stands_in_the_archive(mortuary: Mortuary, serve:
     add(mortuary.store, lost)
     with mortuary.store.begin() as conn:
         tally.add_deaths(conn, [*dead, put_back], NOW)
-        reconcile.note_counted(conn, [lost], NOW - 20 * MINUTE)
+        for minutes in range(12, 0, -1):
+            reconcile.note_counted(conn, [lost], NOW - 11 * MINUTE)
+            reconcile.look_up(conn, NOW - minutes * MINUTE, backlog=False)
         alert.save_group(conn, alert.GroupRow("k", "production", "t", "open", 1, 0, {"severity": "critical"}), NOW)
     found = samples(serve(dropped={"late": 3}, overdue=lambda: ["shop.report"]))
     mine = {"environment": "production", "task": "billing.charge", "reason": "attempts_exhausted"}
