@@ -84,7 +84,7 @@ class Broker:
 
 
 @contextmanager
-def _present() -> Iterator[None]:
+def present() -> Iterator[None]:
     """Skip, or fail where servers are required, when the server is not installed."""
     try:
         yield
@@ -96,7 +96,7 @@ def _present() -> Iterator[None]:
 
 def run_server(kind: Callable[[], _S]) -> Iterator[_S]:
     """The body of a fixture that runs one private server; skips or fails where it is not installed."""
-    with _present():
+    with present():
         server = kind()
     try:
         server.start()
@@ -106,7 +106,7 @@ def run_server(kind: Callable[[], _S]) -> Iterator[_S]:
 
 
 def _shared(config: pytest.Config, kind: str) -> SharedServer:
-    with _present():
+    with present():
         return SharedServer(config.stash[_RUN].ask, kind)
 
 

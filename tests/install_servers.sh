@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sees to the servers that the tests start by themselves: Redis, RabbitMQ and PostgreSQL.
+# Sees to the servers that the tests start by themselves, Redis, RabbitMQ and PostgreSQL, and to promtool.
 # Found on this machine, else installed with apt-get when root, else it prints the one command that installs them.
 # The packages' own services never start: the tests run private servers on free ports.
 set -eu
@@ -18,6 +18,7 @@ missing=
 found redis-server valkey-server || missing="$missing redis-server"
 found rabbitmq-server || missing="$missing rabbitmq-server"
 found initdb || missing="$missing postgresql"
+found promtool || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 
 command="apt-get install -y --no-install-recommends$missing"
