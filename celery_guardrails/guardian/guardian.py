@@ -81,7 +81,7 @@ class Guardian:
         self._away: set[str] = set()
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
-        self._health = health or Health(now())
+        self._health = health or Health()
         self.troubles = 0
 
     @property
@@ -168,7 +168,7 @@ class Guardian:
             self._back_off(_ITSELF, f"receiving failed, {type(exc).__name__}: {exc}")
         else:
             self._pause = _FIRST_PAUSE
-            self._health.turn(self._now())
+            self._health.turn()
             if self._away:
                 logger.warning("%s answers again", " and ".join(sorted(self._away)))
                 self._away.clear()

@@ -85,7 +85,7 @@ class GuardianMetrics:
     def collect(self) -> Iterator[Metric]:
         """Every metric that can be read now."""
         now = self._sources.now()
-        yield from self._of_this_guardian(now)
+        yield from self._of_this_guardian()
         yield from self._read("archive", lambda: self._of_the_archive(now))
         yield from self._read("broker", self._of_the_broker)
 
@@ -101,8 +101,8 @@ class GuardianMetrics:
         yield _gauge(f"guardrails_{what}_up", f"1 while this guardian can read the {what}, else 0.", up)
         yield from found
 
-    def _of_this_guardian(self, now: datetime) -> Iterator[Metric]:
-        lag = self._sources.health.lag(now).total_seconds()
+    def _of_this_guardian(self) -> Iterator[Metric]:
+        lag = self._sources.health.lag().total_seconds()
         words = "Seconds since this guardian last looked at its queues and archived what was there."
         yield _gauge("guardrails_guardian_lag_seconds", words, lag)
         dropped = CounterMetricFamily(

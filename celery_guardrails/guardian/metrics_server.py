@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MetricsServer"]
 
-_KEPT = 5.0
+_KEPT = 10.0
 """Seconds for which an answer is given again: however many scrape, the archive is read once in that time."""
 _CLIENT_TIMEOUT = 10.0
 _ERRORS = {
@@ -95,7 +95,7 @@ class MetricsServer:
 
     def _healthz(self) -> tuple[str, str, bytes]:
         now = self._sources.now()
-        problems = self._sources.health.problems(now)
+        problems = self._sources.health.problems()
         try:
             with self._sources.store.read() as conn:
                 lease.guardians(conn, seen_since=now)
@@ -103,7 +103,7 @@ class MetricsServer:
             problems["the archive"] = str(exc)
         body = {
             "status": "unwell" if problems else "well",
-            "lag_seconds": round(self._sources.health.lag(now).total_seconds(), 1),
+            "lag_seconds": round(self._sources.health.lag().total_seconds(), 1),
             "problems": {what: shown(words) for what, words in problems.items()},
         }
         status = "503 Service Unavailable" if problems else "200 OK"

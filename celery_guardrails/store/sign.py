@@ -1,21 +1,16 @@
-"""Signs of life of the alerts, for metrics and `status`: how many are open, and whether they reach their sink.
+"""How many alerts are in which state, for metrics and `status`.
 
-Reads the alerts' tables; their queries for the alert service are in `alert.py` and `outbox.py`.
+The queries for the alert service are in `alert.py`.
 """
-# on its own: reads two tables of the alerts, neither of whose modules may know the other
 
 from __future__ import annotations
-
-from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
 from celery_guardrails.store.alert import alert_group
-from celery_guardrails.store.outbox import alert_outbox
 
-__all__ = ["alerts_by_state", "open_alerts", "sink_is_up"]
+__all__ = ["alerts_by_state", "open_alerts"]
 
-_PATIENCE = timedelta(minutes=2)
 _SEVERITIES = ("critical", "error", "warning")
 
 
@@ -36,13 +31,3 @@ def alerts_by_state(conn: Connection, environment: str) -> dict[str, int]:
     for state in conn.execute(query).scalars():
         found[state] = found.get(state, 0) + 1
     return found
-
-
-def sink_is_up(conn: Connection, now: datetime) -> bool:
-    """Whether no notification is held up: one that was tried, failed, and is over two minutes old."""
-    held = select(alert_outbox.c.id).where(
-        alert_outbox.c.status.in_(("pending", "unknown")),
-        alert_outbox.c.attempts > 0,
-        alert_outbox.c.created_at < now - _PATIENCE,
-    )
-    return conn.execute(held.limit(1)).first() is None

@@ -73,7 +73,7 @@ class Assembly:
     broker: BrokerServices
     spool: Spool
     figures: FigureCounting | None = None
-    health: Health = field(default_factory=lambda: Health(clock.now()))
+    health: Health = field(default_factory=Health)
 
     def once(self, progress: Callable[[int], None]) -> tuple[OnceReport, AlertReport]:
         """Ship the spool, archive what waits, then post the alerts; for a guardian that was assembled with `once`.
@@ -209,7 +209,11 @@ def assembled(project: Project, store: Store | None = None, *, once: bool = Fals
         store.close()
         raise
     try:
-        with nullcontext() if once else serving(project, store, assembly.health, assembly.figures):
+        with (
+            nullcontext()
+            if once
+            else serving(project, store, assembly.alerts.poster, assembly.health, assembly.figures)
+        ):
             yield assembly
     finally:
         _sign_off(assembly, owner)
@@ -242,7 +246,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     if not once:
         services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     redaction = LetterRedaction(settings.redact, settings.redact_patterns)
-    health = Health(clock.now())
+    health = Health()
     ingest = Ingest(store, recovered, settings.environment, redaction)
     guardian = Guardian(consumer, ingest, services, health=health)
     if settings.alerts.heartbeat_url is not None and not once:

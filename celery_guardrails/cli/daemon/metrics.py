@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from celery_guardrails import clock
+from celery_guardrails.alerts.outbox import Poster
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, Fault, SpoolError
 from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.guardian.health import Health
-from celery_guardrails.settings import SlackSettings
-from celery_guardrails.store import sign
 from celery_guardrails.store.engine import Store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.figures import declared_figures_queue
@@ -42,12 +40,15 @@ def figure_counting(project: Project, store: Store) -> FigureCounting | None:
 
 
 @contextmanager
-def serving(project: Project, store: Store, health: Health, figures: FigureCounting | None) -> Iterator[None]:
+def serving(
+    project: Project, store: Store, poster: Poster, health: Health, figures: FigureCounting | None
+) -> Iterator[None]:
     """Serve metrics and health meanwhile, if the settings name a port.
 
     Args:
         project: the application.
         store: the archive.
+        poster: what delivers alerts.
         health: what the guardian's loop knows of itself.
         figures: the service that counts summaries; `None`: there is none.
 
@@ -75,7 +76,7 @@ def serving(project: Project, store: Store, health: Health, figures: FigureCount
         waiting.count,
         _files_of(project.guardrails),
         figures.dropped if figures is not None else {},
-        _sinks_of(settings.slack, store),
+        lambda: poster.well,
     )
     server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)
     try:
@@ -86,16 +87,6 @@ def serving(project: Project, store: Store, health: Health, figures: FigureCount
             close: Callable[[], None] = getattr(line, "close", _nothing)  # only some ways to wait have a connection
             with suppress(Exception):
                 close()
-
-
-def _sinks_of(slack: SlackSettings, store: Store) -> Callable[[], dict[str, bool]]:
-    name = "slack" if slack.token is not None or slack.webhook_url is not None else "log"
-
-    def sinks() -> dict[str, bool]:
-        with store.read() as conn:
-            return {name: sign.sink_is_up(conn, clock.now())}
-
-    return sinks
 
 
 def _files_of(guardrails: Guardrails) -> Callable[[], int | None]:

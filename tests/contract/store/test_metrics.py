@@ -45,8 +45,9 @@ def serve(store: Store) -> Iterator[Serve]:
     with ExitStack() as closing:
 
         def started(**changes: Any) -> MetricsServer:
-            health = Health(NOW)
-            health.turn(NOW)
+            times = iter([NOW, NOW])  # of its start, and of its turn
+            health = Health(lambda: next(times, changes.get("now", lambda: NOW)()))
+            health.turn()
             values: dict[str, Any] = {
                 "waiting": lambda: 4,
                 "spool_files": lambda: 2,
@@ -154,7 +155,7 @@ def test_what_is_not_known_is_left_out(serve: Serve) -> None:
 def test_tasks_beyond_the_bound_are_added_up(store: Store) -> None:
     names = [f"shop.task{number:03}" for number in range(30)]
     add(store, summary(tasks={name: figures(succeeded=1) for name in names}))
-    collector = GuardianMetrics(Sources(store, "production", Health(NOW), now=lambda: NOW), most_tasks=10)
+    collector = GuardianMetrics(Sources(store, "production", Health(lambda: NOW), now=lambda: NOW), most_tasks=10)
     for _ in range(2):  # the same tasks each time
         (attempts,) = (family for family in collector.collect() if family.name == "guardrails_attempts")
         counts = {sample.labels["task"]: sample.value for sample in attempts.samples}
@@ -189,8 +190,8 @@ def test_a_guardian_that_is_not_well_says_what_is_away(serve: Serve) -> None:
 def test_an_archive_that_does_not_answer_is_named_without_its_password(store: Store, serve: Serve, url: str) -> None:
     if not url.startswith("postgresql"):
         pytest.skip("a file answers for as long as it is there")
-    health = Health(NOW)
-    health.turn(NOW)
+    health = Health(lambda: NOW)
+    health.turn()
     from celery_guardrails.store.engine import open_store
 
     away = open_store("postgresql://shop:hunter2@127.0.0.1:1/none")

@@ -12,6 +12,7 @@ import pytest
 from celery_guardrails.errors import StoreError
 from celery_guardrails.guardian import guardian as module
 from celery_guardrails.guardian.guardian import Guardian
+from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.ingest import IngestReport
 from celery_guardrails.transport.consumer import ConsumerLost
 
@@ -144,6 +145,22 @@ def test_a_batch_stays_in_hand_while_the_archive_is_away() -> None:
     assert broker.calls.count("close") == 1
     assert daemon.troubles == 4
     assert len(service.ran) > 5
+
+
+def test_its_health_names_what_is_away_until_it_answers() -> None:
+    broker = Broker(["a"])
+    health = Health(lambda: NOW)
+    archive = Archive(broker, 2)
+    seen: list[dict[str, str]] = []
+
+    class Watcher(Service):
+        def run_once(self, now: datetime, flush: bool) -> None:
+            seen.append(health.problems())
+
+    watcher = Watcher("watcher", timedelta(0))
+    Guardian(cast(Any, broker), cast(Any, archive), [watcher], lambda: NOW, health).run(broker.stop)
+    assert "locked; dead letters stay unacknowledged" in seen[0]["the archive"]
+    assert seen[-1] == {}
 
 
 def test_nothing_is_taken_before_the_archive_is_back() -> None:

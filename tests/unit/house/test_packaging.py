@@ -21,12 +21,10 @@ BROUGHT = {"pydantic_core": "pydantic", "redis": "celery"}
 """Modules that are imported without a requirement of their own, and who requires them: each is a part of its bringer,
 whose bounds hold for both; `redis` comes with the extra of that name."""
 
-OF_EXTRAS = ("apprise",)
-"""Modules that an extra of the same name brings, for those who want what needs them."""
-
-
-OPTIONAL = {"prometheus_client": "prometheus"}
-"""Modules that are imported only where a setting wants them, and the extra that brings each."""
+OF_EXTRAS = {"apprise": "apprise", "prometheus_client": "prometheus"}
+"""Modules that an extra brings, for those who want what needs them; and the extra."""
+OPTIONAL_ROOMS = {"prometheus_client": ("guardian/metrics.py", "guardian/metrics_server.py", "guardian/label.py")}
+"""Modules of the package that are imported only where a setting wants them, and may import what an extra brings."""
 
 
 def canonical(name: str) -> str:
@@ -59,7 +57,7 @@ def imported() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {PACKAGE.name} - set(OPTIONAL)
+    return found - set(sys.stdlib_module_names) - {PACKAGE.name}
 
 
 def distributions() -> Mapping[str, set[str]]:
@@ -72,11 +70,12 @@ def test_what_is_imported_is_required() -> None:
     assert brought == {*BROUGHT, *OF_EXTRAS}
 
 
-@pytest.mark.parametrize("module", OF_EXTRAS)
-def test_what_an_extra_brings_is_imported_only_where_it_is_asked_for(module: str) -> None:
-    names = re.findall(r"^([\w.-]+)", setup()["options.extras_require"][module], re.MULTILINE)
+@pytest.mark.parametrize(("module", "extra"), OF_EXTRAS.items())
+def test_what_an_extra_brings_is_imported_only_where_it_is_asked_for(module: str, extra: str) -> None:
+    names = re.findall(r"^([\w.-]+)", setup()["options.extras_require"][extra], re.MULTILINE)
     assert distributions()[module] & {canonical(name) for name in names}
-    for path in PACKAGE.rglob("*.py"):
+    only_there = {PACKAGE / name for name in OPTIONAL_ROOMS.get(module, ())}
+    for path in set(PACKAGE.rglob("*.py")) - only_there:
         top = ast.parse(path.read_text("utf-8")).body
         found = {alias.name.partition(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
         found |= {str(node.module).partition(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
@@ -90,12 +89,6 @@ def test_what_is_brought_by_a_requirement_is_required_there(module: str, bringer
         lines = [*lines, *(metadata.requires("kombu") or [])]
     assert bringer in required()
     assert distributions()[module] & {canonical(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
-
-
-@pytest.mark.parametrize(("module", "extra"), OPTIONAL.items())
-def test_what_a_setting_wants_is_brought_by_its_extra(module: str, extra: str) -> None:
-    lines = setup()["options.extras_require"][extra]
-    assert distributions()[module] & {canonical(name) for name in re.findall(r"^([\w.-]+)", lines, re.MULTILINE)}
 
 
 ROOMS_OF_WORKERS = ("app", "letters", "policy", "redaction", "task", "transport", "worker")
