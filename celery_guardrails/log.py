@@ -18,7 +18,7 @@ __all__ = ["LOGGERS", "Lines", "install"]
 LOGGERS = tuple(
     f"celery_guardrails.{name}"
     for name in (
-        "alerts", "alerts.outbox", "alerts.service", "alerts.sinks.slack.sdk", "guardian", "policy.backoff",
+        "alerts", "alerts.outbox", "alerts.service", "alerts.sinks.slack.sdk", "attempt", "guardian", "policy.backoff",
         "policy.matching", "transport", "worker",
     )
 )  # fmt: skip

@@ -18,6 +18,8 @@ from typing import Any
 from kombu import Connection, Exchange, Queue
 from kombu.utils.url import maybe_sanitize_url
 
+from celery_guardrails.transport.figures import declared_figures_queue
+
 __all__ = ["ROOT", "World"]
 
 _CONNECT_WITHIN = 5
@@ -96,6 +98,7 @@ class World:
         exchange = Exchange(self.queue, type="direct")
         letters = f"{self.queue}.dead_letter"
         queues = [Queue(self.queue, exchange, routing_key=self.queue), Queue(letters), Queue(f"{letters}.recovered")]
+        queues.append(declared_figures_queue(letters))
         with (
             Connection(self.broker_url, connect_timeout=_CONNECT_WITHIN) as connection,
             connection.channel() as channel,

@@ -26,6 +26,7 @@ from celery_guardrails.app.in_force import effective_policy, is_guarded, subject
 from celery_guardrails.app.own_option import cover, uncover, undo_autoretry
 from celery_guardrails.app.registry import guard_registered, registered
 from celery_guardrails.errors import ConfigurationError, Fault
+from celery_guardrails.figures.counters import Counters
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, Policy
 from celery_guardrails.redaction import Redactor, hide_also
@@ -75,11 +76,13 @@ class Guardrails:
 
     Attributes:
         captured: in eager mode, the dead letters of this process: the last 1,000.
+        counters: how the attempts of this worker have ended; its main process takes them every 10 seconds.
     """
 
     def __init__(self, app: Celery, guard: Iterable[str] = ()) -> None:
         self.app = app
         self.captured: deque[Letter] = deque(maxlen=_CAPTURED)
+        self.counters = Counters()
         # letters that neither broker nor spool took, each with its entry in the journal and its queue
         self.unkept: deque[tuple[Slot, Letter, str | None]] = deque()
         # two steps of the consumer: one keeps messages that must not begin, one has early work wait for a free thread
@@ -96,6 +99,7 @@ class Guardrails:
             if earlier is not None:
                 self._guard = tuple(dict.fromkeys((*earlier._guard, *self._guard)))
                 self.captured, self._publisher = earlier.captured, earlier._publisher
+                self.counters = earlier.counters
             setattr(app, _INSTALLED, self)
         for blueprint, steps in _STEPS.items():
             app.steps[blueprint].update(f"celery_guardrails.worker:{step}" for step in steps)

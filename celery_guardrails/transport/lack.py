@@ -25,7 +25,7 @@ __all__ = ["Lack", "Subject", "declares_in_vain", "lacks", "may_read"]
 
 _NOBODY = "guardrails.nobody"
 Subject = str
-"""The part of guardrails that does not work: `letters`, `waiting`, `crashes` or `publishing`."""
+"""The part of guardrails that does not work: `letters`, `figures`, `waiting`, `crashes` or `publishing`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ def _asked(connection: Connection, topology: Topology) -> Iterator[tuple[Subject
     for name in topology.letters:
         if not is_queue(connection, name):
             yield "letters", may_configure(connection, name), spooled
+    if not is_queue(connection, topology.figures):
+        unsent = "it does not exist, so workers send no figures until somebody declares it"
+        yield "figures", may_configure(connection, topology.figures), unsent
     in_memory = "retries and countdowns wait in the memory of workers"
     if are_there(connection):
         yield "waiting", _may_write(connection, LEVELS[0]), in_memory

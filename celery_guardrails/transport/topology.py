@@ -20,6 +20,7 @@ from kombu.transport.pyamqp import Channel as AMQPChannel
 
 from celery_guardrails.command import shell_quote
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.transport.figures import declared_figures_queue, figures_queue
 from celery_guardrails.transport.routing import DELAY_EXCHANGE
 from celery_guardrails.transport.started import mark_prefix
 from celery_guardrails.transport.waiting.level import LEVELS, binding_key, reaches
@@ -75,7 +76,7 @@ class Topology:
     """Everything that must be declared.
 
     `letters` are the dead-letter queues and those for recoveries. `marks` is the dead-letter queue whose name begins
-    the names of the marks.
+    the names of the marks. `figures` is the queue for what workers count.
     """
 
     exchanges: tuple[ExchangeNeed, ...]
@@ -84,6 +85,7 @@ class Topology:
     letters: tuple[str, ...]
     marks: str
     rights: Rights
+    figures: str
 
     def definitions(self, vhost: str) -> dict[str, Any]:
         """The definitions for `rabbitmqctl import_definitions`. They change nothing that exists already."""
@@ -112,11 +114,14 @@ def topology_of(app: Celery, letters: Sequence[str], arguments: Mapping[str, Any
         app: the application.
         letters: its dead-letter queues and those for recoveries.
         arguments: the queue arguments of `letters`.
-        marks: the dead-letter queue whose name begins the names of the marks of suspects.
+        marks: the application's own dead-letter queue: its name begins the names of the marks of suspects, and of the
+            queue for figures.
     """
     noted = _Noted()
     for name in letters:
         noted.queue_declare(name, durable=True, arguments=dict(arguments))
+    figures = declared_figures_queue(marks)
+    noted.queue_declare(figures.name, durable=True, arguments=dict(figures.queue_arguments))
     kind = level_kind(app)
     declare_native_delayed_delivery_exchanges_and_queues(SimpleNamespace(channel=lambda: noted), kind)
     work = [queue for queue in app.amqp.queues.values() if not (queue.exclusive or queue.auto_delete)]
@@ -126,7 +131,8 @@ def topology_of(app: Celery, letters: Sequence[str], arguments: Mapping[str, Any
             noted.queue_bind(queue.name, DELAY_EXCHANGE, binding_key(queue.name))
     exchanges, queues = tuple(noted.exchanges.values()), tuple(noted.queues.values())
     rights = _rights(app, letters, marks, [queue.name for queue in work], [each.name for each in exchanges])
-    return Topology(exchanges, queues, tuple(dict.fromkeys(noted.bindings)), tuple(letters), marks, rights)
+    bindings = tuple(dict.fromkeys(noted.bindings))
+    return Topology(exchanges, queues, bindings, tuple(letters), marks, rights, figures.name)
 
 
 def level_kind(app: Celery) -> str:
@@ -207,10 +213,11 @@ def _rights(app: Celery, letters: Sequence[str], marks: str, work: Iterable[str]
         events = re.escape(app.conf.event_exchange)
         theirs = [rf"(.+\.)?(reply\.)?{control}\.pidbox", f"{prefix}\\..+", events]
     own = [re.escape(name) for name in exchanges if name not in LEVELS]
+    ours = [re.escape(name) for name in (*letters, figures_queue(marks))]
     return Rights(
         configure=_pattern([f"{re.escape(mark_prefix(marks))}.+", canary, *theirs]),
         write=_pattern([r"amq\.default", *levels, *own, *names, canary, *theirs]),
-        read=_pattern([*(re.escape(name) for name in letters), *levels, *own, *names, canary, *theirs]),
+        read=_pattern([*ours, *levels, *own, *names, canary, *theirs]),
     )
 
 

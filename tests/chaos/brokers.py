@@ -50,8 +50,8 @@ class ChaosBroker:
 
 
 def _may_hold(name: str) -> bool:
-    """Whether work may lie there: not in kombu's bindings, answers to remote control, marks of what has started."""
-    return not (name.startswith("_kombu.") or name.endswith(".pidbox") or ".started." in name)
+    """Whether work may lie there: not in kombu's bindings, answers to remote control, marks of what runs, figures."""
+    return not (name.startswith("_kombu.") or name.endswith((".pidbox", ".figures")) or ".started." in name)
 
 
 class OnRedis(ChaosBroker):

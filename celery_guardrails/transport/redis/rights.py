@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COMMANDS", "KEYS", "Missing", "Rights", "missing", "needs"]
+__all__ = ["COMMANDS", "KEYS", "OPTIONAL", "Missing", "Rights", "missing", "needs"]
 
 KEYS = ("guardrails.quarantine", "guardrails.waiting", "guardrails.waiting.messages", "guardrails.never")
 """Our own keys, without the application's prefix; `guardrails.never` never exists: consumers block on it."""
@@ -49,6 +49,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("PING",),
 )
 """A form of each command that we use, in scripts or beside them; `KEY` stands for a key."""
+
+OPTIONAL = ("EXPIRE",)
+"""Commands that we use where the user has the right: figures that nobody reads go away by themselves."""
 
 _COMMAND = re.compile(r"run the '([^']+)' command")
 
@@ -102,7 +105,7 @@ def needs(prefix: str, dead_letters: Iterable[str]) -> Rights:
         dead_letters: the names of the dead-letter queues; the marks of suspects begin with them.
     """
     keys = (f"{prefix}guardrails.*", *(f"{prefix}{name}*" for name in dead_letters))
-    return Rights(keys, tuple(form[0].lower() for form in COMMANDS))
+    return Rights(keys, tuple(name.lower() for name in (*(form[0] for form in COMMANDS), *OPTIONAL)))
 
 
 def missing(channel: Any, client: Any, dead_letters: Sequence[str], queues: Iterable[str] = ()) -> Missing | None:

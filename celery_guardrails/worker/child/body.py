@@ -20,6 +20,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.app.in_force import retries_automatically, subject_of
+from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy import decide
@@ -29,6 +30,7 @@ from celery_guardrails.worker.child.exits import harmless, is_terminating
 from celery_guardrails.worker.child.journaled import mark_done
 from celery_guardrails.worker.child.soft_limit import call_undisturbed
 from celery_guardrails.worker.failure import sentry
+from celery_guardrails.worker.failure.attempt_end import attach_end, note_run
 from celery_guardrails.worker.failure.failed_run import SEEN, UNKEPT, FailedRun, examine
 from celery_guardrails.worker.failure.original import original_of
 from celery_guardrails.worker.failure.outcome import (
@@ -166,6 +168,8 @@ def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> 
         decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}")
         outcome = _act_in_brief(task, request, exc, decision, ours)
     request.__dict__[SEEN] = type(outcome)
+    if isinstance(outcome, (Ignore, Reject)):
+        attach_end(outcome, request)  # they are ours; to other outcomes Celery's handling attaches it
     return outcome if request.is_eager else harmless(outcome)
 
 
@@ -174,6 +178,7 @@ def _settle_expected(task: Any, request: Any, exc: BaseException) -> BaseExcepti
     if retries_automatically(Guardrails.of(task.app).policy_of(task)):
         return _act(examine(task, request, exc), exc, expected=True)
     report_recovery(task, request)
+    _harmlessly(lambda: note_run(examine(task, request, exc), AttemptOutcome.EXPECTED), task)
     return exc
 
 
@@ -182,6 +187,7 @@ def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseE
     decision = refused or decide(run.policy, run.failure, run.history, run.now, rng)
     if expected and isinstance(decision, DeadLetter):
         report_recovery(run.task, run.request)
+        note_run(run, AttemptOutcome.EXPECTED)
         return exc
     if isinstance(decision, Again) and run.request.is_eager:
         return _eager_retry(run, decision, exc)

@@ -24,6 +24,8 @@ from celery_guardrails.errors import PublishError
 from celery_guardrails.worker.child.body import settle_after_body, settle_attempt, settle_unbegun
 from celery_guardrails.worker.child.exits import harmless, is_killed
 from celery_guardrails.worker.child.retry_call import is_unpublished, retry_as_raised
+from celery_guardrails.worker.failure.attempt_end import note_success
+from celery_guardrails.worker.failure.attempt_log import attempts
 from celery_guardrails.worker.failure.failed_run import SEEN, STARTED
 from celery_guardrails.worker.failure.unreported import log_unreported
 
@@ -76,7 +78,7 @@ class OutsideInfo(_TraceInfo):  # type: ignore[misc]
         self.retval: BaseException = retval
 
 
-def wrap_tracer(tracer: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_tracer(tracer: Callable[..., Any], task: Any) -> Callable[..., Any]:
     """Wrap a tracer of Celery's so that the main process gets the decision, and returns messages of killed greenlets.
 
     Where a tracer itself fails (the backend does not take STARTED, say), it returns that error, and not what
@@ -92,7 +94,11 @@ def wrap_tracer(tracer: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             info = trace.TraceInfo(states.REJECTED, _reject("it was killed while it ran"))
             return trace.trace_ok_t(_info(info.retval), info, 0.0, None)
-        return outcome if outcome[1] is None else _restore_decision(outcome)
+        if outcome[1] is not None:
+            return _restore_decision(outcome)
+        if attempts.isEnabledFor(logging.INFO):
+            note_success(task, request or {}, args, kwargs, outcome[2])
+        return outcome
 
     return traced
 

@@ -20,6 +20,7 @@ from celery.utils.serialization import raise_with_context
 from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.errors import PublishError
+from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import Header, write_header
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy, Requested, decide
@@ -29,6 +30,7 @@ from celery_guardrails.seams import CARRIERS, holds
 from celery_guardrails.worker.child import body
 from celery_guardrails.worker.child.journaled import mark_done
 from celery_guardrails.worker.child.soft_limit import call_undisturbed
+from celery_guardrails.worker.failure.attempt_end import note_run
 from celery_guardrails.worker.failure.failed_run import SEEN, FailedRun, examine
 from celery_guardrails.worker.failure.next_attempt import decide_unpublishable, republishable_original
 from celery_guardrails.worker.failure.outcome import rng, run_again
@@ -145,6 +147,7 @@ def _retry(task: Any, request: Any, call: RetryCall) -> Retry:
         return call.celery(countdown=countdown, eta=None, max_retries=run.history.attempt, headers=headers)
     try:
         retry = _publish(run, call, decision)
+        note_run(run, AttemptOutcome.RETRIED, delay=decision.delay.total_seconds())
         mark_done(task, request)
     except PublishError as lost:
         _refuse(task, request, call, decide_unpublishable(lost))

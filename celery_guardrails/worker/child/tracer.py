@@ -26,6 +26,7 @@ from celery_guardrails.seams import TRACER, holds
 from celery_guardrails.worker.child.code_copy import keep_copies
 from celery_guardrails.worker.child.outside import OutsideInfo, wrap_error_report, wrap_tracer
 from celery_guardrails.worker.child.retry_call import is_unpublished
+from celery_guardrails.worker.failure.attempt_end import attach_end
 from celery_guardrails.worker.failure.failed_run import UNKEPT
 from celery_guardrails.worker.failure.unreported import OnceInFull
 
@@ -51,7 +52,8 @@ class RetryInfo(ExceptionInfo):  # type: ignore[misc]
         self.traceback = text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.exception, self.traceback)
+        ended = self.__dict__.get("ended")
+        return type(self), (self.exception, self.traceback), None if ended is None else {"ended": ended}
 
 
 class FailureInfo(ExceptionInfo):  # type: ignore[misc]
@@ -72,6 +74,9 @@ class GuardInfo(OutsideInfo):
         Celery's own method is used where somebody may read the frames: `task_retry` has a receiver, or the task has an
         `on_retry`.
         """
+        return attach_end(self._handle_retry(task, req, store_errors, **kwargs), req)
+
+    def _handle_retry(self, task: Task, req: Any, store_errors: bool, **kwargs: Any) -> ExceptionInfo:
         if signals.task_retry.receivers or getattr(task.on_retry, "__func__", None) is not Task.on_retry:
             return super().handle_retry(task, req, store_errors=store_errors, **kwargs)
         if is_unpublished(self.retval, task, req):
@@ -93,7 +98,7 @@ class GuardInfo(OutsideInfo):
             found.__class__ = FailureInfo
         if UNKEPT in req.__dict__:
             found.unkept = req.__dict__[UNKEPT]  # the main process has the message in its journal
-        return found
+        return attach_end(found, req)
 
 
 class FormattedOnce(logging.Filter):
@@ -178,7 +183,7 @@ def _retrace(app: Celery, tasks: Iterable[Task], hostname: str | None) -> None:
 def _guarded_tracer(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:
     # looked up at each call: Sentry and others replace it
     tracer = trace.build_tracer(task.name, task, app.loader, hostname, app=app, Info=GuardInfo)
-    return wrap_tracer(tracer)
+    return wrap_tracer(tracer, task)
 
 
 def _carrier_tracer(task: Task, app: Celery, hostname: str | None) -> Callable[..., Any]:

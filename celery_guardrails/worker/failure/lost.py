@@ -94,6 +94,7 @@ class LostWork:
         while unkept:
             slot, letter, queue = unkept[0]
             self._guard.dispatch.publish_letter(letter, queue, now)
+            self._guard.counters.note_dead(letter.id, letter.task)  # its attempt was counted when it ended
             unkept.popleft()
             slot.done()
             made += 1

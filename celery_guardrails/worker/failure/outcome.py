@@ -5,9 +5,9 @@
     DeadLetter ──> publish the letter ──> Dead
                 └─ neither broker nor spool takes it ──> NotTaken
 
-Owns this order and the line in the log. An outcome is data: the process that runs the task makes Celery's exceptions of
-it (`worker/child/body.py`), the main process has Celery announce it (`worker/main/announcement.py`). It must not
-know how a decision is made.
+Owns this order, the line in the log, and that the end of the attempt is noted. An outcome is data: the process that
+runs the task makes Celery's exceptions of it (`worker/child/body.py`), the main process has Celery announce it
+(`worker/main/announcement.py`). It must not know how a decision is made.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import PublishError
+from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import Header
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy.decision import DeadLetter, Decision, Retry
 from celery_guardrails.policy.describe import traceback_text
+from celery_guardrails.worker.failure.attempt_end import ENDED, note_letter, note_run
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.letter import brief_letter, capture
 from celery_guardrails.worker.failure.next_attempt import decide_unpublishable, publish_again, publish_retry
@@ -96,6 +98,7 @@ def carry_out(run: FailedRun, decision: Decision, *, raised: BaseException | Non
     if isinstance(decision, Retry):
         try:
             run_again(run, decision)
+            note_run(run, AttemptOutcome.RETRIED, delay=decision.delay.total_seconds(), ran=ran)
             return Retried(decision)
         except PublishError as lost:
             decision = decide_unpublishable(lost)
@@ -132,7 +135,9 @@ def dead_letter(
         try:
             run.guard.dispatch.publish_letter(letter, queue, run.now)
         except PublishError as lost:
+            note_run(run, AttemptOutcome.NOT_TAKEN, ran=ran)
             return NotTaken(letter, queue, lost)
+    note_run(run, AttemptOutcome.DEAD, letter=letter, ran=ran)
     log_death(letter)
     return Dead(letter, run.policy.on_exhausted == "park")
 
@@ -153,11 +158,12 @@ def carry_out_in_brief(task: Any, request: Any, exc: BaseException, decision: De
     original = original_of(request)
     if original is None:
         raise LookupError("the request does not have the original message")
-    letter = brief_letter(task, request, original, exc, decision)
+    letter, guard = brief_letter(task, request, original, exc, decision), Guardrails.of(task.app)
     try:
-        Guardrails.of(task.app).dispatch.publish_letter(letter, None, letter.died_at)
+        guard.dispatch.publish_letter(letter, None, letter.died_at)
     except PublishError as lost:
         return NotTaken(letter, None, lost)
+    request.__dict__[ENDED] = note_letter(guard, letter)
     words = "%s[%s] is dead-lettered as %s, by a brief letter"
     logger.warning(words, letter.task, letter.task_id, letter.reason.shown)
     return Dead(letter)
@@ -189,6 +195,8 @@ def publish_letter(guard: Guardrails, letter: Letter, queue: str | None, now: da
     """
     guard.dispatch.publish_letter(letter, queue, now)
     log_death(letter)
+    if note_letter(guard, letter) is not None:
+        guard.counters.note_dead(letter.id, letter.task)
 
 
 def put_back(run: FailedRun) -> PublishError | None:

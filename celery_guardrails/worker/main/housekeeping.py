@@ -1,5 +1,5 @@
-"""What a worker does besides running tasks: one thread ships the spool, releases due messages, and looks for what dead
-workers left.
+"""What a worker does besides running tasks: one thread ships the spool, releases due messages, looks for what dead
+workers left, and sends figures.
 
 Owns that thread of the main process. It has its own broker connections and never touches the event loop. It starts
 after the pool, so that no child is forked while it holds a lock, and ends with the worker. `transport/service.py` does
@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from celery import bootsteps
+from celery.signals import worker_shutdown
 
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import SpoolError
-from celery_guardrails.service import Runner
+from celery_guardrails.service import Runner, Service
 from celery_guardrails.transport.service import SPOOL_FIX, fix_of
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.worker.failure.broker_services import BrokerServices
+from celery_guardrails.worker.main.figures import FiguresShipping
 
 __all__ = ["Housekeeping", "HousekeepingThread", "purge_waiting"]
 
@@ -42,6 +45,7 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         self.obj: HousekeepingThread | None = None
+        self._figures: FiguresShipping | None = None
         super().__init__(worker, **kwargs)
 
     def create(self, worker: Any) -> HousekeepingThread | None:
@@ -51,7 +55,11 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
             logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
             _check_spool(guard.spool)
             self._open_journal(guard, worker.hostname)
-            return HousekeepingThread(BrokerServices(guard))
+            if guard.settings.enabled:
+                self._figures = FiguresShipping(guard, worker.hostname)
+                # the pool, which stops after this step, still reports the ends of tasks
+                worker_shutdown.connect(self._finish_figures, sender=worker)
+            return HousekeepingThread(BrokerServices(guard), [self._figures] if self._figures is not None else [])
         except Exception:
             logger.warning("this worker ships no spool and releases nothing that waits", exc_info=True)
             return None
@@ -72,6 +80,12 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
         """As `stop`."""
         self.stop(worker)
 
+    def _finish_figures(self, **_: Any) -> None:
+        """Called by Celery when everything else of the worker has ended."""
+        figures, self._figures = self._figures, None
+        if figures is not None:
+            figures.finish(clock.now())
+
     def _open_journal(self, guard: Guardrails, worker: str) -> None:
         """Open the journal before the pool forks: children share its lock with the worker for as long as they run."""
         if not guard.settings.enabled or not guard.settings.dead_letter.journal:
@@ -88,13 +102,14 @@ class HousekeepingThread(threading.Thread):
 
     Args:
         broker: the services; their connections are closed at the end.
+        further: more services, which the caller closes.
     """
 
-    def __init__(self, broker: BrokerServices) -> None:
+    def __init__(self, broker: BrokerServices, further: Sequence[Service] = ()) -> None:
         super().__init__(name="guardrails-housekeeping", daemon=True)
         self._broker = broker
         self._ended = threading.Event()
-        self._runner = Runner(broker.services, logger, "housekeeping (%s)")
+        self._runner = Runner([*broker.services, *further], logger, "housekeeping (%s)")
 
     def run(self) -> None:
         """Run the services; never raises."""

@@ -16,6 +16,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from celery_guardrails.app.guardrails import is_plain
+from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
@@ -24,7 +25,7 @@ from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
-from celery_guardrails.worker.main import ending, journal, redelivery, unguarded
+from celery_guardrails.worker.main import counting, ending, journal, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended
 from celery_guardrails.worker.main.time_limit import TimeLimit
 
@@ -82,8 +83,17 @@ class GuardedRequest(_CelerysPart):
     before the message is rejected or acknowledged."""
     slot: Slot | None = None
     """The journal's entry of a task that runs at most once, from before its acknowledgement to its end."""
+    counted: bool = False
+    """Whether the end of this attempt is counted."""
     unmark: Callable[[], None] | None = None
     """Removes the mark that `begin` has set."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Called when Celery derives its class for one task from ours: its own `on_success` replaces all below it."""
+        super().__init_subclass__(**options)
+        theirs = vars(cls).get("on_success")
+        if theirs is not None and theirs.__module__ == Request.__module__:
+            cls.on_success = counting.counting(theirs)
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
@@ -126,15 +136,19 @@ class GuardedRequest(_CelerysPart):
         """Called by Celery for every outcome of the pool that is not a success."""
         celery = partial(super().on_failure, send_failed_event=send_failed_event, return_ok=return_ok, **options)
         unguarded.report_failure(self, exc_info)
+        counting.count_reported(self, exc_info)
         try:
             ending.settle_failure(self, exc_info, return_ok, celery)
         finally:
+            counting.count_rest(self, exc_info, return_ok)
             if not self._already_cancelled:  # else whoever cancels it publishes its letter, and ends the entry
                 journal.end(self, reported=return_ok)
 
     def on_retry(self, exc_info: Any) -> None:
         """Called by Celery when the pool has published another attempt."""
         redelivery.note_retry(self)
+        counting.count_reported(self, exc_info)
+        counting.count_as(self, AttemptOutcome.RETRIED)
         super().on_retry(exc_info)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

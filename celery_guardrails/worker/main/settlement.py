@@ -16,12 +16,13 @@ from functools import partial
 from typing import Any
 
 from celery_guardrails.app.guardrails import is_plain
+from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.describe import LONGEST_MESSAGE
 from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine
 from celery_guardrails.worker.failure.outcome import Dead, Outcome, carry_out, carry_out_in_brief, put_back
 from celery_guardrails.worker.failure.succeeded import has_succeeded
-from celery_guardrails.worker.main import journal, seen
+from celery_guardrails.worker.main import counting, journal, seen
 from celery_guardrails.worker.main.announcement import (
     Announce,
     announce_and_acknowledge,
@@ -84,6 +85,7 @@ def settle(request: Any, end: End) -> Outcome | None:
             if end.dead is not None and (end.back is None or request.acknowledged):
                 brief = DeadLetter(end.dead.reason, f"guardrails failed on its end: {ours!r}")
                 outcome = carry_out_in_brief(request.task, request._context, end.exc, brief)
+                counting.count_settled(request, request._context)
                 announce = final_step_of_letter(request, outcome, end.announce)
                 request.settled = not _is_announced_later(end, outcome)
         except Exception:
@@ -106,6 +108,7 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     if end.mark is not None:
         setattr(request, end.mark, True)
     if end.succeeded is not None and has_succeeded(request):
+        counting.count_as(request, AttemptOutcome.SUCCEEDED)
         return None, end.succeeded
     if end.dead is None:
         return None, end.announce or end.usual
@@ -126,6 +129,7 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     if decision is None:
         return None, partial(announce_and_acknowledge, request, end.announce or end.usual)
     outcome = carry_out(run, decision, ran=end.ran)
+    counting.count_settled(request, run.request)
     return outcome, final_step(request, run, outcome, end.announce)
 
 

@@ -42,6 +42,7 @@ def test_who_has_none_lacks_everything(app: Celery, rabbitmq_broker: Broker) -> 
     assert [(lack.subject, lack.right.kind, lack.right.name) for lack in found] == [
         ("letters", "configure", "dead"),
         ("letters", "configure", "dead.recovered"),
+        ("figures", "configure", "dead.figures"),
         ("waiting", "configure", "celery_delayed_delivery"),
         ("crashes", "configure", "dead.started.NAME"),
         ("publishing", "write", "amq.default"),

@@ -51,7 +51,7 @@ def test_each_command_that_a_user_of_redis_needs_is_named() -> None:
 
 def test_what_appears_on_the_broker_is_listed() -> None:
     text = section(page("operations.md"), "What appears on the broker")
-    assert f"{len(LEVELS) + 2} queues and {len(LEVELS) + 1} exchanges" in text
+    assert f"{len(LEVELS) + 3} queues and {len(LEVELS) + 1} exchanges" in text
     for key in set(KEYS) - {"guardrails.never"}:  # which is never there
         assert f"`{key}`" in text
 

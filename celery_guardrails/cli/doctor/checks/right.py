@@ -19,8 +19,8 @@ def rights(context: Context) -> Iterator[Finding]:
         return
     lacking, connection = context.lacks, context.broker.connection
     for lack in lacking:
-        if lack.subject == "crashes":
-            yield warning(str(lack), context.rights_fix(declare=False))
+        if lack.subject in ("crashes", "figures"):
+            yield warning(str(lack), context.rights_fix(declare=lack.subject == "figures"))
         elif lack.subject != "waiting":  # the check of waiting reports it
             yield fault(str(lack), context.rights_fix(declare=lack.subject == "letters"))
     ended = list(_declared_in_vain(context))

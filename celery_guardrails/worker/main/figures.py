@@ -1,0 +1,98 @@
+"""Sending the worker's figures to the guardian: one message every 10 seconds, and one at the worker's end.
+
+Owns what happens while the broker is away: up to six summaries wait, and then the oldest two become one, so that no
+count is lost. A message that the broker loses is lost: figures are never sent twice, and never in a task's way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from datetime import datetime, timedelta
+
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.errors import PublishError
+from celery_guardrails.figures.summary import Summary
+from celery_guardrails.transport.figures import FiguresSender
+
+__all__ = ["FiguresShipping"]
+
+logger = logging.getLogger("celery_guardrails.worker")
+
+_MOST_WAITING = 6
+
+
+class FiguresShipping:
+    """Sends what the worker has counted: every 10 seconds, if anything was counted.
+
+    Args:
+        guard: the application's guardrails.
+        worker: the worker's name.
+    """
+
+    name = "figures"
+    every = timedelta(seconds=10)
+
+    def __init__(self, guard: Guardrails, worker: str) -> None:
+        self._guard = guard
+        self._worker = worker
+        self._sender = FiguresSender(guard.app, guard.settings.dead_letter.queue)
+        self._waiting: deque[Summary] = deque()
+        self._is_away = False
+        self._lock = threading.Lock()
+
+    def run_once(self, now: datetime, flush: bool) -> int:
+        """Send what was counted since the last time, and what waits; returns how many messages. Never raises.
+
+        Args:
+            now: this instant.
+            flush: has no meaning here: each call tries once.
+        """
+        with self._lock:
+            self._take(now)
+            return self._send()
+
+    def finish(self, now: datetime, bound: float = 1.0) -> None:
+        """Send the last figures of a worker that ends, and close the connection; never raises.
+
+        Args:
+            now: this instant.
+            bound: seconds to wait while another thread is sending.
+        """
+        if not self._lock.acquire(timeout=bound):
+            return
+        try:
+            self._take(now)
+            self._send()
+            self._sender.close()
+        finally:
+            self._lock.release()
+
+    def _take(self, now: datetime) -> None:
+        environment = self._guard.settings.environment
+        taken = self._guard.counters.take(environment, self._worker, os.getpid(), now.timestamp())
+        if taken is None:
+            return
+        self._waiting.append(taken)
+        if len(self._waiting) > _MOST_WAITING:
+            oldest = self._waiting.popleft()
+            self._waiting[0].merge(oldest)
+
+    def _send(self) -> int:
+        sent = 0
+        while self._waiting:
+            try:
+                self._sender.send(self._waiting[0].encode())
+            except PublishError as exc:
+                if not self._is_away:
+                    logger.warning("the figures of this worker wait, and are sent later: %s", exc)
+                self._is_away = True
+                return sent
+            except Exception:
+                logger.warning("some figures of this worker are lost", exc_info=True)
+            self._waiting.popleft()
+            sent += 1
+            self._is_away = False
+        return sent
