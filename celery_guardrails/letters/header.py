@@ -148,10 +148,10 @@ def read_header(headers: Mapping[str, Any] | None, *, attempts: bool = True) -> 
     if not isinstance(headers, Mapping):
         return Header()
     nested = headers.get("headers")
-    inner = nested.get(HEADER) if isinstance(nested, Mapping) else None
-    if inner is None:
-        return _decode(headers.get(HEADER), attempts)
-    found = max(_decode(headers.get(HEADER)), _decode(inner), key=lambda header: len(header.attempts))
+    outer, inner = headers.get(HEADER), nested.get(HEADER) if isinstance(nested, Mapping) else None
+    if inner is None or _is_same(outer, inner):
+        return _decode(outer, attempts)
+    found = max(_decode(outer), _decode(inner), key=lambda header: len(header.attempts))
     return found if attempts else replace(found, attempts=())
 
 
@@ -190,6 +190,14 @@ def _encode_attempt(attempt: Attempt, message_length: int) -> dict[str, Any]:
     if attempt.generation:
         encoded["generation"] = attempt.generation
     return encoded
+
+
+def _is_same(outer: Any, inner: Any) -> bool:
+    """Whether both are one header, as in a task's request: Celery copies custom headers into a nested `headers`."""
+    try:
+        return outer is inner or bool(outer == inner)
+    except Exception:  # noqa: BLE001 a message may hold anything, nested without end, say
+        return False
 
 
 def _decode(raw: Any, with_attempts: bool = True) -> Header:

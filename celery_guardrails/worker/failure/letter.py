@@ -156,7 +156,8 @@ def _shown(run: FailedRun, payload: int) -> Shown:
         redactor = run.guard.redactor(policy)
         args, kwargs = tuple(run.request.args or ()), dict(run.request.kwargs or {})
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
-        sender = sender_text(run.task.app, run.request.__dict__, args, kwargs)
+        described = run.header.described
+        sender = sender_text(run.task.app, run.request.__dict__, args, kwargs, described=described)
         shown = Shown(preview_of(run.task, args, kwargs, redactor, limit, sender))
         items = arguments_by_name(run.task, args, kwargs)
         shown = replace(shown, correlation=sender.seen(named_in_items(policy.correlate, items, redactor), kwargs))

@@ -6,7 +6,7 @@ a text is the sender's own if Celery would have written a different text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
@@ -23,6 +23,8 @@ _UNKNOWN = "(hidden by the sender)"
 _CHANGED = "(changed by a retry, hidden by the sender)"
 _LEVELS = 3  # Celery's, before it had the setting
 _BRACKETS = str.maketrans("()", "[]")
+_EMPTY = {tuple: "[]", dict: "{}"}
+"""What Celery writes where there are no arguments."""
 
 
 def described_by(options: Mapping[str, Any]) -> list[str]:
@@ -30,7 +32,15 @@ def described_by(options: Mapping[str, Any]) -> list[str]:
     return [which for which, option in _NAMES.items() if options.get(option) is not None]
 
 
-def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any, *, known: bool = True) -> SenderText:
+def sender_text(
+    app: Celery,
+    headers: Mapping[str, Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    known: bool = True,
+    described: Sequence[str] | None = None,
+) -> SenderText:
     """The sender's own texts for the arguments of a message.
 
     Args:
@@ -40,8 +50,10 @@ def sender_text(app: Celery, headers: Mapping[str, Any], args: Any, kwargs: Any,
         kwargs: keyword arguments, decoded.
         known: whether the task is known here. If not, only a text that our header names counts: a text by another
             program differs from Celery's, and may still show all arguments.
+        described: what our header among `headers` says of it; `None`: the header is read.
     """
-    described = read_header(headers, attempts=False).described
+    if described is None:
+        described = read_header(headers, attempts=False).described
     own = {which: which in described for which in _NAMES}
     texts = {which: headers.get(option) for which, option in _NAMES.items()}
     if known and headers.get("task") not in CARRIERS:  # their arguments are another task's, and shown by item
@@ -82,8 +94,11 @@ def _equal(new: Any, old: Any) -> bool:
 def _is_own(app: Celery, text: Any, value: Any, size: str) -> bool:
     if not isinstance(text, str) or not text:
         return False
+    longest = getattr(app.amqp, size)
+    if not value and longest:
+        return _plain(text) != _EMPTY[type(value)]
     levels = app.conf.get("task_repr_maxlevels", _LEVELS)
-    return _plain(text) != _plain(saferepr(value, getattr(app.amqp, size), maxlevels=levels))
+    return _plain(text) != _plain(saferepr(value, longest, maxlevels=levels))
 
 
 def _plain(text: str) -> str:

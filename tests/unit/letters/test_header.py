@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_guardrails.letters import header as module
 from celery_guardrails.letters.claim import draw_token
 from celery_guardrails.letters.header import HEADER, MAX_BYTES, Header, read_header, write_header
 from celery_guardrails.policy.failure import Attempt, Category
@@ -73,6 +74,30 @@ def test_the_longer_history_wins() -> None:
     short, long = Header(T0).encode(), Header(T0, attempts=(attempt(1),)).encode()
     assert len(read_header({HEADER: short, "headers": {HEADER: long}}).attempts) == 1
     assert len(read_header({HEADER: long, "headers": {HEADER: short}}).attempts) == 1
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_header_in_both_places_is_read_once(copied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a task's request has it in both, because Celery copies custom headers into a nested `headers`
+    read, decode = list[object](), module._decode
+    monkeypatch.setattr(module, "_decode", lambda raw, *rest: (read.append(raw), decode(raw, *rest))[1])
+    encoded = Header(T0, attempts=(attempt(1), attempt(2))).encode()
+    inner = json.loads(json.dumps(encoded)) if copied else encoded
+    assert read_header({HEADER: encoded, "headers": {HEADER: inner}}) == read_header({HEADER: encoded})
+    assert len(read) == 2
+
+
+def test_headers_that_cannot_be_compared_are_read_both() -> None:
+    short, long = (
+        {"x": list[object](), **header.encode()}
+        for header in (Header(T0, crashes=1), Header(T0, attempts=(attempt(1),)))
+    )
+    for each in (short, long):
+        each["x"].append(each)
+    with pytest.raises(RecursionError):
+        _ = short == long
+    for outer, inner in ((short, long), (long, short)):
+        assert len(read_header({HEADER: outer, "headers": {HEADER: inner}}).attempts) == 1
 
 
 @pytest.mark.parametrize("nested", [None, {}, {HEADER: None}, {HEADER: Header(T0, attempts=(attempt(1),)).encode()}])
