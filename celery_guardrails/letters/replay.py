@@ -15,19 +15,21 @@ from celery_guardrails.letters.record import Letter, OriginalMessage
 
 __all__ = ["BROKER_HEADERS", "ReplayMessage", "is_once", "replay"]
 
-BROKER_HEADERS = (
-    "x-death",
-    "x-delivery-count",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-last-death-exchange",
-    "x-last-death-queue",
-    "x-last-death-reason",
-    # kombu's Redis transport sets this header; a message that is published again has not been delivered before
-    "redelivered",
-    # kombu decompresses a body before it delivers it, but leaves this header
-    "compression",
+BROKER_HEADERS = frozenset(
+    (
+        "x-death",
+        "x-delivery-count",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
+        # kombu's Redis transport sets this header; a message that is published again has not been delivered before
+        "redelivered",
+        # kombu decompresses a body before it delivers it, but leaves this header
+        "compression",
+    )
 )
 """Headers that describe a past delivery, not the work."""
 

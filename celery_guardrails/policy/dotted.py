@@ -6,6 +6,7 @@ It must never import what a name stands for.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 __all__ = ["dotted_name", "mro_names", "resolve"]
 
@@ -19,6 +20,14 @@ def dotted_name(value: object) -> str:
 
 def mro_names(cls: type) -> tuple[str, ...]:
     """The dotted names of the class and its bases, nearest first, without `object`."""
+    try:
+        return _mro_names(cls)
+    except TypeError:  # its metaclass has no hash, so it cannot be cached
+        return _mro_names.__wrapped__(cls)
+
+
+@lru_cache(maxsize=256)
+def _mro_names(cls: type) -> tuple[str, ...]:
     return tuple(dotted_name(base) for base in cls.__mro__ if base is not object)
 
 

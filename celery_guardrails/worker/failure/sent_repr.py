@@ -23,7 +23,7 @@ _UNKNOWN = "(hidden by the sender)"
 _CHANGED = "(changed by a retry, hidden by the sender)"
 _LEVELS = 3  # Celery's, before it had the setting
 _BRACKETS = str.maketrans("()", "[]")
-_EMPTY = {tuple: "[]", dict: "{}"}
+_EMPTY: dict[type, str] = {tuple: "[]", dict: "{}"}
 """What Celery writes where there are no arguments."""
 
 

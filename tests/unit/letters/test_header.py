@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -60,6 +60,12 @@ def test_never_over_four_kibibytes(attempts: list[Attempt]) -> None:
     assert len(json.dumps(encoded)) <= MAX_BYTES
     found = read_header({HEADER: encoded})
     assert (found.dead_letter_id, found.claim_token) == (LETTER, encoded["claim_token"])
+
+
+def test_one_more_attempt_changes_nothing_else() -> None:
+    header = Header(T0, T0, (attempt(1),), 2, LETTER, 1, "work", True, T0, ("args",), draw_token())
+    assert all(getattr(header, each.name) != getattr(Header(), each.name) for each in fields(Header))
+    assert header.with_attempt(attempt(2)) == replace(header, attempts=(attempt(1), attempt(2)))
 
 
 def test_sentrys_nested_headers_are_written_and_read_too() -> None:

@@ -141,3 +141,18 @@ def test_causes_are_in_the_traceback():
         text = traceback_text(error)
     assert "inner" in text
     assert "direct cause" in text
+
+
+def test_a_class_that_has_no_hash_keeps_its_names() -> None:
+    class Unhashed(type):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(cls, other: object) -> bool:
+            return cls is other
+
+    class Odd(LookupError, metaclass=Unhashed):
+        pass
+
+    assert [name.rpartition(".")[2] for name in describe(Odd("x"), NOW).mro] == [
+        "Odd", "LookupError", "Exception", "BaseException",
+    ]  # fmt: skip
