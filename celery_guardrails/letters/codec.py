@@ -32,6 +32,7 @@ from celery_guardrails.policy.failure import Category
 
 __all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
 
+_SAFE = frozenset((type(None), bool, int))
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
 _DEEPEST = 64
 """The deepest nesting that is read: our letters have under 20 levels, and deeper data would break recursive code."""
@@ -129,7 +130,11 @@ def json_safe(value: Any, depth: int = 12) -> Any:
     if depth <= 0:
         return str(type(value))
     if isinstance(value, Mapping):
-        return {_encodable(str(key)): json_safe(item, depth - 1) for key, item in value.items()}
+        # each letter's headers and properties come here, and half of their values need no look
+        return {
+            _encodable(str(key)): item if type(item) in _SAFE else json_safe(item, depth - 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple, set, frozenset)):
         return [json_safe(item, depth - 1) for item in value]
     if isinstance(value, datetime):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -65,12 +64,13 @@ _LONGEST_EXPLANATION = 500
 _UNEXAMINED = "v1:unexamined"
 
 
-def capture(run: FailedRun, decision: DeadLetter, *, ran: bool = True) -> Letter:
+def capture(run: FailedRun, decision: DeadLetter, *, traceback: str | None = None, ran: bool = True) -> Letter:
     """The dead letter of a failed run: everything needed to run it again and to understand why it died.
 
     Args:
         run: what failed.
         decision: why it is dead.
+        traceback: the error's, without secrets; `None`: the one that `run` has, if any.
         ran: whether the body began; otherwise this attempt is not in the letter's history.
     """
     request, header, reason = run.request, run.header, decision.reason
@@ -83,7 +83,7 @@ def capture(run: FailedRun, decision: DeadLetter, *, ran: bool = True) -> Letter
         Subject(subject_of(run.task).name, request.id, request.root_id, request.parent_id, request.group),
         Death(
             letter_id(run.work, run.number, header.generation, reason), reason, _explanation(decision, run.redactor),
-            _failure(run), run.now, began,
+            _failure(run, traceback), run.now, began,
         ),
         _place(run),
         header=header,
@@ -150,7 +150,7 @@ def _place(run: FailedRun) -> Place:
 
 
 def _shown(run: FailedRun, payload: int) -> Shown:
-    shown = Shown()
+    made: dict[str, Any] = {}
     try:
         settings, policy = run.guard.settings, run.policy
         redactor = run.guard.redactor(policy)
@@ -158,13 +158,13 @@ def _shown(run: FailedRun, payload: int) -> Shown:
         limit = OVERSIZED_LIMIT if payload > settings.dead_letter.max_payload else PREVIEW_LIMIT
         described = run.header.described
         sender = sender_text(run.task.app, run.request.__dict__, args, kwargs, described=described)
-        shown = Shown(preview_of(run.task, args, kwargs, redactor, limit, sender))
+        made["preview"] = preview_of(run.task, args, kwargs, redactor, limit, sender)
         items = arguments_by_name(run.task, args, kwargs)
-        shown = replace(shown, correlation=sender.seen(named_in_items(policy.correlate, items, redactor), kwargs))
-        shown = replace(shown, affected=sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs))
+        made["correlation"] = sender.seen(named_in_items(policy.correlate, items, redactor), kwargs)
+        made["affected"] = sender.seen(named_in_items(policy.affected_by, items, redactor), kwargs)
     except Exception:
         logger.warning("no preview of the arguments of %s[%s]", run.task.name, run.request.id, exc_info=True)
-    return shown
+    return Shown(**made)
 
 
 def preview_of(
@@ -245,13 +245,13 @@ def _rebuild(run: FailedRun) -> OriginalMessage:
     )
 
 
-def _failure(run: FailedRun) -> LetterFailure:
+def _failure(run: FailedRun, traceback: str | None) -> LetterFailure:
     failure = run.failure
     return LetterFailure(
         type=failure.error,
         message=failure.message,
         category=Category(failure.category),
         fingerprint=failure.fingerprint,
-        traceback=failure.traceback,
+        traceback=failure.traceback if traceback is None else traceback,
         transient=failure.transient,
     )

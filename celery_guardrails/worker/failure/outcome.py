@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -124,11 +124,9 @@ def dead_letter(
     run: FailedRun, decision: DeadLetter, *, raised: BaseException | None = None, ran: bool = True
 ) -> Dead | NotTaken:
     """Make, publish and log the dead letter of a failed run; the arguments are those of `carry_out`."""
-    if raised is not None:
-        # formatting a traceback takes several times as long as a decision: only a letter has one
-        text = traceback_text(raised, run.redactor.text)
-        run = replace(run, failure=replace(run.failure, traceback=text))
-    letter, queue = capture(run, decision, ran=ran), run.policy.dead_letter_queue
+    # formatting a traceback takes several times as long as a decision: only a letter has one
+    text = None if raised is None else traceback_text(raised, run.redactor.text)
+    letter, queue = capture(run, decision, traceback=text, ran=ran), run.policy.dead_letter_queue
     if run.request.is_eager:
         run.guard.captured.append(letter)
     else:
