@@ -71,7 +71,8 @@ class Ended:
                 }
             )
             # otherwise only the body could name the work, and the body is not kept
-            if read_header(message.request_dict, attempts=False).names_its_work:
-                self._known[Copy.of(message)] = None
+            header = read_header(message.request_dict, attempts=False)
+            if header.names_its_work:
+                self._known[Copy.of(message, header)] = None
         while len(self._known) > self._most:
             self._known.popitem(last=False)

@@ -97,7 +97,7 @@ def execute_once(request: Any, pool: Any, **options: Any) -> Any:
 def note_retry(request: Any) -> None:
     """Remember that the pool has published the next attempt of this request."""
     try:
-        copy = Copy.of(request)
+        copy = request.received_copy
         seen.of(Guardrails.of(request.task.app)).note(copy.life, copy.retries + 1)
     except Exception:
         logger.warning("guardrails failed on a retry of %s[%s]", request.name, request.id, exc_info=True)
@@ -157,7 +157,7 @@ def _settle_gone(request: Any) -> None:
 
 
 def _note_acknowledged(request: Any) -> None:
-    seen.of(Guardrails.of(request.task.app)).note_acknowledged(Copy.of(request), request.message.body)
+    seen.of(Guardrails.of(request.task.app)).note_acknowledged(request.received_copy, request.message.body)
 
 
 def _drop_if_acknowledged(request: Any) -> bool:
@@ -167,7 +167,7 @@ def _drop_if_acknowledged(request: Any) -> bool:
         Whether the message was dropped.
     """
     try:
-        if not seen.of(Guardrails.of(request.task.app)).was_acknowledged(Copy.of(request), request.message.body):
+        if not seen.of(Guardrails.of(request.task.app)).was_acknowledged(request.received_copy, request.message.body):
             return False
     except Exception:
         logger.warning("guardrails failed before %s[%s]", request.name, request.id, exc_info=True)
@@ -178,7 +178,7 @@ def _drop_if_acknowledged(request: Any) -> bool:
 
 def _find_substitute(request: Any) -> Callable[[], Any] | None:
     """What to do instead of running the task; `None`: it runs."""
-    guard, copy = Guardrails.of(request.task.app), Copy.of(request)
+    guard, copy = Guardrails.of(request.task.app), request.received_copy
     again = bool(request.delivery_info.get("redelivered"))
     if seen.of(guard).is_overtaken(copy.life, copy.retries):
         return partial(_drop, request, "a later attempt of it is known")

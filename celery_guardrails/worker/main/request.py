@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from celery.concurrency.solo import TaskPool as SoloPool
@@ -27,6 +27,7 @@ from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.main import counting, ending, journal, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended
+from celery_guardrails.worker.main.seen import Copy
 from celery_guardrails.worker.main.time_limit import TimeLimit
 
 __all__ = ["ORIGINAL", "GuardedRequest", "Original", "original_of"]
@@ -111,6 +112,11 @@ class GuardedRequest(_CelerysPart):
             self.execute_using_pool = partial(redelivery.execute, self)
         elif not self._task.acks_late:
             self.execute_using_pool = partial(redelivery.execute_once, self)
+
+    @cached_property
+    def received_copy(self) -> Copy:
+        """Which copy of its work this is; worked out once, because its message does not change."""
+        return Copy.of(self)
 
     def acknowledge(self) -> None:
         """Called when the task is over; if it runs at most once, just before it begins."""

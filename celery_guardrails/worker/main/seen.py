@@ -44,9 +44,10 @@ class Copy(NamedTuple):
     crashes: int
 
     @classmethod
-    def of(cls, request: Any) -> Copy:
-        """The copy that a worker's request has received."""
-        header, retries = read_header(request.request_dict, attempts=False), request.request_dict.get("retries")
+    def of(cls, request: Any, header: Header | None = None) -> Copy:
+        """The copy that a worker's request has received; its header is read if it is not given."""
+        header = header or read_header(request.request_dict, attempts=False)
+        retries = request.request_dict.get("retries")
         return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes)
 
 

@@ -29,7 +29,6 @@ from celery_guardrails.worker.main.announcement import (
     final_step,
     final_step_of_letter,
 )
-from celery_guardrails.worker.main.seen import Copy
 
 __all__ = ["End", "examine_request", "publish", "settle"]
 
@@ -116,7 +115,7 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     decision: Decision | None = end.dead
     if end.back is not None:
         # forget first: the worker may take the published copy at once, in its main thread, if this is another thread
-        seen.of(run.guard).forget(Copy.of(request), request.message.body)
+        seen.of(run.guard).forget(request.received_copy, request.message.body)
         lost = put_back(run)
         if lost is None:
             return None, end.back

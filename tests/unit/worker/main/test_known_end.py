@@ -303,3 +303,14 @@ def test_the_prefetch_count_is_restored_by_the_main_thread() -> None:
     call, args = later.pop()
     call(*args)
     assert done == [(1,), (2,)]
+
+
+def test_a_requests_copy_is_worked_out_once(app: Celery, late: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = received(late, headers=SENT)
+    expected = Copy.of(request)
+    asked = list[Any]()
+    whole = Copy.of
+    monkeypatch.setattr(Copy, "of", lambda *given: (asked.append(given), whole(*given))[1])
+    assert [request.received_copy, request.received_copy] == [expected, expected]
+    redelivery.note_retry(request)
+    assert len(asked) == 1
