@@ -111,6 +111,11 @@ class SlackStandIn(LocalServer):
         with self._lock:
             self._scripts[method].extend(modes)
 
+    def create_channel(self, name: str) -> str:
+        """Create a channel, such as `#alerts`, as a person would before anything is posted there; returns its id."""
+        with self._lock:
+            return self._channel(name)
+
     def in_channel(self, channel: str | None = None) -> list[SlackMessage]:
         """The messages in a channel (an id or `#name`; `None`: in all), oldest first, without replies in threads."""
         with self._lock:
