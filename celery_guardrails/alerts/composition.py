@@ -20,7 +20,7 @@ from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
-from celery_guardrails.text import one_line
+from celery_guardrails.text import one_line, unmentioned
 
 __all__ = ["Composer", "Job"]
 
@@ -141,17 +141,18 @@ def _remarks(row: OutboxRow) -> tuple[str, ...]:
 
 
 def _alert(message: Message, row: OutboxRow, group_row: GroupRow, group: AlertGroup | None) -> Alert:
-    title = message.plain.partition("\n")[0]
+    text = unmentioned(message.plain)
+    title = text.partition("\n")[0]
     if group is None:
-        return Alert(message.post_uid, title, message.plain, "", row.notice, group_row.task, group_row.environment)
+        return Alert(message.post_uid, title, text, "", row.notice, group_row.task, group_row.environment)
 
-    def shown(text: str | None) -> str | None:
-        return None if text is None else one_line(text)[:_FIELD]
+    def shown(value: str | None) -> str | None:
+        return None if value is None else unmentioned(one_line(value)[:_FIELD])
 
     return Alert(
         uid=message.post_uid,
         title=title,
-        text=message.plain,
+        text=text,
         id=group.alert_id,
         notice=row.notice,
         task=shown(group.task) or "",

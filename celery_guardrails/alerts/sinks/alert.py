@@ -15,7 +15,7 @@ __all__ = ["Alert"]
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert, as a sink of your own gets it. All texts are redacted and cut; none has a control character.
+    """One alert, as a sink of your own gets it. All texts are redacted and cut, without control characters or mentions.
 
     Args:
         uid: names this notification: after a doubtful try it comes again with the same `uid`. Empty for a test.
