@@ -7,6 +7,7 @@ Everything that differs between tests comes from environment variables; what tas
 import functools
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,9 @@ def outside(key: str) -> None:
 def hostile(text: str) -> None:
     """Fails with an error whose type and message somebody else has chosen."""
     raise type(text, (Exception,), {"__module__": "evil"})(text)
+
+
+@task(base=GuardedTask, name="guarded.suicide", policy=Policy(max_crashes=1, owner="growth", **QUICK))
+def suicide(key: str) -> None:
+    ran(key)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -22,6 +22,7 @@ from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.app.in_force import retries_automatically, subject_of
 from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import Header, read_header, write_header
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy import decide
 from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, decide_unbegun
@@ -204,13 +205,17 @@ def _finish(run: FailedRun, outcome: Outcome, exc: BaseException) -> BaseExcepti
         return retry
     if isinstance(outcome, NotTaken):
         return _leave_message(run.task, run.request, outcome, exc)
-    _harmlessly(lambda: sentry.annotate(outcome.letter, run.policy, run.redactor), run.task)
+    _harmlessly(lambda: sentry.annotate(_facts(run, outcome.letter)), run.task)
     if not outcome.parked:
         return exc
     _harmlessly(lambda: sentry.report(exc), run.task)
     _harmlessly(lambda: park(run, outcome.letter), run.task)
     ignore: BaseException = Ignore()
     return ignore
+
+
+def _facts(run: FailedRun, letter: Letter) -> sentry.Facts:
+    return sentry.Facts(letter, run.policy, run.redactor, run.guard.settings.alerts.group_by)
 
 
 def _act_in_brief(task: Any, request: Any, exc: BaseException, decision: DeadLetter, ours: Exception) -> BaseException:

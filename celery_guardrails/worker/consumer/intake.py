@@ -25,12 +25,14 @@ from celery_guardrails.app.guardrails import BUILT_IN, Guardrails
 from celery_guardrails.app.in_force import is_guarded
 from celery_guardrails.letters.header import without_claim
 from celery_guardrails.letters.record import Letter
+from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.seams import INTAKE, holds
 from celery_guardrails.transport.properties import UNREAD, read_whatever_comes
 from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.consumer.shape import shape_problem
 from celery_guardrails.worker.consumer.unreadable import letter_of, try_to_publish
+from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.main.shutdown import is_ending
 
 __all__ = ["RETRY_SECONDS", "Intake"]
@@ -169,7 +171,8 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
         message = held.message
         try:
             message.headers = without_claim(message.headers or {})  # Celery logs the headers
-            held.settle()
+            with sentry.one_event(self._facts(held.letter)):
+                held.settle()
         except Exception as exc:  # noqa: BLE001 the letter is safe, whatever Celery raises
             logger.warning("Celery failed on a message that is dead-lettered: %s: %s", type(exc).__name__, exc)
         try:
@@ -212,7 +215,13 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _queue(self, letter: Letter) -> str | None:
         """The dead-letter queue of the task that the message names."""
+        return self._policy(letter).dead_letter_queue
+
+    def _facts(self, letter: Letter) -> sentry.Facts:
+        policy, settings = self._policy(letter), self._guard.settings
+        return sentry.Facts(letter, policy, self._guard.redactor(policy), settings.alerts.group_by)
+
+    def _policy(self, letter: Letter) -> Policy:
+        """The policy of the task that the message names."""
         task = self._guard.app.tasks.get(letter.task)
-        if task is None or not is_guarded(task):
-            return None
-        return self._guard.policy_of(task).policy.dead_letter_queue
+        return Policy() if task is None or not is_guarded(task) else self._guard.policy_of(task).policy

@@ -37,13 +37,14 @@ from celery_guardrails.letters.record import (
 from celery_guardrails.letters.redaction import redacted
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import Work
-from celery_guardrails.policy import describe
+from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.policy.fingerprint import UNDECODABLE, UNKNOWN_TASK
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.body import as_published
 from celery_guardrails.transport.routing import queue_name
+from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.letter import preview_of
 from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.sent_repr import sender_text
@@ -171,7 +172,10 @@ def dead_letter_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool
     except Exception:
         logger.warning("an unreadable item of %s stays where it is", queue, exc_info=True)
         return False
-    return try_to_publish(guard, letter)
+    if not try_to_publish(guard, letter):
+        return False
+    with sentry.one_event(sentry.Facts(letter, Policy(), guard.redactor(), guard.settings.alerts.group_by)):
+        return True  # Celery never hears of it
 
 
 def _letter(unread: _Unread, message: Any, consumed: list[str]) -> Letter:

@@ -1,7 +1,8 @@
 """What Sentry gets from us: our facts on the event that its own integration sends, and one trace for all attempts.
 
 It does nothing where the application has not initialised Sentry with its Celery integration. It sends an event of its
-own only for parked work, which Sentry cannot see, and nothing for retries. The event of a dead letter has no more
+own only for what Sentry cannot see: parked work, and messages of which Celery logs no error. It sends nothing for
+retries. The event of a dead letter has no more
 secrets than the letter shows (`sentry_event.py`).
 """
 
@@ -9,41 +10,57 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from celery_guardrails.letters.alert_name import alert_name
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.policy import Policy
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.worker.failure.sentry_event import event_processor
 
-__all__ = ["annotate", "annotated_scope", "report", "sentry_of_application", "trace_on"]
+__all__ = ["Facts", "annotate", "annotated_scope", "one_event", "report", "sentry_of_application", "trace_on"]
 
 logger = logging.getLogger("celery_guardrails.worker")
 
 _TRACE, _BAGGAGE, _ENQUEUED = "sentry-trace", "baggage", "sentry-task-enqueued-time"
 
 
-def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
-    """Put our facts on the scope of the running task before its exception leaves it, and hide secrets in its events.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an event says of a dead letter.
 
     Args:
         letter: the dead letter.
         policy: the policy in force.
         redactor: what to hide.
+        group_by: the setting `alerts.group_by`, for the alert's id.
     """
+
+    letter: Letter
+    policy: Policy
+    redactor: Redactor
+    group_by: Sequence[str] = ("task",)
+
+
+def annotate(facts: Facts) -> None:
+    """Put our facts on the scope of the running task before its exception leaves it, and hide secrets in its events."""
     sdk = _sdk()
     if sdk is None:
         return
+    letter, policy = facts.letter, facts.policy
     scope = sdk.get_isolation_scope()
     tags = {
         "guardrails.task": letter.task,
         "guardrails.reason": letter.reason.value,
         "guardrails.category": letter.failure.category.value,
         "guardrails.owner": letter.owner,
+        "guardrails.environment": letter.environment,
+        "guardrails.alert": alert_name(letter, facts.group_by),
         "guardrails.attempts": str(letter.attempts[-1].number if letter.attempts else 1),
     }
     for name, value in tags.items():
@@ -61,7 +78,7 @@ def annotate(letter: Letter, policy: Policy, redactor: Redactor) -> None:
         },
     )
     scope.fingerprint = [letter.task, letter.failure.fingerprint]
-    scope.add_event_processor(event_processor(redactor, letter.preview))
+    scope.add_event_processor(event_processor(facts.redactor, letter.preview))
 
 
 def report(exc: BaseException) -> None:
@@ -72,24 +89,48 @@ def report(exc: BaseException) -> None:
 
 
 @contextmanager
-def annotated_scope(dead_lettered: tuple[Letter, Policy, Redactor] | None) -> Iterator[None]:
-    """Give the events of the block our facts on this letter, and no other events; never raises.
+def annotated_scope(facts: Facts | None) -> Iterator[list[str]]:
+    """Give the events of the block our facts, and no other events; never raises. Yields what has been sent so far.
 
     Celery reports hard time limits and lost workers in the main process, where no task has a scope.
 
     Args:
-        dead_lettered: the letter, the policy in force and what to hide; `None`: there is no letter.
+        facts: what to say; `None`: there is no letter.
     """
+    sent: list[str] = []
+
+    def note(event: Any, hint: Any) -> Any:
+        sent.append(str(event.get("event_id")))
+        return event
+
     with ExitStack() as stack:
         try:
             sdk = _sdk()
-            if sdk is not None and dead_lettered is not None:
+            if sdk is not None and facts is not None:
                 # earlier log lines are about other tasks, and may quote bodies of messages that cannot be read
-                stack.enter_context(sdk.isolation_scope()).clear_breadcrumbs()
-                annotate(*dead_lettered)
+                scope = stack.enter_context(sdk.isolation_scope())
+                scope.clear_breadcrumbs()
+                annotate(facts)
+                scope.add_event_processor(note)
         except Exception:
             logger.warning("Sentry gets this error without the facts of its dead letter", exc_info=True)
-        yield
+        yield sent
+
+
+@contextmanager
+def one_event(facts: Facts) -> Iterator[None]:
+    """As `annotated_scope`, for a message that is no task: where the block sends no event, send one; never raises."""
+    with annotated_scope(facts) as sent:
+        try:
+            yield
+        finally:
+            try:
+                if not sent and (sdk := _sdk()) is not None:
+                    letter = facts.letter
+                    words = f"{letter.task} is dead-lettered as {letter.reason.shown}: {letter.explanation}"
+                    sdk.capture_message(words, level="error")
+            except Exception:
+                logger.warning("Sentry gets no event of an unreadable message", exc_info=True)
 
 
 def trace_on(headers: MutableMapping[str, Any], task: Any, request: Any, now: datetime) -> None:

@@ -35,6 +35,7 @@ from celery_guardrails.worker.failure.outcome import (
 )
 from celery_guardrails.worker.failure.unreported import log_unreported
 from celery_guardrails.worker.main import journal, seen
+from celery_guardrails.worker.main.exit_event import exit_events
 from celery_guardrails.worker.main.seen import Life
 
 __all__ = [
@@ -76,7 +77,8 @@ def final_step(request: Any, run: FailedRun, outcome: Outcome, announce: Announc
     if isinstance(outcome, Dead):
         if outcome.parked:
             return partial(_announce_parking, request, run, outcome.letter)
-        request.dead_lettered = (outcome.letter, run.policy, run.redactor)
+        group_by = run.guard.settings.alerts.group_by
+        request.dead_lettered = sentry.Facts(outcome.letter, run.policy, run.redactor, group_by)
     return final_step_of_letter(request, outcome, announce)
 
 
@@ -122,6 +124,7 @@ def announce_loss(celery: Callable[[Any], Any], exc: BaseException) -> None:
 
 def announce_timeout(request: Any, timeout: float, celery: Announce) -> None:
     """Let Celery announce a hard time limit, once."""
+    exit_events.note(getattr(request, "worker_pid", None))
     task = request.task
     keeps = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
     if task.acks_late and not keeps:

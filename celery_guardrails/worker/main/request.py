@@ -18,13 +18,11 @@ from celery.worker.request import Request
 from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import HEADER
-from celery_guardrails.letters.record import Letter
 from celery_guardrails.letters.work import new_token
-from celery_guardrails.policy import Policy
-from celery_guardrails.redaction import Redactor
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
+from celery_guardrails.worker.failure.sentry import Facts
 from celery_guardrails.worker.main import counting, ending, journal, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended
 from celery_guardrails.worker.main.seen import Copy
@@ -73,8 +71,8 @@ class GuardedRequest(_CelerysPart):
     """Whether the end is settled: a further report of the pool changes nothing."""
     limit: TimeLimit | None = None
     """The hard time limit, from the pool's first report to the second."""
-    dead_lettered: tuple[Letter, Policy, Redactor] | None = None
-    """The dead letter, the policy in force and its redactor, until Celery has announced the end."""
+    dead_lettered: Facts | None = None
+    """What Sentry gets of the dead letter, until Celery has announced the end."""
     begin: Callable[[], bool] | None = None
     """Sets a mark in the broker when a task that may have killed its worker begins; returns whether it may run."""
     was_revoked: bool = False

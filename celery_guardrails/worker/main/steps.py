@@ -16,6 +16,7 @@ from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import ConfigurationError
 from celery_guardrails.redaction import shown
 from celery_guardrails.worker.child.tracer import retrace
+from celery_guardrails.worker.main.exit_event import exit_events
 
 __all__ = ["GuardStep", "TraceStep"]
 
@@ -28,6 +29,8 @@ class GuardStep(bootsteps.Step):  # type: ignore[misc]
             Guardrails.of(worker.app).prepare()
         except ConfigurationError as exc:
             raise click.ClickException(f"celery-guardrails is not configured right.\n{shown(str(exc))}") from exc
+        if Guardrails.of(worker.app).settings.enabled:
+            exit_events.install()
 
 
 class TraceStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from celery_guardrails.alerts.event import AlertEvent
+from celery_guardrails.alerts.group import AlertGroup
+from celery_guardrails.letters.record import Letter
 from celery_guardrails.testing.sentry import SentryStandIn
 from tests.guarded import Guarded
+from tests.published import Published, publish, task_message
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -101,20 +109,85 @@ def test_without_sentry_a_retry_gets_no_trace(on_redis: Guarded) -> None:
     assert not {"sentry-trace", "baggage", "headers"} & set(letter.message.headers)
 
 
-def test_a_hard_limit_is_one_event_with_our_facts(on_redis: Guarded, sentry: SentryStandIn) -> None:
-    """It is told of in the main process, where no task has a scope, and its facts are on no other event."""
-    worker = on_redis.worker(env={"SENTRY_DSN": sentry.dsn})
-    on_redis.tasks.stuck.delay("stuck")
+def facts_of(event: dict[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in event.get("tags", {}).items() if name.startswith("guardrails.")}
+
+
+@pytest.mark.parametrize(("task", "reason"), [("stuck", "time_limit"), ("suicide", "worker_lost")])
+def test_a_hard_limit_or_a_lost_worker_is_one_event_with_our_facts(
+    on_redis: Guarded, sentry: SentryStandIn, task: str, reason: str
+) -> None:
+    """It is told of in the main process, where no task has a scope, and its facts are on no other event.
+
+    Billiard logs the exit of the process as an error, too: Sentry alone makes two or three events of one such death.
+    """
+    worker = on_redis.worker("--concurrency", "1", env={"SENTRY_DSN": sentry.dsn})
+    getattr(on_redis.tasks, task).delay(task)
     letter = on_redis.letter()
+    wait_until(lambda: "exited with" in worker.log(), 30, "billiard's line about the exit")
     on_redis.tasks.outside.delay("outside")
     on_redis.finish()
     worker.stop()
     events = sentry.wait_for(2)
-    (event,) = [event for event in events if "Hard time limit" in str(event.get("logentry"))]
-    assert event["tags"]["guardrails.task"] == "guarded.stuck"
-    assert event["tags"]["guardrails.reason"] == "time_limit"
-    assert event["tags"]["guardrails.owner"] == "growth"
-    assert event["fingerprint"] == ["guarded.stuck", letter.failure.fingerprint]
+    (event,) = [event for event in events if facts_of(event)]
+    assert facts_of(event) == {
+        "guardrails.task": f"guarded.{task}",
+        "guardrails.reason": reason,
+        "guardrails.category": letter.failure.category.value,
+        "guardrails.owner": "growth",
+        "guardrails.environment": letter.environment,
+        "guardrails.attempts": "1",
+        "guardrails.alert": alert_of(letter),
+    }
+    assert event["fingerprint"] == [f"guarded.{task}", letter.failure.fingerprint]
     assert event["contexts"]["guardrails"]["dead_letter_id"] == letter.id
-    others = [other for other in events if other is not event]
-    assert not any(name.startswith("guardrails.") for other in others for name in other.get("tags", {}))
+    (other,) = [other for other in events if other is not event]
+    assert other["transaction"] == "outside.plain"
+
+
+def alert_of(letter: Letter) -> str:
+    return AlertGroup.idle(AlertEvent.from_letter(letter)).alert_id
+
+
+def test_a_process_that_ran_no_guarded_task_is_an_event_as_ever(on_redis: Guarded, sentry: SentryStandIn) -> None:
+    worker = on_redis.worker("--concurrency", "1", env={"SENTRY_DSN": sentry.dsn})
+    on_redis.tasks.heard.delay("heard").get(timeout=30)
+    (run,) = on_redis.wait_for_runs("heard", 1)
+    wait_until(lambda: "succeeded in" in worker.log(), 30, "the end of the task in the main process, too")
+    os.kill(run["pid"], signal.SIGKILL)
+    wait_until(lambda: "exited with" in worker.log(), 30, "billiard's line about the exit")
+    worker.stop()
+    (event,) = sentry.wait_for(1)
+    assert event["logger"] == "multiprocessing"
+
+
+UNREAD = {
+    "no JSON": Published(b"{not json", {"task": "guarded.bug", "id": "u1"}),
+    "misshapen": Published(b"[1]", {"task": "guarded.bug", "id": "u2"}),
+    "kwargs": Published(b"[[1], 3, {}]", {"task": "guarded.bug", "id": "u3"}),
+    "no task": Published(b"[[], {}, {}]", {"id": "u4"}, "application/json"),
+    "foreign": Published(b"password=hunter2xyz", {}, "text/plain"),
+    "unknown": task_message("gone.task", ()),
+}
+
+
+def test_each_message_that_is_no_task_is_one_event_with_our_facts(on_redis: Guarded, sentry: SentryStandIn) -> None:
+    """Sentry alone has events without a task, a reason or a fingerprint of most of them, and none of some."""
+    worker = on_redis.worker(env={"SENTRY_DSN": sentry.dsn})
+    publish(on_redis.app, on_redis.app.conf.task_default_queue, [*UNREAD.values()])
+    with on_redis.app.connection_for_write() as connection:
+        connection.default_channel.client.lpush(on_redis.app.conf.task_default_queue, b"\x00 no message at all")
+    letters = {letter.id: letter for letter in on_redis.letters(len(UNREAD) + 1)}
+    on_redis.finish()
+    worker.stop()
+    events = sentry.wait_for(len(letters))
+    assert len(events) == len(letters)
+    for event in events:
+        letter = letters.pop(event["contexts"]["guardrails"]["dead_letter_id"])
+        tags = facts_of(event)
+        assert (tags["guardrails.task"], tags["guardrails.reason"]) == (letter.task, letter.reason.value)
+        assert tags["guardrails.alert"] == alert_of(letter)
+        assert event["fingerprint"] == [letter.task, letter.failure.fingerprint]
+        assert event["level"] in ("error", "fatal")
+    assert not letters
+    assert "hunter2xyz" not in str(events)
