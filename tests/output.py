@@ -62,6 +62,7 @@ OTHERS = {
     "result of parked work",
     "names of files",
     "celery report",
+    "metrics",
 }
 OUTPUTS = {
     *(f"command {name}" for name in COMMANDS),

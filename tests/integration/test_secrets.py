@@ -12,12 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import click
 import pytest
 import sqlalchemy as sa
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry, generate_latest
 
 from celery_guardrails import clock, log
 from celery_guardrails.alerts.group import AlertGroup
@@ -31,10 +33,14 @@ from celery_guardrails.alerts.sinks.sentry import _event
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.alerts.sinks.slack import SlackWebhookSink
 from celery_guardrails.cli import guardian, guardrails
+from celery_guardrails.figures.summary import Summary
+from celery_guardrails.guardian.health import Health
+from celery_guardrails.guardian.metrics import GuardianMetrics, Sources
 from celery_guardrails.letters.codec import encode
-from celery_guardrails.store import alert
+from celery_guardrails.store import alert, reconcile
 from celery_guardrails.store import letter as archived
 from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.store.figure import count
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.testing import SlackStandIn
 from celery_guardrails.testing.sentry import SentryStandIn
@@ -124,8 +130,22 @@ class Site:
         publish(self.app, f"{self.guarded.prefix}.dead", foreign)
         return len(published) + len(foreign)
 
+    def _count_figures(self, store: Store) -> None:
+        """Count what a worker of these tasks would: one death in the archive, one that never arrives."""
+        ended = clock.now().timestamp()
+        summary = Summary(str(uuid4()), "production", "w@host", 1, ended - 10, ended)
+        for letter in self.letters(store):
+            figures = summary.figures_of(letter.task)
+            assert figures is not None
+            figures.outcomes["dead"] = figures.outcomes.get("dead", 0) + 1
+            figures.count_error(letter.fingerprint, letter.error)
+        summary.note_dead(str(uuid4()), "telltale.fail")
+        with store.begin() as conn:
+            reconcile.note_counted(conn, count(conn, [summary], clock.now()).fresh, clock.now())
+
     def look(self, store: Store) -> None:
         """Look at every output."""
+        self._count_figures(store)
         for name in COMMANDS:
             self.outputs[f"command {name}"] = "\n".join(self._run(name, store))
         for table in metadata.sorted_tables:
@@ -145,6 +165,9 @@ class Site:
         folders = [str(found) for found in os.walk(self.guarded.harness.folder)]
         self.outputs["celery report"] = self.app.bugreport()
         self.outputs["names of files"] = "\n".join(folders)
+        registry = CollectorRegistry()
+        registry.register(GuardianMetrics(Sources(store, "production", Health())))
+        self.outputs["metrics"] = generate_latest(registry).decode()
 
     def _run(self, name: str, store: Store) -> Iterator[str]:
         command: Any = guardian if name == "guardian" else guardrails
