@@ -67,19 +67,23 @@ def _as_json(project: Project, period: timedelta) -> dict[str, object]:
 
 
 def _watch(project: Project, period: timedelta, seconds: float) -> None:
-    while True:
-        console: Console = printer()  # anew each time: somebody may have changed the width of the terminal
-        try:
-            found = overview(project, clock.now(), period)
-        except StoreError as exc:
-            if not exc.away:
-                raise
-            console.print(f"{shown(str(exc))}; trying again")
-        else:
-            if console.is_terminal:
-                console.clear()
-            show(console, found, project)
-        try:
+    try:
+        while True:
+            _show_once(project, period)
             time.sleep(seconds)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
+
+
+def _show_once(project: Project, period: timedelta) -> None:
+    console: Console = printer()  # anew each time: somebody may have changed the width of the terminal
+    try:
+        found = overview(project, clock.now(), period)
+    except StoreError as exc:
+        if not exc.away:
+            raise
+        console.print(f"{shown(str(exc))}; trying again")
+        return
+    if console.is_terminal:
+        console.clear()
+    show(console, found, project)

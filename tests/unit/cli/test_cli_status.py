@@ -17,6 +17,7 @@ from celery_guardrails.cli.project import Project
 from celery_guardrails.cli.sparkline import drawable, sparkline
 from celery_guardrails.cli.status import command, screen
 from celery_guardrails.cli.status.overview import BARS, Overdue, overview
+from celery_guardrails.errors import StoreError
 from celery_guardrails.figures.summary import Summary, TaskFigures
 from celery_guardrails.store import lease
 from celery_guardrails.store.figure import count
@@ -237,6 +238,23 @@ def test_watching_goes_on_until_ctrl_c(shop: Shop, monkeypatch: pytest.MonkeyPat
     slept.clear()
     assert shop.run("status", "--watch", "1.5").exit_code == 0
     assert slept == [1.5] * 3
+
+
+def test_watching_outlives_an_archive_that_is_away_for_a_moment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.archive()
+    answers = iter([StoreError("the archive", "locked", away=True), None, KeyboardInterrupt()])
+
+    def sometimes(*given: Any) -> Any:
+        if (error := next(answers)) is not None:
+            raise error
+        return overview(*given)
+
+    monkeypatch.setattr(command, "overview", sometimes)
+    monkeypatch.setattr(command.time, "sleep", lambda _: None)
+    result = shop.run("status", "--watch")
+    assert result.exit_code == 0
+    assert "locked; trying again" in result.stdout
+    assert result.stdout.count("To decide") == 1
 
 
 @pytest.mark.parametrize("words", [("--watch", "0"), ("--watch", "x"), ("--watch", "2", "--json")])
