@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "UNNAMED_APP",
+    "AlertRefused",
     "ConfigurationError",
     "DeadLetterAmbiguous",
     "DeadLetterError",
@@ -248,6 +249,10 @@ class ReasonRequired(GuardrailsError):
 
     def __str__(self) -> str:
         return f"{self.action}: a reason is required, it goes into the audit trail"
+
+
+class AlertRefused(GuardrailsError):
+    """What somebody asked for about an alert or a silence cannot be done: it is not there, or the request is wrong."""
 
 
 class SinkError(GuardrailsError):

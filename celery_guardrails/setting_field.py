@@ -44,6 +44,8 @@ WORDS = {
 }
 """What pydantic calls wrong, in our words."""
 
+_MENTION = re.compile(r"<(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+|!here|!channel|!everyone)>")
+
 
 def _read_group_by(value: Any) -> tuple[str, ...]:
     names = read_names(value)
@@ -98,6 +100,14 @@ def _read_token(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _read_mention(value: str) -> str:
+    if not _MENTION.fullmatch(value):
+        raise problem(
+            value, "is not how Slack writes a mention", 'write "<@U012AB3CD>", "<!subteam^S012AB3CD>", "<!here>"'
+        )
+    return value
+
+
 GroupByField = Annotated[tuple[str, ...], PlainValidator(_read_group_by)]
 PatternsField = Annotated[tuple[str, ...], PlainValidator(_read_patterns)]
 DestinationField = Annotated[Destination, PlainValidator(read_destination)]
@@ -105,4 +115,5 @@ DatabaseUrl = Annotated[str, AfterValidator(_read_database)]
 SecretUrl = Annotated[SecretStr | None, AfterValidator(_read_service)]
 ServiceUrl = Annotated[str | None, AfterValidator(_read_optional_service)]
 ProxyUrl = Annotated[str | None, AfterValidator(_read_proxy)]
+Mention = Annotated[str, AfterValidator(_read_mention)]
 Token = Annotated[SecretStr | None, AfterValidator(_read_token)]

@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from celery_guardrails.destination import Destination, Means
 from celery_guardrails.errors import ConfigurationError, Fault, nearest
 from celery_guardrails.policy import faults
+from celery_guardrails.policy.alert import DeadLetterThreshold, ThresholdField
 from celery_guardrails.policy.field import (
     DurationField,
     NamesField,
@@ -39,6 +40,7 @@ from celery_guardrails.setting_field import (
     DatabaseUrl,
     DestinationField,
     GroupByField,
+    Mention,
     PatternsField,
     ProxyUrl,
     SecretUrl,
@@ -185,6 +187,49 @@ class RouteSettings(_Section):
     to: DestinationField
 
 
+class Thresholds(_Section):
+    """From where on each signal opens an alert.
+
+    Args:
+        dead_letter: so many dead letters of one task within this time. Default `{"count": 1, "within": "5m"}`.
+    """
+
+    dead_letter: ThresholdField = DeadLetterThreshold()
+
+
+class StormSettings(_Section):
+    """When many alerts at once become one message, the digest.
+
+    Args:
+        groups: more alerts than this that open in one environment. Default 10.
+        within: within this time. Default 5 minutes.
+    """
+
+    groups: Annotated[int, Field(ge=1)] = 10
+    within: DurationField = timedelta(minutes=5)
+
+
+class EscalationSettings(_Section):
+    """Who else is asked when nobody acknowledges an alert.
+
+    Args:
+        after: time since the alert opened.
+        mention: whom to mention in the alert's channel, as Slack writes it: `<@U012AB3CD>` for a person,
+            `<!subteam^S012AB3CD>` for a group of people, `<!here>`.
+        channel: another channel, which gets a message of its own. Write either `mention` or `channel`.
+    """
+
+    after: DurationField
+    mention: Mention | None = None
+    channel: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _addressed(self) -> EscalationSettings:
+        if (self.mention is None) == (self.channel is None):
+            raise problem(None, "needs either a mention or a channel", 'write "mention": "<@U012AB3CD>"', "mention")
+        return self
+
+
 class AlertSettings(_Section):
     """When people hear of dead letters.
 
@@ -195,8 +240,16 @@ class AlertSettings(_Section):
         group_wait_urgent: the same time where severity is critical, or there are 50 at once. Default 5 seconds.
         edit_interval: least time between two edits of a message. Default 1 minute.
         cooldown: least time between two messages about one problem, unless it gets worse. Default 30 minutes.
-        quiet: the problem is resolved when no task has failed for so long. Default 15 minutes.
+        reminder: time after which people are reminded of a problem that goes on, and that nobody has acknowledged.
+            Default 4 hours.
+        acknowledge_for: how long an acknowledgement lasts while the problem goes on. Default 4 hours.
+        quiet: the problem is resolved when no task has failed for so long; a task whose retries may take longer needs
+            so much longer, at most 24 hours. Default 15 minutes.
         reopen_within: a problem that comes back within this time goes on in the same message. Default 1 hour.
+        storm: when many problems that begin at once become one message. Default more than 10 within 5 minutes.
+        escalation: who else is asked when nobody acknowledges a problem, soonest first. The steps are repeated twice
+            at most, while the problem goes on. Default none.
+        thresholds: from where on a signal is a problem. Default 1 dead letter.
         console_url: where the message's button leads. Default none.
         log_always: whether alerts go to the log, too, when Slack is set. Default false.
         routes: where the alerts of some tasks go: a list of dicts with the keys `task`, `owner`, `severity` and `to`.
@@ -211,8 +264,13 @@ class AlertSettings(_Section):
     group_wait_urgent: DurationField = timedelta(seconds=5)
     edit_interval: DurationField = timedelta(seconds=60)
     cooldown: DurationField = timedelta(minutes=30)
+    reminder: DurationField = timedelta(hours=4)
+    acknowledge_for: DurationField = timedelta(hours=4)
     quiet: DurationField = timedelta(minutes=15)
     reopen_within: DurationField = timedelta(hours=1)
+    storm: StormSettings = Field(default_factory=StormSettings)
+    escalation: tuple[EscalationSettings, ...] = ()
+    thresholds: Thresholds = Field(default_factory=Thresholds)
     console_url: str | None = None
     log_always: bool = False
     routes: tuple[RouteSettings, ...] = ()

@@ -1,8 +1,8 @@
-"""What the alert engine reacts to: a dead letter, time that passes, and new states of letters.
+"""What the alert engine reacts to: a dead letter, a condition, time that passes, new states of letters, people.
 
 Owns `AlertEvent` (ref_id, signal, environment, task, at, error, message, fingerprint, reason, category, severity,
-owner, runbook, queue, version, affected, correlation, letter_id, may_have_run, crashes, unknown, before), `Tick`,
-`LettersChanged` and the group key.
+owner, runbook, queue, version, affected, correlation, letter_id, may_have_run, crashes, unknown, before), the other
+events and the group key.
 It must not know how a group reacts, nor how an event is stored. Messages are redacted before they come here.
 """
 
@@ -17,16 +17,29 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
+from celery_guardrails.alerts.condition import OWN_HEALTH, Condition
 from celery_guardrails.letters.record import Letter, Named, values_of
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 from celery_guardrails.store.column import cut, cut_or_none, key_of, plausible, reference_of, shortened
 from celery_guardrails.store.record import Before
 
-__all__ = ["AlertEvent", "EngineEvent", "LettersChanged", "Tick", "group_key"]
+__all__ = [
+    "Acknowledged",
+    "AlertEvent",
+    "EngineEvent",
+    "LettersChanged",
+    "MembersChanged",
+    "StillFailing",
+    "Tick",
+    "Unacknowledged",
+    "digest_key",
+    "group_key",
+]
 
 _MESSAGE_LIMIT, _RUNBOOK_LIMIT = 500, 2000
-_UNKNOWN_KEY = "!unknown"  # `quote` escapes `!`, so no task name is this key
+# `quote` escapes `!`, so no task name is one of these keys
+_UNKNOWN_KEY, _HEALTH_KEY, _DIGEST_KEY = "!unknown", "!guardrails", "!digest"
 _MOST_VALUES, _NAME_LIMIT, _VALUE_LIMIT = 20, 100, 200
 
 
@@ -120,9 +133,19 @@ class AlertEvent:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time passes. `flush`: nobody may look again soon, so do not wait for `group_wait` or `edit_interval`."""
+    """Time passes.
+
+    Attributes:
+        flush: nobody may look again soon, so do not wait for `group_wait` or `edit_interval`.
+        silenced_until: the end of the silence that covers the group now; `None`: none does.
+        inhibited: another trouble explains this group's; it only counts.
+        digested: so many groups open at once that this one is shown in the digest instead.
+    """
 
     flush: bool = False
+    silenced_until: datetime | None = None
+    inhibited: bool = False
+    digested: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,22 +158,61 @@ class LettersChanged:
     discarded: int = 0
 
 
-EngineEvent = AlertEvent | Tick | LettersChanged
+@dataclass(frozen=True)
+class StillFailing:
+    """Attempts of the group's task fail, even if none of its work is dead yet: it is not quiet."""
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """Somebody takes care of the group; `until` is when that ends if it still fails."""
+
+    by: str
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Unacknowledged:
+    """Somebody no longer takes care of the group."""
+
+    by: str
+
+
+@dataclass(frozen=True)
+class MembersChanged:
+    """What a digest shows now: the number of its groups, the sum of their figures, and the largest of them."""
+
+    groups: int
+    total: int
+    largest: tuple[tuple[str, int], ...]
+
+
+EngineEvent = (
+    AlertEvent | Condition | Tick | LettersChanged | StillFailing | Acknowledged | Unacknowledged | MembersChanged
+)
 """Everything that `step` reacts to."""
 
 
-def group_key(event: AlertEvent, group_by: Sequence[str] = ("task",)) -> str:
+def group_key(event: AlertEvent | Condition, group_by: Sequence[str] = ("task",)) -> str:
     """The key of the group that counts this event: environment and task, and the fingerprint with `"error"`.
 
-    Tasks that the worker does not know are one group, however many names somebody makes up.
+    Tasks that the worker does not know are one group, however many names somebody makes up. A condition is about the
+    whole task, so with `"error"` it has a group of its own.
     """
     parts = [event.environment, event.task]
-    if "error" in group_by:
+    if isinstance(event, AlertEvent) and "error" in group_by:
         parts.append(event.fingerprint)
     quoted = [quote(part, safe=".:", errors="replace") for part in parts]
-    if event.names_unknown_task:
+    if isinstance(event, AlertEvent) and event.names_unknown_task:
         quoted[1:] = [_UNKNOWN_KEY]
+    elif isinstance(event, Condition) and event.task == OWN_HEALTH:
+        quoted[1:] = [_HEALTH_KEY]
     return cut("/".join(quoted))
+
+
+def digest_key(environment: str) -> str:
+    """The key of the group that stands for many groups of an environment that opened at once."""
+    return cut(f"{quote(environment, safe='.:', errors='replace')}/{_DIGEST_KEY}")
 
 
 def _few(named: Mapping[str, Named]) -> dict[str, Named]:

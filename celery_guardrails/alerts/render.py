@@ -13,7 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.group import Affected, AlertGroup, ErrorCount, GroupState
+from celery_guardrails.alerts.condition import OWN_HEALTH
+from celery_guardrails.alerts.group import Affected, AlertGroup, ErrorCount, GroupState, Holding, Members
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.command import celery_command, query_term
@@ -40,6 +41,17 @@ _REASONS = {
     "retry_unpublishable": "could not be published again for the next attempt",
     "result_unstorable": "ran, or may have, but the result or the callbacks got lost",
     "cancelled": "got cancelled",
+}
+_SIGNALS = {
+    "failed_attempts": "many failed attempts",
+    "error_rate": "high error rate",
+    "queue_latency": "slow to start",
+    "throughput": "too few completed",
+    "overdue": "overdue",
+    "unreconciled": "dead letters missing from the archive",
+    "no_guardian": "no guardian",
+    "spool_growing": "spool grows",
+    "sink_down": "alerts do not arrive",
 }
 _UNKNOWN = "failed with an error of unknown kind, which is not retried"
 _LOST = ("was running when its worker was killed", "were running when their worker was killed")
@@ -89,13 +101,32 @@ class _Parts:
 
 def headline(group: AlertGroup) -> str:
     """`OnboardingEmail: 12 dead letters (production)`, at most 150 characters."""
-    count = count_of(group.total, "dead letter")
-    ending = f": {count} ({cut(one_line(group.environment), 40) or 'no environment'})"
-    if not _needs_decision(group) and not (group.letters and group.letters.requeued):
-        ending += ", all decided" if group.letters and group.letters.discarded else ", all recovered"
-    elif group.state is GroupState.RESOLVED:
-        ending += ", no new ones"
-    return cut(one_line(_short(group.task)), _HEADER - len(ending)) + ending
+    ending = f": {_figures(group)} ({cut(one_line(group.environment), 40) or 'no environment'}){_outcome(group)}"
+    return cut(one_line(_title(group)), _HEADER - len(ending)) + ending
+
+
+def _figures(group: AlertGroup) -> str:
+    """What is wrong, in a few words: `12 dead letters, overdue`."""
+    held = sorted({name.partition("/")[0] for name, condition in group.conditions.items() if condition.holds})
+    known = held or sorted({name.partition("/")[0] for name in group.conditions})
+    words = [_SIGNALS.get(signal, signal) for signal in (held if group.total else known)]
+    return ", ".join([count_of(group.total, "dead letter")] * bool(group.total or not words) + words)
+
+
+def _outcome(group: AlertGroup) -> str:
+    """What became of it, at the end of a headline."""
+    letters = group.letters
+    if group.members is not None or (group.conditions and not group.total):
+        return ", over" if group.state is GroupState.RESOLVED else ""
+    if not _needs_decision(group) and not (letters and letters.requeued):
+        return ", all decided" if letters and letters.discarded else ", all recovered"
+    return ", no new ones" if group.state is GroupState.RESOLVED else ""
+
+
+def _title(group: AlertGroup) -> str:
+    if group.members is not None:
+        return f"{group.members.groups} tasks fail"
+    return "celery-guardrails" if group.task == OWN_HEALTH else _short(group.task)
 
 
 def render(group: AlertGroup, now: datetime, style: Style = Style(), remarks: tuple[str, ...] = ()) -> Rendered:
@@ -108,6 +139,7 @@ def render(group: AlertGroup, now: datetime, style: Style = Style(), remarks: tu
         remarks: what the poster has to add, such as why this message is in this channel.
     """
     parts = _parts(group, now, style)
+    remarks = (*_cover(group), *remarks)
     context = f"Alert {group.alert_id} · period {group.period} · updated {when(now)}"
     blocks = _blocks(group, parts, style, [*remarks, context])
     plain = _plain(group, parts, style, [*remarks, context])
@@ -119,24 +151,67 @@ def render(group: AlertGroup, now: datetime, style: Style = Style(), remarks: tu
 def render_reply(
     group: AlertGroup,
     notice: Notice,
-    facts: Mapping[str, int],
+    facts: Mapping[str, Any],
     style: Style = Style(),
     remarks: tuple[str, ...] = (),
 ) -> Rendered:
-    """The reply in the thread; `facts` are the figures of the instant when the engine decided to send it."""
-    total, base = facts.get("total", group.total), facts.get("base", group.base)
-    if notice is Notice.RESOLVED:
-        words = f"No new dead letter for {clock.shown(style.quiet)}. {_undecided(facts.get('dead'))}"
-    elif notice is Notice.REOPENED:
-        words = f"It fails again: {count_of(total, 'dead letter')} now."
-    elif notice is Notice.WORSE_TOTAL:
-        words = f"It got worse: {count_of(total, 'dead letter')} now, {base:,} at the last message here."
-    else:
-        words = f"{count_of(total, 'dead letter')} now."
-    text = " ".join([f"{_short(group.task)} ({group.environment}): {words}", *remarks])
-    blocks = ({"type": "section", "text": {"type": "mrkdwn", "text": escape(text, _STORY)}},)
+    """The reply in the thread, or an escalation's message; `facts` are the figures of when the engine decided it."""
+    words = _news(group, notice, facts, style)
+    text = " ".join([f"{_title(group)} ({group.environment}): {words}", *remarks])
+    # a mention is as somebody wrote it in the settings, and Slack's form of one; all the rest is escaped
+    mention = f"{facts['mention']} " if facts.get("mention") else ""
+    blocks = ({"type": "section", "text": {"type": "mrkdwn", "text": mention + escape(text, _STORY)}},)
     digest = sha256(text.encode("utf-8", "replace")).hexdigest()
-    return Rendered(escape(text, _TEXT), blocks, cut(one_line(text), _STORY), digest)
+    return Rendered(mention + escape(text, _TEXT), blocks, cut(one_line(text), _STORY), digest)
+
+
+def _news(group: AlertGroup, notice: Notice, facts: Mapping[str, Any], style: Style) -> str:
+    """What a reply says, in a sentence or two."""
+    total, base = facts.get("total", group.total), facts.get("base", group.base)
+    now = f"{count_of(total, 'dead letter')} now" if total or not group.conditions else _conditions(group)
+    quiet = timedelta(seconds=facts["quiet"]) if "quiet" in facts else style.quiet
+    by = one_line(str(facts.get("by", "")))
+    more = f"{count_of(facts.get('meanwhile', 0), 'further failure')} meanwhile, {now}"
+    waited = clock.shown(timedelta(seconds=facts.get("after", 0)))
+    words = {
+        Notice.RESOLVED: f"{_ended(group, quiet)} {_undecided(facts.get('dead'))}",
+        Notice.REOPENED: f"It fails again: {now}.",
+        Notice.WORSE_TOTAL: f"It got worse: {now}, {base:,} at the last message here.",
+        Notice.WORSE_RATE: f"It got worse: it fails much more often than at the last message here, {now}.",
+        Notice.NEW_ERROR: f"It got worse: a new error, {now}.",
+        Notice.SEVERITY_ROSE: f"It got worse: it is {group.severity} now, {now}.",
+        Notice.NEW_SIGNAL: f"It got worse: {_conditions(group) or now}.",
+        Notice.REMINDER: f"It goes on, and nobody has acknowledged it: {now}.",
+        Notice.ESCALATED: f"Nobody has acknowledged it for {waited}: {now}. {_impact(group)}",
+        Notice.ACKNOWLEDGED: f"{by} takes care of it until {_hour(facts)}.",
+        Notice.UNACKNOWLEDGED: f"{by} no longer takes care of it.",
+        Notice.SILENCED: f"Silenced until {_hour(facts)}. It goes on counting.",
+        Notice.SILENCE_ENDED: f"The silence has ended, and it went on: {more}.",
+    }
+    return one_line(words.get(notice, f"{now}.")).strip()
+
+
+def _conditions(group: AlertGroup) -> str:
+    """The conditions that hold, in words."""
+    return "; ".join(held.summary.rstrip(".") for held in group.conditions.values() if held.holds)
+
+
+def _ended(group: AlertGroup, quiet: timedelta) -> str:
+    """Why a group is resolved."""
+    if not group.total and group.conditions:
+        return "It is over."
+    return f"No new dead letter for {clock.shown(quiet)}."
+
+
+def _impact(group: AlertGroup) -> str:
+    """Who is affected, what to read, and which alert it is, for people who have not followed it."""
+    affected = "; ".join(f"{name}: {_some(who, _SHOWN_VALUES)}" for name, who in sorted(group.affected.items()))
+    runbook = f"Runbook: {group.runbook}." if group.runbook else ""
+    return " ".join(filter(None, [f"Affected: {affected}." if affected else "", runbook, f"Alert {group.alert_id}."]))
+
+
+def _hour(facts: Mapping[str, Any]) -> str:
+    return when(clock.from_epoch(facts["until"])) if "until" in facts else "further notice"
 
 
 def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
@@ -157,7 +232,39 @@ def _parts(group: AlertGroup, now: datetime, style: Style) -> _Parts:
     )
 
 
+def _cover(group: AlertGroup) -> tuple[str, ...]:
+    """Who takes care of the group, and how long it is silenced."""
+    words = []
+    if group.acknowledged is not None:
+        words.append(f"Acknowledged by {one_line(group.acknowledged.by)} until {when(group.acknowledged.until)}")
+    if group.silenced_until is not None:
+        words.append(f"Silenced until {when(group.silenced_until)}")
+    return tuple(words)
+
+
 def _story(group: AlertGroup, now: datetime, style: Style) -> str:
+    """What happened, since when, and what became of it, in a few sentences."""
+    if group.members is not None:
+        return _members(group, group.members, now)
+    conditions = "".join(f" {_sentence(held, now)}" for held in group.conditions.values())
+    return conditions.strip() if group.conditions and not group.total else _of_letters(group, now, style) + conditions
+
+
+def _sentence(held: Holding, now: datetime) -> str:
+    summary = held.summary.rstrip(".") or "It holds"
+    return f"{summary}, since {since(held.since, now)}." if held.holds else f"{summary}: over."
+
+
+def _members(group: AlertGroup, members: Members, now: datetime) -> str:
+    largest = ", ".join(f"{_short(task)} {total:,}" for task, total in members.largest)
+    more = f", and {members.groups - len(members.largest)} more" if members.groups > len(members.largest) else ""
+    words = (
+        f"Since {since(group.first_at, now)}, {count_of(members.groups, 'task')} began to fail at about the same time"
+    )
+    return f"{words}: {largest}{more}. Look for what they share: a database, a broker, a network, a deployment."
+
+
+def _of_letters(group: AlertGroup, now: datetime, style: Style) -> str:
     why = _why(group)
     listed = "died: " + ", ".join(f"{count:,} {words}" for words, count in why)
     words = why[0][0] if len(why) == 1 else listed
@@ -257,7 +364,9 @@ def _some(known: Affected, shown: int) -> str:
 
 def _commands(group: AlertGroup, style: Style) -> tuple[str, ...]:
     """The commands to look at the letters and to requeue them by query; none where no letter needs a decision."""
-    if not _needs_decision(group):
+    if group.members is not None:
+        return (celery_command(style.app, "guardrails alerts list"), celery_command(style.app, "guardrails dlq groups"))
+    if not group.total or not _needs_decision(group):
         return ()
     of_unknown = group.unknown_names is not None
     terms = [query_term("reason", Reason.UNKNOWN_TASK.value) if of_unknown else query_term("task", stored(group.task))]

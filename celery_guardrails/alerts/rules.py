@@ -5,12 +5,30 @@ Owns `Rules`, which the engine takes instead of the whole settings. It must not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.settings import AlertSettings
 
-__all__ = ["Rules"]
+__all__ = ["LONGEST_QUIET", "EscalationStep", "Rules"]
+
+LONGEST_QUIET = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class EscalationStep:
+    """One step of an escalation, which is taken where nobody has acknowledged the alert.
+
+    Args:
+        after: time since the alert opened.
+        mention: whom the message in the alert's thread and channel mentions; Slack's own form, such as `<@U012AB>`.
+        channel: another channel, which gets a message of its own. One of both is set.
+    """
+
+    after: timedelta
+    mention: str = ""
+    channel: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,8 +42,15 @@ class Rules:
         edit_interval: the least time between two edits of a message.
         cooldown: the least time between two messages in the channel about one group that did not get worse.
         worse_interval: the same for a group that did; a shorter `cooldown` replaces it.
-        quiet: without a new dead letter for this long, a group is resolved.
+        reminder: how long after the last message in the channel people are reminded of a group that still fails.
+        acknowledge_for: how long an acknowledgement lasts while it still fails.
+        quiet: without a new failure for this long, a group is resolved.
         reopen_within: a group that fails again this soon after it was resolved continues its message and thread.
+        count, within: so many dead letters within this time open a group.
+        escalation: the steps, soonest first.
+        storm_groups, storm_within: when more groups than this open within this time in one environment, the further
+            ones become one digest.
+        muted: the task's policy wants no alerts: its groups only count.
         can_edit: whether the sink can change a message that it posted (a webhook cannot).
     """
 
@@ -35,8 +60,16 @@ class Rules:
     edit_interval: timedelta = timedelta(seconds=60)
     cooldown: timedelta = timedelta(minutes=30)
     worse_interval: timedelta = timedelta(minutes=5)
+    reminder: timedelta = timedelta(hours=4)
+    acknowledge_for: timedelta = timedelta(hours=4)
     quiet: timedelta = timedelta(minutes=15)
     reopen_within: timedelta = timedelta(hours=1)
+    count: int = 1
+    within: timedelta = timedelta(minutes=5)
+    escalation: tuple[EscalationStep, ...] = ()
+    storm_groups: int = 10
+    storm_within: timedelta = timedelta(minutes=5)
+    muted: bool = False
     can_edit: bool = True
 
     @property
@@ -44,16 +77,45 @@ class Rules:
         """How long after its last message in the channel a group that got worse may post there again."""
         return min(self.worse_interval, self.cooldown)
 
+    def of_task(self, word: TaskAlerts | None, window: timedelta) -> Rules:
+        """These rules for one task.
+
+        Args:
+            word: what its policy says about its alerts.
+            window: how far its attempts may be apart in all: it is resolved no sooner, at most after 24 h.
+        """
+        if word is None and window <= self.quiet:
+            return self
+        threshold = word.dead_letter if word is not None else None
+        return replace(
+            self,
+            quiet=max(self.quiet, min(window, LONGEST_QUIET)),
+            muted=word is not None and word.muted,
+            count=self.count if threshold is None else threshold.count,
+            within=self.within if threshold is None else threshold.within,
+        )
+
     @classmethod
     def from_settings(cls, settings: AlertSettings, *, can_edit: bool = True) -> Rules:
         """The rules that these settings and this sink's abilities make."""
+        dead = settings.thresholds.dead_letter
         return cls(
             group_by=settings.group_by,
             group_wait=settings.group_wait,
             group_wait_urgent=settings.group_wait_urgent,
             edit_interval=settings.edit_interval,
             cooldown=settings.cooldown,
+            reminder=settings.reminder,
+            acknowledge_for=settings.acknowledge_for,
             quiet=settings.quiet,
             reopen_within=settings.reopen_within,
+            count=dead.count,
+            within=dead.within,
+            escalation=tuple(
+                EscalationStep(step.after, step.mention or "", step.channel or "")
+                for step in sorted(settings.escalation, key=lambda step: step.after)
+            ),
+            storm_groups=settings.storm.groups,
+            storm_within=settings.storm.within,
             can_edit=can_edit,
         )

@@ -15,8 +15,10 @@ from typing import Any
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.complaint import Complaints
-from celery_guardrails.alerts.engine import next_due, step
-from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, group_key
+from celery_guardrails.alerts.condition import OWN_HEALTH, Condition
+from celery_guardrails.alerts.cover import members_of, ticks
+from celery_guardrails.alerts.engine import LIVE, next_due, step
+from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, digest_key, group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Intent
 from celery_guardrails.alerts.lease import PosterLease
@@ -27,9 +29,10 @@ from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.several import Sinks
 from celery_guardrails.alerts.sinks.sink import Sink
 from celery_guardrails.errors import UNNAMED_APP
+from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.settings import AlertSettings
-from celery_guardrails.store import alert
+from celery_guardrails.store import alert, silence
 from celery_guardrails.store.alert import GroupRow
 from celery_guardrails.store.alert_change import GroupChange, apply_changes
 from celery_guardrails.store.engine import Store
@@ -41,7 +44,7 @@ __all__ = ["AlertService", "Report"]
 
 _logger = logging.getLogger(__name__)
 _BATCH = 1000
-_LIVE = (GroupState.PENDING.value, GroupState.OPEN.value, GroupState.QUIET.value)
+_LIVE = (GroupState.PENDING.value, *(state.value for state in LIVE))
 _RECOUNT = timedelta(seconds=5)
 
 
@@ -65,11 +68,22 @@ class _Loaded:
 
     group: AlertGroup
     row: GroupRow | None
-    ref_ids: tuple[str, ...]
-    happened: tuple[EngineEvent, ...]
+    ref_ids: tuple[str, ...] = ()
+    happened: tuple[EngineEvent, ...] = ()
 
 
-_Stepped = tuple[AlertGroup, GroupChange | None]
+@dataclass(frozen=True)
+class _Stepped:
+    """A loaded group after what happened to it, and what it notifies."""
+
+    loaded: _Loaded
+    group: AlertGroup
+    intents: tuple[Intent, ...] = ()
+
+
+def _no_word(task: str) -> tuple[TaskAlerts | None, timedelta]:
+    """What a task says about its alerts where its policy is not known."""
+    return None, timedelta(0)
 
 
 class AlertService:
@@ -83,6 +97,7 @@ class AlertService:
         fallback_channel: `settings.slack.fallback_channel`; `None`: the log.
         lease: elects the poster among several guardians, a `StoreLease`; `None` when there is only one.
         app: what to write after `celery -A` in the commands shown.
+        task_alerts: what a task's policy says about its alerts, and how long its retries may take.
     """
 
     def __init__(
@@ -94,9 +109,11 @@ class AlertService:
         fallback_channel: str | None = None,
         lease: PosterLease | None = None,
         app: str = UNNAMED_APP,
+        task_alerts: Callable[[str], tuple[TaskAlerts | None, timedelta]] = _no_word,
     ) -> None:
         self._store = store
         self._rules = Rules.from_settings(settings, can_edit=sink.can_edit)
+        self._task_alerts = task_alerts
         console = settings.console_url.rstrip("/") if settings.console_url else None
         self.poster = Poster(
             store,
@@ -123,15 +140,17 @@ class AlertService:
         more = True
         while more:
             loaded, more = self._load(now, flush)
-            stepped = [step for one in loaded if (step := self._advance(one, now, Tick(flush), last=not more))]
-            changes = [change for _, change in stepped if change is not None]
+            stepped = self._step(loaded, now)
+            # Only the last batch notifies, so that the first message counts all that came together.
+            stepped = stepped if more else self._notify(stepped, now, flush)
+            changes = [_change(one, now) for one in stepped if one.group != one.loaded.group]
             stored = self._save(changes, now) if changes else 0
             if stored is None:
                 # Another guardian was quicker: it has counted these events, or the next run does.
                 break
             events, queued = events + sum(len(one.ref_ids) for one in loaded), queued + stored
         delivery = self.poster.deliver_once(now)
-        dues = [delivery.next_due, *(next_due(group, self._rules) for group, _ in stepped)]
+        dues = [delivery.next_due, *(next_due(one.group, now, self._rules_of(one.group)) for one in stepped)]
         return Report(events, queued, delivery, min((due for due in dues if due is not None), default=None))
 
     def drain(
@@ -164,13 +183,54 @@ class AlertService:
         """
         self.poster.close(now)
 
-    def _advance(self, loaded: _Loaded, now: datetime, tick: Tick, *, last: bool) -> _Stepped | None:
-        """The group after what happened; `None`: the step failed, and the other groups go on."""
+    def _rules_of(self, group: AlertGroup) -> Rules:
+        word, window = self._task_alerts(group.task)
+        return self._rules.of_task(word, window)
+
+    def _step(self, loaded: Sequence[_Loaded], now: datetime) -> list[_Stepped]:
+        """The groups after what happened; one whose step fails is left out, and the others go on."""
+        return [done for one in loaded if (done := self._act(_Stepped(one, one.group), one.happened, now))]
+
+    def _notify(self, stepped: Sequence[_Stepped], now: datetime, flush: bool) -> list[_Stepped]:
+        """The groups after a tick; those that open in a storm are in their environment's digest."""
+        with self._store.read() as conn:
+            silences = silence.lasting(conn, now)
+        groups = [one.group for one in stepped]
+        tick_of = ticks(groups, now, self._rules_of, silences, flush=flush)
+        digests = [one for one in stepped if one.group.members is not None]
+        plain = [one for one in stepped if one.group.members is None]
+        ticked = [done for one in plain if (done := self._act(one, [tick_of[one.group.key]], now))]
+        for environment in sorted({one.group.environment for one in ticked if one.group.digested}):
+            if digest_key(environment) not in {one.group.key for one in digests}:
+                digests.append(self._new_digest(environment))
+        for one in digests:
+            members = members_of(done.group for done in ticked if done.group.environment == one.group.environment)
+            happened: list[EngineEvent] = [] if members is None else [members]
+            happened.append(tick_of.get(one.group.key, Tick(flush)))
+            if (digest := self._act(one, happened, now)) is not None:
+                ticked.append(digest)
+        return ticked
+
+    def _act(self, one: _Stepped, happened: Sequence[EngineEvent], now: datetime) -> _Stepped | None:
+        """The group after these events; `None`: a step failed."""
+        group, intents = one.group, list(one.intents)
         try:
-            return _step(loaded, now, self._rules, tick, last=last)
+            rules = self._rules_of(group)
+            for event in happened:
+                group, further = step(group, event, now, rules)
+                intents += further
         except Exception as exc:  # noqa: BLE001 a fault in one group must not stop the others
-            self._leave_out(loaded.group.key, loaded.ref_ids, exc)
+            self._leave_out(one.group.key, one.loaded.ref_ids, exc)
             return None
+        return _Stepped(one.loaded, group, tuple(intents))
+
+    def _new_digest(self, environment: str) -> _Stepped:
+        """The digest of an environment that had none of late: as it is stored, or a new one."""
+        with self._store.read() as conn:
+            rows = alert.load_groups(conn, keys=[digest_key(environment)])
+        row = rows[0] if rows else None
+        group = self._group(row, []) or replace(AlertGroup.digest(environment), period=row.period + 1 if row else 1)
+        return _Stepped(_Loaded(group, row), group)
 
     def _save(self, changes: Sequence[GroupChange], now: datetime) -> int | None:
         """Store the changes, one by one if the archive refuses them together; `None`: another guardian was quicker."""
@@ -213,9 +273,8 @@ class AlertService:
                 if group is None:
                     continue
                 happened: list[EngineEvent] = list(events)
-                if events or flush or self._recount_due(key, now):
-                    states = _states(conn, group)
-                    happened.append(_letters(states))
+                if (events or flush or self._recount_due(key, now)) and _has_letters(group):
+                    happened.append(_letters(_states(conn, group)))
                     self._recounted_at[key] = now
                 loaded.append(_Loaded(group, row, tuple(event.ref_id for event in events), tuple(happened)))
         if broken:
@@ -224,7 +283,7 @@ class AlertService:
         self._recounted_at = {key: at for key, at in self._recounted_at.items() if key in stored or key in by_key}
         return loaded, len(batch) == _BATCH
 
-    def _group(self, row: GroupRow | None, events: Sequence[AlertEvent]) -> AlertGroup | None:
+    def _group(self, row: GroupRow | None, events: Sequence[AlertEvent | Condition]) -> AlertGroup | None:
         """The group as it is stored, or a new one; `None`: it cannot be read, and there are no new events."""
         if row is not None:
             try:
@@ -244,13 +303,13 @@ class AlertService:
 
 def _by_group(
     batch: Sequence[tuple[str, Mapping[str, Any]]], group_by: tuple[str, ...]
-) -> tuple[dict[str, list[AlertEvent]], list[str]]:
+) -> tuple[dict[str, list[AlertEvent | Condition]], list[str]]:
     """The events by group, and the ids of those that cannot be read."""
-    by_key: dict[str, list[AlertEvent]] = {}
+    by_key: dict[str, list[AlertEvent | Condition]] = {}
     broken = []
     for ref_id, payload in batch:
         try:
-            event = AlertEvent.from_payload(payload)
+            event = _event(payload)
         except ValueError as error:
             _logger.warning("the alert event %s cannot be read, so no alert counts it: %s", ref_id, error)
             broken.append(ref_id)
@@ -259,15 +318,34 @@ def _by_group(
     return by_key, broken
 
 
-def _step(loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: bool) -> _Stepped:
-    group, intents = loaded.group, list[Intent]()
-    # Only the last batch notifies, so that the first message counts all that came together.
-    for event in (*loaded.happened, tick) if last else loaded.happened:
-        group, further = step(group, event, now, rules)
-        intents += further
-    if group == loaded.group:
-        return group, None
-    row = GroupRow(
+def _event(payload: Mapping[str, Any]) -> AlertEvent | Condition:
+    if payload.get("signal", "dead_letter") == "dead_letter":
+        return AlertEvent.from_payload(payload)
+    return Condition.from_payload(payload)
+
+
+def _has_letters(group: AlertGroup) -> bool:
+    """Whether there may be dead letters of this group in the archive."""
+    return group.members is None and group.task != OWN_HEALTH
+
+
+def _change(one: _Stepped, now: datetime) -> GroupChange:
+    return change_of(one.group, one.loaded.row, one.intents, now, one.loaded.ref_ids)
+
+
+def change_of(
+    group: AlertGroup, row: GroupRow | None, intents: Sequence[Intent], now: datetime, ref_ids: Sequence[str] = ()
+) -> GroupChange:
+    """What to store of a group after a step.
+
+    Args:
+        group: the group.
+        row: it as it was loaded; `None`: it is new.
+        intents: what it notifies.
+        now: this instant.
+        ref_ids: the events that it counted.
+    """
+    stored = GroupRow(
         key=group.key,
         environment=group.environment,
         task=group.task,
@@ -275,9 +353,9 @@ def _step(loaded: _Loaded, now: datetime, rules: Rules, tick: Tick, *, last: boo
         period=group.period,
         baseline=group.base,
         data=group.as_payload(),
-        version=loaded.row.version if loaded.row else 0,
+        version=row.version if row else 0,
     )
-    return group, GroupChange(row, loaded.ref_ids, tuple(_notification(group, intent, now) for intent in intents))
+    return GroupChange(stored, tuple(ref_ids), tuple(_notification(group, intent, now) for intent in intents))
 
 
 def _notification(group: AlertGroup, intent: Intent, now: datetime) -> OutboxRow:

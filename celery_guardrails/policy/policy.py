@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,7 @@ from celery_guardrails.clock import Duration
 from celery_guardrails.errors import Fault, nearest
 from celery_guardrails.policy import backoff as backoffs
 from celery_guardrails.policy import faults, field
+from celery_guardrails.policy.alert import AlertField, TaskAlerts
 from celery_guardrails.policy.backoff import Backoff
 from celery_guardrails.policy.field import Acks, Jitter, Matcher, OnExhausted, OnExpired, Severity
 
@@ -61,6 +62,8 @@ class Policy(BaseModel):
         owner: whom the alert names. Default none.
         runbook: where the alert says that people find what to do. Default none.
         severity: how bad a dead letter of this task is. Default `"error"`.
+        alert: from where on its dead letters are an alert, such as `{"dead_letter": {"count": 20, "within": "5m"}}`;
+            `False`: never. `None`: as the settings say. Default `None`.
         affected_by: names of the arguments that say who is affected. Default none.
         correlate: names of the arguments that are kept in clear for tracing. Default none.
         redact: names of the arguments that are never shown in clear, beside `password`, `token`, `card` and their
@@ -96,6 +99,7 @@ class Policy(BaseModel):
     owner: str | None = None
     runbook: str | None = None
     severity: Annotated[Severity, field.choice("info", "warning", "error", "critical")] = "error"
+    alert: AlertField = None
     affected_by: field.NamesField = ()
     correlate: field.NamesField = ()
     redact: field.NamesField = ()
@@ -123,6 +127,7 @@ class Policy(BaseModel):
             owner: str | None = ...,
             runbook: str | None = ...,
             severity: Severity = ...,
+            alert: Mapping[str, Any] | TaskAlerts | Literal[False] | None = ...,
             affected_by: Iterable[str] = ...,
             correlate: Iterable[str] = ...,
             redact: Iterable[str] = ...,

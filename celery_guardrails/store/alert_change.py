@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from celery_guardrails.store import alert, outbox
+from celery_guardrails.store import alert, audit, outbox
 from celery_guardrails.store.alert import GroupRow
+from celery_guardrails.store.audit import AuditEntry
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
 
@@ -27,8 +28,10 @@ class GroupChange:
     notifications: tuple[OutboxRow, ...] = ()
 
 
-def apply_changes(store: Store, changes: Sequence[GroupChange], now: datetime) -> int | None:
-    """Write all of these changes in one transaction.
+def apply_changes(
+    store: Store, changes: Sequence[GroupChange], now: datetime, entries: Sequence[AuditEntry] = ()
+) -> int | None:
+    """Write all of these changes in one transaction, with their entries in the audit trail.
 
     Returns:
         How many notifications were stored. `None` if somebody else has counted one of the events, or stepped one of the
@@ -47,6 +50,7 @@ def apply_changes(store: Store, changes: Sequence[GroupChange], now: datetime) -
                 if not alert.save_group(conn, change.group, now):
                     raise _Overtaken
                 queued += sum(outbox.add(conn, row) for row in change.notifications)
+            audit.append_all(conn, entries)
     except _Overtaken:
         return None
     return queued

@@ -20,7 +20,9 @@ from celery_guardrails.store.table import audit
 
 __all__ = ["ACTIONS", "GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all", "append_refused", "entries"]
 
-ACTIONS = ("requeue", "recover", "die", "discard", "restore", "prune")
+ACTIONS = (
+    "requeue", "recover", "die", "discard", "restore", "prune", "acknowledge", "unacknowledge", "silence", "unsilence",
+)  # fmt: skip
 """All actions, done or refused, that the trail keeps."""
 GUARDIAN = "guardian"
 """The actor of every action that no person did."""
@@ -35,9 +37,10 @@ must not hide that a report of another kind is refused, either."""
 class AuditEntry:
     """One thing that somebody did.
 
-    `target` is a dead letter's id. `before` and `after` are what changed. `outcome` is `done`, `failed`, `finished` (a
-    guardian ended what somebody else had begun) or `refused` (it did not believe a report). `operation_id` links the
-    entries of one operation, `None` if there is only this entry. `seq` is 0 until the entry is stored.
+    `target` is the id of a dead letter, an alert or a silence. `before` and `after` are what changed. `outcome` is
+    `done`, `failed`, `finished` (a guardian ended what somebody else had begun) or `refused` (it did not believe a
+    report). `operation_id` links the entries of one operation, `None` if there is only this entry. `seq` is 0 until the
+    entry is stored.
     """
 
     at: datetime

@@ -36,7 +36,7 @@ from celery_guardrails.store.column import clean
 from celery_guardrails.store.lease import Lease, holds
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "placed", "statuses", "sweep"]
+__all__ = ["OutboxRow", "add", "alert_outbox", "change", "claim", "live", "of_group", "placed", "statuses", "sweep"]
 
 alert_outbox = Table(
     "guardrails_alert_outbox",
@@ -88,7 +88,7 @@ class OutboxRow:
     created_at: datetime
     next_try_at: datetime
     broadcast: bool = False
-    facts: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "pending"
     post_uid: str | None = None
     claimed_at: datetime | None = None
@@ -130,6 +130,12 @@ def live(conn: Connection, limit: int = 1000) -> list[OutboxRow]:
     """The notifications that are not delivered yet, due or not, the oldest first."""
     query = select(alert_outbox).where(alert_outbox.c.status.in_(_LIVE)).order_by(alert_outbox.c.id).limit(limit)
     return [_row(row) for row in conn.execute(query).mappings()]
+
+
+def of_group(conn: Connection, group_key: str, period: int) -> list[OutboxRow]:
+    """Every notification about one period of a group, delivered or not, the oldest first."""
+    same = and_(alert_outbox.c.group_key == group_key, alert_outbox.c.period == period)
+    return [_row(row) for row in conn.execute(select(alert_outbox).where(same).order_by(alert_outbox.c.id)).mappings()]
 
 
 def claim(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
+from celery_guardrails.alerts.condition import Condition
 from celery_guardrails.alerts.engine import step
 from celery_guardrails.alerts.event import AlertEvent, LettersChanged, Tick
 from celery_guardrails.alerts.group import AlertGroup
@@ -48,10 +49,21 @@ class Play:
         self._step(LettersChanged(**counts))
         return self
 
-    def tick(self, after: float = 0, *, flush: bool = False) -> list[tuple[Kind, Notice]]:
+    def happen(self, event) -> list[tuple[Kind, Notice]]:
+        before = len(self.said)
+        self._step(event)
+        return [(intent.kind, intent.notice) for _, intent in self.said[before:]]
+
+    def hold(self, signal: str = "overdue", *, holds: bool = True, **fields) -> Play:
+        number = len(self.said) + self.now.timestamp()
+        known = {"ref_id": f"c{number}", "environment": "production", "task": "shop.OnboardingEmail"}
+        self._step(Condition(signal=signal, at=self.now, holds=holds, **{**known, "summary": "It is late", **fields}))
+        return self
+
+    def tick(self, after: float = 0, *, flush: bool = False, **cover) -> list[tuple[Kind, Notice]]:
         self.now += timedelta(seconds=after)
         before = len(self.said)
-        self._step(Tick(flush))
+        self._step(Tick(flush, **cover))
         # As the poster does once the message is out.
         self.group = replace(self.group, posted=self.group.posted or bool(self.said))
         return [(intent.kind, intent.notice) for _, intent in self.said[before:]]
@@ -75,10 +87,11 @@ REOPENED = [(Kind.EDIT, Notice.REOPENED), (Kind.REPLY, Notice.REOPENED)]
 
 
 def assert_apart(play: Play) -> None:
-    """Between a message in the channel and the next about growth: 5 minutes when worse, else the cooldown."""
-    loud = [(at, intent.notice) for at, intent in play.said if intent.kind is Kind.POST or intent.broadcast]
+    """Between a message in the channel and the next about the same trouble: 5 minutes when worse, 4 hours else."""
+    loud = [(at, intent.notice) for at, intent in play.said if intent.is_loud]
     for (earlier, _), (later, notice) in pairwise(loud):
-        if notice is Notice.WORSE_TOTAL:
+        if notice in (Notice.WORSE_TOTAL, Notice.WORSE_RATE, Notice.NEW_ERROR, Notice.NEW_SIGNAL):
             assert later - earlier >= timedelta(minutes=5)
-        if notice is Notice.GROWTH:
-            assert later - earlier >= play.rules.cooldown
+        if notice is Notice.REMINDER:
+            assert later - earlier >= play.rules.reminder
+        assert notice is not Notice.GROWTH

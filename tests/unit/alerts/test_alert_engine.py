@@ -34,13 +34,13 @@ def test_an_idle_group_says_nothing():
     play = Play()
     assert play.tick(86_400) == []
     assert play.group.state is GroupState.IDLE
-    assert next_due(play.group, TOKEN) is None
+    assert next_due(play.group, play.now, TOKEN) is None
 
 
 def test_the_first_message_waits_for_its_companions():
     play = Play().die(1)
     assert play.group.state is GroupState.PENDING
-    assert next_due(play.group, TOKEN) == T0 + timedelta(seconds=30)
+    assert next_due(play.group, play.now, TOKEN) == T0 + timedelta(seconds=30)
     assert play.tick(29) == []
     play.die(11)
     assert play.tick(1) == OPENED
@@ -67,7 +67,7 @@ def test_growth_edits_at_most_once_a_minute_and_only_when_there_is_growth():
     play = opened()
     play.die(3)
     assert play.tick(10) == []
-    assert next_due(play.group, TOKEN) <= play.group.edited_at + timedelta(seconds=60)
+    assert next_due(play.group, play.now, TOKEN) <= play.group.edited_at + timedelta(seconds=60)
     assert play.tick(50) == GROWTH
     assert play.tick(60) == []
     play.die()
@@ -80,13 +80,13 @@ def test_quiet_then_resolved_and_it_says_how_many_need_a_decision():
     assert play.group.state is GroupState.QUIET
     play.letters(dead=9, recovered=3)
     assert play.tick(1) == GROWTH
-    due = next_due(play.group, TOKEN)
+    due = next_due(play.group, play.now, TOKEN)
     assert due == play.group.seen_at + timedelta(minutes=15)
     assert play.tick((due - play.now).total_seconds()) == RESOLVED
     reply = play.said[-1][1]
     assert reply.facts["dead"] == 9
     assert not reply.broadcast
-    assert next_due(play.group, TOKEN) is None
+    assert next_due(play.group, play.now, TOKEN) is None
 
 
 def test_a_new_death_ends_the_quiet():
@@ -146,7 +146,7 @@ def test_what_becomes_of_the_letters_later_is_shown_in_the_resolved_message():
     play.letters(dead=2)
     play.tick(15 * 60)
     play.letters(recovered=2)
-    assert next_due(play.group, TOKEN) == play.group.edited_at + timedelta(seconds=60)
+    assert next_due(play.group, play.now, TOKEN) == play.group.edited_at + timedelta(seconds=60)
     assert play.tick(60) == [(Kind.EDIT, Notice.UPDATED)]
     play.letters(recovered=2)
     assert play.tick(60) == []
@@ -191,7 +191,7 @@ def test_whatever_happens(moves, can_edit):
         assert AlertGroup.from_payload(play.group.as_payload()) == play.group
         # Opened late it is quiet, or resolved, with the next ticks; nobody who waits for next_due goes in circles.
         play.tick(), play.tick()
-        due = next_due(play.group, play.rules)
+        due = next_due(play.group, play.now, play.rules)
         assert due is None or due > play.now
     names = [(intent.period, intent.kind, intent.ordinal) for _, intent in play.said]
     assert len(names) == len(set(names))
@@ -207,6 +207,6 @@ def test_requeues_that_end_in_the_same_letters_are_said_though_their_number_does
     assert (play.group.total, play.group.again) == (2, 2)
     assert play.tick(60) == GROWTH
     said, play = [], opened(WEBHOOK, 2)
-    for _ in range(3):
+    for _ in range(24):
         said += play.die(before=stood).tick(600)
-    assert (said, play.group.total) == ([(Kind.POST, Notice.GROWTH)], 2)
+    assert (said, play.group.total) == ([(Kind.POST, Notice.REMINDER)], 2)

@@ -29,7 +29,7 @@ def test_list_shows_the_groups_and_their_states(shop: Shop) -> None:
     shop.archive(dead(1), dead(2), dead(3, task="shop.import"))
     shop.run("guardian", "--once")
     found = {group["task"]: group for group in shop.json("alerts", "list")}
-    assert found["shop.mail"]["total"] == 2
+    assert found["shop.mail"]["letters"] == 2
     assert found["shop.mail"]["state"] == "open"
     assert found["shop.mail"]["last_at"] == "2026-03-01T14:02:00+00:00"
     result = shop.run("alerts", "list")

@@ -189,6 +189,7 @@ def test_defaults_are_the_table():
         "owner": None,
         "runbook": None,
         "severity": "error",
+        "alert": None,
         "affected_by": (),
         "correlate": (),
         "redact": (),
