@@ -107,7 +107,8 @@ class Composer:
         self, row: OutboxRow, group_row: GroupRow, group: AlertGroup | None, action: Kind, now: datetime
     ) -> Rendered:
         """Its message; a brief one where the group cannot be rendered."""
-        as_reply = action is Kind.REPLY or row.notes.get("of") == Kind.REPLY
+        brief = (Kind.REPLY, Kind.ESCALATION)
+        as_reply = action is Kind.REPLY or row.kind == Kind.ESCALATION or row.notes.get("of") in brief
         if group is not None:
             try:
                 if as_reply:
@@ -122,7 +123,7 @@ class Composer:
 
 
 def _action(row: OutboxRow, group: GroupRow, *, can_edit: bool) -> Kind | None:
-    if row.kind in (Kind.POST, "fallback") or row.notes.get("repost"):
+    if row.kind in (Kind.POST, Kind.ESCALATION, "fallback") or row.notes.get("repost"):
         return Kind.POST
     if group.message_ts is not None and can_edit:
         return Kind(row.kind)

@@ -250,7 +250,7 @@ class Poster:
 
     def _sent(self, job: Job, fence: int, posted: Posted, *, shown: str | None) -> str:
         row = job.row
-        beside = row.kind == _FALLBACK or bool(row.notes.get("beside"))
+        beside = row.kind in (_FALLBACK, Kind.ESCALATION) or bool(row.notes.get("beside"))
         with self._store.begin() as conn:
             done = {"status": "sent", "channel": posted.channel, "ts": posted.ts, "reason": None}
             if not outbox.change(conn, row, fence=fence, **done):
@@ -367,7 +367,8 @@ def _period(row: OutboxRow) -> tuple[str, int]:
 
 
 def _channel(row: OutboxRow, place: Place) -> str | None:
-    return row.notes.get("channel") or place.channel
+    wider = row.facts.get("channel") if row.kind == Kind.ESCALATION else None
+    return row.notes.get("channel") or wider or place.channel
 
 
 def _guarded(call: Callable[[], _T]) -> _T:
