@@ -23,6 +23,7 @@ from celery_guardrails.alerts.service import Report as AlertReport
 from celery_guardrails.alerts.sinks.build import build_sinks, unreachable_channels
 from celery_guardrails.app.topology import dead_letter_queues
 from celery_guardrails.cli.daemon.metrics import figure_counting, serving
+from celery_guardrails.cli.daemon.task_alerts import task_alerts
 from celery_guardrails.cli.project import Project
 from celery_guardrails.destination import Means
 from celery_guardrails.errors import ConfigurationError, StoreError
@@ -234,6 +235,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         fallback_channel=settings.slack.fallback_channel,
         lease=poster,
         app=project.name,
+        task_alerts=task_alerts(guardrails),
     )
     broker = BrokerServices(guardrails)
     figures = figure_counting(project, store)

@@ -1,4 +1,4 @@
-"""`guardrails alerts list` and `test`."""
+"""`guardrails alerts`: what people see of alerts, and what they do about them."""
 
 from __future__ import annotations
 
@@ -79,3 +79,87 @@ def test_a_test_alert_that_does_not_arrive_says_why(shop: Shop, slack: SlackStan
     assert len(lines(result.stderr)) == 1
     assert "did not arrive at Slack, channel C1: channel_not_found" in result.stderr
     assert shop.json("alerts", "test", code=1)["problem"] == "channel_not_found"
+
+
+def opened(shop: Shop, task: str = "shop.mail") -> str:
+    """The id of an alert that is open."""
+    shop.archive(dead(1, task=task), dead(2, task=task))
+    shop.run("guardian", "--once")
+    (found,) = shop.json("alerts", "list")
+    return str(found["id"])
+
+
+def test_show_has_the_message_and_what_was_sent(shop: Shop, slack: SlackStandIn) -> None:
+    alert_id = opened(shop)
+    shown = shop.run("alerts", "show", alert_id[:6])
+    assert "mail: 2 dead letters (test)" in shown.stdout
+    assert "opened" in shown.stdout
+    as_json = shop.json("alerts", "show", alert_id)
+    assert as_json["letters"] == 2
+    assert [(each["kind"], each["reason"], each["status"]) for each in as_json["notifications"]] == [
+        ("post", "opened", "sent")
+    ]
+
+
+def test_ack_is_audited_and_listed(shop: Shop) -> None:
+    alert_id = opened(shop)
+    result = shop.run("alerts", "ack", alert_id[:6], "--for", "2h", "--by", "ada", "--reason", "on it")
+    assert result.stdout.startswith(f"ada takes care of alert {alert_id} (shop.mail) until ")
+    (found,) = shop.json("alerts", "list")
+    assert (found["state"], found["acknowledged_by"]) == ("acknowledged", "ada")
+    assert found["acknowledged_until"]
+    (entry,) = shop.json("audit", "list", "--action", "acknowledge")
+    assert (entry["actor"], entry["target"], entry["reason"]) == ("ada", alert_id, "on it")
+    assert "Nobody takes care" in shop.run("alerts", "unack", alert_id, "--by", "ada").stdout
+    assert shop.json("alerts", "list")[0]["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["ack", "ffff"], "there is no alert ffff"),
+        (["unack", "ID"], "is not acknowledged"),
+        (["ack", "ID", "--for", "8d"], "lasts from 1 minute to 7 d"),
+        (["show", "ffff"], "there is no alert ffff"),
+        (["unsilence", "ffff"], "no silence that lasts has the id ffff"),
+        (["silence", "shop.mial", "--for", "1h", "--reason", "r"], "did you mean shop.mail"),
+        (["silence", "shop.mail", "--for", "8d", "--reason", "r"], "7 d at most"),
+    ],
+)
+def test_what_cannot_be_done_says_why(shop: Shop, words: list[str], problem: str) -> None:
+    alert_id = opened(shop)
+    result = shop.run("alerts", *[alert_id if word == "ID" else word for word in words])
+    assert result.exit_code == 1
+    assert problem in result.stderr
+    assert len(lines(result.stderr)) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["silence", "shop.mail", "--reason", "r"],
+        ["silence", "shop.mail", "--for", "1h"],
+        ["silence", "shop.mail", "--for", "1h", "--reason", "  "],
+        ["silence", "shop.mail", "--for", "soon", "--reason", "r"],
+        ["silence", "shop.mail", "--for", "0", "--reason", "r"],
+        ["silence", "shop.mail", "--for", "-1h", "--reason", "r"],
+    ],
+)
+def test_a_silence_without_an_end_or_a_reason_is_refused(shop: Shop, words: list[str]) -> None:
+    shop.archive(dead(1))
+    result = shop.run("alerts", *words)
+    assert result.exit_code in (1, 2), result.output
+    assert shop.json("alerts", "silences") == []
+
+
+def test_a_silence_is_listed_and_ended(shop: Shop) -> None:
+    opened(shop)
+    made = shop.json("alerts", "silence", "shop.*", "--for", "1h", "--reason", "deploy", "--by", "ada")
+    assert (made["task"], made["created_by"], made["reason"]) == ("shop.*", "ada", "deploy")
+    assert [one["id"] for one in shop.json("alerts", "silences")] == [made["id"]]
+    assert "deploy" in shop.run("alerts", "silences").stdout
+    assert shop.json("alerts", "list")[0]["silenced_until"] == made["until"]
+    assert "silenced" in shop.run("alerts", "list").stdout
+    assert "has ended" in shop.run("alerts", "unsilence", made["id"][:5], "--by", "ada").stdout
+    assert shop.json("alerts", "silences") == []
+    assert [entry["action"] for entry in shop.json("audit", "list")][:2] == ["unsilence", "silence"]

@@ -1,0 +1,46 @@
+"""What the guardian knows of a task's alerts: from its policy, and from the settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from celery import Celery
+
+from celery_guardrails import Constant, GuardedTask, Policy, Schedule
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.cli.daemon.task_alerts import retry_window, task_alerts
+from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
+
+
+@pytest.mark.parametrize(
+    ("policy", "window"),
+    [
+        (Policy(), timedelta(seconds=250)),
+        (Policy(max_attempts=1), timedelta(0)),
+        (Policy(max_attempts=3, backoff=Constant("10m"), jitter="none"), timedelta(minutes=20)),
+        (Policy(max_attempts=10, backoff=Schedule(["1h"]), jitter="none", deadline="3h"), timedelta(hours=3)),
+        (Policy(max_attempts=None, deadline="5h"), timedelta(hours=5)),
+        (Policy(max_attempts=4, backoff=Schedule(["8h"]), jitter="none", deadline=None), timedelta(hours=24)),
+    ],
+)
+def test_how_long_retries_may_take(policy, window):
+    assert retry_window(policy) == window
+
+
+def run():
+    """The body of every task here."""
+
+
+def test_it_is_found_by_the_tasks_name():
+    app = Celery("shop", broker="memory://")
+    app.conf.guardrails = {"policies": {"shop.muted": {"alert": False}}}
+    few = {"dead_letter": {"count": 5, "within": "10m"}}
+    for name, policy in (("shop.few", Policy(alert=few)), ("shop.muted", Policy()), ("shop.plain", Policy())):
+        app.task(run, name=name, base=GuardedTask, policy=policy)
+    app.finalize()
+    asked = task_alerts(Guardrails.of(app))
+    assert asked("shop.few")[0] == TaskAlerts(dead_letter=DeadLetterThreshold(5, timedelta(minutes=10)))
+    assert asked("shop.muted")[0] == TaskAlerts(muted=True)
+    assert asked("shop.plain")[0] is None
+    assert asked("gone.task") == (None, timedelta(0))
