@@ -22,8 +22,9 @@ from pydantic_core import PydanticUndefined
 from celery_guardrails.clock import format_duration
 from celery_guardrails.destination import Destination
 from celery_guardrails.policy import Policy, field
+from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
-from celery_guardrails.settings import ENVIRONMENT_VARIABLES, RouteSettings, Settings, sections
+from celery_guardrails.settings import ENVIRONMENT_VARIABLES, EscalationSettings, RouteSettings, Settings, sections
 
 __all__ = ["TABLES", "Row", "described", "policy_rows", "setting_rows", "table", "variable_rows"]
 
@@ -37,6 +38,9 @@ _NAMED_TYPES: dict[Any, str] = {
     Backoff: "backoff",
     Policy: "a policy's fields",
     RouteSettings: "list of routes",
+    EscalationSettings: "list of steps",
+    DeadLetterThreshold: "a threshold",
+    TaskAlerts: "thresholds by signal, or `False`",
     Destination: "a destination",
     field.Jitter: 'number from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`',
     field.Matcher: "exception classes, dotted paths, predicates",
@@ -86,12 +90,21 @@ def setting_rows(section: str = "") -> Iterator[Row]:
             yield Row(f"retention.{key}", "duration or `None`", f"`{_value(value)}`", _of_retention(key))
     elif section:
         model: Any = Settings.model_fields[section].annotation
-        for name, info in sections()[section].items():
-            yield _row(model, name, f"{section}.{name}", info)
+        yield from _section_rows(model, section)
     else:
         for name, info in Settings.model_fields.items():
             if name not in sections() and name != "retention":
                 yield _row(Settings, name, name, info)
+
+
+def _section_rows(model: type[BaseModel], key: str) -> Iterator[Row]:
+    """The settings of a section; those of a section inside it under both keys."""
+    for name, info in model.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _section_rows(inner, f"{key}.{name}")
+        else:
+            yield _row(model, name, f"{key}.{name}", info)
 
 
 def variable_rows() -> Iterator[Row]:
@@ -183,6 +196,8 @@ def _value(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
         return f"{value:_}"
+    if isinstance(value, DeadLetterThreshold):
+        return f'{{"count": {value.count}, "within": {_value(value.within)}}}'
     if isinstance(value, Destination):
         return f'"{value.name}"'
     if isinstance(value, Policy):

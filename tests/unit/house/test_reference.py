@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,10 +29,16 @@ def rows() -> dict[str, Any]:
 def test_every_setting_is_in_a_table() -> None:
     keys = set()
     for name, value in Settings():
-        inner = type(value).model_fields if name not in ("policy",) and hasattr(type(value), "model_fields") else {}
-        inner = value if name == "retention" else inner
+        inner = value if name == "retention" else leaves(value) if name != "policy" else {}
         keys |= {f"{name}.{each}" for each in inner} or {name}
     assert set(rows()) == keys
+
+
+def leaves(value: Any) -> Iterator[str]:
+    """The keys of a section, and of the sections in it."""
+    for name in getattr(type(value), "model_fields", ()):
+        inner = [f"{name}.{each}" for each in leaves(getattr(value, name))]
+        yield from inner or [name]
 
 
 def test_every_field_of_a_policy_is_in_the_table() -> None:
@@ -58,6 +65,9 @@ def test_every_row_says_what_it_means() -> None:
         ("slack.token", "text, secret or `None`", "`None`"),
         ("alerts.group_by", "names", '`("task",)`'),
         ("alerts.routes", "list of routes", "`()`"),
+        ("alerts.escalation", "list of steps", "`()`"),
+        ("alerts.storm.groups", "whole number from 1", "`10`"),
+        ("alerts.thresholds.dead_letter", "a threshold", '`{"count": 1, "within": "5m"}`'),
         ("alerts.fallback", "a destination", '`"log"`'),
         ("retention.audit", "duration or `None`", '`"400d"`'),
         ("policy", "a policy's fields", "`{}`"),
