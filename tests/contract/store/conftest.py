@@ -20,7 +20,10 @@ from celery_guardrails.store.record import Archivable, Archived
 from tests.archive import migrated_file
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
-TABLES_OF_0007 = tuple(f"guardrails_figure{name}" for name in ("", "_task", "_summary", "_death", "_letter"))
+LATER_TABLES = (
+    *(f"guardrails_figure{name}" for name in ("", "_task", "_summary", "_death", "_letter")),
+    "guardrails_silence",
+)
 """What an archive of an older version does not have yet."""
 
 

@@ -14,7 +14,7 @@ from celery_guardrails.recovery import transition
 from celery_guardrails.recovery.requeue import finish_requeues
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.record import Outcome, State
-from tests.contract.store.conftest import NOW, TABLES_OF_0007, Mortuary
+from tests.contract.store.conftest import NOW, LATER_TABLES, Mortuary
 from tests.contract.store.test_claim_ends import died, ended
 from tests.contract.store.test_claims import LATER, Outbound, older, put_back, report, row, trail
 
@@ -116,7 +116,7 @@ def test_a_claim_that_was_given_back_before_there_were_tokens_is_believed(mortua
         assert transition.requeue_failed(mortuary.store, claim, "unconfirmed", NOW)
     never = mortuary.archive_new()
     with mortuary.store.begin() as conn:
-        for name in ("guardrails_claim", *TABLES_OF_0007):
+        for name in ("guardrails_claim", *LATER_TABLES):
             conn.execute(text(f"DROP TABLE {name}"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0005'"))
     mortuary.store.migrate()

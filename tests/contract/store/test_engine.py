@@ -22,7 +22,7 @@ from celery_guardrails.store.engine import SchemaState, Store, open_store
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.store.record import Outcome
-from tests.contract.store.conftest import NOW, TABLES_OF_0007, Mortuary
+from tests.contract.store.conftest import NOW, LATER_TABLES, Mortuary
 from tests.servers_postgres import PostgreSQLServer
 
 
@@ -110,7 +110,7 @@ def _make_older(store: Store) -> None:
         if store.engine.dialect.name == "postgresql":
             conn.execute(text("DROP FUNCTION guardrails_audit_refuse_delete CASCADE"))
         conn.execute(text("DROP TABLE guardrails_audit_cut"))
-        for name in ("guardrails_claim", *TABLES_OF_0007):
+        for name in ("guardrails_claim", *LATER_TABLES):
             conn.execute(text(f"DROP TABLE {name}"))
         conn.execute(text("UPDATE guardrails_schema SET version_num = '0002'"))
 
