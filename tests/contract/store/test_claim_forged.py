@@ -14,7 +14,7 @@ from celery_guardrails.recovery import transition
 from celery_guardrails.recovery.requeue import finish_requeues
 from celery_guardrails.store import letter as letters
 from celery_guardrails.store.record import Outcome, State
-from tests.contract.store.conftest import NOW, LATER_TABLES, Mortuary
+from tests.contract.store.conftest import LATER_TABLES, NOW, Mortuary
 from tests.contract.store.test_claim_ends import died, ended
 from tests.contract.store.test_claims import LATER, Outbound, older, put_back, report, row, trail
 

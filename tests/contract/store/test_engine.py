@@ -22,7 +22,7 @@ from celery_guardrails.store.engine import SchemaState, Store, open_store
 from celery_guardrails.store.filter import Query
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.store.record import Outcome
-from tests.contract.store.conftest import NOW, LATER_TABLES, Mortuary
+from tests.contract.store.conftest import LATER_TABLES, NOW, Mortuary
 from tests.servers_postgres import PostgreSQLServer
 
 
