@@ -187,14 +187,26 @@ class RouteSettings(_Section):
     to: DestinationField
 
 
+class UnreconciledThreshold(_Section):
+    """When a dead letter that a worker counted is missing.
+
+    Args:
+        after: the archive does not have it after this time. Default 10 minutes.
+    """
+
+    after: DurationField = timedelta(minutes=10)
+
+
 class Thresholds(_Section):
     """From where on each signal opens an alert.
 
     Args:
         dead_letter: so many dead letters of one task within this time. Default `{"count": 1, "within": "5m"}`.
+        unreconciled: dead letters that workers counted, and that the archive does not have.
     """
 
     dead_letter: ThresholdField = DeadLetterThreshold()
+    unreconciled: UnreconciledThreshold = Field(default_factory=UnreconciledThreshold)
 
 
 class StormSettings(_Section):

@@ -20,10 +20,10 @@ from celery_guardrails.access import exposure
 from celery_guardrails.alerts.lease import StoreLease
 from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.service import Report as AlertReport
-from celery_guardrails.alerts.sinks.build import build_sinks, unreachable_channels
+from celery_guardrails.alerts.sinks.build import unreachable_channels
 from celery_guardrails.app.topology import dead_letter_queues
+from celery_guardrails.cli.daemon.alerting import alert_service, watching
 from celery_guardrails.cli.daemon.metrics import figure_counting, serving
-from celery_guardrails.cli.daemon.task_alerts import task_alerts
 from celery_guardrails.cli.project import Project
 from celery_guardrails.destination import Means
 from celery_guardrails.errors import ConfigurationError, StoreError
@@ -228,15 +228,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     arguments = settings.dead_letter.queue_arguments
     consumer = DeadLetterConsumer(project.app, [declared_queue(name, arguments) for name in (*queues, *recovered)])
     poster = StoreLease(store, owner)
-    alerts = AlertService(
-        store,
-        build_sinks(settings),
-        settings.alerts,
-        fallback_channel=settings.slack.fallback_channel,
-        lease=poster,
-        app=project.name,
-        task_alerts=task_alerts(guardrails),
-    )
+    alerts = alert_service(project, store, poster)
     broker = BrokerServices(guardrails)
     figures = figure_counting(project, store)
     services: list[Service] = [
@@ -246,7 +238,8 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     if figures is not None:
         services += [figures, Reconciliation(store, consumer.waiting)]
     if not once:
-        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
+        services += [watching(project, store, alerts), *broker.services]
+        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services]
     redaction = LetterRedaction(settings.redact, settings.redact_patterns)
     health = Health()
     ingest = Ingest(store, recovered, settings.environment, redaction)

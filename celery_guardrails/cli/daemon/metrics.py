@@ -21,7 +21,7 @@ from celery_guardrails.transport.figures import declared_figures_queue
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.waiting.build import waiting_for
 
-__all__ = ["figure_counting", "serving"]
+__all__ = ["figure_counting", "files_of", "serving"]
 
 _ANSWER = timedelta(seconds=2)
 
@@ -74,9 +74,10 @@ def serving(
         settings.environment,
         health,
         waiting.count,
-        _files_of(project.guardrails),
+        files_of(project.guardrails),
         figures.dropped if figures is not None else {},
         lambda: poster.well,
+        missing_after=settings.alerts.thresholds.unreconciled.after,
     )
     server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)
     try:
@@ -89,7 +90,9 @@ def serving(
                 close()
 
 
-def _files_of(guardrails: Guardrails) -> Callable[[], int | None]:
+def files_of(guardrails: Guardrails) -> Callable[[], int | None]:
+    """How many files are in this host's spool, as a function; it returns `None` where the spool cannot be read."""
+
     def files() -> int | None:
         try:
             return guardrails.spool.status().entries

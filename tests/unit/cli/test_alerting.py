@@ -9,7 +9,7 @@ from celery import Celery
 
 from celery_guardrails import Constant, GuardedTask, Policy, Schedule
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.cli.daemon.task_alerts import retry_window, task_alerts
+from celery_guardrails.cli.daemon.alerting import retry_window, task_alerts
 from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
 
 

@@ -1,0 +1,70 @@
+"""What a guardian's alerts need of the application: its tasks' words on them, and the signals to look for.
+
+A guardian reads the policies of the application that it was started with, so that a changed policy counts for old
+letters, too. `assembly.py` decides when these are made.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+
+from celery_guardrails.alerts.lease import PosterLease
+from celery_guardrails.alerts.service import AlertService
+from celery_guardrails.alerts.sinks.build import build_sinks
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.cli.daemon.metrics import files_of
+from celery_guardrails.cli.project import Project
+from celery_guardrails.guardian.watching import SinkDown, Source, SpoolGrowing, Unreconciled, Watching
+from celery_guardrails.policy import Policy
+from celery_guardrails.policy.alert import TaskAlerts
+from celery_guardrails.policy.schedule import schedule
+from celery_guardrails.store.engine import Store
+
+__all__ = ["alert_service", "retry_window", "task_alerts", "watching"]
+
+
+def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertService:
+    """The alert service of this application's guardian."""
+    settings = project.settings
+    return AlertService(
+        store,
+        build_sinks(settings),
+        settings.alerts,
+        fallback_channel=settings.slack.fallback_channel,
+        lease=lease,
+        app=project.name,
+        task_alerts=task_alerts(project.guardrails),
+    )
+
+
+def watching(project: Project, store: Store, alerts: AlertService) -> Watching:
+    """The service that looks for signals which are no dead letter."""
+    settings, environment = project.settings, project.settings.environment
+    sources: list[Source] = [
+        Unreconciled(store, environment, settings.alerts.thresholds.unreconciled.after),
+        SinkDown(alerts.poster, environment),
+        SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),
+    ]
+    return Watching(store, sources)
+
+
+def task_alerts(guardrails: Guardrails) -> Callable[[str], tuple[TaskAlerts | None, timedelta]]:
+    """A function from a task's name to its policy's `alert`, and how long its retries may take.
+
+    Args:
+        guardrails: those of the application. A task that it does not know has neither.
+    """
+    policies = {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
+    words = {name: (policy.alert, retry_window(policy)) for name, policy in policies.items()}
+    return lambda task: words.get(task, (None, timedelta(0)))
+
+
+def retry_window(policy: Policy) -> timedelta:
+    """From the first attempt to the start of the last one, at most, if each fails at once."""
+    planned = [attempt.latest for attempt in schedule(policy) if attempt.deadline != "exceeds"]
+    window = max(planned, default=timedelta(0))
+    if policy.max_attempts is None and policy.deadline is not None:
+        return max(window, policy.deadline)
+    return window if policy.deadline is None else min(window, policy.deadline)
