@@ -35,6 +35,7 @@ __all__ = [
     "Unacknowledged",
     "digest_key",
     "group_key",
+    "read_event",
 ]
 
 _MESSAGE_LIMIT, _RUNBOOK_LIMIT = 500, 2000
@@ -191,6 +192,17 @@ EngineEvent = (
     AlertEvent | Condition | Tick | LettersChanged | StillFailing | Acknowledged | Unacknowledged | MembersChanged
 )
 """Everything that `step` reacts to."""
+
+
+def read_event(payload: Mapping[str, Any]) -> AlertEvent | Condition:
+    """Read what `as_payload` of either wrote.
+
+    Raises:
+        ValueError: a field is missing or has the wrong type.
+    """
+    if payload.get("signal", "dead_letter") == "dead_letter":
+        return AlertEvent.from_payload(payload)
+    return Condition.from_payload(payload)
 
 
 def group_key(event: AlertEvent | Condition, group_by: Sequence[str] = ("task",)) -> str:

@@ -18,7 +18,15 @@ from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.condition import OWN_HEALTH, Condition
 from celery_guardrails.alerts.cover import members_of, ticks
 from celery_guardrails.alerts.engine import LIVE, next_due, step
-from celery_guardrails.alerts.event import AlertEvent, EngineEvent, LettersChanged, Tick, digest_key, group_key
+from celery_guardrails.alerts.event import (
+    AlertEvent,
+    EngineEvent,
+    LettersChanged,
+    Tick,
+    digest_key,
+    group_key,
+    read_event,
+)
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.intent import Intent
 from celery_guardrails.alerts.lease import PosterLease
@@ -309,19 +317,13 @@ def _by_group(
     broken = []
     for ref_id, payload in batch:
         try:
-            event = _event(payload)
+            event = read_event(payload)
         except ValueError as error:
             _logger.warning("the alert event %s cannot be read, so no alert counts it: %s", ref_id, error)
             broken.append(ref_id)
         else:
             by_key.setdefault(group_key(event, group_by), []).append(event)
     return by_key, broken
-
-
-def _event(payload: Mapping[str, Any]) -> AlertEvent | Condition:
-    if payload.get("signal", "dead_letter") == "dead_letter":
-        return AlertEvent.from_payload(payload)
-    return Condition.from_payload(payload)
 
 
 def _has_letters(group: AlertGroup) -> bool:

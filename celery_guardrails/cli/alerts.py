@@ -26,6 +26,7 @@ from celery_guardrails.cli.group import LazyGroup
 from celery_guardrails.cli.output import Column, ago, emit_json, json_option, note, printer, say, table
 from celery_guardrails.cli.pending import note_unarchived
 from celery_guardrails.cli.project import Project, project_of
+from celery_guardrails.cli.simulate import simulate
 from celery_guardrails.clock import parse_duration
 from celery_guardrails.errors import AlertRefused, SinkError
 from celery_guardrails.redaction.process import shown
@@ -325,3 +326,6 @@ def _silence_as_json(one: Silence) -> dict[str, Any]:
         "created_by": one.created_by,
         "created_at": one.created_at,
     }
+
+
+alerts.add_command(simulate)

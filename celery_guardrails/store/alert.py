@@ -7,7 +7,7 @@ It must not know what a payload means, nor when a group speaks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -42,6 +42,8 @@ __all__ = [
     "RecordableEvent",
     "alert_event",
     "alert_group",
+    "count_since",
+    "events_since",
     "letter_states",
     "load_groups",
     "mark_processed",
@@ -148,6 +150,28 @@ def unprocessed(conn: Connection, limit: int = 1000) -> list[tuple[str, dict[str
         .limit(limit)
     )
     return [(row.ref_id, row.payload) for row in conn.execute(query)]
+
+
+def events_since(conn: Connection, since: datetime, environment: str, page: int = 1000) -> Iterator[dict[str, Any]]:
+    """The payloads of all events at or after `since`, counted or not, by their instant, read page by page."""
+    after: tuple[datetime, str] | None = None
+    names = (alert_event.c.at, alert_event.c.ref_id)
+    wanted = (alert_event.c.at >= since, alert_event.c.environment == cut(environment))
+    while True:
+        query = select(*names, alert_event.c.payload).where(*wanted)
+        if after is not None:
+            query = query.where(or_(names[0] > after[0], and_(names[0] == after[0], names[1] > after[1])))
+        rows = conn.execute(query.order_by(*names).limit(page)).all()
+        yield from (row.payload for row in rows)
+        if len(rows) < page:
+            return
+        after = (rows[-1].at, rows[-1].ref_id)
+
+
+def count_since(conn: Connection, since: datetime, environment: str) -> int:
+    """How many events `events_since` has."""
+    wanted = (alert_event.c.at >= since, alert_event.c.environment == cut(environment))
+    return conn.execute(select(func.count()).select_from(alert_event).where(*wanted)).scalar_one()
 
 
 def mark_processed(conn: Connection, ref_ids: Sequence[str], group_key: str) -> int:

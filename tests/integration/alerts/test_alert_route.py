@@ -107,7 +107,7 @@ def test_a_sink_that_was_taken_out_of_the_settings_leaves_its_alerts_to_the_othe
 def test_a_sink_that_is_down_holds_up_no_other(drive, trouble):
     down, well = own("shop.Down", can_find=False), MemorySink()
     down.trouble = [Undelivered(trouble, "down") for _ in range(1000)]
-    driver = drive(sink=routed(well, down, Bad="shop.Down"))
+    driver = drive(sink=routed(well, down, Bad="shop.Down"), storm={"groups": 100})
     for number in range(40):
         driver.die(task=f"a{number}.Bad")
     driver.die(task="z.Good")

@@ -163,3 +163,21 @@ def test_a_silence_is_listed_and_ended(shop: Shop) -> None:
     assert "has ended" in shop.run("alerts", "unsilence", made["id"][:5], "--by", "ada").stdout
     assert shop.json("alerts", "silences") == []
     assert [entry["action"] for entry in shop.json("audit", "list")][:2] == ["unsilence", "silence"]
+
+
+def test_simulate_shows_what_the_settings_would_have_posted(shop: Shop) -> None:
+    shop.archive(*(dead(number) for number in range(1, 13)), dead(13, task="shop.import"))
+    found = shop.json("alerts", "simulate", "--days", "400")
+    opened = [(each["task"], each["letters"]) for each in found if each["reason"] == "opened"]
+    assert opened == [("shop.mail", 1), ("shop.import", 1)]
+    assert [each["letters"] for each in found if each["reason"] == "worse_total"] == [11]
+    result = shop.run("alerts", "simulate", "--days", "400")
+    assert "opened" in result.stdout
+    assert "about 13 events in 400 days" in result.stderr
+    assert shop.json("alerts", "list") == []
+
+
+def test_simulate_plays_the_present_thresholds(shop: Shop) -> None:
+    shop.archive(*(dead(number) for number in range(1, 13)))
+    shop.app.conf.guardrails |= {"alerts": {"thresholds": {"dead_letter": {"count": 50}}}}
+    assert shop.json("alerts", "simulate", "--days", "400") == []
