@@ -65,7 +65,10 @@ def test_a_queue_that_counts_deliveries_loses_nothing(counted: Bench, monkeypatc
             wait_until(lambda: guardian.troubles >= 6, 60, "six tries")
             archive.close()
             wait_until(lambda: counted.count() == 150, 60, "all letters in the archive")
-    assert counted.waiting() == 0
+    # RabbitMQ keeps up to 32 acknowledgements of a channel in memory, and forgets them if the channel closes just then:
+    # these letters come again, and the archive knows them
+    again = counted.guardian().run_once()
+    assert (again.archived, counted.count(), counted.waiting()) == (0, 150, 0)
 
 
 def test_services_go_on_while_the_archive_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
