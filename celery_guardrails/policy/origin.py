@@ -27,7 +27,7 @@ def task_name() -> str | None:
     try:
         module = ast.parse("".join(linecache.getlines(filename)))
         found = _declared_at(module, line)
-    except (SyntaxError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 a module's own loader may raise anything, and the fault itself is to be shown
         found = None
     if found is None:
         return f"{filename}:{line}"

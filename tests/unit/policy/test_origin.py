@@ -70,6 +70,19 @@ def caller_line():
         return next(number for number, line in enumerate(file, 1) if line.lstrip().startswith("exec("))
 
 
+def test_a_loader_that_fails_leaves_the_fault_as_it_is():
+    def source():
+        raise KeyError("a loader's own error")
+
+    filename = "<loaded>"
+    linecache.cache[filename] = (source,)
+    with pytest.raises(ConfigurationError) as caught:
+        exec(compile(HEADER + "Policy(jiter=1)", filename, "exec"), {"__name__": "shop"})
+    linecache.cache.pop(filename, None)
+    assert caught.value.faults[0].task == "<loaded>:5"
+    assert "jiter" in str(caught.value)
+
+
 def test_unreadable_source_falls_back_to_the_line():
     filename = "<broken>"
     linecache.cache[filename] = (1, None, ["def ("], filename)
