@@ -10,12 +10,13 @@ from datetime import datetime, timedelta, timezone
 
 import durationpy
 
-__all__ = ["Duration", "format_duration", "from_epoch", "now", "parse_duration", "shown"]
+__all__ = ["LONGEST", "Duration", "format_duration", "from_epoch", "now", "parse_duration", "shown"]
 
 Duration = timedelta | float | int | str
 """What a user may write for a duration: seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`."""
 
-_LONGEST = timedelta(days=3650)
+LONGEST = timedelta(days=3650)
+"""Ten years: no duration of ours is longer, as a user writes it, as a policy makes it, or in a message."""
 
 
 def now() -> datetime:
@@ -46,11 +47,11 @@ def parse_duration(value: Duration) -> timedelta:
             raise ValueError(_explain(value))
     elif isinstance(value, timedelta):
         delta = value
-    elif isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= _LONGEST.total_seconds():
+    elif isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= LONGEST.total_seconds():
         delta = timedelta(seconds=value)
     else:
         raise ValueError(_explain(value))
-    if not timedelta(0) <= delta <= _LONGEST:
+    if not timedelta(0) <= delta <= LONGEST:
         raise ValueError(f"{value!r} is not between 0 and ten years")
     return delta
 

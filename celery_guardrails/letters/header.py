@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from celery_guardrails.clock import from_epoch
+from celery_guardrails.clock import LONGEST, from_epoch
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.policy.failure import Attempt, Category
 
@@ -33,7 +33,7 @@ _LONGEST_ID = 255
 _LONGEST_NAME = 64
 _LATEST = 32_503_680_000.0
 """The year 3000, in seconds since 1970: a later instant is not one of ours, and arithmetic on it may fail."""
-_LONGEST_DELAY = 10 * 366 * 86_400.0
+_LONGEST_DELAY = LONGEST.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

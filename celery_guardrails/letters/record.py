@@ -18,6 +18,7 @@ from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from celery_guardrails.clock import LONGEST
 from celery_guardrails.letters.header import Header
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.work import Work
@@ -51,7 +52,7 @@ SELF_TEST = "celery_guardrails.self_test"
 """The task of `doctor --self-test`: its letters are archived like all others, but raise no alert."""
 _LONGEST_ID = 255
 _HIGHEST = 2**31
-_LONGEST_DELAY = 10 * 366 * 86_400.0
+_LONGEST_DELAY = LONGEST.total_seconds()
 _FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime(3000, 1, 1, tzinfo=timezone.utc)
 # as many attempts as a header keeps, and the last attempt in addition

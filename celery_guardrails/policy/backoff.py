@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from celery_guardrails.clock import Duration, format_duration, parse_duration
+from celery_guardrails.clock import LONGEST, Duration, format_duration, parse_duration
 from celery_guardrails.errors import Fault
 from celery_guardrails.policy import faults
 from celery_guardrails.policy.failure import Failure
@@ -23,7 +23,7 @@ __all__ = ["DEFAULT", "Backoff", "Constant", "Exponential", "Linear", "Schedule"
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_SECONDS = timedelta(days=3650).total_seconds()
+_LONGEST_SECONDS = LONGEST.total_seconds()
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from random import Random
 
-from celery_guardrails.clock import shown
+from celery_guardrails.clock import LONGEST, shown
 from celery_guardrails.policy import backoff as backoffs
 from celery_guardrails.policy import jitter
 from celery_guardrails.policy.backoff import Backoff
@@ -32,7 +32,7 @@ __all__ = [
     "shown_reason",
 ]
 
-_LONGEST_SECONDS = timedelta(days=3650).total_seconds()
+_LONGEST_SECONDS = LONGEST.total_seconds()
 
 
 class Reason(str, Enum):

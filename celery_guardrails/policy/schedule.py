@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from celery_guardrails.clock import LONGEST
 from celery_guardrails.policy import backoff as backoffs
 from celery_guardrails.policy import jitter
 from celery_guardrails.policy.failure import Category, Failure
@@ -18,7 +19,6 @@ __all__ = ["MOST_ROWS", "PlannedAttempt", "schedule"]
 
 MOST_ROWS = 50
 
-_LONGEST = timedelta(days=3650)
 _ANY_FAILURE = Failure(
     "Exception", "", Category.UNKNOWN, True, "", mro=("Exception", "BaseException"), exception=Exception()
 )
@@ -64,4 +64,4 @@ def _planned(number: int, earliest: timedelta, latest: timedelta, deadline: time
 
 
 def _bounded(seconds: float) -> timedelta:
-    return min(timedelta(seconds=min(seconds, _LONGEST.total_seconds())), _LONGEST)
+    return min(timedelta(seconds=min(seconds, LONGEST.total_seconds())), LONGEST)
