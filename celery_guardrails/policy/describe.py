@@ -38,7 +38,6 @@ def describe(
     exc: BaseException,
     now: datetime,
     *,
-    override: str | None = None,
     with_traceback: bool = True,
     hide: Callable[[str], str] | None = None,
 ) -> Failure:
@@ -47,7 +46,6 @@ def describe(
     Args:
         exc: the exception, with its traceback where it has one.
         now: this instant, from which a server's `Retry-After` date counts.
-        override: the text that the fingerprint is made of, where the caller knows better than the stack.
         with_traceback: `False` leaves the traceback's text out; `traceback_text` makes it later where it is needed.
         hide: hides the secrets in a text before it is cut, because half a secret is not recognised. `None` hides
             nothing.
@@ -63,18 +61,13 @@ def describe(
         message=message,
         category=verdict.category,
         transient=verdict.transient,
-        fingerprint=_fingerprint(exc, override) or fingerprint_of(error, message),
+        fingerprint=_or(lambda: fingerprint(exc), None) or fingerprint_of(error, message),
         traceback=traceback_text(exc, hide) if with_traceback else "",
         retry_after=_or(lambda: retry_after(exc, now) or retry_after(named_by, now), None),
         mro=_or(lambda: mro_names(cls), (error,)),
         exception=exc,
         cause=None if inner is None else _or(lambda: _cause(inner), None),
     )
-
-
-def _fingerprint(exc: BaseException, override: str | None) -> str | None:
-    """The fingerprint by the stack; `None` where the exception's own code gets in the way."""
-    return _or(lambda: fingerprint(exc, override), None)
 
 
 def _cause(exc: BaseException) -> Cause:

@@ -55,15 +55,13 @@ _VARIABLE = (
 )
 
 
-def fingerprint(exc: BaseException, override: str | None = None) -> str:
+def fingerprint(exc: BaseException) -> str:
     """The problem's fingerprint: `v1:` and 16 hexadecimal digits.
 
     It is made of the exception's type, its root cause's type, and the last frame of the application's own code (module
     and qualified name, no line number). Without such a frame it is made of the type and of the message without its
-    variable parts. An HTTP status counts, too: 503 and 429 are two problems. An `override` replaces all of this.
+    variable parts. An HTTP status counts, too: 503 and 429 are two problems.
     """
-    if override is not None:
-        return _hashed("override", override)
     name = dotted_name(type(exc))
     frame, root = _last_own_frame(exc.__traceback__), _root(exc)
     status = _http_status(exc) or _http_status(root)

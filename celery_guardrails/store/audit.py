@@ -90,10 +90,8 @@ def entries(
     *,
     target: str | None = None,
     target_begins: str | None = None,
-    actor: str | None = None,
     action: str | None = None,
     limit: int = 100,
-    before_seq: int | None = None,
 ) -> list[AuditEntry]:
     """The trail, newest first.
 
@@ -101,22 +99,16 @@ def entries(
         conn: a transaction.
         target: only entries of this dead letter, or of `archive`; `None` for all.
         target_begins: only entries of letters whose id begins so; `None` for all.
-        actor: only what this person did; `None` for all.
         action: only of this kind, such as `requeue`; `None` for all.
         limit: at most so many.
-        before_seq: only older ones than this number: the last one's of the page before.
     """
     statement = select(audit)
     if target is not None:
         statement = statement.where(audit.c.target == cut(target))
     if target_begins is not None:
         statement = statement.where(audit.c.target.startswith(cut(target_begins), autoescape=True))
-    if actor is not None:
-        statement = statement.where(audit.c.actor == cut(actor))
     if action is not None:
         statement = statement.where(audit.c.action == action)
-    if before_seq is not None:
-        statement = statement.where(audit.c.seq < before_seq)
     rows = conn.execute(statement.order_by(audit.c.seq.desc()).limit(limit)).mappings()
     return [AuditEntry(**{**row, "before": _data(row["before"]), "after": _data(row["after"])}) for row in rows]
 

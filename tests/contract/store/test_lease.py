@@ -83,7 +83,7 @@ def test_guardians_are_seen_and_forgotten(store: Store) -> None:
         assert lease.guardians(conn) == []
 
 
-def test_the_audit_trail_reads_back_newest_first_and_in_pages(store: Store) -> None:
+def test_the_audit_trail_reads_back_newest_first(store: Store) -> None:
     made = [
         audit.AuditEntry(NOW, "ann", "discard", f"letter-{n}", "old", {"state": "dead"}, None, operation_id="op")
         for n in range(3)
@@ -94,11 +94,9 @@ def test_the_audit_trail_reads_back_newest_first_and_in_pages(store: Store) -> N
         audit.append(conn, audit.AuditEntry(NOW, "bob", "restore", "letter-0", "needed"))
         newest = audit.entries(conn, limit=2)
         assert [entry.target for entry in newest] == ["letter-0", "letter-2"]
-        older = audit.entries(conn, before_seq=newest[-1].seq)
-        assert [entry.target for entry in older] == ["letter-1", "letter-0"]
-        assert (older[0].before, older[0].after, older[0].operation_id) == ({"state": "dead"}, None, "op")
+        assert (newest[1].before, newest[1].after, newest[1].operation_id) == ({"state": "dead"}, None, "op")
         assert [entry.action for entry in audit.entries(conn, target="letter-0")] == ["restore", "discard"]
-        assert len(audit.entries(conn, actor="ann")) == 3
+        assert [entry.actor for entry in audit.entries(conn)] == ["bob", "ann", "ann", "ann"]
 
 
 @pytest.mark.parametrize(
