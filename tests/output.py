@@ -39,6 +39,13 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardrails retries run-now": (("{waiting}",),),
     "guardrails retries cancel": (("{waiting}", "--reason", "{reason}"),),
     "guardrails alerts list": ((),),
+    "guardrails alerts show": (("{alert}",),),
+    "guardrails alerts ack": (("{alert}", "--reason", "{reason}", "--by", "{reason}"),),
+    "guardrails alerts unack": (("{alert}", "--reason", "{reason}"),),
+    "guardrails alerts silence": (("telltale.*", "--for", "1h", "--reason", "{reason}", "--by", "{reason}"),),
+    "guardrails alerts silences": ((),),
+    "guardrails alerts unsilence": (("{silence}", "--reason", "{reason}"),),
+    "guardrails alerts simulate": ((), ("--days", "400")),
     "guardrails alerts test": ((),),
     "guardrails audit list": ((), ("--action", "requeue")),
     "guardrails doctor": ((),),
@@ -50,7 +57,7 @@ TABLES = {
     "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
     "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_figure",
     "guardrails_figure_death", "guardrails_figure_letter", "guardrails_figure_summary", "guardrails_figure_task",
-    "guardrails_guardian", "guardrails_lease", "guardrails_letter_argument",
+    "guardrails_guardian", "guardrails_lease", "guardrails_letter_argument", "guardrails_silence",
 }  # fmt: skip
 # Every column of every table is read raw, except these: here the work is kept whole, to be run again.
 WHOLE = {("guardrails_death", "payload")}

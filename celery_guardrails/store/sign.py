@@ -25,9 +25,11 @@ def open_alerts(conn: Connection) -> dict[str, int]:
 
 
 def alerts_by_state(conn: Connection, environment: str) -> dict[str, int]:
-    """How many alerts of an environment are in each state."""
-    query = select(alert_group.c.state).where(alert_group.c.environment == environment)
+    """How many alerts of an environment are in each state; of those that are not resolved, `silenced` are silenced."""
+    query = select(alert_group.c.state, alert_group.c.data).where(alert_group.c.environment == environment)
     found: dict[str, int] = {}
-    for state in conn.execute(query).scalars():
-        found[state] = found.get(state, 0) + 1
+    for state, data in conn.execute(query):
+        silenced = state != "resolved" and isinstance(data, dict) and data.get("silenced_until") is not None
+        for each in (state, "silenced") if silenced else (state,):
+            found[each] = found.get(each, 0) + 1
     return found

@@ -197,6 +197,9 @@ class Site:
             return f"it was password={PRIVATE['reason']}"
         if word == "{waiting}":
             return str(self.guarded_waiting()[0].id)
+        if word in ("{alert}", "{silence}"):
+            listed = self.run("guardrails", "alerts", "list" if word == "{alert}" else "silences", "--json")
+            return str(json.loads(listed.stdout)[0]["id"])
         if word in ("{dead}", "{discarded}"):
             state = word.strip("{}")
             return next(
