@@ -1,9 +1,8 @@
 """What Sentry gets from us: our facts on the event that its own integration sends, and one trace for all attempts.
 
 It does nothing where the application has not initialised Sentry with its Celery integration. It sends an event of its
-own only for what Sentry cannot see: parked work, and messages of which Celery logs no error. It sends nothing for
-retries. The event of a dead letter has no more
-secrets than the letter shows (`sentry_event.py`).
+own only for parked work, and for messages that are no task: of these Celery logs the whole body, or nothing. It sends
+nothing for retries. The event of a dead letter has no more secrets than the letter shows (`sentry_event.py`).
 """
 
 from __future__ import annotations
@@ -89,20 +88,14 @@ def report(exc: BaseException) -> None:
 
 
 @contextmanager
-def annotated_scope(facts: Facts | None) -> Iterator[list[str]]:
-    """Give the events of the block our facts, and no other events; never raises. Yields what has been sent so far.
+def annotated_scope(facts: Facts | None) -> Iterator[None]:
+    """Give the events of the block our facts, and no other events; never raises.
 
     Celery reports hard time limits and lost workers in the main process, where no task has a scope.
 
     Args:
         facts: what to say; `None`: there is no letter.
     """
-    sent: list[str] = []
-
-    def note(event: Any, hint: Any) -> Any:
-        sent.append(str(event.get("event_id")))
-        return event
-
     with ExitStack() as stack:
         try:
             sdk = _sdk()
@@ -111,26 +104,40 @@ def annotated_scope(facts: Facts | None) -> Iterator[list[str]]:
                 scope = stack.enter_context(sdk.isolation_scope())
                 scope.clear_breadcrumbs()
                 annotate(facts)
-                scope.add_event_processor(note)
         except Exception:
             logger.warning("Sentry gets this error without the facts of its dead letter", exc_info=True)
-        yield sent
+        yield
 
 
 @contextmanager
 def one_event(facts: Facts) -> Iterator[None]:
-    """As `annotated_scope`, for a message that is no task: where the block sends no event, send one; never raises."""
-    with annotated_scope(facts) as sent:
+    """Send one event of a message that is no task, in place of those that log lines in the block make; never raises.
+
+    Celery's log line of such a message quotes its body, in which nobody can tell what is a secret.
+    """
+    with annotated_scope(facts):
+        sdk = None
+        try:
+            if (sdk := _sdk()) is not None:
+                sdk.get_isolation_scope().add_event_processor(_without_log_lines)
+        except Exception:
+            logger.warning("Sentry may get the body of an unreadable message", exc_info=True)
         try:
             yield
         finally:
             try:
-                if not sent and (sdk := _sdk()) is not None:
+                if sdk is not None:
+                    sdk.get_isolation_scope().clear_breadcrumbs()
                     letter = facts.letter
                     words = f"{letter.task} is dead-lettered as {letter.reason.shown}: {letter.explanation}"
                     sdk.capture_message(words, level="error")
             except Exception:
                 logger.warning("Sentry gets no event of an unreadable message", exc_info=True)
+
+
+def _without_log_lines(event: Any, hint: Any) -> Any:
+    """An event processor that drops what a log line has made."""
+    return None if event.get("logger") else event
 
 
 def trace_on(headers: MutableMapping[str, Any], task: Any, request: Any, now: datetime) -> None:
