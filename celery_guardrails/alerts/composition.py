@@ -25,6 +25,8 @@ from celery_guardrails.text import one_line, unmentioned
 __all__ = ["Composer", "Job"]
 
 _FIELD = 500
+_ONLY_IN_THREAD = frozenset({Notice.ACKNOWLEDGED.value, Notice.UNACKNOWLEDGED.value, Notice.SILENCED.value})
+"""What a sink without threads is not told: the channel need not know it."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _action(row: OutboxRow, group: GroupRow, *, can_edit: bool) -> Kind | None:
         return Kind.POST
     if group.message_ts is not None and can_edit:
         return Kind(row.kind)
-    return Kind.POST if row.kind == Kind.REPLY else None
+    return Kind.POST if row.kind == Kind.REPLY and row.notice not in _ONLY_IN_THREAD else None
 
 
 def _remarks(row: OutboxRow) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from celery_guardrails.alerts.people import (
     unacknowledge,
 )
 from celery_guardrails.alerts.rules import Rules
+from celery_guardrails.alerts.sinks.memory import MemorySink
 from celery_guardrails.errors import AlertRefused
 from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
 from celery_guardrails.store import alert, audit
@@ -290,3 +291,20 @@ def test_a_tasks_own_threshold_and_its_wish_for_none(drive, slack):
     driver.run()
     driver.settle()
     assert [message.blocks[0]["text"]["text"] for message in slack.in_channel()] == ["few: 5 dead letters (production)"]
+
+
+def test_a_sink_without_threads_is_not_told_who_takes_care(drive, slack):
+    pager = MemorySink(can_edit=False)
+    driver = drive(sink=pager)
+    driver.die(12, "shop.other")
+    driver.run(flush=True)
+    (other,) = [row for row in rows(driver) if row.task == "shop.other"]
+    alert_id = AlertGroup.from_payload(other.data).alert_id
+    acknowledge(driver.store, Rules(can_edit=True), alert_id, ADA, timedelta(hours=1), driver.now)
+    driver.settle()
+    assert len(pager.messages) == 1
+
+
+def rows(driver):
+    with driver.store.read() as conn:
+        return alert.load_groups(conn, states=["pending", "open", "acknowledged", "quiet", "resolved"])
