@@ -197,15 +197,77 @@ class UnreconciledThreshold(_Section):
     after: DurationField = timedelta(minutes=10)
 
 
+class FailedAttemptsThreshold(_Section):
+    """When failing attempts of a task are an alert, even if their retries succeed.
+
+    Args:
+        enabled: whether they are at all. Default false.
+        count: so many failed attempts. Default 20.
+        within: within this time; at least a minute. Default 5 minutes.
+        ratio: and this share of all attempts, 0 to 1. Default 0.5.
+    """
+
+    enabled: bool = False
+    count: Annotated[int, Field(ge=1)] = 20
+    within: DurationField = timedelta(minutes=5)
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ErrorRateThreshold(_Section):
+    """When a task fails much more often than usual.
+
+    Args:
+        ratio: at least this share of its attempts fails, 0 to 1. Default 0.1.
+        times: and so many times the share of the 24 hours before. Default 3.
+        within: both in this time and in the last hour. Default 5 minutes.
+        least: with so many attempts in the last hour. Default 20.
+    """
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    times: Annotated[float, Field(ge=1)] = 3.0
+    within: DurationField = timedelta(minutes=5)
+    least: Annotated[int, Field(ge=1)] = 20
+
+
+class QueueLatencyThreshold(_Section):
+    """When a task begins later than its policy's `max_latency` allows.
+
+    Args:
+        evaluations: at so many looks in a row, a minute apart. Default 2.
+    """
+
+    evaluations: Annotated[int, Field(ge=1)] = 2
+
+
+class ThroughputThreshold(_Section):
+    """When much less is done of a task than usually at this time of the day.
+
+    Args:
+        ratio: less than this share of the median of the last 7 days, in half an hour, 0 to 1. Default 0.5.
+        least: where the median is at least so many attempts. Default 20.
+    """
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    least: Annotated[int, Field(ge=1)] = 20
+
+
 class Thresholds(_Section):
     """From where on each signal opens an alert.
 
     Args:
         dead_letter: so many dead letters of one task within this time. Default `{"count": 1, "within": "5m"}`.
+        failed_attempts: attempts that fail, even if their retries succeed.
+        error_rate: failures that are more frequent than usual.
+        queue_latency: starts that are late.
+        throughput: work that is less than usual.
         unreconciled: dead letters that workers counted, and that the archive does not have.
     """
 
     dead_letter: ThresholdField = DeadLetterThreshold()
+    failed_attempts: FailedAttemptsThreshold = Field(default_factory=FailedAttemptsThreshold)
+    error_rate: ErrorRateThreshold = Field(default_factory=ErrorRateThreshold)
+    queue_latency: QueueLatencyThreshold = Field(default_factory=QueueLatencyThreshold)
+    throughput: ThroughputThreshold = Field(default_factory=ThroughputThreshold)
     unreconciled: UnreconciledThreshold = Field(default_factory=UnreconciledThreshold)
 
 

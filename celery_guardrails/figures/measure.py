@@ -9,7 +9,7 @@ import math
 
 from celery_guardrails.figures.summary import AttemptOutcome, TaskFigures
 
-__all__ = ["of_outcome", "retries_average", "retries_quantile", "retry_rate", "success_rate"]
+__all__ = ["failed_attempts", "of_outcome", "retries_average", "retries_quantile", "retry_rate", "success_rate"]
 
 _ENDS_JOB = {
     AttemptOutcome.SUCCEEDED: True,
@@ -26,6 +26,12 @@ _ENDS_JOB = {
 def of_outcome(figures: TaskFigures, outcome: AttemptOutcome) -> int:
     """How many attempts ended in this way."""
     return figures.outcomes.get(outcome.value, 0)
+
+
+def failed_attempts(figures: TaskFigures) -> int:
+    """How many attempts failed: for good, or followed by a retry; without errors that their task expects."""
+    failed = (AttemptOutcome.RETRIED, AttemptOutcome.DEAD, AttemptOutcome.PLAIN, AttemptOutcome.NOT_TAKEN)
+    return sum(of_outcome(figures, outcome) for outcome in failed)
 
 
 def success_rate(figures: TaskFigures) -> float | None:

@@ -68,7 +68,7 @@ class Policy(BaseModel):
         correlate: names of the arguments that are kept in clear for tracing. Default none.
         redact: names of the arguments that are never shown in clear, beside `password`, `token`, `card` and their
             like. Default none.
-        max_latency: the promise on time in the queue. It is accepted and shown; it takes effect in a later version.
+        max_latency: the promise on time in the queue: an alert where the task begins later than this after it is due.
             Default 5 minutes.
         version: the job's version, kept in the dead letter. Default none.
 

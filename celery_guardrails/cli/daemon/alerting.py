@@ -16,13 +16,20 @@ from celery_guardrails.alerts.sinks.build import build_sinks
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.daemon.metrics import files_of
 from celery_guardrails.cli.project import Project
+from celery_guardrails.guardian.figure_signals import (
+    ErrorRate,
+    FailedAttempts,
+    QueueLatency,
+    TaskFacts,
+    Throughput,
+)
 from celery_guardrails.guardian.watching import SinkDown, Source, SpoolGrowing, Unreconciled, Watching
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.schedule import schedule
 from celery_guardrails.store.engine import Store
 
-__all__ = ["alert_service", "retry_window", "task_alerts", "watching"]
+__all__ = ["alert_service", "retry_window", "task_alerts", "task_facts", "watching"]
 
 
 def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertService:
@@ -39,11 +46,23 @@ def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertSe
     )
 
 
-def watching(project: Project, store: Store, alerts: AlertService) -> Watching:
-    """The service that looks for signals which are no dead letter."""
+def watching(project: Project, store: Store, alerts: AlertService, away: Callable[[], bool]) -> Watching:
+    """The service that looks for signals which are no dead letter.
+
+    Args:
+        project: the application.
+        store: the archive.
+        alerts: the alert service of the same guardian.
+        away: whether the guardian's broker does not answer.
+    """
     settings, environment = project.settings, project.settings.environment
+    limits, facts = settings.alerts.thresholds, task_facts(project.guardrails)
     sources: list[Source] = [
-        Unreconciled(store, environment, settings.alerts.thresholds.unreconciled.after),
+        FailedAttempts(store, environment, facts, limits.failed_attempts),
+        ErrorRate(store, environment, facts, limits.error_rate),
+        QueueLatency(store, environment, facts, limits.queue_latency),
+        Throughput(store, environment, facts, limits.throughput, away),
+        Unreconciled(store, environment, limits.unreconciled.after),
         SinkDown(alerts.poster, environment),
         SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),
     ]
@@ -59,6 +78,13 @@ def task_alerts(guardrails: Guardrails) -> Callable[[str], tuple[TaskAlerts | No
     policies = {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
     words = {name: (policy.alert, retry_window(policy)) for name, policy in policies.items()}
     return lambda task: words.get(task, (None, timedelta(0)))
+
+
+def task_facts(guardrails: Guardrails) -> Callable[[str], TaskFacts]:
+    """A function from a task's name to what findings say of it; the defaults for one that the application has not."""
+    policies = {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
+    facts = {name: TaskFacts(policy.owner, policy.runbook, policy.max_latency) for name, policy in policies.items()}
+    return lambda task: facts.get(task, TaskFacts())
 
 
 def retry_window(policy: Policy) -> timedelta:

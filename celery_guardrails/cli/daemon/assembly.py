@@ -238,12 +238,13 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     if figures is not None:
         services += [figures, Reconciliation(store, consumer.waiting)]
     if not once:
-        services += [watching(project, store, alerts), *broker.services]
-        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services]
+        services = [Heartbeat(store, owner, clock.now()), Alerting(alerts), *services, *broker.services]
     redaction = LetterRedaction(settings.redact, settings.redact_patterns)
     health = Health()
     ingest = Ingest(store, recovered, settings.environment, redaction)
     guardian = Guardian(consumer, ingest, services, health=health)
+    if not once:
+        guardian.add(watching(project, store, alerts, lambda: bool(guardian.away)))
     if settings.alerts.heartbeat_url is not None and not once:
         url = settings.alerts.heartbeat_url.get_secret_value()
         guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))

@@ -1,0 +1,215 @@
+"""The signals that come of the workers' figures: too many failures, too slow a start, too little work done.
+
+Each is a source for `watching.py`. Owns their formulas; thresholds come from the settings, figures from the archive. It
+must not know how figures are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.finding import Finding, Scope
+from celery_guardrails.figures.measure import failed_attempts
+from celery_guardrails.figures.summary import TaskFigures
+from celery_guardrails.settings import (
+    ErrorRateThreshold,
+    FailedAttemptsThreshold,
+    QueueLatencyThreshold,
+    ThroughputThreshold,
+)
+from celery_guardrails.store import figure_query
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.figure import HOUR, bucket_of
+
+__all__ = ["ErrorRate", "FailedAttempts", "QueueLatency", "TaskFacts", "Throughput"]
+
+_DAY = timedelta(hours=24)
+_HALF_HOUR = timedelta(minutes=30)
+_LATENCY_SPAN = timedelta(minutes=2)
+_SHARE = 0.95
+_FEWEST_DAYS = 3
+"""Days with figures from which on there is a usual number of completions."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a finding says of a task, from its policy."""
+
+    owner: str | None = None
+    runbook: str | None = None
+    max_latency: timedelta = timedelta(minutes=5)
+
+
+class _FigureSource:
+    """A source of one signal for an environment's tasks.
+
+    Args:
+        store: the archive.
+        environment: as in the settings.
+        facts: what the policies say, by task.
+    """
+
+    signal = ""
+
+    def __init__(self, store: Store, environment: str, facts: Callable[[str], TaskFacts]) -> None:
+        self.scope = Scope(self.signal, environment)
+        self._store = store
+        self._facts = facts
+
+    def _between(self, start: datetime, end: datetime) -> dict[str, TaskFigures]:
+        with self._store.read() as conn:
+            found = figure_query.between(conn, start, end, environment=self.scope.environment)
+        return {task: figures for (_, task), figures in found.items()}
+
+    def _finding(self, task: str, summary: str) -> Finding:
+        facts = self._facts(task)
+        return Finding(self.signal, self.scope.environment, task, summary, owner=facts.owner, runbook=facts.runbook)
+
+
+class FailedAttempts(_FigureSource):
+    """Finds tasks of which many attempts fail, retried or not."""
+
+    signal = "failed_attempts"
+
+    def __init__(
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: FailedAttemptsThreshold
+    ) -> None:
+        super().__init__(store, environment, facts)
+        self._threshold = threshold
+
+    def find(self, now: datetime) -> Sequence[Finding]:
+        """One finding for each task."""
+        limit = self._threshold
+        if not limit.enabled:
+            return []
+        found = []
+        for task, figures in self._between(now - limit.within, now).items():
+            failed = failed_attempts(figures)
+            if failed >= limit.count and failed >= limit.ratio * figures.attempts:
+                words = f"{failed:,} of {figures.attempts:,} attempts failed in {clock.shown(limit.within)}"
+                found.append(self._finding(task, words))
+        return found
+
+
+class ErrorRate(_FigureSource):
+    """Finds tasks that fail much more often than usual, both lately and for an hour."""
+
+    signal = "error_rate"
+
+    def __init__(
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: ErrorRateThreshold
+    ) -> None:
+        super().__init__(store, environment, facts)
+        self._threshold = threshold
+
+    def find(self, now: datetime) -> Sequence[Finding]:
+        """One finding for each task."""
+        limit = self._threshold
+        lately, hour = self._between(now - limit.within, now), self._between(now - HOUR, now)
+        busy = [task for task, figures in hour.items() if figures.attempts >= limit.least]
+        # without the hour that is looked at: what is unusual must not count as usual
+        day = self._between(now - _DAY, bucket_of(now - HOUR, HOUR)) if busy else {}
+        found = []
+        for task in busy:
+            rates = (_failing(lately.get(task)), _failing(hour[task]))
+            usual = _failing(day.get(task)) or 0.0
+            least = max(limit.ratio, limit.times * usual)
+            if None not in rates and all(rate is not None and rate >= least for rate in rates):
+                words = (
+                    f"{rates[0]:.0%} of its attempts failed in {clock.shown(limit.within)}, {rates[1]:.0%} in an hour; "
+                    f"usually {usual:.0%} do"
+                )
+                found.append(self._finding(task, words))
+        return found
+
+
+class QueueLatency(_FigureSource):
+    """Finds tasks that begin later than their policy's `max_latency` allows, at several looks in a row."""
+
+    signal = "queue_latency"
+
+    def __init__(
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: QueueLatencyThreshold
+    ) -> None:
+        super().__init__(store, environment, facts)
+        self._threshold = threshold
+        self._slow: dict[str, int] = {}
+
+    def find(self, now: datetime) -> Sequence[Finding]:
+        """One finding for each task whose 95th percentile of the start delay is too large."""
+        slow: dict[str, float] = {}
+        for task, figures in self._between(now - _LATENCY_SPAN, now).items():
+            delay = figures.start_delay.quantile(_SHARE)
+            if delay is not None and delay > self._facts(task).max_latency.total_seconds():
+                slow[task] = delay
+        self._slow = {task: self._slow.get(task, 0) + 1 for task in slow}
+        return [
+            self._finding(task, f"It begins {_lasting(slow[task])} after it is due; {_promise(self._facts(task))}")
+            for task, looks in self._slow.items()
+            if looks >= self._threshold.evaluations
+        ]
+
+
+class Throughput(_FigureSource):
+    """Finds tasks of which much less is done than usually at this time of the day.
+
+    Args:
+        away: whether the broker does not answer, so that figures may only be late.
+    """
+
+    signal = "throughput"
+
+    def __init__(
+        self,
+        store: Store,
+        environment: str,
+        facts: Callable[[str], TaskFacts],
+        threshold: ThroughputThreshold,
+        away: Callable[[], bool],
+    ) -> None:
+        super().__init__(store, environment, facts)
+        self._threshold = threshold
+        self._away = away
+
+    def find(self, now: datetime) -> Sequence[Finding] | None:
+        """One finding for each task."""
+        if self._away():
+            return None
+        limit, start = self._threshold, now - _HALF_HOUR
+        lately = self._between(start, now)
+        found = []
+        for task, usual in self._usual(start, now).items():
+            done = lately[task].attempts if task in lately else 0
+            if usual >= limit.least and done < limit.ratio * usual:
+                words = (
+                    f"{done:,} attempts ended in {clock.shown(_HALF_HOUR)}; usually about {usual:,.0f} do at this time"
+                )
+                found.append(self._finding(task, words))
+        return found
+
+    def _usual(self, start: datetime, now: datetime) -> Mapping[str, float]:
+        found, environment = {}, self.scope.environment
+        with self._store.read() as conn:
+            for each in figure_query.totals(conn, environment=environment):
+                usual = figure_query.usual(conn, start, now, environment=environment, task=each.task)
+                if len(usual.days) >= _FEWEST_DAYS:
+                    found[each.task] = usual.median
+        return found
+
+
+def _failing(figures: TaskFigures | None) -> float | None:
+    """The share of attempts that failed; `None` without any."""
+    if figures is None or not figures.attempts:
+        return None
+    return failed_attempts(figures) / figures.attempts
+
+
+def _lasting(seconds: float) -> str:
+    return clock.shown(timedelta(seconds=round(seconds)))
+
+
+def _promise(facts: TaskFacts) -> str:
+    return f"its policy allows {clock.shown(facts.max_latency)}"
