@@ -251,6 +251,20 @@ class ThroughputThreshold(_Section):
     least: Annotated[int, Field(ge=1)] = 20
 
 
+class OverdueThreshold(_Section):
+    """When a task that should have run is overdue.
+
+    Args:
+        grace: so long after it was due. Default 2 minutes.
+        ratio: or this share of the time between two runs, 0 to 1, where that is longer. Default 0.1.
+        ignore: entries of the beat schedule that nobody expects; `*` stands for anything. Default none.
+    """
+
+    grace: DurationField = timedelta(minutes=2)
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    ignore: NamesField = ()
+
+
 class Thresholds(_Section):
     """From where on each signal opens an alert.
 
@@ -260,6 +274,7 @@ class Thresholds(_Section):
         error_rate: failures that are more frequent than usual.
         queue_latency: starts that are late.
         throughput: work that is less than usual.
+        overdue: tasks that should have run, by the beat schedule or by a policy's `expect_every`.
         unreconciled: dead letters that workers counted, and that the archive does not have.
     """
 
@@ -268,6 +283,7 @@ class Thresholds(_Section):
     error_rate: ErrorRateThreshold = Field(default_factory=ErrorRateThreshold)
     queue_latency: QueueLatencyThreshold = Field(default_factory=QueueLatencyThreshold)
     throughput: ThroughputThreshold = Field(default_factory=ThroughputThreshold)
+    overdue: OverdueThreshold = Field(default_factory=OverdueThreshold)
     unreconciled: UnreconciledThreshold = Field(default_factory=UnreconciledThreshold)
 
 

@@ -48,11 +48,13 @@ class Scope:
         signal: the signal.
         environment: the environment.
         subject: only this subject; `None`: every one.
+        tasks: only these tasks; `None`: every one.
     """
 
     signal: str
     environment: str
     subject: str | None = None
+    tasks: frozenset[str] | None = None
 
     def has(self, group: AlertGroup, name: str) -> bool:
         """Whether this condition of a group is one of those."""
@@ -61,6 +63,7 @@ class Scope:
             signal == self.signal
             and group.environment == self.environment
             and (self.subject is None or subject == self.subject)
+            and (self.tasks is None or group.task in self.tasks)
         )
 
 

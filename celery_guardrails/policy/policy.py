@@ -70,6 +70,8 @@ class Policy(BaseModel):
             like. Default none.
         max_latency: the promise on time in the queue: an alert where the task begins later than this after it is due.
             Default 5 minutes.
+        expect_every: how often the task succeeds where all is well; an alert where it has not for longer. For tasks
+            whose schedule is not in `beat_schedule`. Default none.
         version: the job's version, kept in the dead letter. Default none.
 
     Durations are seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`.
@@ -104,6 +106,7 @@ class Policy(BaseModel):
     correlate: field.NamesField = ()
     redact: field.NamesField = ()
     max_latency: field.DurationField = timedelta(minutes=5)
+    expect_every: field.OptionalDurationField = None
     version: str | None = None
 
     if TYPE_CHECKING:
@@ -132,6 +135,7 @@ class Policy(BaseModel):
             correlate: Iterable[str] = ...,
             redact: Iterable[str] = ...,
             max_latency: Duration = ...,
+            expect_every: Duration | None = ...,
             version: str | None = ...,
         ) -> None: ...
 

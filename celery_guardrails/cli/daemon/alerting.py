@@ -15,6 +15,7 @@ from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.sinks.build import build_sinks
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.daemon.metrics import files_of
+from celery_guardrails.cli.overdue import OverdueSource
 from celery_guardrails.cli.project import Project
 from celery_guardrails.guardian.figure_signals import (
     ErrorRate,
@@ -62,6 +63,7 @@ def watching(project: Project, store: Store, alerts: AlertService, away: Callabl
         ErrorRate(store, environment, facts, limits.error_rate),
         QueueLatency(store, environment, facts, limits.queue_latency),
         Throughput(store, environment, facts, limits.throughput, away),
+        OverdueSource(project.guardrails, store, away),
         Unreconciled(store, environment, limits.unreconciled.after),
         SinkDown(alerts.poster, environment),
         SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from celery_guardrails.cli.overdue import Overdue, find_overdue
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.figures.measure import of_outcome, retries_average, retries_quantile, success_rate
@@ -27,18 +28,6 @@ BARS = 24
 _SHARE, _LEAST = 0.5, 10
 _PAUSE = timedelta(minutes=10)
 _FAR = 48 * 60 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """An entry that should have run and did not. `why`: `not_sent`, `not_started` or `no_success`."""
-
-    entry: str
-    task: str
-    due_at: datetime
-    last_started_at: datetime | None
-    last_succeeded_at: datetime | None
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +125,7 @@ def overview(project: Project, now: datetime, period: timedelta) -> Overview:
         retries=[sum(retried[start : start + each]) for start in range(0, len(retried), each)],
         driver=driver,
         tasks={task: figures for (_, task), figures in sorted(found.items()) if figures.attempts},
-        overdue=_overdue(),
+        overdue=find_overdue(project.guardrails, project.archive, now),
         waiting=waiting,
         waiting_problem=problem,
         alerts=alerts,
@@ -191,11 +180,6 @@ def _task_as_json(task: str, figures: TaskFigures) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _overdue() -> list[Overdue]:
-    """Nothing: no signal finds overdue entries yet."""
-    return []
 
 
 def _waiting(project: Project) -> tuple[int | None, str]:

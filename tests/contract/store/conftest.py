@@ -23,6 +23,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 LATER_TABLES = (
     *(f"guardrails_figure{name}" for name in ("", "_task", "_summary", "_death", "_letter")),
     "guardrails_silence",
+    "guardrails_expected",
 )
 """What an archive of an older version does not have yet."""
 

@@ -194,6 +194,7 @@ def test_defaults_are_the_table():
         "correlate": (),
         "redact": (),
         "max_latency": timedelta(minutes=5),
+        "expect_every": None,
         "version": None,
     }
 

@@ -1,0 +1,197 @@
+"""Which tasks should have run and did not: entries of the beat schedule, and tasks whose policy expects a success.
+
+Silence is the worst failure. Owns when an entry was due, by Celery's own schedule objects, so that crontab, solar and
+time zones are theirs; and what keeps it from running. The workers' figures say when a task last began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
+from typing import Any
+
+from celery.schedules import maybe_schedule
+
+from celery_guardrails import clock
+from celery_guardrails.alerts.finding import Finding, Scope
+from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.policy import Policy
+from celery_guardrails.settings import OverdueThreshold
+from celery_guardrails.store import expected, figure_query
+from celery_guardrails.store.engine import Store
+from celery_guardrails.store.figure_query import TaskTotals
+from celery_guardrails.text import count_of, when
+
+__all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue"]
+
+EXPECT_EVERY = "expect_every"
+"""Stands in place of the entry where a policy's `expect_every` is overdue."""
+_SKEW = timedelta(seconds=30)
+"""How far a worker's clock may be behind beat's: a task that began so much before it was due has run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Something that should have run and did not. `why`: `not_sent`, `not_started` or `no_success`."""
+
+    entry: str
+    task: str
+    due_at: datetime
+    last_started_at: datetime | None
+    last_succeeded_at: datetime | None
+    why: str
+    words: str = ""
+
+
+class OverdueSource:
+    """Looks for the signal `overdue`, for the guardian.
+
+    Args:
+        guardrails: those of the application, with its schedule and its policies.
+        store: the archive.
+        away: whether the broker does not answer, so that figures may only be late.
+    """
+
+    def __init__(self, guardrails: Guardrails, store: Store, away: Callable[[], bool]) -> None:
+        tasks = frozenset(task.name for task in guardrails.guarded_tasks())
+        self.scope = Scope("overdue", guardrails.settings.environment, tasks=tasks)
+        self._guardrails = guardrails
+        self._store = store
+        self._away = away
+
+    def find(self, now: datetime) -> Sequence[Finding] | None:
+        """One finding for each entry."""
+        if self._away():
+            return None
+        environment = self.scope.environment
+        noted = {entry: task for entry, (task, _) in _entries(self._guardrails).items()}
+        noted |= {f"{EXPECT_EVERY} {task}": task for task, _ in _expecting(self._guardrails)}
+        with self._store.begin() as conn:
+            expected.note(conn, environment, noted, self.scope.tasks or (), now)
+        policies = _policies(self._guardrails)
+        return [
+            Finding(
+                "overdue",
+                environment,
+                each.task,
+                each.words,
+                each.entry,
+                owner=policies[each.task].owner,
+                runbook=policies[each.task].runbook,
+            )
+            for each in find_overdue(self._guardrails, self._store, now)
+        ]
+
+
+def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Overdue]:
+    """What is overdue now, by entry. Only guarded tasks are looked at: of others nobody knows when they ran.
+
+    Args:
+        guardrails: those of the application.
+        store: the archive, in which a guardian has noted since when it expects each entry.
+        now: this instant.
+
+    Raises:
+        StoreError: the archive cannot be read.
+    """
+    environment, limit = guardrails.settings.environment, guardrails.settings.alerts.thresholds.overdue
+    with store.read() as conn:
+        since = expected.known(conn, environment)
+        totals = {each.task: each for each in figure_query.totals(conn, environment=environment)}
+    found = []
+    for entry, (task, schedule) in _entries(guardrails).items():
+        begun = since.get((entry, task))
+        if begun is not None and (due := _due(schedule, begun, totals.get(task), limit, now)) is not None:
+            why, words = _reason(guardrails, task)
+            text = f"{entry} was due at {when(due)} and has not begun: {words}"
+            found.append(_overdue(entry, task, due, totals.get(task), why, text))
+    for task, every in _expecting(guardrails):
+        begun = since.get((f"{EXPECT_EVERY} {task}", task))
+        if begun is None:
+            continue
+        known = totals.get(task)
+        last = max(begun, known.last_succeeded_at) if known and known.last_succeeded_at else begun
+        due = last + every
+        if now > due + _grace(every, limit):
+            text = f"It has not succeeded since {when(last)}; its policy expects a success every {clock.shown(every)}"
+            found.append(_overdue(EXPECT_EVERY, task, due, known, "no_success", text))
+    return sorted(found, key=lambda each: (each.due_at, each.entry))
+
+
+def _overdue(entry: str, task: str, due: datetime, known: TaskTotals | None, why: str, words: str) -> Overdue:
+    started, succeeded = (known.last_started_at, known.last_succeeded_at) if known else (None, None)
+    return Overdue(entry, task, due, started, succeeded, why, words)
+
+
+def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
+    """The entries of the beat schedule whose tasks are guarded, with their tasks and schedules."""
+    ignored = guardrails.settings.alerts.thresholds.overdue.ignore
+    guarded = {task.name for task in guardrails.guarded_tasks()}
+    found = {}
+    for name, entry in dict(guardrails.app.conf.beat_schedule or {}).items():
+        task = entry.get("task")
+        if task in guarded and not any(fnmatchcase(str(name), pattern) for pattern in ignored):
+            schedule = maybe_schedule(entry.get("schedule"), app=guardrails.app)
+            if schedule is not None:
+                found[str(name)] = (task, schedule)
+    return found
+
+
+def _policies(guardrails: Guardrails) -> dict[str, Policy]:
+    return {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
+
+
+def _expecting(guardrails: Guardrails) -> Iterator[tuple[str, timedelta]]:
+    for task, policy in _policies(guardrails).items():
+        if policy.expect_every is not None:
+            yield task, policy.expect_every
+
+
+def _due(
+    schedule: Any, begun: datetime, known: TaskTotals | None, limit: OverdueThreshold, now: datetime
+) -> datetime | None:
+    """When an entry was due that has not begun since; `None`: it is not overdue."""
+    started = known.last_started_at if known else None
+    last = begun if started is None else max(begun, started + _SKEW)
+    due = _next(schedule, last)
+    return due if now > due + _grace(_next(schedule, due) - due, limit) else None
+
+
+def _next(schedule: Any, last: datetime) -> datetime:
+    """When a schedule is next due after an instant, by its own reckoning."""
+    here = schedule.maybe_make_aware(last.astimezone(schedule.tz))
+    now = schedule.maybe_make_aware(schedule.now())
+    due: datetime = now + schedule.remaining_estimate(here)
+    return due.astimezone(timezone.utc)
+
+
+def _grace(period: timedelta, limit: OverdueThreshold) -> timedelta:
+    return max(limit.grace, limit.ratio * period)
+
+
+def _reason(guardrails: Guardrails, task: str) -> tuple[str, str]:
+    """Why an entry has not begun, and in words: whether anything waits in its task's queue says it."""
+    try:
+        route = guardrails.app.amqp.router.route({}, task)
+        queue = getattr(route.get("queue"), "name", None) or str(guardrails.app.conf.task_default_queue)
+        waiting = _depth(guardrails, queue)
+    except Exception:  # noqa: BLE001 the broker may say no in many ways, and the entry is overdue all the same
+        return "not_sent", "nobody knows whether it was sent, because the broker does not answer"
+    if waiting:
+        return (
+            "not_started",
+            f"{count_of(waiting, 'message waits', 'messages wait')} in {queue}, and no worker takes them",
+        )
+    return "not_sent", f"nothing waits in {queue}, so beat has not sent it"
+
+
+def _depth(guardrails: Guardrails, queue: str) -> int:
+    """How many messages wait in a queue; 0 where there is none."""
+    with guardrails.app.connection_for_read() as connection:
+        channel = connection.default_channel
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except connection.channel_errors:
+            return 0
