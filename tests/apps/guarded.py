@@ -32,6 +32,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
     task_publish_retry_policy={"max_retries": 3},
+    beat_schedule=json.loads(os.environ.get("BEAT_SCHEDULE", "{}")),
     guardrails={
         "environment": "test",
         "dead_letter": {"queue": f"{PREFIX}.dead"},
