@@ -39,6 +39,7 @@ LANES: tuple[tuple[str, ...], ...] = (
 SINGLY = (
     "tests/acceptance/test_demo.py",
     "tests/chaos/test_chaos_short.py",
+    "tests/integration/test_overdue_way.py",
     _WORKER + "test_known_end.py",
     _WORKER + "test_spooling.py",
     _WORKER + "test_journal.py",
