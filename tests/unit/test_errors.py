@@ -54,6 +54,7 @@ SAMPLES = [
     StoreError("postgresql://x", "connection refused", away=True),
     InvalidTransition("4711", "is recovered"),
     RequeueFailed("4711", "not confirmed"),
+    errors.AlertRefused("there is no alert ffff"),
     SinkError("ratelimited", True, 3.0),
     Undelivered(Trouble.CHANNEL, "not_in_channel"),
     Undelivered(Trouble.RATE_LIMITED, "ratelimited", 3.0),

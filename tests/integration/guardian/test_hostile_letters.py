@@ -23,7 +23,7 @@ from celery_guardrails.cli import guardrails
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.letters.codec import encode
 from celery_guardrails.recovery import search
-from celery_guardrails.settings import AlertSettings
+from celery_guardrails.settings import AlertSettings, StormSettings
 from celery_guardrails.store.engine import Store, open_store
 from tests import fuzz, hostile
 from tests.archive import migrated_file
@@ -50,7 +50,7 @@ class Watch:
         self.store = store
         self.ingest = Ingest(store, ["dead.recovered"], "test")
         self.sink = MemorySink()
-        self.alerts = AlertService(store, self.sink, AlertSettings())
+        self.alerts = AlertService(store, self.sink, AlertSettings(storm=StormSettings(groups=10_000)))
         self.app = Celery("watch", broker="memory://", set_as_current=False)
         self.app.conf.guardrails = {"store": {"url": url}, "dead_letter": {"publish_timeout": "200ms"}}
 
