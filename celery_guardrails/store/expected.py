@@ -2,7 +2,6 @@
 
 expected: environment, entry, task, since. It must not know what a schedule is.
 """
-# on its own: a table and its queries
 
 from __future__ import annotations
 
