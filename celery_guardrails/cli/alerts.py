@@ -44,17 +44,14 @@ _STATES = {"pending": "yellow", "open": "red", "acknowledged": "cyan", "quiet": 
 _by_option = click.option("--by", metavar="WHO", help="Who does it, for the audit trail. Default: user@host.")
 
 
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read `30m`, `1h`, `2d` and the like."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as exc:
-            self.fail(f"{value!r} {exc}. Write 30m, 1h, 4h or 24h.", param, ctx)
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
+    """The callback of `--for`: reads `30m`, `1h`, `2d` and the like."""
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} {exc}. Write 30m, 1h, 4h or 24h.") from exc
 
 
 def _optional_reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -111,7 +108,13 @@ def show(ctx: click.Context, alert_id: str, as_json: bool) -> None:
 
 @alerts.command(short_help="Take care of an alert: no reminder and no escalation meanwhile.")
 @click.argument("alert_id", metavar="ID")
-@click.option("--for", "lasts", type=_Duration(), help="How long; default: the setting alerts.acknowledge_for.")
+@click.option(
+    "--for",
+    "lasts",
+    metavar="DURATION",
+    callback=_duration,
+    help="How long; default: the setting alerts.acknowledge_for.",
+)
 @click.option("--reason", default="", callback=_optional_reason, help="Why, for the audit trail.")
 @_by_option
 @json_option
@@ -150,7 +153,14 @@ def unack(ctx: click.Context, alert_id: str, reason: str, by: str | None, as_jso
 
 @alerts.command("silence", short_help="Silence the alerts of a task for a while.")
 @click.argument("pattern", metavar="TASK")
-@click.option("--for", "lasts", type=_Duration(), required=True, help="How long: 30m, 1h, 4h, 24h; at most 7d.")
+@click.option(
+    "--for",
+    "lasts",
+    metavar="DURATION",
+    callback=_duration,
+    required=True,
+    help="How long: 30m, 1h, 4h, 24h; at most 7d.",
+)
 @click.option("--reason", required=True, callback=given_reason, help="Why, for the audit trail.")
 @click.option("--fingerprint", metavar="F", help="Only this error; dlq list --json shows fingerprints.")
 @click.option("--queue", metavar="NAME", help="Only what came from this queue.")
