@@ -38,8 +38,13 @@ import importlib, pathlib, celery_guardrails
 root = pathlib.Path(celery_guardrails.__file__).parent
 for path in sorted(root.rglob("*.py")):
     name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
-    if not name.endswith(".migrations.env"):  # Alembic runs this one, with its context
+    if name.endswith(".migrations.env"):  # Alembic runs this one, with its context
+        continue
+    try:
         importlib.import_module(name.removesuffix(".__init__"))
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in ("apprise", "prometheus_client"):  # each an extra of its own
+            raise
 print(root)
 """
 
@@ -108,7 +113,8 @@ def test_workers_need_neither_archive_nor_slack_and_a_guardian_elsewhere_archive
     worker = workers_only.start("-A", "shop", "worker", "--guardian", "-c", "1", "-l", "INFO", env=env)
     try:
         worker.wait_for_log(" ready.")
-        worker.wait_for_log("the guardian inside this worker cannot run: alembic is not installed here")
+        worker.wait_for_log("the guardian inside this worker cannot run: ")
+        worker.wait_for_log(" is not installed here. Workers do without it")
         sent = workers_only.run("-c", "import shop; print(shop.pay.delay(4711))", env=env)
         assert sent.returncode == 0, sent.stderr
 
