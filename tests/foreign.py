@@ -26,6 +26,7 @@ PACKAGE = Path(celery_guardrails.__file__).parent
 
 _DOCUMENTED = (
     "celery", "celery.bin.base", "celery.bootsteps", "celery.contrib", "celery.exceptions", "celery.platforms",
+    "celery.schedules",
     "celery.signals", "celery.states", "celery.utils.log", "kombu", "kombu.asynchronous", "kombu.common",
     "kombu.compression", "kombu.exceptions", "kombu.serialization", "kombu.utils", "amqp",
     "amqp.exceptions", "billiard.exceptions",

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from typing import Any
 
-from celery.schedules import maybe_schedule
+from celery import schedules
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.finding import Finding, Scope
@@ -133,8 +133,11 @@ def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
     for name, entry in dict(guardrails.app.conf.beat_schedule or {}).items():
         task = entry.get("task")
         if task in guarded and not any(fnmatchcase(str(name), pattern) for pattern in ignored):
-            schedule = maybe_schedule(entry.get("schedule"), app=guardrails.app)
+            schedule = entry.get("schedule")
+            if isinstance(schedule, (int, float, timedelta)):
+                schedule = schedules.schedule(schedule)
             if schedule is not None:
+                schedule.app = guardrails.app  # as beat does
                 found[str(name)] = (task, schedule)
     return found
 
