@@ -200,6 +200,14 @@ class Guardrails:
         self.sweep()
         return [task for name, task in sorted(self.app.tasks.items()) if is_guarded(task) and not BUILT_IN.match(name)]
 
+    def policies(self) -> dict[str, Policy]:
+        """The policy in force of each task under guard, by the task's name.
+
+        Raises:
+            ConfigurationError: the layers contradict each other.
+        """
+        return {task.name: self.policy_of(task).policy for task in self.guarded_tasks()}
+
     def sweep(self) -> None:
         """Put the tasks whose names match a pattern under guard: those registered by now."""
         adopter().sweep(self.app, self.patterns)

@@ -17,7 +17,7 @@ def dead_letter_queues(guard: Guardrails) -> tuple[str, ...]:
     """
     settings = guard.settings
     policies = [settings.policy, *settings.policies.values()]
-    policies += [guard.policy_of(task).policy for task in guard.guarded_tasks()]
+    policies += guard.policies().values()
     named = [policy.dead_letter_queue for policy in policies if policy.dead_letter_queue]
     return tuple(dict.fromkeys([settings.dead_letter.queue, *sorted(named)]))
 

@@ -7,9 +7,10 @@ time zones are theirs; and what keeps it from running. The workers' figures say 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
+from functools import cache, partial
 from typing import Any
 
 from celery import schedules
@@ -17,17 +18,18 @@ from celery import schedules
 from celery_guardrails import clock
 from celery_guardrails.alerts.finding import Finding, Scope
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.policy import Policy
 from celery_guardrails.settings import OverdueThreshold
 from celery_guardrails.store import expected, figure_query
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure_query import TaskTotals
 from celery_guardrails.text import count_of, when
+from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
-__all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue"]
+__all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue", "overdue_entries"]
 
 EXPECT_EVERY = "expect_every"
 """Stands in place of the entry where a policy's `expect_every` is overdue."""
+NO_SUCCESS = "no_success"
 _SKEW = timedelta(seconds=30)
 """How far a worker's clock may be behind beat's: a task that began so much before it was due has run."""
 
@@ -67,10 +69,10 @@ class OverdueSource:
             return None
         environment = self.scope.environment
         noted = {entry: task for entry, (task, _) in _entries(self._guardrails).items()}
-        noted |= {f"{EXPECT_EVERY} {task}": task for task, _ in _expecting(self._guardrails)}
+        noted |= {_expectation(task): task for task, _ in _expecting(self._guardrails)}
         with self._store.begin() as conn:
             expected.note(conn, environment, noted, self.scope.tasks or (), now)
-        policies = _policies(self._guardrails)
+        policies = self._guardrails.policies()
         return [
             Finding(
                 "overdue",
@@ -86,7 +88,7 @@ class OverdueSource:
 
 
 def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Overdue]:
-    """What is overdue now, by entry. Only guarded tasks are looked at: of others nobody knows when they ran.
+    """What is overdue now, by when it was due, and why. The broker is asked once for each queue, with a short timeout.
 
     Args:
         guardrails: those of the application.
@@ -96,27 +98,38 @@ def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Ov
     Raises:
         StoreError: the archive cannot be read.
     """
+    reason_of = cache(partial(_reason, guardrails))
+    found = []
+    for each in overdue_entries(guardrails, store, now):
+        if each.why != NO_SUCCESS:
+            why, words = reason_of(_queue_of(guardrails, each.task))
+            each = replace(each, why=why, words=f"{each.words}: {words}")
+        found.append(each)
+    return found
+
+
+def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list[Overdue]:
+    """What is overdue now, without why an entry has not begun; otherwise as `find_overdue`, and without the broker.
+
+    Only guarded tasks are looked at: of others nobody knows when they ran.
+    """
     environment, limit = guardrails.settings.environment, guardrails.settings.alerts.thresholds.overdue
     with store.read() as conn:
         since = expected.known(conn, environment)
         totals = {each.task: each for each in figure_query.totals(conn, environment=environment)}
     found = []
     for entry, (task, schedule) in _entries(guardrails).items():
-        begun = since.get((entry, task))
-        if begun is not None and (due := _due(schedule, begun, totals.get(task), limit, now)) is not None:
-            why, words = _reason(guardrails, task)
-            text = f"{entry} was due at {when(due)} and has not begun: {words}"
-            found.append(_overdue(entry, task, due, totals.get(task), why, text))
+        begun, known = since.get((entry, task)), totals.get(task)
+        if begun is not None and (due := _due(schedule, begun, known, limit, now)) is not None:
+            found.append(_overdue(entry, task, due, known, "", f"{entry} was due at {when(due)} and has not begun"))
     for task, every in _expecting(guardrails):
-        begun = since.get((f"{EXPECT_EVERY} {task}", task))
+        begun, known = since.get((_expectation(task), task)), totals.get(task)
         if begun is None:
             continue
-        known = totals.get(task)
         last = max(begun, known.last_succeeded_at) if known and known.last_succeeded_at else begun
-        due = last + every
-        if now > due + _grace(every, limit):
+        if now > last + every + _grace(every, limit):
             text = f"It has not succeeded since {when(last)}; its policy expects a success every {clock.shown(every)}"
-            found.append(_overdue(EXPECT_EVERY, task, due, known, "no_success", text))
+            found.append(_overdue(EXPECT_EVERY, task, last + every, known, NO_SUCCESS, text))
     return sorted(found, key=lambda each: (each.due_at, each.entry))
 
 
@@ -142,14 +155,15 @@ def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _policies(guardrails: Guardrails) -> dict[str, Policy]:
-    return {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
-
-
 def _expecting(guardrails: Guardrails) -> Iterator[tuple[str, timedelta]]:
-    for task, policy in _policies(guardrails).items():
+    for task, policy in guardrails.policies().items():
         if policy.expect_every is not None:
             yield task, policy.expect_every
+
+
+def _expectation(task: str) -> str:
+    """The entry under which the archive notes since when a success is expected."""
+    return f"{EXPECT_EVERY} {task}"
 
 
 def _due(
@@ -174,27 +188,18 @@ def _grace(period: timedelta, limit: OverdueThreshold) -> timedelta:
     return max(limit.grace, limit.ratio * period)
 
 
-def _reason(guardrails: Guardrails, task: str) -> tuple[str, str]:
+def _queue_of(guardrails: Guardrails, task: str) -> str:
+    route = guardrails.app.amqp.router.route({}, task)
+    return getattr(route.get("queue"), "name", None) or str(guardrails.app.conf.task_default_queue)
+
+
+def _reason(guardrails: Guardrails, queue: str) -> tuple[str, str]:
     """Why an entry has not begun, and in words: whether anything waits in its task's queue says it."""
     try:
-        route = guardrails.app.amqp.router.route({}, task)
-        queue = getattr(route.get("queue"), "name", None) or str(guardrails.app.conf.task_default_queue)
-        waiting = _depth(guardrails, queue)
-    except Exception:  # noqa: BLE001 the broker may say no in many ways, and the entry is overdue all the same
+        number = waiting(guardrails.app, [queue])
+    except ConsumerLost:
         return "not_sent", "nobody knows whether it was sent, because the broker does not answer"
-    if waiting:
-        return (
-            "not_started",
-            f"{count_of(waiting, 'message waits', 'messages wait')} in {queue}, and no worker takes them",
-        )
+    if number:
+        words = count_of(number, "message waits", "messages wait")
+        return "not_started", f"{words} in {queue}, and no worker takes them"
     return "not_sent", f"nothing waits in {queue}, so beat has not sent it"
-
-
-def _depth(guardrails: Guardrails, queue: str) -> int:
-    """How many messages wait in a queue; 0 where there is none."""
-    with guardrails.app.connection_for_read() as connection:
-        channel = connection.default_channel
-        try:
-            return int(channel.queue_declare(queue, passive=True).message_count)
-        except connection.channel_errors:
-            return 0

@@ -77,15 +77,16 @@ def task_alerts(guardrails: Guardrails) -> Callable[[str], tuple[TaskAlerts | No
     Args:
         guardrails: those of the application. A task that it does not know has neither.
     """
-    policies = {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
-    words = {name: (policy.alert, retry_window(policy)) for name, policy in policies.items()}
+    words = {name: (policy.alert, retry_window(policy)) for name, policy in guardrails.policies().items()}
     return lambda task: words.get(task, (None, timedelta(0)))
 
 
 def task_facts(guardrails: Guardrails) -> Callable[[str], TaskFacts]:
     """A function from a task's name to what findings say of it; the defaults for one that the application has not."""
-    policies = {task.name: guardrails.policy_of(task).policy for task in guardrails.guarded_tasks()}
-    facts = {name: TaskFacts(policy.owner, policy.runbook, policy.max_latency) for name, policy in policies.items()}
+    facts = {
+        name: TaskFacts(policy.owner, policy.runbook, policy.max_latency)
+        for name, policy in guardrails.policies().items()
+    }
     return lambda task: facts.get(task, TaskFacts())
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from celery_guardrails import clock
 from celery_guardrails.alerts.outbox import Poster
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.cli.overdue import find_overdue
+from celery_guardrails.cli.overdue import overdue_entries
 from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, Fault, SpoolError
 from celery_guardrails.guardian.figures import FigureCounting
@@ -80,7 +80,7 @@ def serving(
         figures.dropped if figures is not None else {},
         lambda: poster.well,
         missing_after=settings.alerts.thresholds.unreconciled.after,
-        overdue=lambda: [each.task for each in find_overdue(project.guardrails, store, clock.now())],
+        overdue=lambda: [each.task for each in overdue_entries(project.guardrails, store, clock.now())],
     )
     server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)
     try:

@@ -13,7 +13,7 @@ from celery.schedules import crontab
 
 from celery_guardrails import GuardedTask, Policy
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.cli.overdue import OverdueSource, find_overdue
+from celery_guardrails.cli.overdue import OverdueSource, find_overdue, overdue_entries
 from celery_guardrails.figures.summary import Summary, TaskFigures
 from celery_guardrails.guardian.watching import Watching
 from celery_guardrails.store import alert
@@ -174,3 +174,14 @@ def test_an_entry_that_left_the_schedule_is_over(store):
 def test_a_broker_that_is_away_says_nothing(store):
     source = OverdueSource(application(nightly(), [NOW]), store, lambda: True)
     assert source.find(NOW) is None
+
+
+@pytest.mark.timeout(60)
+def test_a_broker_that_does_not_answer_holds_nobody_up(store: Store) -> None:
+    schedule = {name: {"task": "shop.often", "schedule": 60} for name in ("one", "two", "three")}
+    days = Days(store, schedule)
+    days.guardrails.app.conf.broker_url = "redis://127.0.0.1:1/0"  # nobody listens there
+    found = find_overdue(days.guardrails, store, NOW + HOUR)
+    assert [each.why for each in found] == ["not_sent"] * 3
+    assert "the broker does not answer" in found[0].words
+    assert [each.entry for each in overdue_entries(days.guardrails, store, NOW + HOUR)] == ["one", "three", "two"]
