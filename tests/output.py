@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardrails alerts silences": ((),),
     "guardrails alerts unsilence": (("{silence}", "--reason", "{reason}"),),
     "guardrails alerts simulate": ((), ("--days", "400")),
-    "guardrails alerts test": ((),),
+    "guardrails alerts test": ((), ("--sink", "slack")),
     "guardrails audit list": ((), ("--action", "requeue")),
     "guardrails doctor": ((),),
     "guardrails topology": ((),),

@@ -19,7 +19,6 @@ from celery_guardrails.alerts.people import Actor, acknowledge, end_silence, fin
 from celery_guardrails.alerts.render import Style, render
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.build import build_sink
-from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.cli.actor import given_reason, whoever_runs_this
 from celery_guardrails.cli.daemon.assembly import alerts_go_to
 from celery_guardrails.cli.group import LazyGroup
@@ -27,8 +26,9 @@ from celery_guardrails.cli.output import Column, ago, emit_json, json_option, no
 from celery_guardrails.cli.pending import note_unarchived
 from celery_guardrails.cli.project import Project, project_of
 from celery_guardrails.cli.simulate import simulate
+from celery_guardrails.cli.trial import test
 from celery_guardrails.clock import parse_duration
-from celery_guardrails.errors import AlertRefused, SinkError
+from celery_guardrails.errors import AlertRefused
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.store import alert, outbox, silence
 from celery_guardrails.store.alert import GroupRow
@@ -220,30 +220,6 @@ def unsilence(ctx: click.Context, silence_id: str, reason: str, by: str | None, 
         say(f"The silence {ended.id} of {ended.task} has ended.")
 
 
-@alerts.command()
-@json_option
-@click.pass_context
-def test(ctx: click.Context, as_json: bool) -> None:
-    """Send a test alert to where alerts go, and say what happened."""
-    project = project_of(ctx)
-    settings, sink = project.settings, build_sink(project.settings.slack)
-    words = f"Test alert from celery-guardrails ({settings.environment}): alerts of {project.name} arrive here."
-    try:
-        sink.check()
-        posted = sink.post(Message(text=words, plain=words))
-    except SinkError as exc:
-        if as_json:
-            emit_json({"sink": sink.name, "sent": False, "problem": shown(exc.reason)})
-            ctx.exit(1)
-        raise click.ClickException(
-            f"The test alert did not arrive at {alerts_go_to(settings)}: {shown(exc.reason)}"
-        ) from exc
-    if as_json:
-        emit_json({"sink": sink.name, "sent": True, "channel": posted.channel, "problem": None})
-    else:
-        say(f"The test alert was sent to {alerts_go_to(settings)}.")
-
-
 def _read(row: GroupRow) -> AlertGroup | None:
     """The group; `None`, with a note, if it cannot be read, so that the others are still listed."""
     try:
@@ -339,3 +315,4 @@ def _silence_as_json(one: Silence) -> dict[str, Any]:
 
 
 alerts.add_command(simulate)
+alerts.add_command(test)

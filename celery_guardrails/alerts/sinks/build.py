@@ -23,7 +23,7 @@ from celery_guardrails.redaction.process import shown
 from celery_guardrails.settings import AlertSettings, Settings, SlackSettings
 from celery_guardrails.text import cut, one_line
 
-__all__ = ["build_sink", "build_sinks", "sink_faults", "unreachable_channels"]
+__all__ = ["build_sink", "build_sinks", "further_sink", "sink_faults", "unreachable_channels"]
 
 _APPRISE = 'pip install "celery-guardrails[apprise]"'
 
@@ -83,11 +83,25 @@ def _further(alerts: AlertSettings) -> tuple[list[Sink], list[Fault]]:
     for key, destination in _named(alerts):
         if destination in made or destination.means in (Means.SLACK, Means.LOG):
             continue
-        try:
-            made[destination] = _make(destination)
-        except Exception as exc:  # noqa: BLE001 a user's class may raise anything
-            found.append(_fault(key, destination, exc))
+        sink = further_sink(key, destination)
+        if isinstance(sink, Fault):
+            found.append(sink)
+        else:
+            made[destination] = sink
     return list(made.values()), found
+
+
+def further_sink(key: str, destination: Destination) -> Sink | Fault:
+    """The sink of a destination that is neither Slack nor the log, or why it cannot be made.
+
+    Args:
+        key: the setting that names it, for the fault.
+        destination: the place.
+    """
+    try:
+        return _make(destination)
+    except Exception as exc:  # noqa: BLE001 a user's class may raise anything
+        return _fault(key, destination, exc)
 
 
 def _make(destination: Destination) -> Sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -29,7 +30,12 @@ app.conf.update(
         "environment": "test",
         "dead_letter": {"queue": f"{PREFIX}.dead"},
         "store": {"url": os.environ.get("SHOP_STORE", f"sqlite:///{RUNS / 'archive.sqlite3'}")},
-        "alerts": {"group_wait": "100ms"},
+        "alerts": {
+            "group_wait": "100ms",
+            "routes": [
+                {"to": to, "task": task} for to, task in json.loads(os.environ.get("SHOP_ROUTES", "{}")).items()
+            ],
+        },
         "guard": ["vendor.*"],
         "policies": {"vendor.*": {"max_attempts": 2, "owner": "vendors"}},
     },

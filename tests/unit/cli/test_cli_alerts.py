@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -57,28 +56,6 @@ def test_no_alert_at_all(shop: Shop) -> None:
     shop.archive()
     assert shop.run("alerts", "list").stdout == ""
     assert shop.json("alerts", "list") == []
-
-
-def test_a_test_alert_goes_to_the_log_when_no_slack_is_set(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    result = shop.run("alerts", "test")
-    assert result.stdout == "The test alert was sent to the log, because no Slack is set.\n"
-    assert "Test alert from celery-guardrails (test)" in caplog.text
-
-
-def test_a_test_alert_arrives_at_slack(shop: Shop, slack: SlackStandIn) -> None:
-    assert shop.json("alerts", "test") == {"sink": "slack", "sent": True, "channel": "C1", "problem": None}
-    (message,) = slack.in_channel()
-    assert "Test alert from celery-guardrails" in message.text
-
-
-def test_a_test_alert_that_does_not_arrive_says_why(shop: Shop, slack: SlackStandIn) -> None:
-    slack.script("chat.postMessage", "channel_not_found", "channel_not_found")
-    result = shop.run("alerts", "test")
-    assert result.exit_code == 1
-    assert len(lines(result.stderr)) == 1
-    assert "did not arrive at Slack, channel C1: channel_not_found" in result.stderr
-    assert shop.json("alerts", "test", code=1)["problem"] == "channel_not_found"
 
 
 def opened(shop: Shop, task: str = "shop.mail") -> str:
