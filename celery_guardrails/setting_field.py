@@ -16,7 +16,6 @@ from celery_guardrails.policy.field import problem, read_names
 from celery_guardrails.redaction.address import ENCODE, database_problem, service_problem
 
 __all__ = [
-    "WORDS",
     "DatabaseUrl",
     "DestinationField",
     "GroupByField",
@@ -26,23 +25,6 @@ __all__ = [
     "ServiceUrl",
     "Token",
 ]
-
-WORDS = {
-    "model_type": "is of type {kind}, not a dict",
-    "dict_type": "is of type {kind}, not a dict",
-    "tuple_type": "is of type {kind}, not a list",
-    "missing": "is missing",
-    "string_type": "is of type {kind}, not text",
-    "string_too_short": "is empty",
-    "bool_type": "is neither True nor False",
-    "bool_parsing": "is neither True nor False",
-    "int_type": "is of type {kind}, not a whole number",
-    "int_parsing": "is no whole number",
-    "int_from_float": "is no whole number",
-    "greater_than_equal": "is less than {ge}",
-    "less_than_equal": "is more than {le}",
-}
-"""What pydantic calls wrong, in our words."""
 
 _MENTION = re.compile(r"<(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+|!here|!channel|!everyone)>")
 

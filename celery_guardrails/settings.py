@@ -14,7 +14,6 @@ from typing import Annotated, Any, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -24,7 +23,6 @@ from pydantic_core import ErrorDetails
 from celery_guardrails.destination import Destination, Means
 from celery_guardrails.errors import ConfigurationError, Fault, nearest
 from celery_guardrails.policy import faults
-from celery_guardrails.policy.alert import DeadLetterThreshold, ThresholdField
 from celery_guardrails.policy.field import (
     DurationField,
     NamesField,
@@ -34,9 +32,9 @@ from celery_guardrails.policy.field import (
     problem,
 )
 from celery_guardrails.policy.policy import Policy
+from celery_guardrails.policy.threshold import Section, Thresholds
 from celery_guardrails.redaction.name import is_denied
 from celery_guardrails.setting_field import (
-    WORDS,
     DatabaseUrl,
     DestinationField,
     GroupByField,
@@ -93,11 +91,7 @@ def _with_defaults(given: dict[str, timedelta | None]) -> dict[str, timedelta | 
     return {**_RETENTION, **given}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
-
-
-class DeadLetterSettings(_Section):
+class DeadLetterSettings(Section):
     """Where dead letters wait for a guardian.
 
     Args:
@@ -130,7 +124,7 @@ class DeadLetterSettings(_Section):
     publish_timeout: DurationField = timedelta(seconds=5)
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """Where the archive is.
 
     Args:
@@ -142,7 +136,7 @@ class StoreSettings(_Section):
     url: Annotated[DatabaseUrl, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
 
 
-class SlackSettings(_Section):
+class SlackSettings(Section):
     """How Slack is reached; with neither `token` nor `webhook_url` alerts go to the log.
 
     Args:
@@ -170,7 +164,7 @@ class SlackSettings(_Section):
         return self
 
 
-class RouteSettings(_Section):
+class RouteSettings(Section):
     """Where the alerts of some tasks go. All keys that are given have to match.
 
     Args:
@@ -187,107 +181,7 @@ class RouteSettings(_Section):
     to: DestinationField
 
 
-class UnreconciledThreshold(_Section):
-    """When a dead letter that a worker counted is missing.
-
-    Args:
-        after: the archive does not have it after this time. Default 10 minutes.
-    """
-
-    after: DurationField = timedelta(minutes=10)
-
-
-class FailedAttemptsThreshold(_Section):
-    """When failing attempts of a task are an alert, even if their retries succeed.
-
-    Args:
-        enabled: whether they are at all. Default false.
-        count: so many failed attempts. Default 20.
-        within: within this time; at least a minute. Default 5 minutes.
-        ratio: and this share of all attempts, 0 to 1. Default 0.5.
-    """
-
-    enabled: bool = False
-    count: Annotated[int, Field(ge=1)] = 20
-    within: DurationField = timedelta(minutes=5)
-    ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-
-class ErrorRateThreshold(_Section):
-    """When a task fails much more often than usual.
-
-    Args:
-        ratio: at least this share of its attempts fails, 0 to 1. Default 0.1.
-        times: and so many times the share of the 24 hours before. Default 3.
-        within: both in this time and in the last hour. Default 5 minutes.
-        least: with so many attempts in the last hour. Default 20.
-    """
-
-    ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    times: Annotated[float, Field(ge=1)] = 3.0
-    within: DurationField = timedelta(minutes=5)
-    least: Annotated[int, Field(ge=1)] = 20
-
-
-class QueueLatencyThreshold(_Section):
-    """When a task begins later than its policy's `max_latency` allows.
-
-    Args:
-        evaluations: at so many looks in a row, a minute apart. Default 2.
-    """
-
-    evaluations: Annotated[int, Field(ge=1)] = 2
-
-
-class ThroughputThreshold(_Section):
-    """When much less is done of a task than usually at this time of the day.
-
-    Args:
-        ratio: less than this share of the median of the last 7 days, in half an hour, 0 to 1. Default 0.5.
-        least: where the median is at least so many attempts. Default 20.
-    """
-
-    ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
-    least: Annotated[int, Field(ge=1)] = 20
-
-
-class OverdueThreshold(_Section):
-    """When a task that should have run is overdue.
-
-    Args:
-        grace: so long after it was due. Default 2 minutes.
-        ratio: or this share of the time between two runs, 0 to 1, where that is longer. Default 0.1.
-        ignore: entries of the beat schedule that nobody expects; `*` stands for anything. Default none.
-    """
-
-    grace: DurationField = timedelta(minutes=2)
-    ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    ignore: NamesField = ()
-
-
-class Thresholds(_Section):
-    """From where on each signal opens an alert.
-
-    Args:
-        dead_letter: so many dead letters of one task within this time. Default `{"count": 1, "within": "5m"}`.
-        failed_attempts: attempts that fail, even if their retries succeed.
-        error_rate: failures that are more frequent than usual.
-        queue_latency: starts that are late.
-        throughput: work that is less than usual.
-        overdue: tasks that should have run, by the beat schedule or by a policy's `expect_every`.
-        unreconciled: dead letters that workers counted, and that the archive does not have.
-    """
-
-    dead_letter: ThresholdField = DeadLetterThreshold()
-    failed_attempts: FailedAttemptsThreshold = Field(default_factory=FailedAttemptsThreshold)
-    error_rate: ErrorRateThreshold = Field(default_factory=ErrorRateThreshold)
-    queue_latency: QueueLatencyThreshold = Field(default_factory=QueueLatencyThreshold)
-    throughput: ThroughputThreshold = Field(default_factory=ThroughputThreshold)
-    overdue: OverdueThreshold = Field(default_factory=OverdueThreshold)
-    unreconciled: UnreconciledThreshold = Field(default_factory=UnreconciledThreshold)
-
-
-class StormSettings(_Section):
+class StormSettings(Section):
     """When many alerts at once become one message, the digest.
 
     Args:
@@ -299,7 +193,7 @@ class StormSettings(_Section):
     within: DurationField = timedelta(minutes=5)
 
 
-class EscalationSettings(_Section):
+class EscalationSettings(Section):
     """Who else is asked when nobody acknowledges an alert.
 
     Args:
@@ -320,7 +214,7 @@ class EscalationSettings(_Section):
         return self
 
 
-class AlertSettings(_Section):
+class AlertSettings(Section):
     """When people hear of dead letters.
 
     Args:
@@ -368,7 +262,7 @@ class AlertSettings(_Section):
     heartbeat_url: SecretUrl = None
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Where a guardian serves `/metrics`, for Prometheus, and `/healthz`.
 
     Args:
@@ -381,7 +275,7 @@ class MetricsSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that an application configures besides its tasks; each section is described by its own class.
 
     Args:
@@ -495,8 +389,8 @@ def _fault(entry: ErrorDetails, overridden: Mapping[str, str]) -> Fault:
     if key in overridden:
         # what is in the environment is a secret more often than not, and may be another variable's
         hint, value = f"set by {overridden[key]}", faults.HIDDEN
-    if entry["type"] in WORDS:
-        text = WORDS[entry["type"]].format(kind=type(entry["input"]).__name__, **context)
+    if entry["type"] in faults.WORDS:
+        text = faults.WORDS[entry["type"]].format(kind=type(entry["input"]).__name__, **context)
     if entry["type"] == "extra_forbidden" or (path[0] == "retention" and "[key]" in entry["loc"]):
         # whatever it is, a secret that was meant for another key is not shown under this one
         text, hint, value = "unknown key", _nearest_key(path), faults.HIDDEN
@@ -521,18 +415,28 @@ def sections() -> dict[str, Mapping[str, Any]]:
     """The fields of each section, by its key."""
     # By its bases: on Python 3.10 `dict[str, int]` passes for a type, and issubclass then raises.
     return {
-        name: cast("type[_Section]", info.annotation).model_fields
+        name: cast("type[Section]", info.annotation).model_fields
         for name, info in Settings.model_fields.items()
-        if _Section in getattr(info.annotation, "__mro__", ())
+        if Section in getattr(info.annotation, "__mro__", ())
     }
 
 
 def _keys() -> list[str]:
     keys: list[str] = []
     for name in Settings.model_fields:
-        inner = _RETENTION if name == "retention" else sections().get(name, ())
-        keys += [name, *(f"{name}.{each}" for each in inner)]
+        keys.append(name)
+        keys += [f"{name}.{each}" for each in _RETENTION] if name == "retention" else []
+        keys += _keys_inside(name, sections().get(name, {}))
     return keys + [f"{_ROUTES}.{name}" for name in RouteSettings.model_fields]
+
+
+def _keys_inside(section: str, fields: Mapping[str, Any]) -> list[str]:
+    """The keys of a section, and of the sections inside it."""
+    keys = []
+    for name, info in fields.items():
+        inner = info.annotation if Section in getattr(info.annotation, "__mro__", ()) else None
+        keys += [f"{section}.{name}", *(_keys_inside(f"{section}.{name}", inner.model_fields) if inner else ())]
+    return keys
 
 
 def _shown(key: str, value: object) -> str:

@@ -5,15 +5,19 @@ Owns `Rules`, which the engine takes instead of the whole settings. It must not 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from celery_guardrails.policy.alert import TaskAlerts
+from celery_guardrails.policy.threshold import DeadLetterThreshold
 from celery_guardrails.settings import AlertSettings
 
 __all__ = ["LONGEST_QUIET", "EscalationStep", "Rules"]
 
 LONGEST_QUIET = timedelta(hours=24)
+_NEVER = sys.maxsize
+"""So many dead letters open a group where a policy says that they are no alert."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,13 @@ class Rules:
         """
         if word is None and window <= self.quiet:
             return self
-        threshold = word.dead_letter if word is not None else None
-        return replace(
-            self,
-            quiet=max(self.quiet, min(window, LONGEST_QUIET)),
-            muted=word is not None and word.muted,
-            count=self.count if threshold is None else threshold.count,
-            within=self.within if threshold is None else threshold.within,
-        )
+        quiet = max(self.quiet, min(window, LONGEST_QUIET))
+        if word is None:
+            return replace(self, quiet=quiet)
+        threshold = word.threshold(DeadLetterThreshold(count=self.count, within=self.within), "dead_letter")
+        if threshold is None:
+            return replace(self, quiet=quiet, muted=word.muted, count=_NEVER)
+        return replace(self, quiet=quiet, count=threshold.count, within=threshold.within)
 
     @classmethod
     def from_settings(cls, settings: AlertSettings, *, can_edit: bool = True) -> Rules:

@@ -18,7 +18,8 @@ from celery import schedules
 from celery_guardrails import clock
 from celery_guardrails.alerts.finding import Finding, Scope
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.settings import OverdueThreshold
+from celery_guardrails.policy.alert import Limits, limits
+from celery_guardrails.policy.threshold import OverdueThreshold
 from celery_guardrails.store import expected, figure_query
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure_query import TaskTotals
@@ -72,7 +73,7 @@ class OverdueSource:
         noted |= {_expectation(task): task for task, _ in _expecting(self._guardrails)}
         with self._store.begin() as conn:
             expected.note(conn, environment, noted, self.scope.tasks or (), now)
-        policies = self._guardrails.policies()
+        policies, wanted = self._guardrails.policies(), _limits(self._guardrails)
         return [
             Finding(
                 "overdue",
@@ -84,6 +85,7 @@ class OverdueSource:
                 runbook=policies[each.task].runbook,
             )
             for each in find_overdue(self._guardrails, self._store, now)
+            if wanted.of(each.task) is not None
         ]
 
 
@@ -111,15 +113,17 @@ def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Ov
 def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list[Overdue]:
     """What is overdue now, without why an entry has not begun; otherwise as `find_overdue`, and without the broker.
 
-    Only guarded tasks are looked at: of others nobody knows when they ran.
+    Only guarded tasks are looked at: of others nobody knows when they ran. A task whose policy wants no alert of it is
+    overdue all the same.
     """
-    environment, limit = guardrails.settings.environment, guardrails.settings.alerts.thresholds.overdue
+    environment, allowed = guardrails.settings.environment, _limits(guardrails)
     with store.read() as conn:
         since = expected.known(conn, environment)
         totals = {each.task: each for each in figure_query.totals(conn, environment=environment)}
     found = []
     for entry, (task, schedule) in _entries(guardrails).items():
         begun, known = since.get((entry, task)), totals.get(task)
+        limit = allowed.of(task) or allowed.usual
         if begun is not None and (due := _due(schedule, begun, known, limit, now)) is not None:
             found.append(_overdue(entry, task, due, known, "", f"{entry} was due at {when(due)} and has not begun"))
     for task, every in _expecting(guardrails):
@@ -127,7 +131,7 @@ def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list
         if begun is None:
             continue
         last = max(begun, known.last_succeeded_at) if known and known.last_succeeded_at else begun
-        if now > last + every + _grace(every, limit):
+        if now > last + every + _grace(every, allowed.of(task) or allowed.usual):
             text = f"It has not succeeded since {when(last)}; its policy expects a success every {clock.shown(every)}"
             found.append(_overdue(EXPECT_EVERY, task, last + every, known, NO_SUCCESS, text))
     return sorted(found, key=lambda each: (each.due_at, each.entry))
@@ -140,11 +144,12 @@ def _overdue(entry: str, task: str, due: datetime, known: TaskTotals | None, why
 
 def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
     """The entries of the beat schedule whose tasks are guarded, with their tasks and schedules."""
-    ignored = guardrails.settings.alerts.thresholds.overdue.ignore
+    allowed = _limits(guardrails)
     guarded = {task.name for task in guardrails.guarded_tasks()}
     found = {}
     for name, entry in dict(guardrails.app.conf.beat_schedule or {}).items():
         task = entry.get("task")
+        ignored = (allowed.of(task) or allowed.usual).ignore
         if task in guarded and not any(fnmatchcase(str(name), pattern) for pattern in ignored):
             schedule = entry.get("schedule")
             if isinstance(schedule, (int, float, timedelta)):
@@ -153,6 +158,11 @@ def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
                 schedule.app = guardrails.app  # as beat does
                 found[str(name)] = (task, schedule)
     return found
+
+
+def _limits(guardrails: Guardrails) -> Limits[OverdueThreshold]:
+    words = {name: policy.alert for name, policy in guardrails.policies().items()}
+    return limits(guardrails.settings.alerts.thresholds.overdue, "overdue", words)
 
 
 def _expecting(guardrails: Guardrails) -> Iterator[tuple[str, timedelta]]:

@@ -137,8 +137,15 @@ def _value(field: str, shown: dict[str, Any]) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {entry}" for key, entry in value.items()) or "-"
+        return "; ".join(f"{key}: {_entry(entry)}" for key, entry in value.items()) or "-"
     return str(value)
+
+
+def _entry(value: Any) -> str:
+    """An entry of a field that is a dict; `False` in it switches something off."""
+    if value is False:
+        return "none"
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _unguarded(project: Project, name: str, tasks: dict[str, Task]) -> str:

@@ -1,7 +1,7 @@
 """The signals that come of the workers' figures: too many failures, too slow a start, too little work done.
 
-Each is a source for `watching.py`. Owns their formulas; thresholds come from the settings, figures from the archive. It
-must not know how figures are counted.
+Each is a source for `watching.py`. Owns their formulas; thresholds come from the settings and from policies, figures
+from the archive. It must not know how figures are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from celery_guardrails import clock
 from celery_guardrails.alerts.finding import Finding, Scope
 from celery_guardrails.figures.measure import failed_attempts
 from celery_guardrails.figures.summary import TaskFigures
-from celery_guardrails.settings import (
+from celery_guardrails.policy.alert import Limits
+from celery_guardrails.policy.threshold import (
     ErrorRateThreshold,
     FailedAttemptsThreshold,
     QueueLatencyThreshold,
@@ -75,22 +76,22 @@ class FailedAttempts(_FigureSource):
     signal = "failed_attempts"
 
     def __init__(
-        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: FailedAttemptsThreshold
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], limits: Limits[FailedAttemptsThreshold]
     ) -> None:
         super().__init__(store, environment, facts)
-        self._threshold = threshold
+        self._limits = limits
 
     def find(self, now: datetime) -> Sequence[Finding]:
         """One finding for each task."""
-        limit = self._threshold
-        if not limit.enabled:
-            return []
         found = []
-        for task, figures in self._between(now - limit.within, now).items():
-            failed = failed_attempts(figures)
-            if failed >= limit.count and failed >= limit.ratio * figures.attempts:
-                words = f"{failed:,} of {figures.attempts:,} attempts failed in {clock.shown(limit.within)}"
-                found.append(self._finding(task, words))
+        for span in {limit.within for limit in self._limits.different if limit.enabled}:
+            for task, figures in self._between(now - span, now).items():
+                limit, failed = self._limits.of(task), failed_attempts(figures)
+                if limit is None or not limit.enabled or limit.within != span:
+                    continue
+                if failed >= limit.count and failed >= limit.ratio * figures.attempts:
+                    words = f"{failed:,} of {figures.attempts:,} attempts failed in {clock.shown(span)}"
+                    found.append(self._finding(task, words))
         return found
 
 
@@ -100,21 +101,24 @@ class ErrorRate(_FigureSource):
     signal = "error_rate"
 
     def __init__(
-        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: ErrorRateThreshold
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], limits: Limits[ErrorRateThreshold]
     ) -> None:
         super().__init__(store, environment, facts)
-        self._threshold = threshold
+        self._limits = limits
 
     def find(self, now: datetime) -> Sequence[Finding]:
         """One finding for each task."""
-        limit = self._threshold
-        lately, hour = self._between(now - limit.within, now), self._between(now - HOUR, now)
-        busy = [task for task, figures in hour.items() if figures.attempts >= limit.least]
+        hour = self._between(now - HOUR, now)
+        limits = {task: limit for task in hour if (limit := self._limits.of(task)) is not None}
+        busy = [task for task, limit in limits.items() if hour[task].attempts >= limit.least]
+        spans = {limits[task].within for task in busy}
+        lately = {span: self._between(now - span, now) for span in spans}
         # without the hour that is looked at: what is unusual must not count as usual
         day = self._between(now - _DAY, bucket_of(now - HOUR, HOUR)) if busy else {}
         found = []
         for task in busy:
-            rates = (_failing(lately.get(task)), _failing(hour[task]))
+            limit = limits[task]
+            rates = (_failing(lately[limit.within].get(task)), _failing(hour[task]))
             usual = _failing(day.get(task)) or 0.0
             least = max(limit.ratio, limit.times * usual)
             if None not in rates and all(rate is not None and rate >= least for rate in rates):
@@ -132,24 +136,24 @@ class QueueLatency(_FigureSource):
     signal = "queue_latency"
 
     def __init__(
-        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], threshold: QueueLatencyThreshold
+        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], limits: Limits[QueueLatencyThreshold]
     ) -> None:
         super().__init__(store, environment, facts)
-        self._threshold = threshold
+        self._limits = limits
         self._slow: dict[str, int] = {}
 
     def find(self, now: datetime) -> Sequence[Finding]:
         """One finding for each task whose 95th percentile of the start delay is too large."""
         slow: dict[str, float] = {}
         for task, figures in self._between(now - _LATENCY_SPAN, now).items():
-            delay = figures.start_delay.quantile(_SHARE)
+            delay = figures.start_delay.quantile(_SHARE) if self._limits.of(task) is not None else None
             if delay is not None and delay > self._facts(task).max_latency.total_seconds():
                 slow[task] = delay
         self._slow = {task: self._slow.get(task, 0) + 1 for task in slow}
         return [
             self._finding(task, f"It begins {_lasting(slow[task])} after it is due; {_promise(self._facts(task))}")
             for task, looks in self._slow.items()
-            if looks >= self._threshold.evaluations
+            if (limit := self._limits.of(task)) is not None and looks >= limit.evaluations
         ]
 
 
@@ -167,23 +171,24 @@ class Throughput(_FigureSource):
         store: Store,
         environment: str,
         facts: Callable[[str], TaskFacts],
-        threshold: ThroughputThreshold,
+        limits: Limits[ThroughputThreshold],
         away: Callable[[], bool],
     ) -> None:
         super().__init__(store, environment, facts)
-        self._threshold = threshold
+        self._limits = limits
         self._away = away
 
     def find(self, now: datetime) -> Sequence[Finding] | None:
         """One finding for each task."""
         if self._away():
             return None
-        limit, start = self._threshold, now - _HALF_HOUR
+        start = now - _HALF_HOUR
         lately = self._between(start, now)
         found = []
         for task, usual in self._usual(start, now).items():
+            limit = self._limits.of(task)
             done = lately[task].attempts if task in lately else 0
-            if usual >= limit.least and done < limit.ratio * usual:
+            if limit is not None and usual >= limit.least and done < limit.ratio * usual:
                 words = (
                     f"{done:,} attempts ended in {clock.shown(_HALF_HOUR)}; usually about {usual:,.0f} do at this time"
                 )

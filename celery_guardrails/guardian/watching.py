@@ -16,6 +16,8 @@ from celery_guardrails.alerts.condition import OWN_HEALTH
 from celery_guardrails.alerts.finding import Finding, Scope, changes
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.outbox import Poster
+from celery_guardrails.policy.alert import Limits
+from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.store import alert, reconcile
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.probe import raise_if_away
@@ -89,18 +91,23 @@ class Unreconciled:
     Args:
         store: the archive.
         environment: as in the settings.
-        after: how long a letter may be under way.
+        limits: for each task, how long a letter may be under way.
     """
 
-    def __init__(self, store: Store, environment: str, after: timedelta) -> None:
+    def __init__(self, store: Store, environment: str, limits: Limits[UnreconciledThreshold]) -> None:
         self.scope = Scope("unreconciled", environment)
         self._store = store
-        self._after = after
+        self._limits = limits
 
     def find(self, now: datetime) -> Sequence[Finding]:
         """One finding for each task."""
         with self._store.read() as conn:
-            missing = reconcile.unreconciled(conn, now, self._after)
+            missing = [
+                each
+                for after in {limit.after for limit in self._limits.different}
+                for each in reconcile.unreconciled(conn, now, after)
+                if (own := self._limits.of(each.task)) is not None and own.after == after
+            ]
         return [
             Finding(
                 "unreconciled",

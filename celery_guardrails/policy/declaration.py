@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery_guardrails.clock import format_duration
+from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.backoff import Constant, Exponential, Linear, Schedule, is_tenacity_wait
 from celery_guardrails.policy.dotted import dotted_name
 from celery_guardrails.policy.policy import Policy
@@ -30,6 +31,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, timedelta):
         return format_duration(value)
+    if isinstance(value, TaskAlerts):
+        return _plain(value.as_data())
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, Mapping):

@@ -15,13 +15,43 @@ from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.policy import origin
 from celery_guardrails.redaction import Redactor
 
-__all__ = ["HIDDEN", "collected", "collecting", "is_collecting", "report", "shown", "shown_text", "start", "stop"]
+__all__ = [
+    "HIDDEN",
+    "WORDS",
+    "collected",
+    "collecting",
+    "is_collecting",
+    "report",
+    "shown",
+    "shown_text",
+    "start",
+    "stop",
+]
 
 collected: list[Fault] = []
 """The faults reported since `start()`, oldest first."""
 
 HIDDEN = "***"
 """Stands for the value of an unknown key, which is never shown: it may be a secret."""
+
+WORDS = {
+    "model_type": "is of type {kind}, not a dict",
+    "dict_type": "is of type {kind}, not a dict",
+    "tuple_type": "is of type {kind}, not a list",
+    "missing": "is missing",
+    "string_type": "is of type {kind}, not text",
+    "string_too_short": "is empty",
+    "bool_type": "is neither True nor False",
+    "bool_parsing": "is neither True nor False",
+    "int_type": "is of type {kind}, not a whole number",
+    "int_parsing": "is no whole number",
+    "int_from_float": "is no whole number",
+    "float_type": "is of type {kind}, not a number",
+    "float_parsing": "is no number",
+    "greater_than_equal": "is less than {ge}",
+    "less_than_equal": "is more than {le}",
+}
+"""What pydantic calls wrong, in our words."""
 
 _LONGEST_VALUE = 120
 _REDACTOR = Redactor()

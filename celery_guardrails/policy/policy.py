@@ -62,8 +62,9 @@ class Policy(BaseModel):
         owner: whom the alert names. Default none.
         runbook: where the alert says that people find what to do. Default none.
         severity: how bad a dead letter of this task is. Default `"error"`.
-        alert: from where on its dead letters are an alert, such as `{"dead_letter": {"count": 20, "within": "5m"}}`;
-            `False`: never. `None`: as the settings say. Default `None`.
+        alert: thresholds of its own by signal, such as `{"dead_letter": {"count": 20, "within": "5m"}}`; a field that
+            is left out is as in `alerts.thresholds`. `{"throughput": False}`: this signal is no alert for the task.
+            `False`: none is. `None`: all as the settings say. Default `None`.
         affected_by: names of the arguments that say who is affected. Default none.
         correlate: names of the arguments that are kept in clear for tracing. Default none.
         redact: names of the arguments that are never shown in clear, beside `password`, `token`, `card` and their
@@ -151,7 +152,8 @@ class Policy(BaseModel):
                     further = faults_in(error, type(self))
                 # Again without the wrong fields: pydantic checks fields together only when each of them is right.
                 found += further
-                data = {name: value for name, value in data.items() if name not in {fault.setting for fault in further}}
+                wrong = {fault.setting.partition(".")[0] for fault in further}
+                data = {name: value for name, value in data.items() if name not in wrong}
             if found:
                 faults.report(found)
 
@@ -173,7 +175,8 @@ def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"
             fault = Fault(faults.shown_text(name), faults.HIDDEN, "unknown field", suggestion=hint)
         elif entry["type"] == "guardrails":
-            fault = Fault(name, context["value"], context["problem"], suggestion=context["hint"] or None)
+            inside = f".{context['at']}" if entry["loc"] and context["at"] else ""
+            fault = Fault(name + inside, context["value"], context["problem"], suggestion=context["hint"] or None)
         else:
             fault = Fault(name, faults.shown(entry["input"]), entry["msg"][:1].lower() + entry["msg"][1:])
         found.setdefault(name, fault)

@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 from celery_guardrails.clock import format_duration
 from celery_guardrails.destination import Destination
 from celery_guardrails.policy import Policy, field
-from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
+from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
 from celery_guardrails.settings import ENVIRONMENT_VARIABLES, EscalationSettings, RouteSettings, Settings, sections
 
@@ -39,7 +39,6 @@ _NAMED_TYPES: dict[Any, str] = {
     Policy: "a policy's fields",
     RouteSettings: "list of routes",
     EscalationSettings: "list of steps",
-    DeadLetterThreshold: "a threshold",
     TaskAlerts: "thresholds by signal, or `False`",
     Destination: "a destination",
     field.Jitter: 'number from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`',
@@ -196,8 +195,6 @@ def _value(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
         return f"{value:_}"
-    if isinstance(value, DeadLetterThreshold):
-        return f'{{"count": {value.count}, "within": {_value(value.within)}}}'
     if isinstance(value, Destination):
         return f'"{value.name}"'
     if isinstance(value, Policy):

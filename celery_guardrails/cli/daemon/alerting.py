@@ -26,7 +26,7 @@ from celery_guardrails.guardian.figure_signals import (
 )
 from celery_guardrails.guardian.watching import SinkDown, Source, SpoolGrowing, Unreconciled, Watching
 from celery_guardrails.policy import Policy
-from celery_guardrails.policy.alert import TaskAlerts
+from celery_guardrails.policy.alert import TaskAlerts, limits
 from celery_guardrails.policy.schedule import schedule
 from celery_guardrails.store.engine import Store
 
@@ -57,14 +57,15 @@ def watching(project: Project, store: Store, alerts: AlertService, away: Callabl
         away: whether the guardian's broker does not answer.
     """
     settings, environment = project.settings, project.settings.environment
-    limits, facts = settings.alerts.thresholds, task_facts(project.guardrails)
+    usual, facts = settings.alerts.thresholds, task_facts(project.guardrails)
+    words = {name: policy.alert for name, policy in project.guardrails.policies().items()}
     sources: list[Source] = [
-        FailedAttempts(store, environment, facts, limits.failed_attempts),
-        ErrorRate(store, environment, facts, limits.error_rate),
-        QueueLatency(store, environment, facts, limits.queue_latency),
-        Throughput(store, environment, facts, limits.throughput, away),
+        FailedAttempts(store, environment, facts, limits(usual.failed_attempts, "failed_attempts", words)),
+        ErrorRate(store, environment, facts, limits(usual.error_rate, "error_rate", words)),
+        QueueLatency(store, environment, facts, limits(usual.queue_latency, "queue_latency", words)),
+        Throughput(store, environment, facts, limits(usual.throughput, "throughput", words), away),
         OverdueSource(project.guardrails, store, away),
-        Unreconciled(store, environment, limits.unreconciled.after),
+        Unreconciled(store, environment, limits(usual.unreconciled, "unreconciled", words)),
         SinkDown(alerts.poster, environment),
         SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),
     ]

@@ -21,7 +21,8 @@ from celery_guardrails.alerts.people import (
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.memory import MemorySink
 from celery_guardrails.errors import AlertRefused
-from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
+from celery_guardrails.policy.alert import TaskAlerts
+from celery_guardrails.policy.threshold import DeadLetterThreshold
 from celery_guardrails.store import alert, audit
 from celery_guardrails.store.silence import Silence
 
@@ -279,7 +280,7 @@ def test_a_condition_is_an_alert_too(drive, slack):
 
 def test_a_tasks_own_threshold_and_its_wish_for_none(drive, slack):
     driver = drive()
-    few = TaskAlerts(dead_letter=DeadLetterThreshold(5, timedelta(minutes=5)))
+    few = TaskAlerts(own={"dead_letter": DeadLetterThreshold(count=5, within=timedelta(minutes=5))})
     words = {"shop.few": (few, timedelta(0)), "shop.never": (TaskAlerts(muted=True), timedelta(0))}
     driver.service._task_alerts = lambda task: words.get(task, (None, timedelta(0)))
     driver.die(4, "shop.few")

@@ -11,6 +11,9 @@ from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.errors import StoreError
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.guardian.watching import SinkDown, SpoolGrowing, Unreconciled, Watching
+from celery_guardrails.policy.alert import Limits, limits
+from celery_guardrails.policy.policy import Policy
+from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.store import alert, reconcile
 
 MINUTE = timedelta(minutes=1)
@@ -43,7 +46,7 @@ def test_letters_that_workers_counted_and_nobody_archived(drive, slack, store):
     )
     with store.begin() as conn:
         assert reconcile.note_counted(conn, [summary], driver.now) == 1
-    watching = Watching(store, [Unreconciled(store, "production", timedelta(minutes=10))])
+    watching = Watching(store, [Unreconciled(store, "production", Limits(UnreconciledThreshold()))])
     for _ in range(9):
         with store.begin() as conn:
             reconcile.look_up(conn, driver.now, backlog=False)
@@ -62,6 +65,25 @@ def test_letters_that_workers_counted_and_nobody_archived(drive, slack, store):
         look(driver, watching)
     (group,) = groups(store)
     assert not group.holds
+
+
+def test_a_task_says_how_long_its_letters_may_be_under_way(drive, store):
+    driver = drive()
+    dead = {str(uuid4()): task for task in ("shop.soon", "shop.usual", "shop.muted")}
+    at = driver.now.timestamp()
+    with store.begin() as conn:
+        assert reconcile.note_counted(conn, [Summary("s1", "production", "w@h", 1, at, at, dead=dead)], driver.now) == 3
+    soon, muted = ({"unreconciled": {"after": "2m"}}, {"unreconciled": False})
+    words = {"shop.soon": Policy(alert=soon).alert, "shop.muted": Policy(alert=muted).alert}
+    source = Unreconciled(store, "production", limits(UnreconciledThreshold(), "unreconciled", words))
+
+    def found(minutes):
+        with store.begin() as conn:
+            reconcile.look_up(conn, driver.now + minutes * MINUTE, backlog=False)
+        return sorted(each.task for each in source.find(driver.now + minutes * MINUTE))
+
+    assert [found(minutes) for minutes in range(3)] == [[], [], ["shop.soon"]]
+    assert [found(minutes) for minutes in range(3, 11)][-1] == ["shop.soon", "shop.usual"]
 
 
 def groups(store):
@@ -150,7 +172,7 @@ class Broken:
 def test_a_source_that_fails_keeps_no_other_from_looking(drive, slack, store, caplog):
     driver, files = drive(), [0]
     growing = SpoolGrowing(lambda: files[0], "production", "host-1")
-    broken = Broken(Unreconciled(store, "production", MINUTE).scope, RuntimeError("odd"))
+    broken = Broken(Unreconciled(store, "production", Limits(UnreconciledThreshold())).scope, RuntimeError("odd"))
     watching = Watching(store, [broken, growing])
     for _ in range(6):
         files[0] += 1
@@ -163,7 +185,7 @@ def test_a_source_that_fails_keeps_no_other_from_looking(drive, slack, store, ca
 
 def test_an_archive_that_is_away_is_the_guardians_trouble(drive, store):
     driver = drive()
-    scope = Unreconciled(store, "production", MINUTE).scope
+    scope = Unreconciled(store, "production", Limits(UnreconciledThreshold())).scope
     watching = Watching(store, [Broken(scope, StoreError("sqlite:///a", "it is away", away=True))])
     with pytest.raises(StoreError):
         watching.run_once(driver.now, False)

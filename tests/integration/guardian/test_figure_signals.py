@@ -12,7 +12,9 @@ import pytest
 from celery_guardrails.figures.histogram import Histogram
 from celery_guardrails.figures.summary import Summary, TaskFigures
 from celery_guardrails.guardian.figure_signals import ErrorRate, FailedAttempts, QueueLatency, TaskFacts, Throughput
-from celery_guardrails.settings import (
+from celery_guardrails.policy.alert import Limits, limits
+from celery_guardrails.policy.policy import Policy
+from celery_guardrails.policy.threshold import (
     ErrorRateThreshold,
     FailedAttemptsThreshold,
     QueueLatencyThreshold,
@@ -56,21 +58,21 @@ def test_many_failed_attempts_are_a_finding_where_somebody_asks_for_it(store):
     add(store, NOW - MINUTE, "shop.busy", retried=30, succeeded=31)
     add(store, NOW - MINUTE, "shop.few", retried=19)
     add(store, NOW - 10 * MINUTE, "shop.before", retried=100)
-    asked = FailedAttempts(store, "production", lambda _: OWNER, FailedAttemptsThreshold(enabled=True))
+    asked = FailedAttempts(store, "production", lambda _: OWNER, Limits(FailedAttemptsThreshold(enabled=True)))
     (finding,) = asked.find(NOW)
     assert (finding.task, finding.owner, finding.runbook) == ("shop.mail", "mail team", "https://wiki.example/mail")
     assert finding.summary == "20 of 40 attempts failed in 5 min"
-    assert FailedAttempts(store, "production", lambda _: OWNER, FailedAttemptsThreshold()).find(NOW) == []
+    assert FailedAttempts(store, "production", lambda _: OWNER, Limits(FailedAttemptsThreshold())).find(NOW) == []
 
 
 def test_errors_that_a_task_expects_are_no_failure(store):
     add(store, NOW - MINUTE, expected=50, succeeded=1)
-    asked = FailedAttempts(store, "production", lambda _: OWNER, FailedAttemptsThreshold(enabled=True))
+    asked = FailedAttempts(store, "production", lambda _: OWNER, Limits(FailedAttemptsThreshold(enabled=True)))
     assert asked.find(NOW) == []
 
 
-def rate(store, **limits):
-    return ErrorRate(store, "production", lambda _: OWNER, ErrorRateThreshold(**limits))
+def rate(store, own=None, **limits):
+    return ErrorRate(store, "production", lambda _: OWNER, Limits(ErrorRateThreshold(**limits), own or {}))
 
 
 def test_a_task_that_fails_more_often_than_usual_both_lately_and_for_an_hour(store):
@@ -105,7 +107,7 @@ def test_a_new_task_has_no_usual_rate(store):
 
 
 def test_starts_that_are_late_at_two_looks_in_a_row(store):
-    looking = QueueLatency(store, "production", lambda _: OWNER, QueueLatencyThreshold())
+    looking = QueueLatency(store, "production", lambda _: OWNER, Limits(QueueLatencyThreshold()))
     add(store, NOW - MINUTE, succeeded=20, delay=50)
     add(store, NOW - MINUTE, "shop.quick", succeeded=20, delay=1)
     assert looking.find(NOW) == []
@@ -120,7 +122,7 @@ def test_starts_that_are_late_at_two_looks_in_a_row(store):
 
 
 def throughput(store, away=False):
-    return Throughput(store, "production", lambda _: OWNER, ThroughputThreshold(), lambda: away)
+    return Throughput(store, "production", lambda _: OWNER, Limits(ThroughputThreshold()), lambda: away)
 
 
 def test_less_than_half_of_what_is_usual_at_this_time(store):
@@ -144,5 +146,63 @@ def test_a_task_that_is_new_has_nothing_usual(store):
 
 def test_figures_of_another_environment_are_not_ours(store):
     add(store, NOW - MINUTE, retried=100)
-    other = FailedAttempts(store, "staging", lambda _: OWNER, FailedAttemptsThreshold(enabled=True))
+    other = FailedAttempts(store, "staging", lambda _: OWNER, Limits(FailedAttemptsThreshold(enabled=True)))
     assert other.find(NOW) == []
+
+
+def own(**words):
+    """What the policies of two tasks say, as the guardian reads it; `shop.usual` says nothing."""
+    return {task.replace("_", "."): Policy(alert=alert).alert for task, alert in words.items()}
+
+
+def test_a_task_has_failed_attempts_of_its_own(store):
+    for task in ("shop.mail", "shop.few", "shop.long", "shop.usual", "shop.not"):
+        add(store, NOW - 8 * MINUTE, task, retried=4, succeeded=1)
+        add(store, NOW - MINUTE, task, retried=4, succeeded=1)
+    words = own(
+        shop_mail={"failed_attempts": {"count": 4}},
+        shop_few={"failed_attempts": {"count": 5}},
+        shop_long={"failed_attempts": {"count": 8, "within": "10m"}},
+        shop_not={"failed_attempts": {"count": 1, "enabled": False}},
+    )
+    allowed = limits(FailedAttemptsThreshold(), "failed_attempts", words)
+    found = summaries(FailedAttempts(store, "production", lambda _: OWNER, allowed).find(NOW))
+    assert found == {
+        "shop.mail": "4 of 5 attempts failed in 5 min",
+        "shop.long": "8 of 10 attempts failed in 10 min",
+    }
+    allowed = limits(FailedAttemptsThreshold(enabled=True, count=1), "failed_attempts", own(shop_mail=False))
+    found = summaries(FailedAttempts(store, "production", lambda _: OWNER, allowed).find(NOW))
+    assert sorted(found) == ["shop.few", "shop.long", "shop.not", "shop.usual"]
+
+
+def test_a_task_has_an_error_rate_of_its_own(store):
+    for task in ("shop.mail", "shop.long", "shop.usual", "shop.muted", "shop.silent"):
+        add(store, NOW - 8 * MINUTE, task, dead=10)
+        add(store, NOW - 2 * MINUTE, task, succeeded=18, dead=2)
+    words = own(
+        shop_mail={"error_rate": {"ratio": 0.5}},
+        shop_long={"error_rate": {"ratio": 0.4, "within": "15m"}},
+        shop_muted={"error_rate": False},
+        shop_silent=False,
+    )
+    allowed = limits(ErrorRateThreshold(), "error_rate", words)
+    assert sorted(summaries(rate(store, allowed.own).find(NOW))) == ["shop.long", "shop.usual"]
+
+
+def test_a_task_has_a_patience_and_an_amount_of_its_own(store):
+    for task in ("shop.mail", "shop.usual", "shop.muted"):
+        for day in (4, 3, 2, 1):
+            add(store, NOW - day * DAY - 5 * MINUTE, task, succeeded=200)
+        add(store, NOW - MINUTE, task, succeeded=20, delay=50)
+    words = own(
+        shop_mail={"queue_latency": {"evaluations": 1}, "throughput": {"ratio": 0.01}},
+        shop_muted={"queue_latency": False, "throughput": False},
+    )
+    late = QueueLatency(store, "production", lambda _: OWNER, limits(QueueLatencyThreshold(), "queue_latency", words))
+    assert list(summaries(late.find(NOW))) == ["shop.mail"]
+    assert sorted(summaries(late.find(NOW))) == ["shop.mail", "shop.usual"]
+    less = limits(ThroughputThreshold(), "throughput", words)
+    assert list(summaries(Throughput(store, "production", lambda _: OWNER, less, lambda: False).find(NOW))) == [
+        "shop.usual"
+    ]

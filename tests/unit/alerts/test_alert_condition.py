@@ -11,7 +11,7 @@ from celery_guardrails.alerts.engine import next_due
 from celery_guardrails.alerts.event import group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.render import headline, render
-from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
+from celery_guardrails.policy.policy import Policy
 from tests.unit.alerts.alert_play import OPENED, REOPENED, RESOLVED, T0, TOKEN, Play, death, opened
 
 
@@ -104,8 +104,9 @@ def test_every_signal_has_words(signal):
 
 # the threshold of dead letters
 
-FEW = TOKEN.of_task(TaskAlerts(dead_letter=DeadLetterThreshold(20, timedelta(minutes=5))), timedelta(0))
-HOUR = TOKEN.of_task(TaskAlerts(dead_letter=DeadLetterThreshold(20, timedelta(hours=1))), timedelta(0))
+FEW = TOKEN.of_task(Policy(alert={"dead_letter": {"count": 20}}).alert, timedelta(0))
+HOUR = TOKEN.of_task(Policy(alert={"dead_letter": {"count": 20, "within": "1h"}}).alert, timedelta(0))
+NONE = TOKEN.of_task(Policy(alert={"dead_letter": False}).alert, timedelta(0))
 
 
 def test_fewer_than_the_threshold_open_nothing_and_stay_counted():
@@ -131,6 +132,16 @@ def test_the_threshold_counts_within_its_own_time():
     for _ in range(40):
         slow.die()
         assert slow.tick(240) == []
+
+
+def test_letters_that_are_no_alert_open_nothing_and_are_shown_with_another_trouble():
+    play = Play(NONE).die(500)
+    assert play.tick(300) == []
+    assert play.tick(900) == []
+    assert play.group.state is GroupState.IDLE
+    play.hold()
+    assert play.tick(30) == OPENED
+    assert play.group.total == 500
 
 
 def test_a_task_whose_retries_take_hours_is_resolved_no_sooner():

@@ -10,7 +10,8 @@ from celery import Celery
 from celery_guardrails import Constant, GuardedTask, Policy, Schedule
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.daemon.alerting import retry_window, task_alerts
-from celery_guardrails.policy.alert import DeadLetterThreshold, TaskAlerts
+from celery_guardrails.policy.alert import TaskAlerts
+from celery_guardrails.policy.threshold import DeadLetterThreshold
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,8 @@ def test_it_is_found_by_the_tasks_name():
         app.task(run, name=name, base=GuardedTask, policy=policy)
     app.finalize()
     asked = task_alerts(Guardrails.of(app))
-    assert asked("shop.few")[0] == TaskAlerts(dead_letter=DeadLetterThreshold(5, timedelta(minutes=10)))
+    few = DeadLetterThreshold(count=5, within=timedelta(minutes=10))
+    assert asked("shop.few")[0] == TaskAlerts(own={"dead_letter": few})
     assert asked("shop.muted")[0] == TaskAlerts(muted=True)
     assert asked("shop.plain")[0] is None
     assert asked("gone.task") == (None, timedelta(0))

@@ -67,7 +67,7 @@ def test_every_row_says_what_it_means() -> None:
         ("alerts.routes", "list of routes", "`()`"),
         ("alerts.escalation", "list of steps", "`()`"),
         ("alerts.storm.groups", "whole number from 1", "`10`"),
-        ("alerts.thresholds.dead_letter", "a threshold", '`{"count": 1, "within": "5m"}`'),
+        ("alerts.thresholds.dead_letter.count", "whole number from 1", "`1`"),
         ("alerts.fallback", "a destination", '`"log"`'),
         ("retention.audit", "duration or `None`", '`"400d"`'),
         ("policy", "a policy's fields", "`{}`"),
