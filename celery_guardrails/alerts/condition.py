@@ -22,6 +22,7 @@ SIGNALS: Mapping[str, str] = {
     "throughput": "error",
     "overdue": "error",
     "unreconciled": "critical",
+    "no_worker": "error",
     "no_guardian": "error",
     "spool_growing": "error",
     "sink_down": "error",

@@ -49,6 +49,7 @@ _SIGNALS = {
     "throughput": "too few completed",
     "overdue": "overdue",
     "unreconciled": "dead letters missing from the archive",
+    "no_worker": "no worker reports",
     "no_guardian": "no guardian",
     "spool_growing": "spool grows",
     "sink_down": "alerts do not arrive",

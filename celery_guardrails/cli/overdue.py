@@ -26,7 +26,7 @@ from celery_guardrails.store.figure_query import TaskTotals
 from celery_guardrails.text import count_of, when
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
-__all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue", "overdue_entries"]
+__all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue", "overdue_entries", "queue_of"]
 
 EXPECT_EVERY = "expect_every"
 """Stands in place of the entry where a policy's `expect_every` is overdue."""
@@ -104,7 +104,7 @@ def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Ov
     found = []
     for each in overdue_entries(guardrails, store, now):
         if each.why != NO_SUCCESS:
-            why, words = reason_of(_queue_of(guardrails, each.task))
+            why, words = reason_of(queue_of(guardrails, each.task))
             each = replace(each, why=why, words=f"{each.words}: {words}")
         found.append(each)
     return found
@@ -198,7 +198,8 @@ def _grace(period: timedelta, limit: OverdueThreshold) -> timedelta:
     return max(limit.grace, limit.ratio * period)
 
 
-def _queue_of(guardrails: Guardrails, task: str) -> str:
+def queue_of(guardrails: Guardrails, task: str) -> str:
+    """The queue to which the application sends a task."""
     route = guardrails.app.amqp.router.route({}, task)
     return getattr(route.get("queue"), "name", None) or str(guardrails.app.conf.task_default_queue)
 

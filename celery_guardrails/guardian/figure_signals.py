@@ -131,19 +131,32 @@ class ErrorRate(_FigureSource):
 
 
 class QueueLatency(_FigureSource):
-    """Finds tasks that begin later than their policy's `max_latency` allows, at several looks in a row."""
+    """Finds tasks that begin later than their policy's `max_latency` allows, at several looks in a row.
+
+    Args:
+        explained: whether a dead broker or absent workers explain it: nothing changes then.
+    """
 
     signal = "queue_latency"
 
     def __init__(
-        self, store: Store, environment: str, facts: Callable[[str], TaskFacts], limits: Limits[QueueLatencyThreshold]
+        self,
+        store: Store,
+        environment: str,
+        facts: Callable[[str], TaskFacts],
+        limits: Limits[QueueLatencyThreshold],
+        explained: Callable[[datetime], bool],
     ) -> None:
         super().__init__(store, environment, facts)
         self._limits = limits
+        self._explained = explained
         self._slow: dict[str, int] = {}
 
-    def find(self, now: datetime) -> Sequence[Finding]:
+    def find(self, now: datetime) -> Sequence[Finding] | None:
         """One finding for each task whose 95th percentile of the start delay is too large."""
+        if self._explained(now):
+            self._slow = {}
+            return None
         slow: dict[str, float] = {}
         for task, figures in self._between(now - _LATENCY_SPAN, now).items():
             delay = figures.start_delay.quantile(_SHARE) if self._limits.of(task) is not None else None
@@ -161,7 +174,7 @@ class Throughput(_FigureSource):
     """Finds tasks of which much less is done than usually at this time of the day.
 
     Args:
-        away: whether the broker does not answer, so that figures may only be late.
+        explained: whether a dead broker or absent workers explain it: nothing changes then.
     """
 
     signal = "throughput"
@@ -172,16 +185,18 @@ class Throughput(_FigureSource):
         environment: str,
         facts: Callable[[str], TaskFacts],
         limits: Limits[ThroughputThreshold],
-        away: Callable[[], bool],
+        explained: Callable[[datetime], bool],
     ) -> None:
         super().__init__(store, environment, facts)
         self._limits = limits
-        self._away = away
+        self._explained = explained
 
     def find(self, now: datetime) -> Sequence[Finding] | None:
         """One finding for each task."""
-        if self._away():
-            return None
+        return None if self._explained(now) else self.lacking(now)
+
+    def lacking(self, now: datetime) -> list[Finding]:
+        """As `find`, whatever explains it."""
         start = now - _HALF_HOUR
         lately = self._between(start, now)
         found = []

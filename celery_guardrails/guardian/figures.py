@@ -16,7 +16,7 @@ from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.service import Patience
-from celery_guardrails.store import reconcile
+from celery_guardrails.store import reconcile, worker_report
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure import count
 from celery_guardrails.store.probe import raise_if_away
@@ -56,6 +56,7 @@ class FigureCounting:
     Attributes:
         dropped: summaries that were not counted, by the reason: `unreadable`, `late`, `refused`.
         counted: how many were counted.
+        listening_since: since when the queue has been read without a break; `None`: it is not.
     """
 
     name = "figures"
@@ -68,6 +69,7 @@ class FigureCounting:
         self._patience = Patience()
         self.dropped: Counter[str] = Counter()
         self.counted = 0
+        self.listening_since: datetime | None = None
 
     def run_once(self, now: datetime, flush: bool) -> None:
         """Count what has come; with `flush`, until nothing comes for half a second.
@@ -77,6 +79,7 @@ class FigureCounting:
         """
         if not flush and not self._patience.allows(now):
             return
+        since, self.listening_since = self.listening_since or now, None
         try:
             self._count_what_came(now, flush)
         except ConsumerRefused as exc:
@@ -86,6 +89,7 @@ class FigureCounting:
             self._patience.fail(now)  # the loop, which has a connection of its own, says that the broker is away
         else:
             self._patience.succeed()
+            self.listening_since = since
         if flush:
             self._source.close()
 
@@ -122,6 +126,7 @@ class FigureCounting:
             with self._store.begin() as conn:
                 counted = count(conn, summaries, now)
                 reconcile.note_counted(conn, counted.fresh, now)
+                worker_report.note(conn, (each.environment for each in counted.fresh), now)
         except Exception as exc:  # noqa: BLE001 unless the archive is away, one summary is the cause
             raise_if_away(self._store, exc)
             if len(summaries) == 1:

@@ -15,8 +15,9 @@ from celery_guardrails.alerts.service import AlertService
 from celery_guardrails.alerts.sinks.build import build_sinks
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.cli.daemon.metrics import files_of
-from celery_guardrails.cli.overdue import OverdueSource
+from celery_guardrails.cli.overdue import OverdueSource, queue_of
 from celery_guardrails.cli.project import Project
+from celery_guardrails.guardian.absence import Absence, NoWorker
 from celery_guardrails.guardian.figure_signals import (
     ErrorRate,
     FailedAttempts,
@@ -24,13 +25,19 @@ from celery_guardrails.guardian.figure_signals import (
     TaskFacts,
     Throughput,
 )
+from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.guardian.watching import SinkDown, Source, SpoolGrowing, Unreconciled, Watching
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.alert import TaskAlerts, limits
 from celery_guardrails.policy.schedule import schedule
 from celery_guardrails.store.engine import Store
+from celery_guardrails.text import count_of
+from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
-__all__ = ["alert_service", "retry_window", "task_alerts", "task_facts", "watching"]
+__all__ = ["alert_service", "retry_window", "task_alerts", "task_facts", "waiting_work", "watching"]
+
+_MOST_QUEUES, _SHOWN_QUEUES = 20, 3
+"""How many queues are asked what waits in them, and how many of those an alert names."""
 
 
 def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertService:
@@ -47,7 +54,9 @@ def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertSe
     )
 
 
-def watching(project: Project, store: Store, alerts: AlertService, away: Callable[[], bool]) -> Watching:
+def watching(
+    project: Project, store: Store, alerts: AlertService, away: Callable[[], bool], figures: FigureCounting | None
+) -> Watching:
     """The service that looks for signals which are no dead letter.
 
     Args:
@@ -55,21 +64,48 @@ def watching(project: Project, store: Store, alerts: AlertService, away: Callabl
         store: the archive.
         alerts: the alert service of the same guardian.
         away: whether the guardian's broker does not answer.
+        figures: what counts the workers' figures; `None`: this broker carries none.
     """
     settings, environment = project.settings, project.settings.environment
     usual, facts = settings.alerts.thresholds, task_facts(project.guardrails)
     words = {name: policy.alert for name, policy in project.guardrails.policies().items()}
+    absence = Absence(store, environment, away)
+    throughput = Throughput(store, environment, facts, limits(usual.throughput, "throughput", words), absence.explains)
     sources: list[Source] = [
         FailedAttempts(store, environment, facts, limits(usual.failed_attempts, "failed_attempts", words)),
         ErrorRate(store, environment, facts, limits(usual.error_rate, "error_rate", words)),
-        QueueLatency(store, environment, facts, limits(usual.queue_latency, "queue_latency", words)),
-        Throughput(store, environment, facts, limits(usual.throughput, "throughput", words), away),
+        QueueLatency(store, environment, facts, limits(usual.queue_latency, "queue_latency", words), absence.explains),
+        throughput,
         OverdueSource(project.guardrails, store, away),
         Unreconciled(store, environment, limits(usual.unreconciled, "unreconciled", words)),
         SinkDown(alerts.poster, environment),
         SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),
     ]
+    if figures is not None:
+        # first: while it holds, others say nothing
+        missed = NoWorker(
+            absence,
+            lambda: figures.listening_since,
+            lambda: waiting_work(project.guardrails),
+            lambda now: bool(throughput.lacking(now)),
+        )
+        sources.insert(0, missed)
     return Watching(store, sources)
+
+
+def waiting_work(guardrails: Guardrails) -> str | None:
+    """What waits in the queues of the guarded tasks, in words: empty if nothing does, `None` if nobody knows."""
+    queues = sorted({queue_of(guardrails, task.name) for task in guardrails.guarded_tasks()})
+    try:
+        counts = {queue: waiting(guardrails.app, [queue]) for queue in queues[:_MOST_QUEUES]}
+    except ConsumerLost:
+        return None
+    held = [queue for queue in counts if counts[queue]]
+    if not held:
+        return ""
+    total = count_of(sum(counts.values()), "message waits", "messages wait")
+    more = f" and {len(held) - _SHOWN_QUEUES} more" if len(held) > _SHOWN_QUEUES else ""
+    return f"{total} in {', '.join(held[:_SHOWN_QUEUES])}{more}"
 
 
 def task_alerts(guardrails: Guardrails) -> Callable[[str], tuple[TaskAlerts | None, timedelta]]:

@@ -244,7 +244,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     ingest = Ingest(store, recovered, settings.environment, redaction)
     guardian = Guardian(consumer, ingest, services, health=health)
     if not once:
-        guardian.add(watching(project, store, alerts, lambda: bool(guardian.away)))
+        guardian.add(watching(project, store, alerts, lambda: bool(guardian.away), figures))
     if settings.alerts.heartbeat_url is not None and not once:
         url = settings.alerts.heartbeat_url.get_secret_value()
         guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))

@@ -1,4 +1,5 @@
-"""Sending the worker's figures to the guardian: one message every 10 seconds, and one at the worker's end.
+"""Sending the worker's figures to the guardian: one message every 10 seconds, and one at the worker's end. A worker
+that has counted nothing for a minute sends an empty one, which says that it is there.
 
 Owns what happens while the broker is away: up to six summaries wait, and then the oldest two become one, so that no
 count is lost. A message that the broker loses is lost: figures are never sent twice, and never in a task's way.
@@ -11,9 +12,11 @@ import os
 import threading
 from collections import deque
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import PublishError
+from celery_guardrails.figures.reading import stored_name
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.transport.figures import FiguresSender
 
@@ -22,10 +25,11 @@ __all__ = ["FiguresShipping"]
 logger = logging.getLogger("celery_guardrails.worker")
 
 _MOST_WAITING = 6
+_REPORT = timedelta(minutes=1)
 
 
 class FiguresShipping:
-    """Sends what the worker has counted: every 10 seconds, if anything was counted.
+    """Sends what the worker has counted: every 10 seconds if anything was counted, else every minute.
 
     Args:
         guard: the application's guardrails.
@@ -41,6 +45,7 @@ class FiguresShipping:
         self._sender = FiguresSender(guard.app, guard.settings.dead_letter.queue)
         self._waiting: deque[Summary] = deque()
         self._is_away = False
+        self._taken_at: datetime | None = None
         self._lock = threading.Lock()
 
     def run_once(self, now: datetime, flush: bool) -> int:
@@ -51,7 +56,7 @@ class FiguresShipping:
             flush: has no meaning here: each call tries once.
         """
         with self._lock:
-            self._take(now)
+            self._take(now, is_there=True)
             return self._send()
 
     def finish(self, now: datetime, bound: float = 1.0) -> None:
@@ -70,15 +75,23 @@ class FiguresShipping:
         finally:
             self._lock.release()
 
-    def _take(self, now: datetime) -> None:
-        environment = self._guard.settings.environment
-        taken = self._guard.counters.take(environment, self._worker, os.getpid(), now.timestamp())
+    def _take(self, now: datetime, *, is_there: bool = False) -> None:
+        environment, at = self._guard.settings.environment, now.timestamp()
+        taken = self._guard.counters.take(environment, self._worker, os.getpid(), at)
         if taken is None:
-            return
+            if not is_there or self._has_reported(now):
+                return
+            who = (stored_name(environment), stored_name(self._worker))
+            taken = Summary(str(uuid4()), *who, os.getpid(), at, at)
+        self._taken_at = now
         self._waiting.append(taken)
         if len(self._waiting) > _MOST_WAITING:
             oldest = self._waiting.popleft()
             self._waiting[0].merge(oldest)
+
+    def _has_reported(self, now: datetime) -> bool:
+        """Whether a summary was made within the last minute; a clock that was set back counts as a minute."""
+        return self._taken_at is not None and timedelta(0) <= now - self._taken_at < _REPORT
 
     def _send(self) -> int:
         sent = 0

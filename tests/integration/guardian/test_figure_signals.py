@@ -49,6 +49,11 @@ def add(store: Store, at: datetime, task: str = "shop.mail", delay: float | None
         assert count(conn, [made], at).fresh
 
 
+def seen(now: datetime) -> bool:
+    """Nothing explains what the figures say."""
+    return False
+
+
 def summaries(found):
     return {finding.task: finding.summary for finding in found}
 
@@ -107,7 +112,7 @@ def test_a_new_task_has_no_usual_rate(store):
 
 
 def test_starts_that_are_late_at_two_looks_in_a_row(store):
-    looking = QueueLatency(store, "production", lambda _: OWNER, Limits(QueueLatencyThreshold()))
+    looking = QueueLatency(store, "production", lambda _: OWNER, Limits(QueueLatencyThreshold()), seen)
     add(store, NOW - MINUTE, succeeded=20, delay=50)
     add(store, NOW - MINUTE, "shop.quick", succeeded=20, delay=1)
     assert looking.find(NOW) == []
@@ -121,8 +126,19 @@ def test_starts_that_are_late_at_two_looks_in_a_row(store):
     assert looking.find(NOW + 5 * MINUTE) == []
 
 
+def test_late_starts_that_something_else_explains_are_looked_for_anew_afterwards(store):
+    explained = [False]
+    looking = QueueLatency(
+        store, "production", lambda _: OWNER, Limits(QueueLatencyThreshold()), lambda _: explained[0]
+    )
+    for minute in range(4):
+        add(store, NOW + (minute - 1) * MINUTE, succeeded=20, delay=50)
+        explained[0] = minute == 1
+        assert (looking.find(NOW + minute * MINUTE) or None) is None or minute == 3
+
+
 def throughput(store, away=False):
-    return Throughput(store, "production", lambda _: OWNER, Limits(ThroughputThreshold()), lambda: away)
+    return Throughput(store, "production", lambda _: OWNER, Limits(ThroughputThreshold()), lambda now: away)
 
 
 def test_less_than_half_of_what_is_usual_at_this_time(store):
@@ -199,10 +215,10 @@ def test_a_task_has_a_patience_and_an_amount_of_its_own(store):
         shop_mail={"queue_latency": {"evaluations": 1}, "throughput": {"ratio": 0.01}},
         shop_muted={"queue_latency": False, "throughput": False},
     )
-    late = QueueLatency(store, "production", lambda _: OWNER, limits(QueueLatencyThreshold(), "queue_latency", words))
+    late = QueueLatency(
+        store, "production", lambda _: OWNER, limits(QueueLatencyThreshold(), "queue_latency", words), seen
+    )
     assert list(summaries(late.find(NOW))) == ["shop.mail"]
     assert sorted(summaries(late.find(NOW))) == ["shop.mail", "shop.usual"]
     less = limits(ThroughputThreshold(), "throughput", words)
-    assert list(summaries(Throughput(store, "production", lambda _: OWNER, less, lambda: False).find(NOW))) == [
-        "shop.usual"
-    ]
+    assert list(summaries(Throughput(store, "production", lambda _: OWNER, less, seen).find(NOW))) == ["shop.usual"]
