@@ -175,6 +175,7 @@ class Summary:
         dead: the ids of the dead letters that were published or spooled in the period (the `id` of the letter: the
             same death reported twice has one id), with the task of each.
         dead_unlisted: dead letters beyond `MOST_DEAD`.
+        no_guardian: how often the worker has noticed that nobody takes figures.
     """
 
     id: str
@@ -187,6 +188,7 @@ class Summary:
     others: int = 0
     dead: dict[str, str] = field(default_factory=dict)
     dead_unlisted: int = 0
+    no_guardian: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -225,6 +227,7 @@ class Summary:
         for letter, task in other.dead.items():
             self.note_dead(letter, task)
         self.dead_unlisted += other.dead_unlisted
+        self.no_guardian += other.no_guardian
 
     def encode(self) -> bytes:
         """The message: JSON, schema version 1."""
@@ -243,6 +246,7 @@ class Summary:
             "others": self.others,
             "dead": dead,
             "dead_unlisted": self.dead_unlisted,
+            "no_guardian": self.no_guardian,
         }
         return json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
@@ -273,6 +277,7 @@ class Summary:
             others=reading.count(raw.get("others", 0)),
             dead=_dead(raw.get("dead")),
             dead_unlisted=reading.count(raw.get("dead_unlisted", 0)),
+            no_guardian=reading.count(raw.get("no_guardian", 0)),
         )
 
 

@@ -8,6 +8,7 @@ reads dead letters (`consumer.py`). It must not know what the figures say.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -18,13 +19,13 @@ from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.right import refusal
 
-__all__ = ["FIGURES_ARGUMENTS", "FiguresSender", "declared_figures_queue", "figures_queue"]
+__all__ = ["FIGURES_ARGUMENTS", "MOST", "Backlog", "FiguresSender", "declared_figures_queue", "figures_queue"]
 
-_MOST, _SECONDS, _MOST_BYTES = 10_000, 3600, 64 * 2**20
+MOST, _SECONDS, _MOST_BYTES = 10_000, 3600, 64 * 2**20
 _TIMEOUT = 1.0
 
 FIGURES_ARGUMENTS = {
-    "x-max-length": _MOST,
+    "x-max-length": MOST,
     "x-max-length-bytes": _MOST_BYTES,
     "x-overflow": "drop-head",
     "x-message-ttl": _SECONDS * 1000,
@@ -46,6 +47,17 @@ def declared_figures_queue(dead_letter_queue: str) -> Queue:
     return Queue(name, routing_key=name, durable=True, queue_arguments=dict(FIGURES_ARGUMENTS))
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a sender sees of the queue after it has sent: how many messages wait, and how many consumers it has.
+
+    `consumers` is `None` on Redis, which does not know them.
+    """
+
+    messages: int
+    consumers: int | None = None
+
+
 class FiguresSender:
     """Publishes figures over a connection of its own. For one thread.
 
@@ -53,6 +65,9 @@ class FiguresSender:
         app: the application whose broker is used.
         dead_letter_queue: the application's own dead-letter queue.
         timeout: seconds to connect, and to wait for an answer.
+
+    Attributes:
+        backlog: the queue after the last message was sent; `None`: the broker has not said.
     """
 
     def __init__(self, app: Celery, dead_letter_queue: str, timeout: float = _TIMEOUT) -> None:
@@ -61,6 +76,8 @@ class FiguresSender:
         self._timeout = timeout
         self._connection: Connection | None = None
         self._producer: Producer | None = None
+        self._asks = True
+        self.backlog: Backlog | None = None
 
     def send(self, body: bytes) -> bool:
         """Publish one message, without waiting for a confirmation.
@@ -71,6 +88,7 @@ class FiguresSender:
         Raises:
             PublishError: the broker did not take it. The connection is given up; the next call opens another.
         """
+        self.backlog = None
         try:
             connection = self._connected()
             kind = connection.transport.driver_type
@@ -80,7 +98,21 @@ class FiguresSender:
         except Exception as exc:
             self.close()
             raise PublishError(self._queue.name, refusal(exc)) from exc
+        if kind == "amqp" and self._asks:
+            self._ask(connection)
         return True
+
+    def _ask(self, connection: Connection) -> None:
+        """Ask RabbitMQ for the queue's messages and consumers: one round trip on a channel of its own."""
+        try:
+            with connection.channel() as channel:
+                found = channel.queue_declare(self._queue.name, passive=True)
+                self.backlog = Backlog(int(found.message_count), int(found.consumer_count))
+        except connection.channel_errors:
+            self._asks = False  # this user may not ask
+            self.close()
+        except Exception:  # noqa: BLE001 the figures are sent; the next ones open another connection
+            self.close()
 
     def close(self) -> None:
         """Close the connection; never raises."""
@@ -114,11 +146,13 @@ class FiguresSender:
             delivery_mode=1,
         )
         if kind == "redis":
-            _bound(self._producer.channel, self._queue.name)
+            self.backlog = Backlog(_bound(self._producer.channel, self._queue.name))
 
 
-def _bound(channel: Any, queue: str) -> None:
+def _bound(channel: Any, queue: str) -> int:
     """Drop the oldest messages of a list on Redis beyond the latest 10,000, and have all expire after an hour.
+
+    Returns how many are left.
 
     Only EXPIRE is a command that guardrails uses nowhere else. A user who may not run it has a list without expiry.
     """
@@ -127,7 +161,9 @@ def _bound(channel: Any, queue: str) -> None:
 
     key = f"{channel.global_keyprefix}{queue}"
     client = Redis(connection_pool=channel.pool)  # kombu's own puts the prefix before some keys only
-    if (surplus := client.llen(key) - _MOST) > 0:
+    length = int(client.llen(key))
+    if (surplus := length - MOST) > 0:
         client.rpop(key, surplus)
     with suppress(NoPermissionError):
         client.expire(key, _SECONDS)
+    return min(length, MOST)

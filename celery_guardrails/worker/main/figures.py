@@ -18,7 +18,8 @@ from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.errors import PublishError
 from celery_guardrails.figures.reading import stored_name
 from celery_guardrails.figures.summary import Summary
-from celery_guardrails.transport.figures import FiguresSender
+from celery_guardrails.transport.figures import FiguresSender, figures_queue
+from celery_guardrails.worker.main.guardian_watch import GuardianWatch
 
 __all__ = ["FiguresShipping"]
 
@@ -46,6 +47,8 @@ class FiguresShipping:
         self._waiting: deque[Summary] = deque()
         self._is_away = False
         self._taken_at: datetime | None = None
+        self._watch = GuardianWatch(figures_queue(guard.settings.dead_letter.queue))
+        self._missed = 0
         self._lock = threading.Lock()
 
     def run_once(self, now: datetime, flush: bool) -> int:
@@ -57,7 +60,7 @@ class FiguresShipping:
         """
         with self._lock:
             self._take(now, is_there=True)
-            return self._send()
+            return self._send(now)
 
     def finish(self, now: datetime, bound: float = 1.0) -> None:
         """Send the last figures of a worker that ends, and close the connection; never raises.
@@ -70,7 +73,7 @@ class FiguresShipping:
             return
         try:
             self._take(now)
-            self._send()
+            self._send(now)
             self._sender.close()
         finally:
             self._lock.release()
@@ -84,6 +87,7 @@ class FiguresShipping:
             who = (stored_name(environment), stored_name(self._worker))
             taken = Summary(str(uuid4()), *who, os.getpid(), at, at)
         self._taken_at = now
+        taken.no_guardian, self._missed = self._missed, 0
         self._waiting.append(taken)
         if len(self._waiting) > _MOST_WAITING:
             oldest = self._waiting.popleft()
@@ -93,7 +97,7 @@ class FiguresShipping:
         """Whether a summary was made within the last minute; a clock that was set back counts as a minute."""
         return self._taken_at is not None and timedelta(0) <= now - self._taken_at < _REPORT
 
-    def _send(self) -> int:
+    def _send(self, now: datetime) -> int:
         sent = 0
         while self._waiting:
             try:
@@ -102,10 +106,12 @@ class FiguresShipping:
                 if not self._is_away:
                     logger.warning("the figures of this worker wait, and are sent later: %s", exc)
                 self._is_away = True
+                self._watch.forget()
                 return sent
             except Exception:
                 logger.warning("some figures of this worker are lost", exc_info=True)
             self._waiting.popleft()
             sent += 1
             self._is_away = False
+            self._missed += self._watch.look(self._sender.backlog, now)
         return sent

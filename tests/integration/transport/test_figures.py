@@ -59,7 +59,7 @@ def test_a_guardian_receives_what_a_worker_sends(line: Line, sender: FiguresSend
 
 
 def test_the_queue_keeps_the_latest_only(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_MOST", 3)
+    monkeypatch.setattr(figures, "MOST", 3)
     monkeypatch.setitem(figures.FIGURES_ARGUMENTS, "x-max-length", 3)
     sender = FiguresSender(line.app, LETTERS, timeout=20.0)
     for number in range(8):
@@ -89,6 +89,43 @@ def test_the_list_on_redis_expires(prefixed: Line) -> None:
         assert 3500 < client.ttl(f"shop:{QUEUE}") <= 3600
     assert bodies(prefixed.app, 1) == [b"old"]
     sender.close()
+
+
+def test_a_sender_sees_what_nobody_has_taken(line: Line, sender: FiguresSender) -> None:
+    consumer = DeadLetterConsumer(line.app, [declared_figures_queue(LETTERS)])
+    assert sender.backlog is None
+    for _ in range(5):
+        assert sender.send(b"{}")
+    is_redis = line.broker.url.startswith("redis")
+    found = sender.backlog
+    assert found is not None
+    assert found.messages == 5 if is_redis else found.messages >= 4  # RabbitMQ confirms nothing here
+    assert found.consumers == (None if is_redis else 0)
+    while batch := consumer.receive(50, 1.0):
+        consumer.settle(batch)
+    assert sender.send(b"{}")
+    found = sender.backlog
+    assert found is not None
+    assert found.messages <= 1
+    assert found.consumers == (None if is_redis else 1)
+    consumer.close()
+
+
+def test_a_user_of_rabbitmq_who_may_not_ask_sends_nevertheless(
+    rabbitmq_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Celery(broker=rabbitmq_broker.url, set_as_current=False)
+    sender = FiguresSender(app, LETTERS, timeout=20.0)
+    assert sender.send(b"one")
+    monkeypatch.setattr(sender._queue, "name", "t.never.made")
+    sender._ask(sender._connected())
+    monkeypatch.undo()
+    assert not sender._asks
+    assert sender.send(b"two")
+    assert sender.backlog is None
+    sender.close()
+    wait_until(lambda: waiting(app, [QUEUE]) == 2, 30, "both messages")
+    app.close()
 
 
 @pytest.mark.own_servers

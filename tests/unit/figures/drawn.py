@@ -51,4 +51,5 @@ def summaries(draw: st.DrawFn, most_tasks: int = 2) -> Summary:
         others=draw(st.integers(0, 1000)),
         dead=draw(st.dictionaries(st.uuids().map(str), NAMES, max_size=3)),
         dead_unlisted=draw(st.integers(0, 1000)),
+        no_guardian=draw(st.integers(0, 3)),
     )

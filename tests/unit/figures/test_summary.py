@@ -71,6 +71,7 @@ def test_two_summaries_together_lose_no_count(one: Summary, other: Summary) -> N
     assert durations(merged) == durations(one, other)
     assert merged.dead == {**one.dead, **other.dead}
     assert merged.dead_unlisted == one.dead_unlisted + other.dead_unlisted
+    assert merged.no_guardian == one.no_guardian + other.no_guardian
     assert Summary.decode(merged.encode()) == merged
 
 
@@ -200,6 +201,7 @@ HOSTILE = [
     as_json(dead={"a": [f"letter {number}" for number in range(MOST_DEAD + 1)]}),
     as_json(dead={str(each): [f"{each} {number}" for number in range(1500)] for each in range(2)}),
     as_json(dead_unlisted=None),
+    as_json(no_guardian=-1),
 ]
 
 
