@@ -3,7 +3,6 @@
 Owns how the backlog of the queue for figures says so, and the two lines that the worker logs. It must not know how the
 backlog is asked for. For one thread.
 """
-# on its own: the only thing that a worker says about guardians
 
 from __future__ import annotations
 
