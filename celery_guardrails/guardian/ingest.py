@@ -16,8 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.event import AlertEvent
 from celery_guardrails.guardian.set_aside import SetAsideLog
-from celery_guardrails.letters.codec import NewerSchema, decode, unreadable
-from celery_guardrails.letters.record import SELF_TEST, Letter
+from celery_guardrails.letters.codec import Named, NewerSchema, decode, named_in, unreadable
+from celery_guardrails.letters.record import SELF_TEST
 from celery_guardrails.letters.recovery import Recovery, decode_recovery
 from celery_guardrails.letters.redaction import LetterRedaction
 from celery_guardrails.store import alert, reconcile, tally
@@ -80,14 +80,14 @@ def _events(fresh: Sequence[Archived], stood: dict[str, Before], now: datetime) 
 class _Item(Generic[D]):
     """A delivery and what it means.
 
-    `is_last`: it is the simplest form already, a letter with the raw bytes. `stands_for` is then the letter that the
-    worker published, where it could be read.
+    `is_last`: it is the simplest form already, a letter with the raw bytes. `stands_for` is then what the letter that
+    the worker published calls itself, where that can be read.
     """
 
     delivery: D
     what: Archivable | Recovery
     is_last: bool = False
-    stands_for: Letter | None = None
+    stands_for: Named | None = None
 
 
 class Ingest:
@@ -165,7 +165,7 @@ class Ingest:
             content_type=delivery.content_type,
             headers=delivery.headers,
         )
-        return _Item(delivery, Archivable.of(made), is_last=True)
+        return _Item(delivery, Archivable.of(made), is_last=True, stands_for=named_in(delivery.body))
 
     def _archive_in_parts(self, items: Sequence[_Item[D]], now: datetime) -> IngestReport[D]:
         """Archive the items; where the archive does not take all of them together, each half by itself."""
@@ -183,8 +183,7 @@ class Ingest:
         if not item.is_last:
             try:
                 plainer = self._unreadable(item.delivery, f"the archive refused the letter: {_words(exc)}", now)
-                published = item.what.letter if isinstance(item.what, Archivable) else None
-                report = self._archive([replace(plainer, stands_for=published)], now)
+                report = self._archive([plainer], now)
             except Exception as again:  # noqa: BLE001 whatever it is, it concerns this delivery alone
                 raise_if_away(self._store, again)
                 exc = again
@@ -218,8 +217,11 @@ class Ingest:
 def _renamed(items: Sequence[_Item[D]], results: Sequence[Archived]) -> dict[str, tuple[str, str]]:
     """The deaths that are archived under another id than the one that their worker counted: it is not missing."""
     dead = [(item.what.letter, item.stands_for) for item in items if isinstance(item.what, Archivable)]
-    pairs = [(published or letter, one.letter) for (letter, published), one in zip(dead, results, strict=True)]
-    return {letter.id: (letter.environment, letter.task) for letter, kept in pairs if letter.id != kept.id}
+    named = [
+        (published or Named(letter.id, letter.environment, letter.task), one.letter.id)
+        for (letter, published), one in zip(dead, results, strict=True)
+    ]
+    return {each.id: (each.environment, each.task) for each, kept in named if each.id != kept}
 
 
 def _joined(one: IngestReport[D], other: IngestReport[D]) -> IngestReport[D]:

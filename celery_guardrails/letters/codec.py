@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from pydantic import ValidationError
@@ -30,7 +30,7 @@ from celery_guardrails.letters.record import (
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.policy.failure import Category
 
-__all__ = ["NewerSchema", "decode", "encode", "json_safe", "unreadable"]
+__all__ = ["Named", "NewerSchema", "decode", "encode", "json_safe", "named_in", "unreadable"]
 
 _SAFE = frozenset((type(None), bool, int))
 _UNREADABLE = UUID("b6f9ad3b-6a8e-5a77-8a32-0f5b1b6a3a52")
@@ -49,6 +49,14 @@ class NewerSchema(GuardrailsError):
 
     def __str__(self) -> str:
         return f"dead letter has schema version {self.version}, this version reads up to {SCHEMA_VERSION}: upgrade"
+
+
+class Named(NamedTuple):
+    """What a letter calls itself: its id, its environment and its task."""
+
+    id: str
+    environment: str
+    task: str
 
 
 def encode(letter: Letter) -> bytes:
@@ -85,6 +93,20 @@ def decode(body: bytes | str) -> Letter:
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from exc
+
+
+def named_in(body: bytes) -> Named | None:
+    """What a message that is no letter of this version calls itself; `None`: it says nothing of the kind.
+
+    A worker has counted the death under that id, and the archive has it under another one.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
+        return None
+    return Named(*(_encodable(str(raw.get(name, ""))) for name in Named._fields))
 
 
 def unreadable(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from celery_guardrails.errors import StoreError
+from celery_guardrails.figures.summary import Summary
 from celery_guardrails.guardian import ingest as module
 from celery_guardrails.guardian.ingest import Ingest, IngestReport
 from celery_guardrails.letters.codec import decode, encode
@@ -23,6 +24,7 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.recovery import search
 from celery_guardrails.recovery.query import parse_query
 from celery_guardrails.store import probe as probing
+from celery_guardrails.store import reconcile
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.store.table import dead_letter
@@ -76,6 +78,53 @@ def refuse(store: Store, condition: str) -> None:
     when = f"BEFORE INSERT ON {dead_letter.name} WHEN {condition}"
     with store.begin() as conn:
         conn.execute(text(f"CREATE TRIGGER refusal {when} BEGIN SELECT RAISE(ABORT, 'no'); END"))
+
+
+def missing(store: Store) -> list[str]:
+    """The deaths that are missing once guardians have looked for them for ten minutes."""
+    after = timedelta(minutes=10)
+    with store.begin() as conn:
+        for minute in range(11):
+            reconcile.look_up(conn, NOW + timedelta(minutes=minute), backlog=False)
+        return [each for one in reconcile.unreconciled(conn, NOW + after, after) for each in one.ids]
+
+
+@pytest.mark.parametrize("is_counted_first", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reason": "of_a_newer_worker"},
+        {"died_at": "yesterday"},
+        {"environment": None, "task": 3},
+        {"correlation": json.loads("[" * 80 + "]" * 80)},
+    ],
+)
+def test_a_letter_that_cannot_be_read_is_archived_under_another_id_and_not_missing(
+    ingest: Ingest, store: Store, is_counted_first: bool, change: dict[str, Any]
+) -> None:
+    published, lost = letter(1), letter(2)
+    body = json.dumps({**json.loads(encode(published)), **change}).encode()
+    summary = Summary("s1", "test", "w@h", 1, 0, 0, dead={published.id: "shop.mail", lost.id: "shop.mail"})
+
+    def count() -> None:
+        with store.begin() as conn:
+            reconcile.note_counted(conn, [summary], NOW)
+
+    if is_counted_first:
+        count()
+    assert ingest.run_once([Delivery(body)], NOW).archived == 1
+    assert ingest.run_once([Delivery(body)], NOW).known == 1  # the broker delivers it again
+    if not is_counted_first:
+        count()
+    with store.read() as conn:
+        assert published.id not in [row.id for row in conn.execute(select(dead_letter.c.id))]
+    assert missing(store) == [lost.id]
+
+
+def test_a_message_that_says_nothing_of_itself_is_archived_all_the_same(ingest: Ingest, store: Store) -> None:
+    for body in (b"{}", b'{"id": 3}', b"[]", b"\xff", b"[" * 100_000, b'{"id": "x", "v": 1}'):
+        assert ingest.run_once([Delivery(body)], NOW).archived == 1
+    assert missing(store) == []
 
 
 @pytest.mark.parametrize("size", [1, 4])
