@@ -21,6 +21,7 @@ from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.testing import SlackStandIn
 from tests.archive import migrated_file
+from tests.integration.alerts.posters import Posters
 
 
 @dataclass
@@ -122,3 +123,10 @@ def drive(store: Store, slack: SlackStandIn):
         return driver
 
     return make
+
+
+@pytest.fixture(scope="module")
+def posters() -> Iterator[Posters]:
+    made = Posters()
+    yield made
+    made.close()

@@ -21,13 +21,16 @@ from celery_guardrails.alerts import service as counting
 from celery_guardrails.alerts.composition import Composer
 from celery_guardrails.alerts.lease import StoreLease
 from celery_guardrails.alerts.service import AlertService
-from celery_guardrails.alerts.sinks.build import build_sink
-from celery_guardrails.alerts.sinks.slack import SlackSink
-from celery_guardrails.settings import AlertSettings, SlackSettings
+from celery_guardrails.alerts.sinks.alert import Alert
+from celery_guardrails.alerts.sinks.apprise import AppriseSink
+from celery_guardrails.alerts.sinks.build import build_sinks
+from celery_guardrails.alerts.sinks.own import OwnSink
+from celery_guardrails.alerts.sinks.slack import SlackSink, SlackWebhookSink
+from celery_guardrails.settings import load_settings
 from celery_guardrails.store import alert, outbox
 from celery_guardrails.store.engine import open_store
 
-__all__ = ["STEPS", "main"]
+__all__ = ["STEPS", "Pager", "main"]
 
 STEPS: dict[str, tuple[Any, str, str]] = {
     "before the events are loaded": (alert, "unprocessed", "before"),
@@ -38,17 +41,35 @@ STEPS: dict[str, tuple[Any, str, str]] = {
     "before the claim": (outbox, "claim", "before"),
     "in the claim": (outbox, "claim", "after"),
     "after the claim": (Composer, "compose", "before"),
-    "before the message": (SlackSink, "{kind}", "before"),
-    "after the message": (SlackSink, "{kind}", "after"),
+    "before the message": (None, "{kind}", "before"),
+    "after the message": (None, "{kind}", "after"),
     "before its place is stored": (posting.Poster, "_sent", "before"),
     "in the store of its place": (outbox, "change", "after"),
     "after its place is stored": (posting.Poster, "_sent", "after"),
 }
-"""Where a poster ends: a function of the program, and whether before or after it. `{kind}` is `post` or `reply`."""
+"""Where a poster ends: a function of the program, and whether before or after it.
+
+`None` is the sink's class, `{kind}` its method: `post` or `reply`.
+"""
+_MOST = 120.0
+CLASSES = {"slack": SlackSink, "slack webhook": SlackWebhookSink, "apprise": AppriseSink, "own": OwnSink}
+
+
+class Pager:
+    """A sink of a user's own: it appends what it gets to the file that the environment names."""
+
+    def __init__(self) -> None:
+        self.path = os.environ["PAGER_FILE"]
+
+    def send(self, alert: Alert) -> None:
+        """Append one line of JSON."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"uid": alert.uid, "text": alert.text}) + "\n")
 
 
 def main() -> None:
     """Do jobs until stdin ends."""
+    AppriseSink("apprise", "json://localhost")  # it imports a hundred modules: once, before the processes are forked
     for line in sys.stdin:
         pids = [_start(job) for job in json.loads(line)]
         _answer(pids)
@@ -76,20 +97,23 @@ def _post(job: dict[str, Any]) -> None:
     """Post what is due at an instant, and what becomes due later, until nothing waits."""
     if job["step"] is not None:
         owner, name, when = STEPS[job["step"]]
-        _die_at(owner, name.format(kind=job["kind"]), when)
+        _die_at(owner or CLASSES[job["sink"]], name.format(kind=job["kind"]), when)
+    os.environ["PAGER_FILE"] = job["pager_file"]
+    settings = load_settings(job["settings"], {})
     store = open_store(job["store"])
     now = datetime.fromisoformat(job["now"])
     service = AlertService(
         store,
-        build_sink(SlackSettings(**job["slack"])),
-        AlertSettings(),
+        build_sinks(settings),
+        settings.alerts,
         lease=StoreLease(store, f"poster-{os.getpid()}"),
     )
-    for _ in range(100):
+    until = time.monotonic() + _MOST
+    while time.monotonic() < until:
         report = service.run_once(now, flush=True)
         if not report.delivery.leading:
             time.sleep(0.02)  # another one posts: perhaps it is killed, too
-            now += timedelta(seconds=10)
+            now += timedelta(seconds=10) if job["hurries"] else timedelta(0)
         elif report.delivery.next_due is None:
             break
         else:

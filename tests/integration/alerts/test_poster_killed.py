@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
 from celery_guardrails.testing import Mode, SlackMessage, SlackStandIn
-from tests.harness import ROOT
 from tests.integration.alerts.poster import STEPS
+from tests.integration.alerts.posters import KILLED, Posters, job
 
-KILLED = -signal.SIGKILL
 METHOD = "chat.postMessage"
 # a post for which Slack says "message_not_found" makes no sense, and is refused for good
 MODES = [mode for mode in Mode if mode is not Mode.MESSAGE_NOT_FOUND]
 AT_SLACK = "the message is at Slack, which has not answered"
-
-
-class Posters:
-    """Runs posters as processes."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.alerts.poster"],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.pids: list[int] = []
-        self.known = threading.Event()
-
-    def run(self, *jobs: dict) -> list[int]:
-        """Run jobs at the same time; how each process ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.known.clear()
-        self._process.stdin.write(json.dumps(jobs) + "\n")
-        self._process.stdin.flush()
-        self.pids = json.loads(self._process.stdout.readline())
-        self.known.set()
-        ends: list[int] = json.loads(self._process.stdout.readline())
-        return ends
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def posters() -> Iterator[Posters]:
-    made = Posters()
-    yield made
-    made.close()
 
 
 class Scene:
@@ -76,12 +32,8 @@ class Scene:
         driver.store.close()
 
     def job(self, step: str | None = None, after: float = 0.0) -> dict:
-        settings = {"token": "xoxb-test", "channel": "#alerts", "base_url": self.slack.base_url, "timeout": "1s"}
-        now = self.driver.now + timedelta(seconds=after)
-        return {
-            "store": self.driver.store.engine.url.render_as_string(hide_password=False), "slack": settings,
-            "now": now.isoformat(), "step": step, "kind": self.kind,
-        }  # fmt: skip
+        slack = {"token": "xoxb-test", "channel": "#alerts", "base_url": self.slack.base_url, "timeout": "1s"}
+        return job(self.driver, {"slack": slack}, "slack", self.kind, step, after)
 
     def take_over(self) -> None:
         """Two others, when the lease of the one that was killed has expired."""
