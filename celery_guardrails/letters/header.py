@@ -1,13 +1,14 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
 Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`,
-`generation`, `claim_token` and `described`, at most 4 KiB as JSON. Reading never raises: a damaged header counts as
-absent. It must not know Celery.
+`generation`, `claim_token`, `described` and `span`, at most 4 KiB as JSON. Reading never raises: a damaged header
+counts as absent. It must not know Celery.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +18,18 @@ from celery_guardrails.clock import LONGEST, from_epoch
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.policy.failure import Attempt, Category
 
-__all__ = ["HEADER", "KEPT_FIRST", "KEPT_LAST", "MAX_BYTES", "Header", "read_header", "without_claim", "write_header"]
+__all__ = [
+    "HEADER",
+    "KEPT_FIRST",
+    "KEPT_LAST",
+    "MAX_BYTES",
+    "SPAN",
+    "Header",
+    "read_header",
+    "span_text",
+    "without_claim",
+    "write_header",
+]
 
 T = TypeVar("T")
 
@@ -26,6 +38,8 @@ VERSION = 1
 MAX_BYTES = 4096
 KEPT_FIRST, KEPT_LAST = 2, 8
 DUE = "it was due"
+SPAN = "span"
+"""The field that a task looks for before its body begins, so by its name."""
 _CLAIM = "claim_token"
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
 _ERROR, _WORKER = 120, 80
@@ -34,6 +48,7 @@ _LONGEST_NAME = 64
 _LATEST = 32_503_680_000.0
 """The year 3000, in seconds since 1970: a later instant is not one of ours, and arithmetic on it may fail."""
 _LONGEST_DELAY = LONGEST.total_seconds()
+_SPAN_FORM = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,8 @@ class Header:
     that a report comes from this work. `crashes` counts worker deaths. `work` names the publish (`letters/work.py`),
     `None` if the publisher did not write it. `id_given` says that somebody chose the task id, so that other works may
     have the same id. `described` names the arguments, `args` or `kwargs`, for which the sender gave a text of its own
-    (`argsrepr`, `kwargsrepr`).
+    (`argsrepr`, `kwargsrepr`). `span` is the latest attempt's span in the application's traces, in the form of W3C's
+    `traceparent`, `None` if no attempt had a span.
     """
 
     published_at: datetime | None = None
@@ -61,6 +77,7 @@ class Header:
     due_at: datetime | None = None
     described: tuple[str, ...] = ()
     claim_token: str | None = field(default=None, repr=False)
+    span: str | None = None
 
     @property
     def names_its_work(self) -> bool:
@@ -96,7 +113,7 @@ class Header:
         # not dataclasses.replace, which takes three times as long: every retry comes here
         return Header(
             self.published_at, self.requeued_at, kept, self.crashes, self.dead_letter_id, self.generation, self.work,
-            self.id_given, self.due_at, self.described, self.claim_token,
+            self.id_given, self.due_at, self.described, self.claim_token, self.span,
         )  # fmt: skip
 
     def encode(self) -> dict[str, Any]:
@@ -126,6 +143,8 @@ class Header:
             encoded["due_at"] = round(self.due_at.timestamp(), 3)
         if self.described:
             encoded["described"] = list(self.described)
+        if self.span is not None:
+            encoded[SPAN] = self.span
         if attempts:
             encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
         if self.crashes:
@@ -180,6 +199,11 @@ def write_header(headers: MutableMapping[str, Any], header: Header) -> None:
         headers["headers"] = {**nested, HEADER: encoded}
 
 
+def span_text(raw: Any) -> str | None:
+    """A span in the form of W3C's `traceparent`; `None` for whatever else a message may say."""
+    return raw if isinstance(raw, str) and _SPAN_FORM.fullmatch(raw) else None
+
+
 def _encode_attempt(attempt: Attempt, message_length: int) -> dict[str, Any]:
     encoded: dict[str, Any] = {
         "n": attempt.number,
@@ -224,6 +248,7 @@ def _decode(raw: Any, with_attempts: bool = True) -> Header:
         id_given=raw.get("given") is True,
         due_at=_instant(raw.get("due_at")),
         described=_described(raw.get("described")),
+        span=span_text(raw.get(SPAN)),
     )
 
 

@@ -2,8 +2,8 @@
 
 Owns: id, task, task_id, root_id, parent_id, group_id, reason, failure, attempts, policy, environment, worker, queue,
 exchange, routing_key, priority, published_at, first_failed_at, died_at, correlation, affected, version, owner,
-runbook, severity, generation, dead_letter_id, claim_token, may_have_run, crashes, preview, and message (the original
-bytes, headers and properties).
+runbook, severity, generation, dead_letter_id, claim_token, may_have_run, crashes, span, preview, and message (the
+original bytes, headers and properties).
 `Letter.of_message` makes every letter, whoever writes it. It must not know how a letter is published, stored or shown.
 """
 
@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 from pydantic import AfterValidator, Base64Bytes, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from celery_guardrails.clock import LONGEST
-from celery_guardrails.letters.header import Header
+from celery_guardrails.letters.header import Header, span_text
 from celery_guardrails.letters.ran import may_have_run
 from celery_guardrails.letters.work import Work
 from celery_guardrails.policy import Policy, policy_fields
@@ -212,7 +212,8 @@ class Letter(_Frozen):
     `correlation` and `affected` hold the arguments that the policy names, with several values if the message ran its
     task for many items. `owner`, `runbook` and `severity` are the policy's, so that an alert needs no task code.
     `crashes` counts the workers that died while they ran the work. `may_have_run` says that the body may have done its
-    work already; for an older letter without this field, its reason and policy decide.
+    work already; for an older letter without this field, its reason and policy decide. `span` is the span in which the
+    work died, else that of its last attempt with a span, in the form of W3C's `traceparent`.
     """
 
     v: int = SCHEMA_VERSION
@@ -247,6 +248,7 @@ class Letter(_Frozen):
     claim_token: str | None = Field(default=None, repr=False)
     may_have_run: bool = False
     crashes: int = 0
+    span: Annotated[str | None, BeforeValidator(span_text)] = None
     preview: Preview = Preview()
     message: OriginalMessage
 
@@ -289,6 +291,7 @@ class Letter(_Frozen):
             claim_token=header.claim_token,
             may_have_run=death.may_have_run,
             crashes=header.crashes,
+            span=header.span,
             message=message,
         )
 

@@ -104,6 +104,7 @@ def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) 
         work=before.work or dead_letter_id,
         id_given=before.id_given or before.work is None,
         described=before.described,
+        span=letter.span or before.span,
     )
 
 

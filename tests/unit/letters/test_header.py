@@ -17,6 +17,7 @@ T0 = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
 
 
 LETTER = "1eee1eee-0000-4000-8000-000000000000"
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def attempt(number: int, message: str = "boom", error: str = "TimeoutError", generation: int = 0) -> Attempt:
@@ -35,11 +36,22 @@ def attempt(number: int, message: str = "boom", error: str = "TimeoutError", gen
 
 
 def test_round_trip_keeps_everything() -> None:
-    header = Header(T0, T0 + timedelta(hours=1), (attempt(1), attempt(2)), 3, LETTER, 2, claim_token="s3cret")
+    header = Header(
+        T0, T0 + timedelta(hours=1), (attempt(1), attempt(2)), 3, LETTER, 2, claim_token="s3cret", span=SPAN
+    )
     headers: dict[str, object] = {}
     write_header(headers, header)
     assert read_header(headers) == header
     assert json.loads(json.dumps(headers[HEADER])) == headers[HEADER]
+
+
+@pytest.mark.parametrize("span", [7, None, "", SPAN + "0", SPAN.upper(), "x" * 55, [SPAN], {"span": SPAN}])
+def test_what_is_no_span_is_not_taken_for_one(span: object) -> None:
+    assert read_header({HEADER: {"v": 1, "span": span}}) == Header()
+
+
+def test_a_further_attempt_keeps_the_span() -> None:
+    assert Header(T0, span=SPAN).with_attempt(attempt(1)).span == SPAN
 
 
 def test_of_many_attempts_the_first_two_and_the_last_eight_stay() -> None:
@@ -56,14 +68,14 @@ def test_of_many_attempts_the_first_two_and_the_last_eight_stay() -> None:
     )
 )
 def test_never_over_four_kibibytes(attempts: list[Attempt]) -> None:
-    encoded = Header(T0, T0, tuple(attempts), 2, LETTER, 1, claim_token=draw_token()).encode()
+    encoded = Header(T0, T0, tuple(attempts), 2, LETTER, 1, claim_token=draw_token(), span=SPAN).encode()
     assert len(json.dumps(encoded)) <= MAX_BYTES
     found = read_header({HEADER: encoded})
     assert (found.dead_letter_id, found.claim_token) == (LETTER, encoded["claim_token"])
 
 
 def test_one_more_attempt_changes_nothing_else() -> None:
-    header = Header(T0, T0, (attempt(1),), 2, LETTER, 1, "work", True, T0, ("args",), draw_token())
+    header = Header(T0, T0, (attempt(1),), 2, LETTER, 1, "work", True, T0, ("args",), draw_token(), SPAN)
     assert all(getattr(header, each.name) != getattr(Header(), each.name) for each in fields(Header))
     assert header.with_attempt(attempt(2)) == replace(header, attempts=(attempt(1), attempt(2)))
 

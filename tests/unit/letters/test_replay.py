@@ -11,6 +11,7 @@ from celery_guardrails.policy.failure import Category
 T0 = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
 L0, L1 = (f"{number}0000000-0000-4000-8000-000000000000" for number in range(2))
 TOKEN = "s3cret"
+SPAN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 BODY = b'[[1], {"a": 2}, {"callbacks": null}]'
 
 
@@ -50,6 +51,15 @@ def test_a_replay_is_the_original_with_its_counters_reset() -> None:
     assert (message.headers["retries"], message.headers["eta"], message.headers["expires"]) == (0, None, None)
     assert message.headers["group"] == "g"
     assert not {"x-death", "x-delivery-count", "compression"} & set(message.headers)
+
+
+def test_a_replay_links_to_the_attempt_that_died_else_to_the_last_with_a_span() -> None:
+    letter, later = dead(), SPAN.replace("4bf9", "aaaa")
+    write_header(letter.message.headers, Header(T0, span=SPAN))
+    spans = [read_header(replay(one, 1, L1, TOKEN, T0).headers).span for one in (
+        letter, letter.model_copy(update={"span": later}), dead(),
+    )]  # fmt: skip
+    assert spans == [SPAN, later, None]
 
 
 def test_a_replay_carries_its_letter_its_generation_and_its_history() -> None:
