@@ -71,6 +71,7 @@ OTHERS = {
     "names of files",
     "celery report",
     "metrics",
+    "OpenTelemetry",
 }
 OUTPUTS = {
     *(f"command {name}" for name in COMMANDS),

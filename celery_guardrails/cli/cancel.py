@@ -13,6 +13,7 @@ from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.transport.waiting.protocol import WaitingTask
+from celery_guardrails.worker.failure.tracing import FailureSpan
 from celery_guardrails.worker.failure.unrun import Verdict, unrun_letter
 
 __all__ = ["cancel", "cancelled_letter"]
@@ -36,8 +37,10 @@ def cancel(guard: Guardrails, waiting: WaitingTask, actor: str, reason: str, now
         PublishError: the broker did not take the letter; the task still waits.
         Unlistable: this broker cannot remove a waiting task.
     """
-    letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
-    guard.dead_letters.send(letter, policy.dead_letter_queue)
+    with FailureSpan(Reason.CANCELLED.value, waiting.envelope.headers) as span:
+        letter, policy = cancelled_letter(guard, waiting, actor, reason, now)
+        span.explain(letter.reason.shown, letter.explanation)
+        guard.dead_letters.send(letter, policy.dead_letter_queue)
     return letter if guard.waiting.remove([waiting.id]) else None
 
 

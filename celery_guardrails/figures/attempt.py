@@ -30,7 +30,8 @@ class AttemptEnd(NamedTuple):
 
     `error`, `category` and `fingerprint` describe the failure, `None` without one. `delay` is the seconds until the
     next attempt. `due_at` is when this attempt was due: its publish, where nothing delayed it. `life_starts_at` is the
-    first publish, or the last requeue. `letter_id` is the id of the dead letter that was published or spooled.
+    first publish, or the last requeue. `letter_id` is the id of the dead letter that was published or spooled, `reason`
+    why it is dead.
     """
 
     task: str
@@ -51,3 +52,4 @@ class AttemptEnd(NamedTuple):
     due_at: float | None = None
     life_starts_at: float | None = None
     letter_id: str | None = None
+    reason: str | None = None

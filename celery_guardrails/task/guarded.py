@@ -21,7 +21,7 @@ from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.app.lazy_body import LAZY, unrun_failure
 from celery_guardrails.app.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.app.request_class import OURS, RequestClass, install_request
-from celery_guardrails.letters.header import HEADER, VERSION
+from celery_guardrails.letters.header import HEADER, SPAN, VERSION
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
@@ -33,6 +33,7 @@ from celery_guardrails.worker.child.exits import is_of_body
 from celery_guardrails.worker.child.retry_call import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.failure.failed_run import STARTED
 from celery_guardrails.worker.failure.sent_repr import described_by, kept_reprs
+from celery_guardrails.worker.failure.tracing import link_to
 
 logger = logging.getLogger("celery_guardrails.worker")
 
@@ -256,8 +257,12 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
     """
     if request.is_eager:
         return _run_eagerly(task, request, call, args, kwargs)
-    request.__dict__[STARTED] = time()
+    fields = request.__dict__
+    fields[STARTED] = time()
+    header = fields.get(HEADER)
     try:
+        if type(header) is dict and SPAN in header:
+            link_to(header[SPAN])
         result = call(*args, **kwargs)
     except TaskPredicate as signal:
         if not is_unpublished(signal, task, request):
@@ -274,7 +279,7 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
         return _Failed(settle_attempt(task, request, exc))
     if type(result) in LAZY and (unrun := unrun_failure(task, result)) is not None:
         return _Failed(settle_attempt(task, request, unrun))
-    if type(header := request.__dict__.get(HEADER)) is dict and "dead_letter_id" in header:
+    if type(header) is dict and "dead_letter_id" in header:
         report_recovery(task, request)
     return result
 

@@ -42,6 +42,11 @@ if os.environ.get("SENTRY_DSN"):
         dsn=os.environ["SENTRY_DSN"], default_integrations=True, traces_sample_rate=0.0, send_default_pii=True
     )
 
+if os.environ.get("TRACED"):
+    from tests.apps import tracing
+
+    tracing.set_up()
+
 SHOWN: dict[str, Any] = {
     "affected_by": ("customer", "secret.value", "password"),
     "correlate": ("order_id", "note", "account.number"),

@@ -78,7 +78,7 @@ class Site:
         self.sentry = sentry
         self.app = guarded.app
         # a broker that only this test knows: Celery may unpickle what comes from it, as root, too
-        self.worker: Process = guarded.worker(env={"SENTRY_DSN": sentry.dsn, "C_FORCE_ROOT": "1"})
+        self.worker: Process = guarded.worker(env={"SENTRY_DSN": sentry.dsn, "TRACED": "yes", "C_FORCE_ROOT": "1"})
         self.guardian: Process = guarded.harness.guardian(APP, ready="guardian started")
         self.said = io.StringIO()
         self.parked = ""
@@ -161,6 +161,7 @@ class Site:
             self.outputs[f"logger {logger}"] = logged
         events = [event for event in self.sentry.events if "guardrails.task" in event.get("tags", {})]
         self.outputs["Sentry"] = json.dumps([_without_unnamed_locals(event) for event in events])
+        self.outputs["OpenTelemetry"] = json.dumps([_ours_of(span) for span in self.guarded.runs("spans")])
         self.outputs["result of parked work"] = str(self.app.backend.get_task_meta(self.parked))
         folders = [str(found) for found in os.walk(self.guarded.harness.folder)]
         self.outputs["celery report"] = self.app.bugreport()
@@ -252,6 +253,13 @@ def _without_unnamed_locals(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
+def _ours_of(span: dict[str, Any]) -> Any:
+    """What guardrails has put on a span: its own spans whole, of others neither their errors nor their attributes."""
+    if span["scope"] == "celery_guardrails":
+        return span
+    return [span["links"], {name: fact for name, fact in span["attributes"].items() if name.startswith("guardrails.")}]
+
+
 def _is_ours(record: str) -> bool:
     return record.startswith("celery_guardrails")
 
@@ -322,5 +330,7 @@ def _see_that_it_was_driven(made: Site) -> None:
     hidden = ("worker log", "Sentry", "sink SlackSink", "command guardrails dlq show", "table guardrails_death",
               "table guardrails_letter_argument", "command guardrails policy", "result of parked work")  # fmt: skip
     assert {name for name in hidden if "[redacted]" not in made.outputs[name]} == set()
+    for kind in ("time_limit", "unknown_task", "undecodable"):
+        assert f"guardrails {kind}" in made.outputs["OpenTelemetry"]
     for kind in ("attempts_exhausted", "permanent_error", "time_limit", "unknown_task", "undecodable"):
         assert kind in made.outputs["table guardrails_dead_letter"]

@@ -33,6 +33,7 @@ from celery_guardrails.transport.routing import consumed_from
 from celery_guardrails.worker.consumer.shape import shape_problem
 from celery_guardrails.worker.consumer.unreadable import letter_of, try_to_publish
 from celery_guardrails.worker.failure import sentry
+from celery_guardrails.worker.failure.tracing import FailureSpan
 from celery_guardrails.worker.main.shutdown import is_ending
 
 __all__ = ["RETRY_SECONDS", "Intake"]
@@ -155,13 +156,18 @@ class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _dead_letter(self, message: Any, reason: Reason, exc: Any, settle: Callable[[], Any]) -> None:
         problem = exc if isinstance(exc, BaseException) else InvalidTaskError(repr(exc))
-        try:
-            letter = letter_of(self._guard, message, reason, problem, self._consumer.hostname, self._queues(message))
-        except Exception:
-            logger.warning("a message stays unacknowledged: no dead letter could be made of it", exc_info=True)
-            return
+        with FailureSpan(reason.value, message.headers) as span:
+            try:
+                letter = letter_of(
+                    self._guard, message, reason, problem, self._consumer.hostname, self._queues(message)
+                )
+            except Exception:
+                logger.warning("a message stays unacknowledged: no dead letter could be made of it", exc_info=True)
+                return
+            span.explain(letter.failure.type, letter.failure.message)
+            is_taken = try_to_publish(self._guard, letter, self._queue(letter))
         held = _Held(message, letter, settle)
-        if try_to_publish(self._guard, letter, self._queue(letter)):
+        if is_taken:
             self._settle(held)
         else:
             self._hold(held)

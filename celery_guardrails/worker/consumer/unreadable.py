@@ -48,6 +48,7 @@ from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.letter import preview_of
 from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.sent_repr import sender_text
+from celery_guardrails.worker.failure.tracing import FailureSpan, with_span
 
 __all__ = ["UNNAMED", "dead_letter_raw", "letter_of", "try_to_publish"]
 
@@ -172,8 +173,10 @@ def dead_letter_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool
     except Exception:
         logger.warning("an unreadable item of %s stays where it is", queue, exc_info=True)
         return False
-    if not try_to_publish(guard, letter):
-        return False
+    with FailureSpan(letter.reason.value, None) as span:
+        span.explain(letter.failure.type, letter.failure.message)
+        if not try_to_publish(guard, letter):
+            return False
     with sentry.one_event(sentry.Facts(letter, Policy(), guard.redactor(), guard.settings.alerts.group_by)):
         return True  # Celery never hears of it
 
@@ -181,7 +184,7 @@ def dead_letter_raw(guard: Guardrails, raw: bytes, queue: str, tag: str) -> bool
 def _letter(unread: _Unread, message: Any, consumed: list[str]) -> Letter:
     guard, original = unread.guard, unread.original
     fields = _fields(message, original)
-    header = read_header(message.headers)
+    header = with_span(read_header(message.headers))
     delivery = message.delivery_info if isinstance(message.delivery_info, Mapping) else {}
     exchange, routing_key = _text(delivery.get("exchange")), _text(delivery.get("routing_key"))
     queue = _queue(guard, exchange, routing_key, consumed)

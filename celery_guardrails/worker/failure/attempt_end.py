@@ -27,6 +27,7 @@ from celery_guardrails.worker.failure.argument import arguments_by_name
 from celery_guardrails.worker.failure.attempt_log import is_logged, log_end
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.sent_repr import sender_text
+from celery_guardrails.worker.failure.tracing import note_end
 
 __all__ = ["ENDED", "attach_end", "end_of_message", "ended_of", "note_letter", "note_run", "note_success"]
 
@@ -66,6 +67,7 @@ def note_run(
             fingerprint=run.failure.fingerprint,
             delay=delay,
             letter_id=None if letter is None else letter.id,
+            reason=None if letter is None else letter.reason.value,
         )
         run.request.__dict__[ENDED] = end
         if is_logged(end):
@@ -95,7 +97,9 @@ def note_letter(guard: Guardrails, letter: Letter) -> AttemptEnd | None:
             worker=letter.worker,
             generation=letter.generation,
             letter_id=letter.id,
+            reason=letter.reason.value,
         )
+        note_end(end)
         if is_logged(end):
             log_end(end, letter.correlation)
     except Exception:
@@ -140,7 +144,7 @@ def end_of_message(
 
 
 def attach_end(outcome: Any, request: Any) -> Any:
-    """Have an outcome say how its attempt ended, for the main process; returns it.
+    """Have an outcome, and the span of its attempt, say how the attempt ended; returns the outcome.
 
     Args:
         outcome: an `ExceptionInfo`, or an exception of ours.
@@ -148,6 +152,7 @@ def attach_end(outcome: Any, request: Any) -> Any:
     """
     if (end := request.__dict__.get(ENDED)) is not None:
         outcome.ended = end
+        note_end(end)
     return outcome
 
 

@@ -19,6 +19,7 @@ from celery_guardrails.policy import Policy, describe
 from celery_guardrails.policy.failure import Attempt, Failure, History
 from celery_guardrails.redaction import Redactor
 from celery_guardrails.worker.failure.argument import redactor_of_run
+from celery_guardrails.worker.failure.tracing import with_span
 from celery_guardrails.worker.failure.work import work_of
 
 __all__ = ["SEEN", "STARTED", "UNKEPT", "FailedRun", "examine"]
@@ -79,7 +80,7 @@ def examine(task: Any, request: Any, exc: BaseException) -> FailedRun:
     """Gather what is known about an attempt that failed with `exc`."""
     guard = Guardrails.of(task.app)
     now = clock.now()
-    header = read_header(request.__dict__)
+    header = with_span(read_header(request.__dict__))
     started = request.__dict__.get(STARTED)
     started_at = clock.from_epoch(started) if started is not None else None
     work = work_of(request.__dict__, header)

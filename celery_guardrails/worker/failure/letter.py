@@ -52,6 +52,7 @@ from celery_guardrails.worker.failure.argument import arguments_by_name, paramet
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.original import Original, letter_message, original_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
+from celery_guardrails.worker.failure.tracing import with_span
 from celery_guardrails.worker.failure.work import work_of
 
 __all__ = ["brief_letter", "capture", "parameter_names", "preview_of"]
@@ -103,7 +104,7 @@ def brief_letter(task: Any, request: Any, original: Original, exc: BaseException
         exc: the task's error.
         decision: why it is dead.
     """
-    header, reason = read_header(request.__dict__), decision.reason
+    header, reason = with_span(read_header(request.__dict__)), decision.reason
     redactor, work = _redactor(task), work_of(request.__dict__, header)
     error, message = describe_type(exc, redactor.text)
     delivery: Mapping[str, Any] = request.delivery_info or {}

@@ -31,6 +31,7 @@ from celery_guardrails.worker.failure.letter import brief_letter, capture
 from celery_guardrails.worker.failure.original import ORIGINAL, Original
 from celery_guardrails.worker.failure.outcome import publish_letter
 from celery_guardrails.worker.failure.succeeded import has_succeeded
+from celery_guardrails.worker.failure.tracing import FailureSpan
 
 __all__ = ["LostWork", "lost_letter"]
 
@@ -123,8 +124,10 @@ class LostWork:
         if _has_succeeded(self._guard, context, chord):
             logger.warning("%s had succeeded before its worker died", name)
             return False
-        letter, queue = lost_letter(self._guard, context, left.state)
-        publish_letter(self._guard, letter, queue, now)
+        with FailureSpan(Reason.WORKER_LOST.value, taken.headers) as span:
+            letter, queue = lost_letter(self._guard, context, left.state)
+            span.explain(letter.failure.type, letter.failure.message)
+            publish_letter(self._guard, letter, queue, now)
         return True
 
 

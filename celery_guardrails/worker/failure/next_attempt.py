@@ -24,6 +24,7 @@ from celery_guardrails.transport.routing import came_from, known_queue, queues_f
 from celery_guardrails.worker.failure.failed_run import FailedRun
 from celery_guardrails.worker.failure.original import Original, original_of
 from celery_guardrails.worker.failure.sentry import trace_on
+from celery_guardrails.worker.failure.tracing import kept_context
 
 __all__ = ["decide_unpublishable", "publish_again", "publish_retry", "republishable_original"]
 
@@ -128,11 +129,12 @@ def _publish_with_signals(
     """Publish, and send Celery's publish signals: something, such as tracing, is connected to them."""
     body: tuple[Any, Any, dict[str, Any]] = (request.args, request.kwargs, {})
     common = {"sender": task.name, "body": body, "exchange": envelope.exchange, "routing_key": envelope.routing_key}
-    before_task_publish.send(
-        **common, declare=declare, headers=envelope.headers, properties=envelope.properties, retry_policy={}
-    )
-    guard.dispatch.run(envelope, declare, delay, now, _what(task, request))
-    after_task_publish.send(**common, headers=envelope.headers)
+    with kept_context():
+        before_task_publish.send(
+            **common, declare=declare, headers=envelope.headers, properties=envelope.properties, retry_policy={}
+        )
+        guard.dispatch.run(envelope, declare, delay, now, _what(task, request))
+        after_task_publish.send(**common, headers=envelope.headers)
 
 
 def _publish_celery_way(task: Any, request: Any, header: Header, delay: float) -> None:

@@ -39,6 +39,7 @@ from celery_guardrails.transport.publisher import Envelope
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 from celery_guardrails.worker.failure.letter import preview_of
 from celery_guardrails.worker.failure.sent_repr import sender_text
+from celery_guardrails.worker.failure.tracing import with_span
 
 __all__ = ["Verdict", "unrun_letter"]
 
@@ -65,7 +66,7 @@ def unrun_letter(guard: Guardrails, waiting: WaitingTask, verdict: Verdict, now:
     task = _task(guard, waiting.task, arguments)
     policy = guard.policy_of(task).policy if task is not None and is_guarded(task) else Policy()
     headers = envelope.headers
-    header, reason = read_header(headers), verdict.reason
+    header, reason = with_span(read_header(headers)), verdict.reason
     letter = Letter.of_message(
         _message(envelope),
         Subject(

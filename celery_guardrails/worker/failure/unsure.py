@@ -17,6 +17,7 @@ from celery_guardrails.transport.routing import came_from, queue_name
 from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.transport.waiting.protocol import WaitingTask
 from celery_guardrails.worker.failure.outcome import publish_letter
+from celery_guardrails.worker.failure.tracing import FailureSpan
 from celery_guardrails.worker.failure.unrun import Verdict, unrun_letter
 
 __all__ = ["dead_letter_unsure", "unsure_letter"]
@@ -34,8 +35,10 @@ def dead_letter_unsure(guard: Guardrails, entry: Spooled, why: str, now: datetim
     Raises:
         PublishError: neither the broker nor the spool took the letter.
     """
-    letter, policy = unsure_letter(guard, entry, why, now)
-    publish_letter(guard, letter, policy.dead_letter_queue, now)
+    with FailureSpan(Reason.RETRY_UNPUBLISHABLE.value, entry.envelope.headers) as span:
+        letter, policy = unsure_letter(guard, entry, why, now)
+        span.explain(letter.failure.type, letter.failure.message)
+        publish_letter(guard, letter, policy.dead_letter_queue, now)
 
 
 def unsure_letter(guard: Guardrails, entry: Spooled, why: str, now: datetime) -> tuple[Letter, Policy]:

@@ -105,7 +105,7 @@ def settle_cancel(request: Any, celery: Announce) -> None:
     """
     exc = WorkerLostError("the worker was shut down cold while the task ran")
     if request.task.acks_late and not request.acknowledged:
-        settle(request, End(exc, celery, partial(announce_cancel, request, celery)))
+        settle(request, End(exc, celery, partial(announce_cancel, request, celery), kind=Reason.CANCELLED.value))
         return
     text = "a cold shutdown of the worker ended it, and its message had been acknowledged early"
     announce, dead = partial(announce_failure, request, exc), DeadLetter(Reason.CANCELLED, text)
@@ -126,12 +126,14 @@ def settle_revocation(request: Any, celery: Announce) -> None:
 
     If the work was requeued, its letter still waits for the end of the work: that letter is dead again.
     """
-    exc = TaskRevokedError("somebody revoked it after it had been put back")
     if read_header(request.request_dict).dead_letter_id is None:
-        end = End(exc, celery, partial(announce_and_acknowledge, request, celery), mark=_REVOKED)
+        exc = TaskRevokedError("somebody revoked it")
+        announce = partial(announce_and_acknowledge, request, celery)
+        end = End(exc, celery, announce, kind="revoked", mark=_REVOKED)
     else:
+        exc = TaskRevokedError("somebody revoked it after it had been put back")
         dead = DeadLetter(Reason.CANCELLED, str(exc))
-        end = End(exc, celery, celery, dead, ran=bool(request.time_start), mark=_REVOKED)
+        end = End(exc, celery, celery, dead, ran=bool(request.time_start), kind="revoked", mark=_REVOKED)
     settle(request, end)
 
 

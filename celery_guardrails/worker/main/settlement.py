@@ -19,9 +19,11 @@ from celery_guardrails.app.guardrails import is_plain
 from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.describe import LONGEST_MESSAGE
+from celery_guardrails.worker.failure.attempt_end import ENDED
 from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine
 from celery_guardrails.worker.failure.outcome import Dead, Outcome, carry_out, carry_out_in_brief, put_back
 from celery_guardrails.worker.failure.succeeded import has_succeeded
+from celery_guardrails.worker.failure.tracing import FailureSpan, note_end
 from celery_guardrails.worker.main import counting, journal, seen
 from celery_guardrails.worker.main.announcement import (
     Announce,
@@ -59,6 +61,8 @@ class End:
     """How many workers died while they ran the task; `None`: as many as the message's header says."""
     ran: bool = True
     """Whether the body began."""
+    kind: str | None = None
+    """The end in one word, for its span; `None`: the reason of `dead`; without a reason, too, it gets no span."""
     mark: str | None = None
     """An attribute of the request to set first, because the pool may report the end of a killed greenlet meanwhile."""
 
@@ -109,9 +113,19 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     if end.succeeded is not None and has_succeeded(request):
         counting.count_as(request, AttemptOutcome.SUCCEEDED)
         return None, end.succeeded
+    kind = end.kind or (None if end.dead is None else end.dead.reason.value)
+    if kind is None:
+        return None, end.announce or end.usual
+    with FailureSpan(kind, request.request_dict) as span:
+        return _publish(request, end, span)
+
+
+def _publish(request: Any, end: End, span: FailureSpan) -> tuple[Outcome | None, Announce]:
     if end.dead is None:
+        span.explain(type(end.exc).__name__, str(end.exc))
         return None, end.announce or end.usual
     run = _examine(request, end)
+    span.explain(run.failure.error, run.failure.message)
     decision: Decision | None = end.dead
     if end.back is not None:
         # forget first: the worker may take the published copy at once, in its main thread, if this is another thread
@@ -128,6 +142,8 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     if decision is None:
         return None, partial(announce_and_acknowledge, request, end.announce or end.usual)
     outcome = carry_out(run, decision, ran=end.ran)
+    if (ended := run.request.__dict__.get(ENDED)) is not None:
+        note_end(ended)
     counting.count_settled(request, run.request)
     return outcome, final_step(request, run, outcome, end.announce)
 

@@ -21,7 +21,7 @@ BROUGHT = {"pydantic_core": "pydantic", "redis": "celery"}
 """Modules that are imported without a requirement of their own, and who requires them: each is a part of its bringer,
 whose bounds hold for both; `redis` comes with the extra of that name."""
 
-OF_EXTRAS = {"apprise": "apprise", "prometheus_client": "prometheus"}
+OF_EXTRAS = {"apprise": "apprise", "opentelemetry": "opentelemetry", "prometheus_client": "prometheus"}
 """Modules that an extra brings, for those who want what needs them; and the extra."""
 OPTIONAL_ROOMS = {"prometheus_client": ("guardian/metrics.py", "guardian/metrics_server.py", "guardian/label.py")}
 """Modules of the package that are imported only where a setting wants them, and may import what an extra brings."""
