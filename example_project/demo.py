@@ -1,8 +1,9 @@
 """An outage of the shop's mail provider, played with real processes: `make demo`, or `python -m example_project.demo`.
 
-Twelve onboarding emails run into it, retry, die, are announced by one Slack message, and are put back when the
-provider is repaired. Each promise is checked on the way; the exit code is 0 only if all of them held. The broker is a
-SQLite file, or what `BROKER_URL` says. This file is the story; `scene.py` is how it is set up.
+Twelve onboarding emails run into it, retry, die, are announced by one Slack message, which somebody acknowledges, and
+are put back when the provider is repaired. Meanwhile nobody cares for a bug, so more people are asked, and a report
+that never ran is missed. Each promise is checked on the way; the exit code is 0 only if all of them held. The broker is
+a SQLite file, or what `BROKER_URL` says. This file is the story; `scene.py` is how it is set up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from example_project.scene import CommandFailed, Scene
+from example_project.scene import EVERYBODY, CommandFailed, Scene
 from example_project.shop.mail_server import OK, TIME_OUT
 from example_project.stage import StageError, must_wait
 from example_project.timeline import Timeline
@@ -26,8 +27,9 @@ __all__ = ["main"]
 
 CUSTOMERS, ORDERS, ATTEMPTS = 12, 4, 4
 LOOKED_AT = 4
-EMAIL, IMPORT = "onboarding_email", "import_order"
+EMAIL, IMPORT, REPORT = "onboarding_email", "import_order", "sales_report"
 DIE_WITHIN, RECOVER_WITHIN, SLACK_SAYS_WITHIN = 75.0, "30", 20.0
+ASKED_WITHIN, MISSED_WITHIN, OVER_WITHIN = 60.0, 60.0, 60.0
 
 
 def main() -> int:
@@ -65,8 +67,13 @@ def play(scene: Scene) -> list[str]:
     scene.timeline.act("What people see")
     check_slack(scene)
     check_letters(scene)
+    scene.timeline.act("An alert that nobody acknowledges")
+    check_escalation(scene)
+    scene.timeline.act("A task that never ran")
+    check_overdue(scene)
     scene.timeline.act("The provider is repaired, and the work is put back")
     put_back(scene)
+    check_report(scene)
     scene.timeline.act("The shop closes")
     scene.timeline.say("every process is told to end; after that, nothing can arrive twice any more", style="dim")
     return customers
@@ -83,9 +90,10 @@ def break_provider(scene: Scene) -> list[str]:
 def watch_them_die(scene: Scene) -> None:
     """Until Slack knows of all dead letters, say how the mail server is called again and again."""
     told, retries = 0, 0
+    acknowledged = False
 
     def announced() -> bool:
-        nonlocal told, retries
+        nonlocal told, retries, acknowledged
         calls = len(scene.world.calls()) // CUSTOMERS * CUSTOMERS
         if calls > told:
             told = calls
@@ -94,6 +102,9 @@ def watch_them_die(scene: Scene) -> None:
         for line in lines[retries:]:
             scene.timeline.say(f"worker: {line}", style="yellow")
         retries = len(lines)
+        if not acknowledged and scene.slack_log.count(EMAIL):
+            acknowledged = True
+            acknowledge(scene)
         return scene.slack_log.count(EMAIL) >= CUSTOMERS and scene.slack_log.count(IMPORT) >= 1
 
     scene.stage.wait_until(announced, "Slack knows of all dead letters", DIE_WITHIN)
@@ -105,15 +116,29 @@ def watch_them_die(scene: Scene) -> None:
     )
 
 
+def acknowledge(scene: Scene) -> None:
+    """Ada sees the alert while it still grows, and says so."""
+    scene.timeline.say("Ada reads the alert. She says that she takes care of it, so that nobody else has to:")
+    scene.guardrails("alerts", "ack", scene.alert_id(EMAIL), "--by", "ada", "--reason", "I am calling the provider")
+
+
 def check_slack(scene: Scene) -> None:
-    """One message for the twelve, which grew in place; one of its own for the bug."""
+    """One message for the twelve, which grew in place and says who takes care; one of its own for the bug."""
+    said = "ada takes care of it"
+    scene.stage.wait_until(
+        lambda: any(said in reply.text for reply in scene.thread(EMAIL)),
+        "the thread says who takes care of it",
+        SLACK_SAYS_WITHIN,
+    )
     about = scene.slack_log.about(EMAIL)
     scene.show_slack(EMAIL)
     posts = [arrival for arrival in about if arrival.what == "posted"]
+    scene.timeline.check(len(posts) == 1, f"one Slack message for the {CUSTOMERS}", f"{len(posts)} posted")
+    thread = scene.thread(EMAIL)
     scene.timeline.check(
-        len(posts) == 1 and not any(arrival.what == "replied" for arrival in about),
-        f"one Slack message for the {CUSTOMERS}",
-        f"{len(posts)} posted",
+        len(thread) == 1,
+        "the thread says who takes care of it",
+        " / ".join(reply.text.partition(": ")[2] for reply in thread),
     )
     counts = list(dict.fromkeys(arrival.count for arrival in about))
     scene.timeline.check(
@@ -164,6 +189,56 @@ def check_delays(scene: Scene, delays: list[list[float]]) -> None:
         len(first) > 1,
         "the jitter spread them",
         f"{len(first)} different first delays in {len(delays)} emails",
+    )
+
+
+def check_escalation(scene: Scene) -> None:
+    """The bug's alert was acknowledged by nobody: after 30 seconds the wider channel gets a message of its own."""
+    scene.timeline.say(
+        "Ada acknowledged the alert about the emails, and nobody the one about the bug. No alert may wait for one "
+        f"person alone: 30 s after it opened, the setting alerts.escalation asks in {EVERYBODY}, too"
+    )
+    scene.stage.wait_until(lambda: bool(scene.asked(IMPORT)), f"{EVERYBODY} is asked about the bug", ASKED_WITHIN)
+    scene.show_everybody(IMPORT)
+    [acknowledged] = scene.thread(EMAIL)
+    later = [message for message in scene.asked(EMAIL) if message.ts > acknowledged.ts]
+    scene.timeline.check(
+        len(scene.asked(IMPORT)) == 1 and not later,
+        "more people are asked about the alert that nobody acknowledged, and no more about the other",
+        f"{len(scene.asked(IMPORT))} message about {IMPORT}, {len(later) or 'none'} about {EMAIL} since ada's word",
+    )
+
+
+def check_overdue(scene: Scene) -> None:
+    """Nothing failed, and yet something is wrong: what beat sends, nobody takes."""
+    scene.timeline.say(
+        "nothing failed here: beat goes on sending the report, and no worker takes it. A task that does not run raises "
+        "no error, so people find out last. The guardian compares beat's schedule with what has run"
+    )
+    scene.stage.wait_until(
+        lambda: bool(scene.slack_log.about(REPORT)), "Slack knows that the report is overdue", MISSED_WITHIN
+    )
+    scene.show_slack(REPORT)
+    told = scene.story(REPORT)
+    scene.timeline.check(
+        "no worker takes them" in told and "sales-report was due at" in told,
+        "the alert says what is overdue, and that its worker is to blame, not beat",
+        told.rpartition(": ")[2],
+    )
+    scene.timeline.say("now its worker is started; 10 s later its figures say that the report runs")
+    scene.start_reports()
+
+
+def check_report(scene: Scene) -> None:
+    """When the report runs again its alert is over."""
+
+    def over() -> bool:
+        return scene.slack_log.about(REPORT)[-1].headline.endswith(", over")
+
+    scene.stage.wait_until(over, "the report's alert is over", OVER_WITHIN)
+    about = scene.slack_log.about(REPORT)
+    scene.timeline.check(
+        len({arrival.ts for arrival in about}) == 1, "the report runs again, and its alert is over", about[-1].headline
     )
 
 

@@ -6,6 +6,7 @@ Commands run as they are shown, in processes of their own. The story is in `demo
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -16,16 +17,16 @@ from typing import Any
 
 from rich.text import Text
 
-from celery_guardrails.testing import SlackStandIn
+from celery_guardrails.testing import SlackMessage, SlackStandIn
 from example_project.slack_log import Arrival, SlackLog
 from example_project.slack_view import slack_message
 from example_project.stage import Actor, Stage
 from example_project.timeline import Timeline
 from example_project.world import ROOT, World
 
-__all__ = ["CommandFailed", "Scene"]
+__all__ = ["CHANNEL", "EVERYBODY", "CommandFailed", "Scene"]
 
-CHANNEL = "#shop-alerts"
+CHANNEL, EVERYBODY = "#shop-alerts", "#shop-everybody"
 _CELERY = ("celery", "-A", "example_project.shop")
 _COMMAND_WITHIN = 60
 _LOG_LINES = 25
@@ -83,9 +84,17 @@ class Scene:
         self.guardrails("check")
         self._worker = self._start("worker", "worker", "--concurrency", "2", "--loglevel", "INFO")
         self._start("guardian", "guardian")
+        self._start("beat", "beat", "--schedule", str(self.world.directory / "beat"))
+        self.timeline.say(
+            "beat sends shop.sales_report every 10 s. Its worker was never started, and nobody has noticed"
+        )
         self.stage.wait_for_log(self._worker, r" ready\.")
         self.timeline.say("the worker is ready")
         self.timeline.space()
+
+    def start_reports(self) -> None:
+        """Start the worker that beat's task waits for."""
+        self._start("reports", "worker", "-Q", self.world.reports, "-n", "reports@%h", "--concurrency", "1")
 
     def guardrails(self, *arguments: str, start: str = "", end: str = "") -> None:
         """Run `celery guardrails ...` and show what it answers.
@@ -122,11 +131,36 @@ class Scene:
         return self._run(("python", "-m"), module, *arguments)
 
     def show_slack(self, task: str) -> None:
-        """Show the message about a task as a person would see it."""
+        """Show the message about a task as a person would see it, with its thread."""
         about = self.slack_log.about(task)
         message = self.slack.messages[about[0].ts]
         edits = f"edited {len(message.edits)} times" if message.edits else "not edited"
-        self.timeline.show(slack_message(message.blocks, CHANNEL, edits, self.timeline.width))
+        replies = [reply.text for reply in message.replies]
+        self.timeline.show(slack_message(message.blocks, CHANNEL, edits, self.timeline.width, replies))
+
+    def show_everybody(self, task: str) -> None:
+        """Show the message about a task in the wider channel."""
+        message = self.asked(task)[0]
+        self.timeline.show(slack_message(message.blocks, EVERYBODY, "not edited", self.timeline.width))
+
+    def thread(self, task: str) -> list[SlackMessage]:
+        """What is in the thread of the message about a task."""
+        about = self.slack_log.about(task)
+        return list(self.slack.messages[about[0].ts].replies) if about else []
+
+    def story(self, task: str) -> str:
+        """What the message about a task says, in its own words."""
+        blocks = self.slack.messages[self.slack_log.about(task)[0].ts].blocks
+        return str(blocks[1]["text"]["text"])
+
+    def asked(self, task: str) -> list[SlackMessage]:
+        """What the wider channel was sent about a task."""
+        return [each for each in self.slack.in_channel(EVERYBODY) if each.text.startswith(f"{task} ")]
+
+    def alert_id(self, task: str) -> str:
+        """The alert's id, which is the last line of the message about a task."""
+        found = re.search(r"Alert (\w+)", str(self.slack.messages[self.slack_log.about(task)[0].ts].blocks))
+        return found[1] if found else ""
 
     def worker_log(self) -> str:
         """What the worker has said so far."""
@@ -158,9 +192,10 @@ class Scene:
         self.world.remove()
 
     def _tell(self, arrival: Arrival) -> None:
-        verb = {"posted": "new message", "edited": "same message", "replied": "reply"}[arrival.what]
+        verb = {"posted": "new message", "edited": "same message", "replied": "in the thread"}[arrival.what]
         letters = f", {arrival.letters}" if "re" in arrival.letters else ""
-        self.timeline.say(f"Slack, {verb}: {arrival.headline}{letters}", style="magenta")
+        wider = f" in {EVERYBODY}" if arrival.channel == self.slack.channels.get(EVERYBODY) else ""
+        self.timeline.say(f"Slack, {verb}{wider}: {arrival.headline}{letters}", style="magenta")
 
     def _start_server(self, name: str, module: str, *arguments: str) -> tuple[Actor, str]:
         self.timeline.command(shlex.join(["python", "-m", module, *arguments, "&"]).replace("'&'", "&"))

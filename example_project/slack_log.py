@@ -19,9 +19,10 @@ _COUNT = re.compile(r": ([\d,]+) dead letters?")
 
 @dataclass(frozen=True)
 class Arrival:
-    """One change in the channel: `what` is `posted`, `edited` or `replied`; `letters` says what became of them."""
+    """One change in a channel: `what` is `posted`, `edited` or `replied`; `letters` says what became of them."""
 
     ts: str
+    channel: str
     what: str
     headline: str
     count: int
@@ -46,7 +47,7 @@ class SlackLog:
         headline = str(headers[0]) if headers else message.text
         stated = _COUNT.search(headline)
         count = int(stated[1].replace(",", "")) if stated else 0
-        arrival = Arrival(message.ts, what, headline, count, _letters(message))
+        arrival = Arrival(message.ts, message.channel, what, headline, count, _letters(message))
         with self._lock:
             told = [(old.headline, old.letters) for old in self._arrivals if old.ts == arrival.ts]
             self._arrivals.append(arrival)

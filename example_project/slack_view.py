@@ -19,7 +19,9 @@ _INVISIBLE = "\u2060"
 _MARKED = re.compile(r"\*(?P<bold>[^*\n]+)\*|`(?P<code>[^`\n]+)`")
 
 
-def slack_message(blocks: Sequence[Mapping[str, Any]], channel: str, remark: str, width: int) -> Panel:
+def slack_message(
+    blocks: Sequence[Mapping[str, Any]], channel: str, remark: str, width: int, replies: Sequence[str] = ()
+) -> Panel:
     """The message in a frame.
 
     Args:
@@ -27,10 +29,13 @@ def slack_message(blocks: Sequence[Mapping[str, Any]], channel: str, remark: str
         channel: the channel's name, shown above.
         remark: what is to be said below the frame, such as how often it was edited.
         width: of the frame, in columns.
+        replies: the texts in its thread, oldest first.
     """
     parts: list[RenderableType] = []
     for block in blocks:
         parts += [*_block(block), Text()]
+    for reply in replies:
+        parts += [Text.assemble(("in the thread: ", "bold magenta"), _marked(reply)), Text()]
     title = Text(f" Slack  {channel} ", style="bold magenta")
     return Panel(
         Group(*parts[:-1]), title=title, title_align="left", subtitle=Text(f" {remark} ", style="dim"),

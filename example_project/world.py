@@ -55,6 +55,11 @@ class World:
         }
 
     @property
+    def reports(self) -> str:
+        """The queue of the sales report, as the shop's settings name it."""
+        return f"{self.queue}.reports"
+
+    @property
     def broker(self) -> str:
         """The broker as it may be shown."""
         return str(maybe_sanitize_url(self.broker_url))
@@ -99,6 +104,7 @@ class World:
         letters = f"{self.queue}.dead_letter"
         queues = [Queue(self.queue, exchange, routing_key=self.queue), Queue(letters), Queue(f"{letters}.recovered")]
         queues.append(declared_figures_queue(letters))
+        queues.append(Queue(self.reports, Exchange(self.reports, type="direct"), routing_key=self.reports))
         with (
             Connection(self.broker_url, connect_timeout=_CONNECT_WITHIN) as connection,
             connection.channel() as channel,
@@ -108,7 +114,8 @@ class World:
                 # kombu takes the bindings off Redis only when it has declared them in this process
                 bound.declare()
                 bound.delete()
-            exchange.bind(channel).delete()
+            for used in (exchange, Exchange(self.reports, type="direct")):
+                used.bind(channel).delete()
 
     def remove(self) -> None:
         """Delete the directory."""

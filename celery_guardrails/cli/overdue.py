@@ -25,6 +25,7 @@ from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure_query import TaskTotals
 from celery_guardrails.text import count_of, when
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
+from celery_guardrails.transport.figures import carries_figures
 
 __all__ = ["EXPECT_EVERY", "Overdue", "OverdueSource", "find_overdue", "overdue_entries", "queue_of"]
 
@@ -114,8 +115,10 @@ def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list
     """What is overdue now, without why an entry has not begun; otherwise as `find_overdue`, and without the broker.
 
     Only guarded tasks are looked at: of others nobody knows when they ran. A task whose policy wants no alert of it is
-    overdue all the same.
+    overdue all the same. On a broker that carries no figures nobody knows of any task, so nothing is overdue.
     """
+    if not carries_figures(guardrails.app):
+        return []
     environment, allowed = guardrails.settings.environment, _limits(guardrails)
     with store.read() as conn:
         since = expected.known(conn, environment)

@@ -23,11 +23,12 @@ from celery_guardrails.store.engine import Store
 from celery_guardrails.store.probe import raise_if_away
 from celery_guardrails.text import count_of, one_line
 
-__all__ = ["SinkDown", "Source", "SpoolGrowing", "Unreconciled", "Watching"]
+__all__ = ["EACH_MINUTE", "SinkDown", "Source", "SpoolGrowing", "Unreconciled", "Watching"]
 
 logger = logging.getLogger("celery_guardrails.guardian")
 
 _STATES = ("idle", "pending", "open", "acknowledged", "quiet", "resolved")
+EACH_MINUTE = timedelta(seconds=60)
 _LOOKS = 5
 """So many looks in a row, a minute apart, make the spool a growing one."""
 
@@ -49,12 +50,15 @@ class Watching:
     Args:
         store: the archive.
         sources: what looks for the signals.
+        name: for the log; two of one guardian need two names.
+        every: how often it looks. Default each minute.
     """
 
-    name = "signals"
-    every = timedelta(seconds=60)
-
-    def __init__(self, store: Store, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, store: Store, sources: Sequence[Source], *, name: str = "signals", every: timedelta = EACH_MINUTE
+    ) -> None:
+        self.name = name
+        self.every = every
         self._store = store
         self._sources = sources
         self._failing: set[str] = set()

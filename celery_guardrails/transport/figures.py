@@ -1,8 +1,9 @@
 """The queue on which workers send their figures to the guardian: bounded, and what nobody reads expires.
 
 Owns its name, its declaration, and publishing to it: without confirmation, within a second, never in a task's way.
-Only RabbitMQ and Redis can bound such a queue, so other brokers carry no figures. A guardian reads the queue as it
-reads dead letters (`consumer.py`). It must not know what the figures say.
+RabbitMQ and Redis bound such a queue by themselves. On a database (SQLAlchemy's transport), which is for trying things
+out, a full queue takes no more. Other brokers carry no figures. A guardian reads the queue as it reads dead letters
+(`consumer.py`). It must not know what the figures say.
 """
 
 from __future__ import annotations
@@ -17,10 +18,20 @@ from kombu import Connection, Producer, Queue
 from celery_guardrails.errors import PublishError
 from celery_guardrails.transport.connection import opened
 from celery_guardrails.transport.declare import declare
+from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.right import refusal
 
-__all__ = ["FIGURES_ARGUMENTS", "MOST", "Backlog", "FiguresSender", "declared_figures_queue", "figures_queue"]
+__all__ = [
+    "FIGURES_ARGUMENTS",
+    "MOST",
+    "Backlog",
+    "FiguresSender",
+    "carries_figures",
+    "declared_figures_queue",
+    "figures_queue",
+]
 
+_CARRIERS = ("amqp", "redis", "sql")
 MOST, _SECONDS, _MOST_BYTES = 10_000, 3600, 64 * 2**20
 _TIMEOUT = 1.0
 
@@ -58,6 +69,15 @@ class Backlog:
     consumers: int | None = None
 
 
+def carries_figures(app: Celery) -> bool:
+    """Whether the application's broker carries figures; `False` for a broker whose URL cannot be read."""
+    try:
+        with app.connection_for_write() as connection:
+            return connection.get_transport_cls().driver_type in _CARRIERS
+    except Exception:  # noqa: BLE001 a wrong broker URL: whoever needs the connection raises the error
+        return False
+
+
 class FiguresSender:
     """Publishes figures over a connection of its own. For one thread.
 
@@ -92,9 +112,10 @@ class FiguresSender:
         try:
             connection = self._connected()
             kind = connection.transport.driver_type
-            if kind not in ("amqp", "redis"):
+            if kind not in _CARRIERS:
                 return False
-            self._publish(connection, body, kind)
+            if kind != "sql" or not self._is_full(connection):
+                self._publish(connection, body, kind)
         except Exception as exc:
             self.close()
             raise PublishError(self._queue.name, refusal(exc)) from exc
@@ -147,6 +168,9 @@ class FiguresSender:
         )
         if kind == "redis":
             self.backlog = Backlog(_bound(self._producer.channel, self._queue.name))
+
+    def _is_full(self, connection: Connection) -> bool:
+        return (depth(connection, self._queue.name) or 0) >= MOST
 
 
 def _bound(channel: Any, queue: str) -> int:

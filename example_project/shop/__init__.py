@@ -7,5 +7,6 @@
     mail_server.py     the mail provider:           python -m example_project.shop.mail_server DIRECTORY
     partner_server.py  who receives the webhooks:   python -m example_project.shop.partner_server
 
-Run it: `celery -A example_project.shop worker` and, beside it, `celery -A example_project.shop guardian`.
+Run it: `celery -A example_project.shop worker` and, beside it, `celery -A example_project.shop guardian`. The sales
+report needs `celery -A example_project.shop beat`, and `celery -A example_project.shop worker -Q shop.reports`.
 """

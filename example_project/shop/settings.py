@@ -26,11 +26,21 @@ if broker_url.startswith("sqla+sqlite:"):
 smtp_host, _, smtp_port = os.environ.get("SHOP_SMTP", "127.0.0.1:8025").rpartition(":")
 partner_url = os.environ.get("SHOP_PARTNER_URL", "http://127.0.0.1:8026/orders")
 
+# The report has a queue, and so a worker, of its own. Beat sends it every 10 seconds, so that the demo can be watched.
+task_routes = {"shop.sales_report": {"queue": f"{task_default_queue}.reports"}}
+beat_schedule = {"sales-report": {"task": "shop.sales_report", "schedule": 10.0}}
+
 guardrails: dict[str, Any] = {
     "environment": "production",
     "dead_letter": {"queue": f"{task_default_queue}.dead_letter"},
     "store": {"url": "sqlite:///shop-guardrails.sqlite3"},
     "slack": {"channel": "#shop-alerts"},
-    # Seconds, so that the demo can be watched. Leave these out and it is 30 seconds and one minute.
-    "alerts": {"group_wait": "1s", "edit_interval": "1s"},
+    "alerts": {
+        # Nobody acknowledges an alert: ask more people. In production write minutes.
+        "escalation": [{"after": "30s", "channel": "#shop-everybody"}],
+        # Seconds, so that the demo can be watched. Leave these out: they are 30 seconds, one minute and two minutes.
+        "group_wait": "1s",
+        "edit_interval": "1s",
+        "thresholds": {"overdue": {"grace": "5s"}},
+    },
 }

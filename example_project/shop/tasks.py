@@ -16,7 +16,7 @@ from celery_guardrails import Exponential, GuardedTask, Policy
 from example_project.shop import settings
 from example_project.shop.celery import app
 
-__all__ = ["deliver_webhook", "import_order", "onboarding_email"]
+__all__ = ["deliver_webhook", "import_order", "onboarding_email", "sales_report"]
 
 _SMTP_TIMEOUT = 0.75
 _HTTP_TIMEOUT = 5.0
@@ -76,3 +76,9 @@ def import_order(order_id: int, lines: list[dict[str, Any]]) -> int:
     dead-lettered at once.
     """
     return sum(int(line["price_cents"]) for line in lines) // len(lines)
+
+
+@app.task(base=GuardedTask, name="shop.sales_report", policy=Policy(owner="finance team"))
+def sales_report() -> str:
+    """Write the report of the day's sales. Beat sends it, by `beat_schedule`."""
+    return "written"

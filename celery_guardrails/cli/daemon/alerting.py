@@ -26,7 +26,7 @@ from celery_guardrails.guardian.figure_signals import (
     Throughput,
 )
 from celery_guardrails.guardian.figures import FigureCounting
-from celery_guardrails.guardian.watching import SinkDown, Source, SpoolGrowing, Unreconciled, Watching
+from celery_guardrails.guardian.watching import EACH_MINUTE, SinkDown, Source, SpoolGrowing, Unreconciled, Watching
 from celery_guardrails.policy import Policy
 from celery_guardrails.policy.alert import TaskAlerts, limits
 from celery_guardrails.policy.schedule import schedule
@@ -38,6 +38,8 @@ __all__ = ["alert_service", "retry_window", "task_alerts", "task_facts", "waitin
 
 _MOST_QUEUES, _SHOWN_QUEUES = 20, 3
 """How many queues are asked what waits in them, and how many of those an alert names."""
+
+_LEAST = timedelta(seconds=5)
 
 
 def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertService:
@@ -56,8 +58,11 @@ def alert_service(project: Project, store: Store, lease: PosterLease) -> AlertSe
 
 def watching(
     project: Project, store: Store, alerts: AlertService, away: Callable[[], bool], figures: FigureCounting | None
-) -> Watching:
-    """The service that looks for signals which are no dead letter.
+) -> list[Watching]:
+    """The services that look for signals which are no dead letter.
+
+    What is overdue is looked for as often as `alerts.thresholds.overdue.grace` is long: each 5 seconds at most, each
+    minute at least.
 
     Args:
         project: the application.
@@ -76,7 +81,6 @@ def watching(
         ErrorRate(store, environment, facts, limits(usual.error_rate, "error_rate", words)),
         QueueLatency(store, environment, facts, limits(usual.queue_latency, "queue_latency", words), absence.explains),
         throughput,
-        OverdueSource(project.guardrails, store, away),
         Unreconciled(store, environment, limits(usual.unreconciled, "unreconciled", words)),
         SinkDown(alerts.poster, environment),
         SpoolGrowing(files_of(project.guardrails), environment, socket.gethostname()),
@@ -90,7 +94,9 @@ def watching(
             lambda now: bool(throughput.lacking(now)),
         )
         sources.insert(0, missed)
-    return Watching(store, sources)
+    often = max(_LEAST, min(usual.overdue.grace, EACH_MINUTE))
+    overdue = Watching(store, [OverdueSource(project.guardrails, store, away)], name="overdue", every=often)
+    return [Watching(store, sources), overdue]
 
 
 def waiting_work(guardrails: Guardrails) -> str | None:

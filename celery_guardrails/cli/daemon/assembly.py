@@ -105,6 +105,8 @@ class Assembly:
             )
         if self.settings.alerts.heartbeat_url is not None:
             lines.append("heartbeat: alerts.heartbeat_url is fetched each minute while all is well")
+        if self.figures is None:
+            lines.append("this broker carries no figures of workers: no rates, and nothing is called overdue")
         if not self.settings.enabled:
             lines.append("enabled is False: guarded tasks behave as plain ones, nothing new will arrive")
         return lines
@@ -244,7 +246,8 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     ingest = Ingest(store, recovered, settings.environment, redaction)
     guardian = Guardian(consumer, ingest, services, health=health)
     if not once:
-        guardian.add(watching(project, store, alerts, lambda: bool(guardian.away), figures))
+        for service in watching(project, store, alerts, lambda: bool(guardian.away), figures):
+            guardian.add(service)
     if settings.alerts.heartbeat_url is not None and not once:
         url = settings.alerts.heartbeat_url.get_secret_value()
         guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))

@@ -19,7 +19,7 @@ from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.guardian.health import Health
 from celery_guardrails.store.engine import Store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
-from celery_guardrails.transport.figures import declared_figures_queue
+from celery_guardrails.transport.figures import carries_figures, declared_figures_queue
 from celery_guardrails.transport.publisher import Publisher
 from celery_guardrails.transport.waiting.build import waiting_for
 
@@ -30,12 +30,7 @@ _ANSWER = timedelta(seconds=2)
 
 def figure_counting(project: Project, store: Store) -> FigureCounting | None:
     """The service that counts the workers' summaries; `None`: this broker cannot bound their queue, so has none."""
-    try:
-        with project.app.connection_for_write() as connection:
-            kind = connection.get_transport_cls().driver_type
-    except Exception:  # noqa: BLE001 a wrong broker URL: the guardian's own connection raises the error
-        return None
-    if kind not in ("amqp", "redis"):
+    if not carries_figures(project.app):
         return None
     queue = declared_figures_queue(project.settings.dead_letter.queue)
     return FigureCounting(store, DeadLetterConsumer(project.app, [queue]))

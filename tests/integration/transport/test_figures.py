@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -155,9 +156,25 @@ def test_a_broker_that_is_away_is_an_error_at_once(line: Line) -> None:
     sender.close()
 
 
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # of kombu's own tables there
+def test_a_database_as_a_broker_takes_so_many_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST", 3)
+    app = Celery(broker=f"sqla+sqlite:///{tmp_path / 'broker.sqlite3'}", set_as_current=False)
+    assert figures.carries_figures(app)
+    sender = FiguresSender(app, LETTERS, timeout=20.0)
+    assert all(sender.send(b"%d" % number) for number in range(5))
+    assert waiting(app, [QUEUE]) == 3
+    assert sorted(bodies(app, 3)) == [b"0", b"1", b"2"]
+    assert sender.send(b"later")
+    assert bodies(app, 1) == [b"later"]
+    sender.close()
+    app.close()
+
+
 def test_a_broker_that_cannot_bound_a_queue_gets_none() -> None:
     app = Celery(broker="memory://", set_as_current=False)
     sender = FiguresSender(app, LETTERS)
+    assert not figures.carries_figures(app)
     assert not sender.send(b"{}")
     sender.close()
     app.close()
