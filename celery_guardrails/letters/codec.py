@@ -81,7 +81,7 @@ def decode(body: bytes | str) -> Letter:
         raise ValueError(f"not JSON: {exc}") from exc
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
-    if _is_deep(raw):
+    if _opens(body) > _DEEPEST and _is_deep(raw):
         raise ValueError(f"it nests over {_DEEPEST} levels deep")
     version = raw.get("v")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -169,6 +169,11 @@ def json_safe(value: Any, depth: int = 12) -> Any:
 def _encodable(text: str) -> str:
     """The text, without lone surrogates: JSON can write them, and UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _opens(body: bytes | str) -> int:
+    """How many levels the JSON opens at most: cheap to find, and for most letters enough to know that none is deep."""
+    return body.count("{") + body.count("[") if isinstance(body, str) else body.count(b"{") + body.count(b"[")
 
 
 def _is_deep(raw: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from celery_guardrails.letters.record import Letter, Named
@@ -16,17 +17,20 @@ from celery_guardrails.redaction import MASK, Redactor
 
 __all__ = ["LetterRedaction", "redacted"]
 
+_MOST_TEXTS, _LONGEST = 256, 8192
+"""So many texts of so many characters are remembered at most: a few MiB."""
 _LINES = ("explanation", "owner", "runbook", "version", "environment", "worker")
 
 
-def redacted(letter: Letter, redactor: Redactor) -> Letter:
+def redacted(letter: Letter, redactor: Redactor, hide: Callable[[str], str] | None = None) -> Letter:
     """The letter with every secret in its visible parts replaced; the same letter if it holds no secret.
 
     Args:
         letter: the letter.
         redactor: what to hide.
+        hide: its `text`, or what remembers its answers. `None`: its `text`.
     """
-    hide = redactor.text
+    hide = hide or redactor.text
     changes: dict[str, Any] = {name: _some(hide, getattr(letter, name)) for name in _LINES}
     failure, preview = letter.failure, letter.preview
     changes["failure"] = failure.model_copy(
@@ -55,6 +59,7 @@ class LetterRedaction:
         self._names = tuple(names)
         self._patterns = tuple(patterns)
         self._usual = Redactor(self._names, self._patterns)
+        self._remembered = lru_cache(_MOST_TEXTS)(self._usual.text)
 
     def __call__(self, letter: Letter, body: bytes) -> tuple[Letter, bytes]:
         """The letter and its JSON without secrets; both unchanged if there is no secret.
@@ -63,7 +68,8 @@ class LetterRedaction:
             letter: the letter.
             body: the letter's JSON. Fields that this version does not know stay.
         """
-        shown = redacted(letter, self._redactor(letter))
+        redactor = self._redactor(letter)
+        shown = redacted(letter, redactor, self._hide if redactor is self._usual else None)
         if shown is letter:
             return letter, body
         raw = json.loads(body)
@@ -74,6 +80,10 @@ class LetterRedaction:
                 old = raw.get(name)
                 raw[name] = {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
         return shown, json.dumps(raw).encode()
+
+    def _hide(self, text: str) -> str:
+        """The text without secrets. Letters of one outage have the same messages and tracebacks."""
+        return self._remembered(text) if len(text) <= _LONGEST else self._usual.text(text)
 
     def _redactor(self, letter: Letter) -> Redactor:
         own = letter.policy.get("redact")

@@ -75,3 +75,13 @@ def test_settings_and_the_letters_own_policy_say_what_else_is_hidden() -> None:
     body = encode(old(affected={"name": "maiden_name=Lovelace, EMP-12, born=1815"}, policy={"redact": ["maiden_name"]}))
     shown, _ = LetterRedaction(["born"], [r"EMP-\d+"])(decode(body), body)
     assert shown.affected == {"name": f"maiden_name={MASK}, {MASK}, born={MASK}"}
+
+
+def test_a_text_that_comes_again_is_hidden_again_and_a_long_one_is_not_remembered() -> None:
+    redaction = LetterRedaction()
+    for text in ("password=hunter2", "password=hunter2", "well", "x" * 20_000 + " password=hunter2"):
+        body = encode(letter().model_copy(update={"failure": letter().failure.model_copy(update={"message": text})}))
+        shown, kept = redaction(decode(body), body)
+        assert "hunter2" not in shown.failure.message + kept.decode()
+        assert shown.failure.message[:4] == text[:4]
+    assert redaction._remembered.cache_info().hits
