@@ -75,7 +75,7 @@ test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest
 package-test: $(VENV)/.installed-dev servers ## build sdist and wheel, install them outside the checkout, and use them there
 	$(BIN)/python -m pytest tests/package $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis and RabbitMQ)
+bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis, RabbitMQ, PostgreSQL)
 	$(BIN)/python -m bench
 
 chaos: $(VENV)/.installed-dev servers ## break everything while 5,000 tasks run on each broker, then balance the books (about 30 minutes)
