@@ -78,6 +78,13 @@ def held(key: str) -> None:
         time.sleep(0.05)
 
 
+@task(name="traced.held_early", policy=Policy(acks="early", **QUICK))
+def held_early(key: str) -> None:
+    """Runs until its worker is killed."""
+    ran(key)
+    time.sleep(60)
+
+
 @task(name="traced.heard")
 def heard(key: str = "heard") -> None:
     ran(key)

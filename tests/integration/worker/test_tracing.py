@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.conftest import Broker
 from tests.guarded import Guarded
 from tests.harness import Harness
+from tests.integration.worker.test_journal import kill
 from tests.published import publish, task_message
 from tests.waiting import wait_until
 
@@ -189,6 +191,43 @@ def test_a_waiting_task_that_somebody_cancels_has_a_span(on_redis: Traced) -> No
     (span,) = on_redis.spans("guardrails cancelled")
     assert (trace_of(span), facts_of(span)["task_id"]) == (TRACE, task.id)
     assert on_redis.letter().span == f"00-{TRACE}-{id_of(span).removeprefix('0x')}-01"
+
+
+def test_what_a_killed_worker_ran_has_a_span_of_the_next_worker(traced: Traced) -> None:
+    worker = traced.worker("-c", "1", env=ON)
+    traced.tasks.held_early.apply_async(("lost",), headers=FROM)
+    traced.wait_for_runs("lost", 1)
+    kill(worker)
+    traced.worker("-c", "1", env=ON)
+    (span,) = traced.wait_for_spans("guardrails worker_lost", 1)
+    assert (trace_of(span), span["parent_id"]) == (TRACE, f"0x{SENDER}")
+    letter = traced.letter()
+    assert (letter.reason.value, letter.span) == ("worker_lost", f"00-{TRACE}-{id_of(span).removeprefix('0x')}-01")
+    assert facts_of(span)["letter_id"] == letter.id
+
+
+def test_a_cold_shutdown_has_a_span_and_the_task_goes_on_in_its_trace(on_redis: Traced) -> None:
+    worker = on_redis.worker("-c", "1", env=ON)
+    on_redis.tasks.held.apply_async(("cold",), headers=FROM)
+    on_redis.wait_for_runs("cold", 1)
+    worker.signal(signal.SIGQUIT)
+    worker.wait()
+    (span,) = on_redis.wait_for_spans("guardrails cancelled", 1)
+    assert trace_of(span) == TRACE
+    (on_redis.runs_folder / "go").touch()
+    on_redis.worker("-c", "1", env=ON)
+    (run,) = on_redis.wait_for_spans("run/traced.held", 1)
+    assert (trace_of(run), run["parent_id"]) == (TRACE, f"0x{SENDER}")
+
+
+def test_without_tracing_the_headers_pass_through(on_redis: Traced) -> None:
+    on_redis.worker(env={"TRACED": ""})
+    on_redis.break_("untraced")
+    on_redis.tasks.mail.apply_async(("untraced",), headers=FROM)
+    letter = on_redis.letter()
+    assert {name: letter.message.headers[name] for name in FROM} == FROM
+    assert letter.span is None
+    assert on_redis.runs("spans") == []
 
 
 def test_what_raises_in_tracing_changes_nothing(traced: Traced) -> None:

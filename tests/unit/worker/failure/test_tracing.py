@@ -19,11 +19,16 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from celery_guardrails import GuardedTask
+from celery_guardrails import GuardedTask, clock
+from celery_guardrails.app.guardrails import Guardrails
 from celery_guardrails.letters.header import HEADER, Header, read_header
+from celery_guardrails.transport.publisher import Envelope
+from celery_guardrails.transport.spooled import Spooled
 from celery_guardrails.worker.child.tracer import GuardInfo
+from celery_guardrails.worker.consumer.unreadable import dead_letter_raw
 from celery_guardrails.worker.failure import tracing
 from celery_guardrails.worker.failure.tracing import FailureSpan, kept_context, link_to, with_span
+from celery_guardrails.worker.failure.unsure import dead_letter_unsure
 from tests.harness import ROOT
 from tests.unit.traced import Gate, trace
 
@@ -146,6 +151,22 @@ def test_what_is_published_within_a_span_of_ours_goes_on_with_the_trace(exporter
     assert headers["traceparent"] == header.span == context_of(span)
     assert links_of(span) == [PARENT]
     assert with_span(Header(span=PARENT)).span == PARENT  # no span is the current one: the latest stays
+
+
+def test_a_retry_that_may_have_been_published_and_an_item_that_is_no_message_have_a_span(
+    app: Celery, gate: Gate, failing: Any, exporter: InMemorySpanExporter
+) -> None:
+    guard, now = Guardrails.of(app), clock.now()
+    headers = {"task": failing.name, "id": "t1", "retries": 1, **FROM, HEADER: Header(span=PARENT).encode()}
+    envelope = Envelope(b"[[], {}, {}]", "unit.tasks", headers=headers, once=True)
+    dead_letter_unsure(guard, Spooled(envelope, (), None, "attempt 2", now), "no answer", now)
+    assert dead_letter_raw(guard, b"\xff", "unit.tasks", "tag")
+    unsure, raw = exporter.get_finished_spans()
+    for span, letter in zip((unsure, raw), gate.letters, strict=True):
+        assert (span.name, span.status.status_code.name) == (f"guardrails {letter.reason.value}", "ERROR")
+        assert dict(span.attributes or {})["guardrails.letter_id"] == letter.id
+    assert links_of(unsure) == [PARENT]
+    assert gate.letters[0].span == context_of(unsure)
 
 
 class Raising:
