@@ -24,6 +24,7 @@ app.conf.update(
     task_default_queue=f"{PREFIX}.tasks",
     broker_connection_retry_on_startup=True,
     accept_content=["json", "pickle"],
+    beat_schedule={"nightly": {"task": "telltale.fail", "schedule": 86_400}},
     worker_log_format=f"{SEPARATOR}%(name)s: %(message)s",
     worker_task_log_format=f"{SEPARATOR}%(name)s: %(message)s",
     guardrails={
