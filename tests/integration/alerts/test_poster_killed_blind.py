@@ -206,7 +206,7 @@ def test_it_is_killed_while_its_message_is_there_and_nobody_has_answered(
 
 def test_a_sink_of_ones_own_knows_a_repeated_message_by_its_uid(blind: Callable[..., Blind]) -> None:
     scene = blind("own")
-    for step in ("after the message", "in the store of its place"):
+    for step in ("after the message", "after the message"):
         scene.kill(step)
     scene.take_over()
     assert len(scene.paged()) == 3
