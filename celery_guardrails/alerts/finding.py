@@ -49,12 +49,14 @@ class Scope:
         environment: the environment.
         subject: only this subject; `None`: every one.
         tasks: only these tasks; `None`: every one.
+        gone: tasks that no application has any more: what holds for them has ended, too.
     """
 
     signal: str
     environment: str
     subject: str | None = None
     tasks: frozenset[str] | None = None
+    gone: frozenset[str] = frozenset()
 
     def has(self, group: AlertGroup, name: str) -> bool:
         """Whether this condition of a group is one of those."""
@@ -63,7 +65,7 @@ class Scope:
             signal == self.signal
             and group.environment == self.environment
             and (self.subject is None or subject == self.subject)
-            and (self.tasks is None or group.task in self.tasks)
+            and (self.tasks is None or group.task in self.tasks or group.task in self.gone)
         )
 
 
@@ -84,9 +86,10 @@ def changes(findings: Sequence[Finding], known: Iterable[AlertGroup], scope: Sco
         if key not in held or _is_old(held[key], finding, now)
     ]
     ended = [
-        _condition(Finding(scope.signal, scope.environment, task, "", name.partition("/")[2]), now, holds=False)
+        _condition(Finding(scope.signal, scope.environment, task, words, name.partition("/")[2]), now, holds=False)
         for task, name in held
         if (task, name) not in found
+        for words in [f"{task} is not in the application of any guardian any more" if task in scope.gone else ""]
     ]
     return begun + ended
 

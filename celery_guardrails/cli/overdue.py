@@ -74,6 +74,8 @@ class OverdueSource:
         noted |= {_expectation(task): task for task, _ in _expecting(self._guardrails)}
         with self._store.begin() as conn:
             expected.note(conn, environment, noted, self.scope.tasks or (), now)
+            gone = expected.gone(conn, environment, now) - (self.scope.tasks or frozenset())
+        self.scope = replace(self.scope, gone=gone)
         policies, wanted = self._guardrails.policies(), _limits(self._guardrails)
         return [
             Finding(

@@ -1,20 +1,26 @@
 """The table `expected`: since when a guardian expects each entry of a schedule, so that one that never ran is found.
 
-expected: environment, entry, task, since. It must not know what a schedule is.
+expected: environment, entry, task, since, seen_at (when an application last had it). It must not know what a schedule
+is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Column, Connection, PrimaryKeyConstraint, Table, Text, delete, select
+from sqlalchemy import Column, Connection, PrimaryKeyConstraint, Table, Text, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails.store.column import cut
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["expected", "known", "note"]
+__all__ = ["expected", "gone", "known", "note"]
+
+GONE = timedelta(minutes=15)
+"""How long no guardian's application may have had an entry before its task is gone: guardians look each minute."""
+_KEPT = timedelta(days=7)
+_SEEN = timedelta(minutes=1)
 
 expected = Table(
     "guardrails_expected",
@@ -23,6 +29,7 @@ expected = Table(
     Column("entry", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("since", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime),
     PrimaryKeyConstraint("environment", "entry", "task", name="pk_guardrails_expected"),
 )
 
@@ -49,12 +56,37 @@ def note(conn: Connection, environment: str, entries: Mapping[str, str], tasks: 
             )
         )
     rows = [
-        {"environment": cut(environment), "entry": entry, "task": task, "since": now}
+        {"environment": cut(environment), "entry": entry, "task": task, "since": now, "seen_at": now}
         for entry, task in sorted(wanted - stored)
     ]
     if rows:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
         conn.execute(insert(expected).on_conflict_do_nothing(), rows)
+    _see(conn, environment, sorted(wanted & stored), now)
+
+
+def gone(conn: Connection, environment: str, now: datetime) -> frozenset[str]:
+    """The tasks with entries that no guardian's application has had for 15 minutes; forgotten after 7 days.
+
+    Args:
+        conn: a transaction of `Store.begin`.
+        environment: as in the settings.
+        now: this instant.
+    """
+    ours = expected.c.environment == cut(environment)
+    # an archive of an older version does not say when it saw them
+    conn.execute(update(expected).where(ours, expected.c.seen_at.is_(None)).values(seen_at=now))
+    conn.execute(delete(expected).where(ours, expected.c.seen_at < now - _KEPT))
+    query = select(expected.c.task).where(ours).group_by(expected.c.task)
+    return frozenset(conn.execute(query.having(func.max(expected.c.seen_at) < now - GONE)).scalars())
+
+
+def _see(conn: Connection, environment: str, entries: list[tuple[str, str]], now: datetime) -> None:
+    """Note that these entries are there."""
+    if entries:
+        same = tuple_(expected.c.entry, expected.c.task).in_(entries)
+        old = or_(expected.c.seen_at.is_(None), expected.c.seen_at < now - _SEEN / 2)
+        conn.execute(update(expected).where(expected.c.environment == cut(environment), same, old).values(seen_at=now))
 
 
 def known(conn: Connection, environment: str) -> dict[tuple[str, str], datetime]:
