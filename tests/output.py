@@ -56,9 +56,9 @@ SINKS = {"SlackSink", "SlackWebhookSink", "LogSink", "MemorySink", "AppriseSink"
 TABLES = {
     "guardrails_alert_event", "guardrails_alert_group", "guardrails_alert_outbox", "guardrails_audit",
     "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_expected",
-    "guardrails_figure", "guardrails_figure_death", "guardrails_figure_letter", "guardrails_figure_summary",
-    "guardrails_figure_task", "guardrails_guardian", "guardrails_lease", "guardrails_letter_argument",
-    "guardrails_silence",
+    "guardrails_figure", "guardrails_figure_beside", "guardrails_figure_death", "guardrails_figure_letter",
+    "guardrails_figure_summary", "guardrails_figure_task", "guardrails_guardian", "guardrails_lease",
+    "guardrails_letter_argument", "guardrails_silence",
 }  # fmt: skip
 # Every column of every table is read raw, except these: here the work is kept whole, to be run again.
 WHOLE = {("guardrails_death", "payload")}

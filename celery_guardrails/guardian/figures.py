@@ -16,7 +16,7 @@ from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.errors import GuardrailsError
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.service import Patience
-from celery_guardrails.store import reconcile, worker_report
+from celery_guardrails.store import figure_beside, reconcile, worker_report
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure import count
 from celery_guardrails.store.probe import raise_if_away
@@ -126,6 +126,7 @@ class FigureCounting:
             with self._store.begin() as conn:
                 counted = count(conn, summaries, now)
                 reconcile.note_counted(conn, counted.fresh, now)
+                figure_beside.add(conn, counted.fresh)
                 worker_report.note(conn, (each.environment for each in counted.fresh), now)
         except Exception as exc:  # noqa: BLE001 unless the archive is away, one summary is the cause
             raise_if_away(self._store, exc)

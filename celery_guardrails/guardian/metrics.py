@@ -26,6 +26,7 @@ from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.label import Labels
 from celery_guardrails.store import figure_query, reconcile, sign, tally
 from celery_guardrails.store.engine import Store
+from celery_guardrails.store.figure_beside import Beside, beside
 from celery_guardrails.store.record import State
 
 __all__ = ["GuardianMetrics", "Sources"]
@@ -128,7 +129,7 @@ class GuardianMetrics:
             totals = figure_query.totals(conn, environment=own.environment)
             recent = figure_query.between(conn, now - _RECENT, now, environment=own.environment)
             missing = reconcile.unreconciled(conn, now, own.missing_after)
-            alerts = sign.open_alerts(conn)
+            alerts, counted = sign.open_alerts(conn), beside(conn, own.environment)
         yield from self._letters(standing, deaths, now)
         yield from self._tasks({each.task: each.figures for each in totals})
         yield from self._rates({task: figures for (_, task), figures in recent.items()})
@@ -138,6 +139,7 @@ class GuardianMetrics:
             labels=["environment", "task"],
         )
         yield self._labels.sums(unreconciled, {(each.environment, each.task): each.count for each in missing}, 1)
+        yield from _beside(counted)
         overdue = GaugeMetricFamily("guardrails_overdue", "Entries that should have run and did not.", labels=["task"])
         yield self._labels.sums(overdue, {(task,): count for task, count in Counter(own.overdue()).items()}, 0)
         opened = GaugeMetricFamily("guardrails_alerts_open", "Alerts that are open.", labels=["severity"])
@@ -198,6 +200,17 @@ class GuardianMetrics:
                 if (share := measure(figures)) is not None:
                     family.add_metric([task], share)
             yield family
+
+
+def _beside(counted: Beside) -> Iterator[Metric]:
+    """What workers counted beside the figures of their tasks."""
+    words = "Attempts that no task's figures have, and dead letters that nobody looks for: too many in one summary."
+    cut = CounterMetricFamily("guardrails_figures_cut_off", words, labels=["what"])
+    cut.add_metric(["attempts"], counted.attempts)
+    cut.add_metric(["dead_letters"], counted.dead_letters)
+    yield cut
+    words = "How often a worker noticed that nobody had taken its figures for 5 minutes."
+    yield CounterMetricFamily("guardrails_guardian_missed", words, value=counted.no_guardian)
 
 
 def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:

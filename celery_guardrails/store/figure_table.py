@@ -4,16 +4,27 @@
 environment and task, with its totals since the archive began; `figure_summary` the summaries that are counted already.
 `figure_death` has the deaths that workers counted and the archive does not have under the same id: `missed_at` says
 since when one is looked for; without it, the death came under another id. `figure_letter` counts the deaths that were
-archived, by task and reason.
+archived, by task and reason, `figure_beside` what workers counted beside the figures of their tasks.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from celery_guardrails.store.metadata import UtcDateTime, metadata
 
-__all__ = ["figure", "figure_death", "figure_letter", "figure_summary", "figure_task"]
+__all__ = ["figure", "figure_beside", "figure_death", "figure_letter", "figure_summary", "figure_task"]
 
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
@@ -76,4 +87,13 @@ figure_letter = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("environment", "task", "reason", name="uq_guardrails_figure_letter_environment"),
     Index("ix_guardrails_figure_letter_updated_at", "updated_at"),
+)
+
+figure_beside = Table(
+    "guardrails_figure_beside",
+    metadata,
+    Column("environment", Text, nullable=False),
+    Column("name", String(32), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    PrimaryKeyConstraint("environment", "name", name="pk_guardrails_figure_beside"),
 )

@@ -18,6 +18,7 @@ from celery_guardrails.figures.summary import AttemptOutcome, TaskFigures
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.store import figure_query, lease, sign, tally
 from celery_guardrails.store.figure import HOUR, MINUTE, environment_of
+from celery_guardrails.store.figure_beside import Beside, beside
 from celery_guardrails.store.lease import GuardianSeen
 from celery_guardrails.store.tally import Undecided
 
@@ -78,6 +79,7 @@ class Overview:
     guardians: Sequence[GuardianSeen]
     counted_at: datetime | None
     others: Sequence[str]
+    beside: Beside
 
     @property
     def alive(self) -> list[GuardianSeen]:
@@ -107,7 +109,7 @@ def overview(project: Project, now: datetime, period: timedelta) -> Overview:
         found = figure_query.between(conn, now - period, now, environment=environment)
         minutes = figure_query.series(conn, now, 120, environment=environment)
         last = figure_query.between(conn, now - HOUR, now, environment=environment)
-        known = figure_query.environments(conn)
+        known, counted = figure_query.environments(conn), beside(conn, environment)
         undecided = tally.undecided_by_task(conn, environment)
         came = tally.came_since(conn, now_second - 2 * HOUR, now_second, BARS, environment)
         alerts = sign.alerts_by_state(conn, environment)
@@ -132,6 +134,7 @@ def overview(project: Project, now: datetime, period: timedelta) -> Overview:
         guardians=guardians,
         counted_at=known.get(environment_of(environment)),
         others=sorted(known.keys() - {environment_of(environment)}),
+        beside=counted,
     )
 
 
@@ -159,6 +162,7 @@ def as_json(found: Overview) -> dict[str, Any]:
             for each in found.overdue
         ],
         "waiting_retries": found.waiting,
+        "cut_off": {"attempts": found.beside.attempts, "dead_letters": found.beside.dead_letters},
         "alerts": {state: found.alerts.get(state, 0) for state in ("open", "acknowledged", "silenced")},
         "guardians": [{"host": each.host, "pid": each.pid, "seen_at": each.seen_at} for each in found.alive],
     }

@@ -18,7 +18,7 @@ from celery_guardrails.cli.sparkline import drawable, sparkline
 from celery_guardrails.cli.status.overview import BARS, Driver, Overview
 from celery_guardrails.command import celery_command
 from celery_guardrails.figures.measure import of_outcome, retries_average, retries_quantile, success_rate
-from celery_guardrails.figures.summary import AttemptOutcome, TaskFigures
+from celery_guardrails.figures.summary import MOST_DEAD, MOST_TASKS, AttemptOutcome, TaskFigures
 from celery_guardrails.printable import one_line
 from celery_guardrails.text import count_of
 
@@ -81,6 +81,8 @@ def _answers(found: Overview, project: Project, blocks: bool) -> Iterator[tuple[
     yield "Guardian", _guardian(found, project)
     if not found.tasks:
         yield "Figures", [_no_figures(found)]
+    if found.beside.attempts or found.beside.dead_letters:
+        yield "Cut off", _cut_off(found)
 
 
 def _dead_letters(found: Overview, blocks: bool) -> list[Text]:
@@ -154,6 +156,18 @@ def _guardian(found: Overview, project: Project) -> list[Text]:
     seen = f", last seen {ago(found.guardians[0].seen_at, found.at)}" if found.guardians else ""
     words = f"none is alive{seen}: dead letters and figures wait, and no alert is posted"
     return [Text(words, "red"), Text(f"start one: {celery_command(project.name, 'guardian')}")]
+
+
+def _cut_off(found: Overview) -> list[Text]:
+    """What summaries had no room for, since the archive began."""
+    lines = []
+    if found.beside.attempts:
+        words = f"{count_of(found.beside.attempts, 'attempt')} of further tasks are in no figures"
+        lines.append(Text(f"{words}: a worker counts {MOST_TASKS} tasks in ten seconds", "yellow"))
+    if found.beside.dead_letters:
+        words = f"{count_of(found.beside.dead_letters, 'dead letter')} would not be missed if the broker lost them"
+        lines.append(Text(f"{words}: a worker lists {MOST_DEAD:,} in ten seconds", "yellow"))
+    return lines
 
 
 def _no_figures(found: Overview) -> Text:

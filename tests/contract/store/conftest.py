@@ -24,6 +24,7 @@ LATER_TABLES = (
     *(f"guardrails_figure{name}" for name in ("", "_task", "_summary", "_death", "_letter")),
     "guardrails_silence",
     "guardrails_expected",
+    "guardrails_figure_beside",
 )
 """What an archive of an older version does not have yet."""
 

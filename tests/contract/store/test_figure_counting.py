@@ -15,6 +15,7 @@ from celery_guardrails.guardian import figures as counting
 from celery_guardrails.guardian.figures import FigureCounting, Reconciliation
 from celery_guardrails.store import figure_query, reconcile
 from celery_guardrails.store.engine import Store
+from celery_guardrails.store.figure_beside import Beside, beside
 from celery_guardrails.transport.consumer import ConsumerLost, ConsumerRefused, Delivery
 from tests.contract.store.conftest import NOW, Mortuary
 from tests.contract.store.test_figure import summary
@@ -168,3 +169,13 @@ def test_a_broker_that_does_not_answer_makes_no_death_missing(mortuary: Mortuary
         Reconciliation(mortuary.store, away).run_once(NOW + number * minute, flush=False)
     with mortuary.store.read() as conn:
         assert reconcile.unreconciled(conn, NOW + 4 * minute, minute) == []
+
+
+def test_what_a_summary_had_no_room_for_is_counted_once(store: Store) -> None:
+    more = summary()
+    more.others, more.dead_unlisted, more.no_guardian = 3, 2, 1
+    source = Source(more.encode(), more.encode())
+    FigureCounting(store, source).run_once(NOW, flush=False)
+    with store.read() as conn:
+        assert beside(conn, more.environment) == Beside(3, 2, 1)
+        assert beside(conn, "another") == Beside()

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from celery_guardrails.errors import ConfigurationError, PublishError
+from celery_guardrails.figures.summary import Summary
 from celery_guardrails.guardian import metrics_server
 from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.label import OTHER, Labels
@@ -22,7 +23,7 @@ from celery_guardrails.guardian.metrics import GuardianMetrics, Sources
 from celery_guardrails.guardian.metrics_server import MetricsServer
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.recovery import transition
-from celery_guardrails.store import alert, reconcile, tally
+from celery_guardrails.store import alert, figure_beside, reconcile, tally
 from celery_guardrails.store.engine import Store
 from tests.contract.store.conftest import NOW, Mortuary
 from tests.contract.store.test_figure import add, figures, summary
@@ -35,7 +36,7 @@ NAMES = {
     "guardrails_time_to_succeed_seconds", "guardrails_run_time_seconds", "guardrails_waiting_retries",
     "guardrails_alerts_open", "guardrails_sink_up", "guardrails_spool_files", "guardrails_guardian_lag_seconds",
     "guardrails_overdue", "guardrails_unreconciled", "guardrails_summaries_dropped_total", "guardrails_archive_up",
-    "guardrails_broker_up",
+    "guardrails_broker_up", "guardrails_figures_cut_off_total", "guardrails_guardian_missed_total",
 }  # fmt: skip
 
 
@@ -127,6 +128,16 @@ def test_every_metric_says_what_stands_in_the_archive(mortuary: Mortuary, serve:
     assert found["guardrails_summaries_dropped_total"][labels(reason="late")] == 3
     assert found["guardrails_guardian_lag_seconds"] == {(): 0}
     assert found["guardrails_archive_up"] == found["guardrails_broker_up"] == {(): 1}
+
+
+def test_what_workers_counted_beside_the_figures_of_their_tasks(mortuary: Mortuary, serve: Serve) -> None:
+    cut = Summary("cut", "production", "w@h", 1, 0, 0, others=7, dead_unlisted=2, no_guardian=1)
+    with mortuary.store.begin() as conn:
+        figure_beside.add(conn, [cut, cut, summary(NOW)])
+        figure_beside.add(conn, [cut, Summary("elsewhere", "staging", "w@h", 1, 0, 0, others=5)])
+    found = samples(serve())
+    assert found["guardrails_figures_cut_off_total"] == {labels(what="attempts"): 21, labels(what="dead_letters"): 6}
+    assert found["guardrails_guardian_missed_total"] == {(): 3}
 
 
 def test_the_text_names_each_metric_with_its_type(serve: Serve) -> None:

@@ -19,14 +19,14 @@ from celery_guardrails.cli.status import command, screen
 from celery_guardrails.cli.status.overview import BARS, Overdue, overview
 from celery_guardrails.errors import StoreError
 from celery_guardrails.figures.summary import Summary, TaskFigures
-from celery_guardrails.store import lease
+from celery_guardrails.store import figure_beside, lease
 from celery_guardrails.store.figure import count
 from tests.unit.cli.conftest import Shop
 from tests.unit.cli.deaths import dead
 from tests.unit.cli.waiting_in_memory import InMemoryWaiting, waiting
 
 MINUTE = timedelta(minutes=1)
-EVERY_KEY = {"at", "dead_letters", "tasks", "overdue", "waiting_retries", "alerts", "guardians"}
+EVERY_KEY = {"at", "dead_letters", "tasks", "overdue", "waiting_retries", "cut_off", "alerts", "guardians"}
 TASK_KEYS = [
     "task", "attempts", "succeeded", "retried", "dead", "success_rate", "retries_average", "retries_p95",
     "time_to_succeed_p95",
@@ -157,6 +157,20 @@ def test_it_says_which_guardians_are_alive(shop: Shop, now: datetime) -> None:
     with shop.store.begin() as conn:
         lease.forget(conn, "a")
     assert "none is alive, last seen 3 h ago" in screen_of(shop)
+
+
+def test_it_says_what_summaries_had_no_room_for(shop: Shop, now: datetime) -> None:
+    shop.archive()
+    assert "Cut off" not in screen_of(shop)
+    assert shop.json("status")["cut_off"] == {"attempts": 0, "dead_letters": 0}
+    many = Summary("s", "test", "w@h", 1, now.timestamp() - 1, now.timestamp(), others=1234, dead_unlisted=1)
+    with shop.store.begin() as conn:
+        figure_beside.add(conn, [many])
+        figure_beside.add(conn, [Summary("t", "other", "w@h", 1, 0, 0, others=9)])
+    shown = screen_of(shop)
+    assert "1,234 attempts of further tasks are in no figures: a worker counts 200 tasks in ten seconds" in shown
+    assert "1 dead letter would not be missed if the broker lost them: a worker lists 2,000 in ten seconds" in shown
+    assert shop.json("status")["cut_off"] == {"attempts": 1234, "dead_letters": 1}
 
 
 def test_it_counts_alerts_and_what_waits(shop: Shop, now: datetime) -> None:
