@@ -6,13 +6,13 @@ Owns `Condition` and what is known of each signal. It must not know how a condit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 
-__all__ = ["OWN_HEALTH", "SIGNALS", "Condition"]
+__all__ = ["OWN_HEALTH", "SIGNALS", "Condition", "condition_name", "parts_of"]
 
 SIGNALS: Mapping[str, str] = {
     "dead_letter": "error",
@@ -62,12 +62,11 @@ class Condition:
     owner: str | None = None
     runbook: str | None = None
     queue: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The signal and what it is about: one group may have several conditions."""
-        return f"{self.signal}/{self.subject}" if self.subject else self.signal
+        return condition_name(self.signal, self.subject)
 
     def as_payload(self) -> dict[str, Any]:
         """The condition as JSON-safe data, which `from_payload` reads back."""
@@ -82,6 +81,17 @@ class Condition:
             ValueError: a field is missing or has the wrong type.
         """
         return _ADAPTER.validate_python(dict(payload))
+
+
+def condition_name(signal: str, subject: str) -> str:
+    """The name of a condition in its group."""
+    return f"{signal}/{subject}" if subject else signal
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """The signal and the subject of a condition's name."""
+    signal, _, subject = name.partition("/")
+    return signal, subject
 
 
 _ADAPTER = TypeAdapter(Condition)

@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 
 from celery_guardrails.alerts.condition import OWN_HEALTH
 from celery_guardrails.alerts.engine import LIVE, opens
-from celery_guardrails.alerts.event import MembersChanged, Tick, digest_key
+from celery_guardrails.alerts.event import EngineEvent, MembersChanged, Tick, digest_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.store.silence import Silence
 
-__all__ = ["members_of", "silence_of", "ticks"]
+__all__ = ["digest_events", "members_of", "silence_of", "ticks"]
 
 _LARGEST = 10
 
@@ -49,6 +49,12 @@ def ticks(
         for group in _diverted(environment, loud, now, rules_of, flush):
             plain[group.key] = Tick(flush, digested=True)
     return plain
+
+
+def digest_events(groups: Iterable[AlertGroup], environment: str, tick: Tick) -> list[EngineEvent]:
+    """What happens to the digest of an environment at a tick, after the groups that it stands for."""
+    members = members_of(group for group in groups if group.environment == environment)
+    return [tick] if members is None else [members, tick]
 
 
 def members_of(groups: Iterable[AlertGroup]) -> MembersChanged | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from celery_guardrails.alerts.condition import SIGNALS, Condition
+from celery_guardrails.alerts.condition import SIGNALS, Condition, condition_name, parts_of
 from celery_guardrails.alerts.group import AlertGroup, Holding
 
 __all__ = ["Finding", "Scope", "changes"]
@@ -37,7 +37,7 @@ class Finding:
     @property
     def name(self) -> str:
         """The condition's name in its group."""
-        return f"{self.signal}/{self.subject}" if self.subject else self.signal
+        return condition_name(self.signal, self.subject)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Scope:
 
     def has(self, group: AlertGroup, name: str) -> bool:
         """Whether this condition of a group is one of those."""
-        signal, _, subject = name.partition("/")
+        signal, subject = parts_of(name)
         return (
             signal == self.signal
             and group.environment == self.environment
@@ -86,7 +86,7 @@ def changes(findings: Sequence[Finding], known: Iterable[AlertGroup], scope: Sco
         if key not in held or _is_old(held[key], finding, now)
     ]
     ended = [
-        _condition(Finding(scope.signal, scope.environment, task, words, name.partition("/")[2]), now, holds=False)
+        _condition(Finding(scope.signal, scope.environment, task, words, parts_of(name)[1]), now, holds=False)
         for task, name in held
         if (task, name) not in found
         for words in [f"{task} is not in the application of any guardian any more" if task in scope.gone else ""]

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from celery_guardrails.alerts.condition import Condition
+from celery_guardrails.alerts.condition import Condition, parts_of
 from celery_guardrails.alerts.event import AlertEvent, LettersChanged, digest_key, group_key
 from celery_guardrails.alerts.rules import EscalationStep
 from celery_guardrails.alerts.tally import Affected, ErrorCount, Sample, latest, widen, with_value, worst
@@ -228,7 +228,7 @@ class AlertGroup:
     @property
     def signals(self) -> tuple[str, ...]:
         """The kinds of trouble that it has now, sorted."""
-        held = {name.partition("/")[0] for name, condition in self.conditions.items() if condition.holds}
+        held = {parts_of(name)[0] for name, condition in self.conditions.items() if condition.holds}
         return tuple(sorted(held | ({"dead_letter"} if self.total else set())))
 
     def rate(self, now: datetime) -> int:

@@ -250,7 +250,7 @@ class Poster:
 
     def _sent(self, job: Job, fence: int, posted: Posted, *, shown: str | None) -> str:
         row = job.row
-        beside = row.kind in (_FALLBACK, Kind.ESCALATION) or bool(row.notes.get("beside"))
+        beside = row.kind in (_FALLBACK, Kind.ESCALATION)
         with self._store.begin() as conn:
             done = {"status": "sent", "channel": posted.channel, "ts": posted.ts, "reason": None}
             if not outbox.change(conn, row, fence=fence, **done):

@@ -6,7 +6,7 @@ audit trail are one transaction. It must not know how a person asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -18,6 +18,7 @@ from celery_guardrails.alerts.event import Acknowledged, EngineEvent, Unacknowle
 from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.service import change_of
+from celery_guardrails.alerts.stored import EVERY_STATE, every_group
 from celery_guardrails.errors import AlertRefused, nearest
 from celery_guardrails.store import alert, audit, silence
 from celery_guardrails.store.alert import GroupRow
@@ -38,7 +39,6 @@ __all__ = [
 
 LONGEST_SILENCE = timedelta(days=7)
 _TRIES = 5
-_STATES = ("pending", "open", "acknowledged", "quiet", "resolved", "idle")
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def find_alert(store: Store, alert_id: str) -> tuple[GroupRow, AlertGroup]:
     """
     begins = alert_id.strip().lower()
     with store.read() as conn:
-        rows = alert.load_groups(conn, states=_STATES)
-    found = [(row, group) for row in rows for group in _readable(row) if begins and group.alert_id.startswith(begins)]
+        every = every_group(conn)
+    found = [(row, group) for row, group in every if begins and group.alert_id.startswith(begins)]
     if not found:
         raise AlertRefused(f"there is no alert {alert_id}: `guardrails alerts list` shows their ids")
     if len(found) > 1:
@@ -119,7 +119,7 @@ def new_silence(
         raise AlertRefused(f"a silence lasts {clock.shown(LONGEST_SILENCE)} at most: what is longer is forgotten")
     made = replace(wanted, id=uuid4().hex[:12])
     with store.begin() as conn:
-        known = {*known_tasks, *(row.task for row in alert.load_groups(conn, states=_STATES))}
+        known = {*known_tasks, *(row.task for row in alert.load_groups(conn, states=EVERY_STATE))}
         if not any(fnmatchcase(task, made.task) for task in known):
             near = nearest(made.task, known)
             hint = f": did you mean {near}?" if near else ""
@@ -168,10 +168,3 @@ def _act(store: Store, rules: Rules, alert_id: str, event: EngineEvent, entry: A
 def _shown(group: AlertGroup) -> dict[str, object]:
     held = group.acknowledged
     return {"task": group.task, "state": str(group.state)} | ({"until": held.until, "by": held.by} if held else {})
-
-
-def _readable(row: GroupRow) -> Sequence[AlertGroup]:
-    try:
-        return [replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)]
-    except ValueError:
-        return []

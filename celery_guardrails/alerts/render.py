@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from celery_guardrails import clock
-from celery_guardrails.alerts.condition import OWN_HEALTH
+from celery_guardrails.alerts.condition import OWN_HEALTH, parts_of
 from celery_guardrails.alerts.group import Affected, AlertGroup, ErrorCount, GroupState, Holding, Members
 from celery_guardrails.alerts.intent import Notice
 from celery_guardrails.alerts.sinks.sink import Message
@@ -108,8 +108,8 @@ def headline(group: AlertGroup) -> str:
 
 def _figures(group: AlertGroup) -> str:
     """What is wrong, in a few words: `12 dead letters, overdue`."""
-    held = sorted({name.partition("/")[0] for name, condition in group.conditions.items() if condition.holds})
-    known = held or sorted({name.partition("/")[0] for name in group.conditions})
+    held = [signal for signal in group.signals if signal != "dead_letter"]
+    known = held or sorted({parts_of(name)[0] for name in group.conditions})
     words = [_SIGNALS.get(signal, signal) for signal in (held if group.total else known)]
     return ", ".join([count_of(group.total, "dead letter")] * bool(group.total or not words) + words)
 

@@ -16,7 +16,7 @@ from typing import Any
 from celery_guardrails import clock
 from celery_guardrails.alerts.complaint import Complaints
 from celery_guardrails.alerts.condition import OWN_HEALTH, Condition
-from celery_guardrails.alerts.cover import members_of, ticks
+from celery_guardrails.alerts.cover import digest_events, ticks
 from celery_guardrails.alerts.engine import LIVE, next_due, step
 from celery_guardrails.alerts.event import (
     AlertEvent,
@@ -36,6 +36,7 @@ from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.several import Sinks
 from celery_guardrails.alerts.sinks.sink import Sink
+from celery_guardrails.alerts.stored import read_group
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.decision import Reason
@@ -46,6 +47,7 @@ from celery_guardrails.store.alert_change import GroupChange, apply_changes
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.outbox import OutboxRow
 from celery_guardrails.store.probe import raise_if_away
+from celery_guardrails.store.silence import Silence
 from celery_guardrails.text import one_line
 
 __all__ = ["AlertService", "Report"]
@@ -147,10 +149,10 @@ class AlertService:
         events = queued = 0
         more = True
         while more:
-            loaded, more = self._load(now, flush)
+            loaded, silences, more = self._load(now, flush)
             stepped = self._step(loaded, now)
             # Only the last batch notifies, so that the first message counts all that came together.
-            stepped = stepped if more else self._notify(stepped, now, flush)
+            stepped = stepped if more else self._notify(stepped, silences, now, flush)
             changes = [_change(one, now) for one in stepped if one.group != one.loaded.group]
             stored = self._save(changes, now) if changes else 0
             if stored is None:
@@ -199,10 +201,10 @@ class AlertService:
         """The groups after what happened; one whose step fails is left out, and the others go on."""
         return [done for one in loaded if (done := self._act(_Stepped(one, one.group), one.happened, now))]
 
-    def _notify(self, stepped: Sequence[_Stepped], now: datetime, flush: bool) -> list[_Stepped]:
+    def _notify(
+        self, stepped: Sequence[_Stepped], silences: Sequence[Silence], now: datetime, flush: bool
+    ) -> list[_Stepped]:
         """The groups after a tick; those that open in a storm are in their environment's digest."""
-        with self._store.read() as conn:
-            silences = silence.lasting(conn, now)
         groups = [one.group for one in stepped]
         tick_of = ticks(groups, now, self._rules_of, silences, flush=flush)
         digests = [one for one in stepped if one.group.members is not None]
@@ -212,9 +214,8 @@ class AlertService:
             if digest_key(environment) not in {one.group.key for one in digests}:
                 digests.append(self._new_digest(environment))
         for one in digests:
-            members = members_of(done.group for done in ticked if done.group.environment == one.group.environment)
-            happened: list[EngineEvent] = [] if members is None else [members]
-            happened.append(tick_of.get(one.group.key, Tick(flush)))
+            tick = tick_of.get(one.group.key, Tick(flush))
+            happened = digest_events((done.group for done in ticked), one.group.environment, tick)
             if (digest := self._act(one, happened, now)) is not None:
                 ticked.append(digest)
         return ticked
@@ -267,9 +268,10 @@ class AlertService:
             with self._store.begin() as conn:
                 alert.mark_processed(conn, ref_ids, "")
 
-    def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], bool]:
-        """Every live group and every group with new events; returns also whether more events wait."""
+    def _load(self, now: datetime, flush: bool) -> tuple[list[_Loaded], list[Silence], bool]:
+        """Every live group and every group with new events; the silences that last; and whether more events wait."""
         with self._store.read() as conn:
+            silences = silence.lasting(conn, now)
             batch = alert.unprocessed(conn, _BATCH)
             by_key, broken = _by_group(batch, self._rules.group_by)
             rows = alert.load_groups(conn, keys=[*by_key], states=_LIVE, updated_since=now - self._rules.reopen_within)
@@ -289,13 +291,13 @@ class AlertService:
             with self._store.begin() as conn:
                 alert.mark_processed(conn, broken, "")
         self._recounted_at = {key: at for key, at in self._recounted_at.items() if key in stored or key in by_key}
-        return loaded, len(batch) == _BATCH
+        return loaded, silences, len(batch) == _BATCH
 
     def _group(self, row: GroupRow | None, events: Sequence[AlertEvent | Condition]) -> AlertGroup | None:
         """The group as it is stored, or a new one; `None`: it cannot be read, and there are no new events."""
         if row is not None:
             try:
-                return replace(AlertGroup.from_payload(row.data), posted=row.message_ts is not None)
+                return read_group(row)
             except ValueError as exc:
                 words = "the stored alert of %s cannot be read, a new one begins: %s"
                 self._complaints.once(row.key, words, one_line(row.key), exc)

@@ -6,13 +6,12 @@ are the settings.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from celery_guardrails.alerts.condition import Condition
-from celery_guardrails.alerts.cover import members_of, ticks
+from celery_guardrails.alerts.cover import digest_events, ticks
 from celery_guardrails.alerts.engine import LIVE, next_due, step
 from celery_guardrails.alerts.event import AlertEvent, EngineEvent, Tick, digest_key, group_key
 from celery_guardrails.alerts.group import AlertGroup, GroupState
@@ -82,15 +81,13 @@ class Simulation:
         for group in known:
             if group.members is None:
                 yield from self._step(group, told[group.key], now)
-        by_environment: dict[str, list[AlertGroup]] = defaultdict(list)
-        for group in self._groups.values():
-            by_environment[group.environment].append(group)
-        for environment, groups in by_environment.items():
-            members, digest = members_of(groups), self._groups.get(digest_key(environment))
-            if members is not None:
-                yield from self._step(digest or AlertGroup.digest(environment), members, now)
-            if (digest := self._groups.get(digest_key(environment))) is not None:
-                yield from self._step(digest, Tick(), now)
+        for environment in sorted({group.environment for group in self._groups.values()}):
+            key = digest_key(environment)
+            happened = digest_events(list(self._groups.values()), environment, told.get(key, Tick()))
+            if key not in self._groups and len(happened) == 1:
+                continue  # there is no storm, and was none
+            for event in happened:
+                yield from self._step(self._groups.get(key) or AlertGroup.digest(environment), event, now)
 
     def _step(self, group: AlertGroup, event: EngineEvent, now: datetime) -> Iterator[Notified]:
         after, intents = step(group, event, now, self._rules_of(group))

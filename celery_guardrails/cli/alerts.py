@@ -124,7 +124,7 @@ def ack(ctx: click.Context, alert_id: str, lasts: timedelta | None, reason: str,
 
     There is no reminder and no escalation until the time is over and it still fails, or it gets more severe.
     """
-    project, actor = project_of(ctx), Actor(shown(by or whoever_runs_this()), reason)
+    project, actor = project_of(ctx), _actor(by, reason)
     lasts = lasts or project.settings.alerts.acknowledge_for
     group = _asked(lambda: acknowledge(project.archive, _rules(project), alert_id, actor, lasts, clock.now()))
     held = group.acknowledged
@@ -143,7 +143,7 @@ def ack(ctx: click.Context, alert_id: str, lasts: timedelta | None, reason: str,
 @click.pass_context
 def unack(ctx: click.Context, alert_id: str, reason: str, by: str | None, as_json: bool) -> None:
     """Take the acknowledgement of the alert with this ID back: reminders and escalation go on."""
-    project, actor = project_of(ctx), Actor(shown(by or whoever_runs_this()), reason)
+    project, actor = project_of(ctx), _actor(by, reason)
     group = _asked(lambda: unacknowledge(project.archive, _rules(project), alert_id, actor, clock.now()))
     if as_json:
         emit_json({"id": group.alert_id, "acknowledged_by": None, "acknowledged_until": None})
@@ -178,7 +178,7 @@ def silence_(
     project, now = project_of(ctx), clock.now()
     wanted = Silence(
         id="", environment=project.settings.environment, task=pattern, until=now + lasts, reason=reason,
-        created_by=shown(by or whoever_runs_this()), created_at=now, fingerprint=fingerprint, queue=queue,
+        created_by=_actor(by).by, created_at=now, fingerprint=fingerprint, queue=queue,
     )  # fmt: skip
     made = _asked(lambda: new_silence(project.archive, wanted, project.app.tasks, now=now))
     if as_json:
@@ -212,7 +212,7 @@ def silences(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def unsilence(ctx: click.Context, silence_id: str, reason: str, by: str | None, as_json: bool) -> None:
     """End the silence with this ID, which may be shortened; `alerts silences` lists them."""
-    project, actor = project_of(ctx), Actor(shown(by or whoever_runs_this()), reason)
+    project, actor = project_of(ctx), _actor(by, reason)
     ended = _asked(lambda: end_silence(project.archive, silence_id, actor, clock.now()))
     if as_json:
         emit_json(_silence_as_json(ended))
@@ -227,6 +227,10 @@ def _read(row: GroupRow) -> AlertGroup | None:
     except ValueError:
         note(f"The alert of {row.task} ({row.environment}) cannot be read, and begins anew with its next dead letter.")
         return None
+
+
+def _actor(by: str | None, reason: str = "") -> Actor:
+    return Actor(shown(by or whoever_runs_this()), reason)
 
 
 def _asked(act: Callable[[], T]) -> T:

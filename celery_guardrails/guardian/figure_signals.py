@@ -211,13 +211,9 @@ class Throughput(_FigureSource):
         return found
 
     def _usual(self, start: datetime, now: datetime) -> Mapping[str, float]:
-        found, environment = {}, self.scope.environment
         with self._store.read() as conn:
-            for each in figure_query.totals(conn, environment=environment):
-                usual = figure_query.usual(conn, start, now, environment=environment, task=each.task)
-                if len(usual.days) >= _FEWEST_DAYS:
-                    found[each.task] = usual.median
-        return found
+            known = figure_query.usual_by_task(conn, start, now, environment=self.scope.environment)
+        return {task: usual.median for task, usual in known.items() if len(usual.days) >= _FEWEST_DAYS}
 
 
 def _failing(figures: TaskFigures | None) -> float | None:

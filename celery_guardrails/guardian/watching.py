@@ -14,8 +14,8 @@ from typing import Protocol
 
 from celery_guardrails.alerts.condition import OWN_HEALTH
 from celery_guardrails.alerts.finding import Finding, Scope, changes
-from celery_guardrails.alerts.group import AlertGroup
 from celery_guardrails.alerts.outbox import Poster
+from celery_guardrails.alerts.stored import every_group
 from celery_guardrails.policy.alert import Limits
 from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.store import alert, reconcile
@@ -27,7 +27,6 @@ __all__ = ["EACH_MINUTE", "SinkDown", "Source", "SpoolGrowing", "Unreconciled", 
 
 logger = logging.getLogger("celery_guardrails.guardian")
 
-_STATES = ("idle", "pending", "open", "acknowledged", "quiet", "resolved")
 EACH_MINUTE = timedelta(seconds=60)
 _LOOKS = 5
 """So many looks in a row, a minute apart, make the spool a growing one."""
@@ -84,8 +83,7 @@ class Watching:
 
     def _record(self, scope: Scope, found: Sequence[Finding], now: datetime) -> None:
         with self._store.begin() as conn:
-            rows = alert.load_groups(conn, states=_STATES)
-            known = [group for row in rows if (group := _group(row.data)) is not None]
+            known = [group for _, group in every_group(conn)]
             alert.record(conn, changes(found, known, scope, now))
 
 
@@ -174,13 +172,3 @@ class SpoolGrowing:
             return []
         words = f"The spool of {self._host} grows: {count_of(files, 'file')} wait for the broker"
         return [Finding("spool_growing", self.scope.environment, OWN_HEALTH, words, self._host)]
-
-
-def _group(data: object) -> AlertGroup | None:
-    """The group, if it has a condition and can be read."""
-    if not isinstance(data, dict) or not data.get("conditions"):
-        return None
-    try:
-        return AlertGroup.from_payload(data)
-    except ValueError:
-        return None

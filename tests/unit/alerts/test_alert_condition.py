@@ -85,7 +85,7 @@ def test_the_message_names_both_kinds_of_trouble():
 
 
 def test_a_condition_survives_its_payload():
-    condition = Condition("c", "overdue", "production", "shop.a", T0, True, "It is late", "nightly", facts={"why": "x"})
+    condition = Condition("c", "overdue", "production", "shop.a", T0, True, "It is late", "nightly")
     assert Condition.from_payload(condition.as_payload()) == condition
     with pytest.raises(ValueError, match="holds"):
         Condition.from_payload({**condition.as_payload(), "holds": "perhaps"})
