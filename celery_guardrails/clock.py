@@ -10,11 +10,13 @@ from datetime import datetime, timedelta, timezone
 
 import durationpy
 
-__all__ = ["LONGEST", "Duration", "format_duration", "from_epoch", "now", "parse_duration", "shown"]
+__all__ = ["LATEST", "LONGEST", "Duration", "format_duration", "from_epoch", "now", "parse_duration", "shown"]
 
 Duration = timedelta | float | int | str
 """What a user may write for a duration: seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`."""
 
+LATEST = 32_503_680_000.0
+"""The year 3000, in seconds since 1970: a later instant is not one of ours, and arithmetic on it may fail."""
 LONGEST = timedelta(days=3650)
 """Ten years: no duration of ours is longer, as a user writes it, as a policy makes it, or in a message."""
 

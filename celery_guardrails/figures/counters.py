@@ -16,6 +16,7 @@ from operator import add, sub
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from celery_guardrails.clock import LATEST, LONGEST
 from celery_guardrails.figures.attempt import FAILED, AttemptEnd
 from celery_guardrails.figures.histogram import BOUNDS, Histogram
 from celery_guardrails.figures.reading import stored_name
@@ -26,8 +27,7 @@ __all__ = ["TOGETHER", "Counters"]
 TOGETHER = 1_000
 """Ends that are added up at once."""
 _MOST = 20_000
-_LATEST = 32_503_680_000.0
-_LONGEST = 10 * 366 * 86_400.0
+_LONGEST = LONGEST.total_seconds()
 _PATIENCE = 1.0
 """Seconds that `take` waits for another thread that is adding up."""
 
@@ -155,7 +155,7 @@ def _delays(
 ) -> tuple[list[float], list[float]]:
     """The start delays, and the times to succeed; without those whose header names no instant of publishing."""
     try:
-        sound = min(published) > 0 and max(published) < _LATEST and isfinite(sum(published))
+        sound = min(published) > 0 and max(published) < LATEST and isfinite(sum(published))
     except (TypeError, OverflowError):
         sound = False
     if not sound:
@@ -169,7 +169,7 @@ def _delays(
 
 def _is_instant(raw: Any) -> bool:
     """Whether this is an instant in seconds, whatever somebody has written into a message's header."""
-    return type(raw) in (int, float) and 0 < raw < _LATEST
+    return type(raw) in (int, float) and 0 < raw < LATEST
 
 
 def _empty(now: float = 0.0) -> Summary:
@@ -205,7 +205,7 @@ def _seconds(duration: float) -> float:
 
 
 def _note_times(figures: TaskFigures, started_at: float | None, succeeded_at: float | None) -> None:
-    if started_at is not None and 0 < started_at < _LATEST:
+    if started_at is not None and 0 < started_at < LATEST:
         figures.last_started_at = max(figures.last_started_at or 0.0, started_at)
-    if succeeded_at is not None and 0 < succeeded_at < _LATEST:
+    if succeeded_at is not None and 0 < succeeded_at < LATEST:
         figures.last_succeeded_at = max(figures.last_succeeded_at or 0.0, succeeded_at)

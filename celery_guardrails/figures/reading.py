@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from celery_guardrails.clock import LATEST
+
 __all__ = ["LONGEST_NAME", "count", "counts", "instant", "name", "number_up_to", "section", "stored_name"]
 
 LONGEST_NAME = 255
 """Characters of a task's, an error's or a worker's name; a longer one is cut before it is counted."""
 
 _HIGHEST = 2**53
-_LATEST = 32_503_680_000.0
-"""The year 3000, in seconds since 1970."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -58,7 +58,7 @@ def instant(raw: object) -> float:
     Raises:
         ValueError: it is not such a number.
     """
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw < _LATEST:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw < LATEST:
         raise ValueError("an instant is a number of seconds since 1970")
     return float(raw)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from celery_guardrails.clock import LONGEST, from_epoch
+from celery_guardrails.clock import LATEST, LONGEST, from_epoch
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.policy.failure import Attempt, Category
 
@@ -45,8 +45,6 @@ _MESSAGE_LENGTHS = (200, 100, 40, 0)
 _ERROR, _WORKER = 120, 80
 _LONGEST_ID = 255
 _LONGEST_NAME = 64
-_LATEST = 32_503_680_000.0
-"""The year 3000, in seconds since 1970: a later instant is not one of ours, and arithmetic on it may fail."""
 _LONGEST_DELAY = LONGEST.total_seconds()
 _SPAN_FORM = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -280,7 +278,7 @@ def _decode_attempt(raw: Any) -> Attempt | None:
 
 
 def _instant(raw: Any) -> datetime | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= _LATEST:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 <= raw <= LATEST:
         return None
     return from_epoch(raw)
 
