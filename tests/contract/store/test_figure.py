@@ -102,7 +102,7 @@ def test_an_id_is_remembered_for_as_long_as_its_summary_would_count(store: Store
     ahead = summary(NOW + timedelta(hours=20))
     add(store, ahead, summary())
     for later in (COUNTED_FOR + timedelta(seconds=1), timedelta(hours=25)):
-        prune_pass(store, KEEP, "guardian", NOW + later)
+        prune_pass(store, KEEP, "guardian", NOW + later, timer=lambda: 0.0)
         assert add(store, ahead, now=NOW + later).known == 1
     end = ahead.ended_at - NOW.timestamp() + COUNTED_FOR.total_seconds()
     assert add(store, ahead, now=NOW + timedelta(seconds=end)).late == 1
