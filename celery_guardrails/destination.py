@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from pydantic import SecretStr
@@ -55,7 +56,7 @@ class Destination:
         """The channel of Slack; `None`: the one that `slack.channel` names."""
         return self.text.get_secret_value() or None if self.means is Means.SLACK else None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What people may see, the same in each process and another one for each destination: `apprise json 1a2b3c`."""
         text = self.text.get_secret_value()

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celery_guardrails.transport.address import broker_fault
 from celery_guardrails.transport.properties import read_whatever_comes
 
-__all__ = ["connection_errors", "opened"]
+__all__ = ["connection_errors", "give_up", "opened"]
 
 
 def opened(
@@ -75,3 +75,14 @@ def connection_errors(connection: Connection | None) -> tuple[type[BaseException
     if connection is not None:
         known += (*connection.connection_errors, *connection.channel_errors)
     return known
+
+
+def give_up(connection: Connection) -> None:
+    """Close a connection whose broker may not answer; never raises."""
+    try:
+        if connection.transport.driver_type == "amqp":
+            connection.collect()  # an AMQP close waits for an answer that may never come
+        else:
+            connection.release()
+    except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
+        return

@@ -16,7 +16,7 @@ from celery import Celery
 from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.connection import give_up, opened
 from celery_guardrails.transport.declare import declare
 from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.right import refusal
@@ -138,15 +138,8 @@ class FiguresSender:
     def close(self) -> None:
         """Close the connection; never raises."""
         connection, self._connection, self._producer = self._connection, None, None
-        if connection is None:
-            return
-        try:
-            if connection.transport.driver_type == "amqp":
-                connection.collect()  # an AMQP close waits for an answer that may never come
-            else:
-                connection.release()
-        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
-            return
+        if connection is not None:
+            give_up(connection)
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -19,7 +19,7 @@ from celery import Celery
 from kombu import Connection, Producer, Queue
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.transport.connection import connection_errors, opened
+from celery_guardrails.transport.connection import connection_errors, give_up, opened
 from celery_guardrails.transport.declare import declare as declare_on_rabbitmq
 from celery_guardrails.transport.reach import Unroutable, reach, routes_itself
 from celery_guardrails.transport.redis.publish_client import keep_client
@@ -225,15 +225,8 @@ class Publisher:
                 self._drop(self._idle.pop())
 
     def _drop(self, line: _Line | None) -> None:
-        if line is None:
-            return
-        try:
-            if line.mandatory:
-                line.connection.collect()  # an AMQP close waits for an answer that may never come
-            else:
-                line.connection.release()
-        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
-            return
+        if line is not None:
+            give_up(line.connection)
 
 
 class _Unsure(Exception):

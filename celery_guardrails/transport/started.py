@@ -16,7 +16,7 @@ from celery import Celery
 from kombu import Connection, Queue
 
 from celery_guardrails.errors import PublishError
-from celery_guardrails.transport.connection import opened
+from celery_guardrails.transport.connection import give_up, opened
 from celery_guardrails.transport.depth import depth
 from celery_guardrails.transport.publisher import Envelope, Publisher
 
@@ -114,12 +114,5 @@ class StartedMarks:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            if connection.transport.driver_type == "amqp":
-                connection.collect()  # a close would wait for an answer that may never come
-            else:
-                connection.release()
-        except Exception:  # noqa: BLE001 the connection is given up, even if its close fails
-            return
+        if connection is not None:
+            give_up(connection)

@@ -6,10 +6,9 @@ Not at ERROR, because Sentry's logging integration turns ERROR records into even
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 
+from celery_guardrails.alerts.sinks.plain import PostOnly
 from celery_guardrails.alerts.sinks.sink import Message, Posted
-from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.log import Lines
 
 __all__ = ["LOGGER_NAME", "LogSink"]
@@ -17,12 +16,10 @@ __all__ = ["LOGGER_NAME", "LogSink"]
 LOGGER_NAME = "celery_guardrails.alerts"
 
 
-class LogSink:
+class LogSink(PostOnly):
     """Write alerts to the log, whole, as plain text. It cannot edit: growth is logged anew, as on a webhook."""
 
     name = "log"
-    can_edit = False
-    can_find = False
     min_gap = 0.0
 
     def __init__(self) -> None:
@@ -32,18 +29,3 @@ class LogSink:
         """Log the alert in one record."""
         self._logger.warning("%s", Lines(message.plain))
         return Posted(ts=message.post_uid, channel=self.name)
-
-    def edit(self, posted: Posted, message: Message) -> None:
-        """A log record cannot be changed."""
-        raise Undelivered(Trouble.REFUSED, "the log cannot be edited")
-
-    def reply(self, posted: Posted, message: Message, *, broadcast: bool = False) -> Posted:
-        """A log has no threads."""
-        raise Undelivered(Trouble.REFUSED, "the log has no threads")
-
-    def find(self, post_uid: str, *, since: datetime, channel: str | None = None, thread: str = "") -> Posted | None:
-        """A log cannot be searched."""
-        raise Undelivered(Trouble.REFUSED, "the log cannot be searched")
-
-    def check(self) -> None:
-        """Do nothing: a log always takes messages."""

@@ -22,6 +22,7 @@ from slack_sdk.webhook import WebhookClient
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
+from celery_guardrails.alerts.sinks.plain import PostOnly
 from celery_guardrails.alerts.sinks.sink import Message, Posted
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.redaction.process import shown
@@ -163,7 +164,7 @@ class SlackSink:
         return self._ids[channel]
 
 
-class SlackWebhookSink:
+class SlackWebhookSink(PostOnly):
     """Post alerts to an incoming webhook, which can neither edit nor reply, and cannot be searched.
 
     Args:
@@ -173,9 +174,6 @@ class SlackWebhookSink:
     """
 
     name = "slack webhook"
-    can_edit = False
-    can_find = False
-    min_gap = 1.0
 
     def __init__(self, url: str, *, proxy: str | None = None, timeout: float = 10) -> None:
         self._client = WebhookClient(
@@ -191,21 +189,6 @@ class SlackWebhookSink:
         if answer.status_code == 200:
             raise Undelivered(Trouble.UNCERTAIN, "unexpected answer: not Slack's ok")
         raise _from_status(answer.status_code, body, answer.headers)
-
-    def edit(self, posted: Posted, message: Message) -> None:
-        """A webhook cannot edit."""
-        raise Undelivered(Trouble.REFUSED, "a webhook cannot edit")
-
-    def reply(self, posted: Posted, message: Message, *, broadcast: bool = False) -> Posted:
-        """A webhook knows no threads."""
-        raise Undelivered(Trouble.REFUSED, "a webhook cannot reply")
-
-    def find(self, post_uid: str, *, since: datetime, channel: str | None = None, thread: str = "") -> Posted | None:
-        """A webhook cannot be searched."""
-        raise Undelivered(Trouble.REFUSED, "a webhook cannot be searched")
-
-    def check(self) -> None:
-        """Do nothing: only a post can try a webhook."""
 
 
 def _layout(message: Message) -> dict[str, Any]:
