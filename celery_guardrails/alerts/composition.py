@@ -25,7 +25,9 @@ from celery_guardrails.text import one_line, unmentioned
 __all__ = ["Composer", "Job"]
 
 _FIELD = 500
-_ONLY_IN_THREAD = frozenset({Notice.ACKNOWLEDGED.value, Notice.UNACKNOWLEDGED.value, Notice.SILENCED.value})
+_ONLY_IN_THREAD = frozenset(
+    notice.value for notice in (Notice.ACKNOWLEDGED, Notice.UNACKNOWLEDGED, Notice.SILENCED, Notice.REQUEUED)
+)
 """What a sink without threads is not told: the channel need not know it."""
 
 

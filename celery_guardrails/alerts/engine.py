@@ -20,6 +20,7 @@ from celery_guardrails.alerts.event import (
     EngineEvent,
     LettersChanged,
     MembersChanged,
+    PutBack,
     StillFailing,
     Tick,
     Unacknowledged,
@@ -59,6 +60,8 @@ def step(group: AlertGroup, event: EngineEvent, now: datetime, rules: Rules) -> 
         return _note(group, event, now, rules), []
     if isinstance(event, LettersChanged):
         return _note_letters(group, event), []
+    if isinstance(event, PutBack):
+        return _put_back(group, event, now, rules)
     if isinstance(event, MembersChanged):
         return _note_members(group, event, now, rules), []
     if isinstance(event, StillFailing):
@@ -162,6 +165,14 @@ def _note_members(group: AlertGroup, event: MembersChanged, now: datetime, rules
         group, members=members, total=event.total, unsaid=True, seen_at=now, last_at=now, first_at=group.first_at or now
     )
     return _begun(grown, now)
+
+
+def _put_back(group: AlertGroup, event: PutBack, now: datetime, rules: Rules) -> _Step:
+    group = replace(group, audited=max(event.audited, group.audited or 0))
+    if not event.letters or group.state in (GroupState.IDLE, GroupState.PENDING):
+        return group, []
+    facts = {"by": event.by, "why": event.reason, "letters": event.letters}
+    return _reply_in_thread(group, now, rules, Notice.REQUEUED, **facts)
 
 
 def _acknowledge(group: AlertGroup, event: Acknowledged, now: datetime, rules: Rules) -> _Step:

@@ -30,6 +30,7 @@ __all__ = [
     "EngineEvent",
     "LettersChanged",
     "MembersChanged",
+    "PutBack",
     "StillFailing",
     "Tick",
     "Unacknowledged",
@@ -160,6 +161,19 @@ class LettersChanged:
 
 
 @dataclass(frozen=True)
+class PutBack:
+    """Somebody has requeued letters of the group, and why. `audited` is how far the audit trail was read for it.
+
+    Without letters, it only says how far.
+    """
+
+    audited: int
+    by: str = ""
+    reason: str = ""
+    letters: int = 0
+
+
+@dataclass(frozen=True)
 class StillFailing:
     """Attempts of the group's task fail, even if none of its work is dead yet: it is not quiet."""
 
@@ -189,7 +203,15 @@ class MembersChanged:
 
 
 EngineEvent = (
-    AlertEvent | Condition | Tick | LettersChanged | StillFailing | Acknowledged | Unacknowledged | MembersChanged
+    AlertEvent
+    | Condition
+    | Tick
+    | LettersChanged
+    | PutBack
+    | StillFailing
+    | Acknowledged
+    | Unacknowledged
+    | MembersChanged
 )
 """Everything that `step` reacts to."""
 

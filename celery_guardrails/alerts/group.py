@@ -139,7 +139,8 @@ class AlertGroup:
     names; `members` makes it a digest.
 
     `silenced_until` is the end of the silence that covers it, `muted_at` the total and further deaths when it was
-    silenced or inhibited. `digested`: a digest stands for this period. `flaps` are when it was reopened.
+    silenced or inhibited. `digested`: a digest stands for this period. `flaps` are when it was reopened. `audited` is
+    the last entry of the audit trail that was read for it.
     """
 
     key: str
@@ -178,6 +179,7 @@ class AlertGroup:
     samples: tuple[Sample, ...] = ()
     conditions: dict[str, Holding] = field(default_factory=dict)
     letters: LettersChanged | None = None
+    audited: int | None = None
     spoken: Base | None = None
     acknowledged: Acknowledgement | None = None
     escalation: Escalation | None = None
@@ -350,7 +352,9 @@ class AlertGroup:
         fresh = AlertGroup(self.key, self.environment, self.task, self.fingerprint, names)
         members = None if self.members is None else Members()
         held = {name: condition for name, condition in self.conditions.items() if condition.holds}
-        return replace(fresh, period=self.period + 1, members=members, conditions=held, flaps=self.flaps)
+        return replace(
+            fresh, period=self.period + 1, members=members, conditions=held, flaps=self.flaps, audited=self.audited
+        )
 
     def as_payload(self) -> dict[str, Any]:
         """The group as JSON-safe data, which `from_payload` reads back."""

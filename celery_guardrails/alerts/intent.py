@@ -37,8 +37,8 @@ class Notice(str, Enum):
     five minutes; `new_error`: an error that was not there before; `severity_rose`; `new_signal`: another kind of
     trouble. `reminder`: it goes on, and nobody has acknowledged it; `escalated`: likewise, so somebody else is asked.
     `acknowledged`, `unacknowledged`: somebody takes care of it, or no longer does; `silenced`; `silence_ended`: it went
-    on meanwhile. `resolved`: no new failure for the quiet time; `reopened`: it fails again soon after; `digest`: many
-    tasks began to fail at once.
+    on meanwhile. `requeued`: somebody requeued letters. `resolved`: no new failure for the quiet time; `reopened`: it
+    fails again soon after; `digest`: many tasks began to fail at once.
     """
 
     OPENED = "opened"
@@ -55,6 +55,7 @@ class Notice(str, Enum):
     UNACKNOWLEDGED = "unacknowledged"
     SILENCED = "silenced"
     SILENCE_ENDED = "silence_ended"
+    REQUEUED = "requeued"
     RESOLVED = "resolved"
     REOPENED = "reopened"
     DIGEST = "digest"

@@ -26,7 +26,7 @@ from celery_guardrails.text import code, count_of, cut, escape, one_line, since,
 
 __all__ = ["Rendered", "Style", "headline", "render", "render_reply"]
 
-_HEADER, _TEXT, _STORY, _FIELD, _COMMAND = 150, 300, 1_000, 250, 500
+_HEADER, _TEXT, _STORY, _FIELD, _COMMAND, _REASON = 150, 300, 1_000, 250, 500, 300
 _TOP = 5
 _SHOWN_VALUES, _SHOWN_NAMES = 5, 10
 _REASONS = {
@@ -172,6 +172,7 @@ def _news(group: AlertGroup, notice: Notice, facts: Mapping[str, Any], style: St
     now = f"{count_of(total, 'dead letter')} now" if total or not group.conditions else _conditions(group)
     quiet = timedelta(seconds=facts["quiet"]) if "quiet" in facts else style.quiet
     by = one_line(str(facts.get("by", "")))
+    why = cut(one_line(str(facts.get("why", ""))), _REASON)
     more = f"{count_of(facts.get('meanwhile', 0), 'further failure')} meanwhile, {now}"
     waited = clock.shown(timedelta(seconds=facts.get("after", 0)))
     words = {
@@ -186,6 +187,7 @@ def _news(group: AlertGroup, notice: Notice, facts: Mapping[str, Any], style: St
         Notice.ESCALATED: f"Nobody has acknowledged it for {waited}: {now}. {_impact(group)}",
         Notice.ACKNOWLEDGED: f"{by} takes care of it until {_hour(facts)}.",
         Notice.UNACKNOWLEDGED: f"{by} no longer takes care of it.",
+        Notice.REQUEUED: f"{by} requeued {count_of(facts.get('letters', 0), 'letter')}: {why}",
         Notice.SILENCED: f"Silenced until {_hour(facts)}. It goes on counting.",
         Notice.SILENCE_ENDED: f"The silence has ended, and it went on: {more}.",
     }

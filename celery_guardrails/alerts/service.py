@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery_guardrails import clock
+from celery_guardrails.alerts.became import became, has_letters
 from celery_guardrails.alerts.complaint import Complaints
-from celery_guardrails.alerts.condition import OWN_HEALTH, Condition
+from celery_guardrails.alerts.condition import Condition
 from celery_guardrails.alerts.cover import digest_events, ticks
 from celery_guardrails.alerts.engine import LIVE, next_due, step
 from celery_guardrails.alerts.event import (
     AlertEvent,
     EngineEvent,
-    LettersChanged,
     Tick,
     digest_key,
     group_key,
@@ -39,7 +39,6 @@ from celery_guardrails.alerts.sinks.sink import Sink
 from celery_guardrails.alerts.stored import read_group
 from celery_guardrails.errors import UNNAMED_APP
 from celery_guardrails.policy.alert import TaskAlerts
-from celery_guardrails.policy.decision import Reason
 from celery_guardrails.settings import AlertSettings
 from celery_guardrails.store import alert, silence
 from celery_guardrails.store.alert import GroupRow
@@ -283,8 +282,8 @@ class AlertService:
                 if group is None:
                     continue
                 happened: list[EngineEvent] = list(events)
-                if (events or flush or self._recount_due(key, now)) and _has_letters(group):
-                    happened.append(_letters(_states(conn, group)))
+                if (events or flush or self._recount_due(key, now)) and has_letters(group):
+                    happened += became(conn, group, now, flush=flush)
                     self._recounted_at[key] = now
                 loaded.append(_Loaded(group, row, tuple(event.ref_id for event in events), tuple(happened)))
         if broken:
@@ -328,11 +327,6 @@ def _by_group(
     return by_key, broken
 
 
-def _has_letters(group: AlertGroup) -> bool:
-    """Whether there may be dead letters of this group in the archive."""
-    return group.members is None and group.task != OWN_HEALTH
-
-
 def _change(one: _Stepped, now: datetime) -> GroupChange:
     return change_of(one.group, one.loaded.row, one.intents, now, one.loaded.ref_ids)
 
@@ -373,22 +367,6 @@ def _notification(group: AlertGroup, intent: Intent, now: datetime) -> OutboxRow
         facts=dict(intent.facts),
         created_at=now,
         next_try_at=now,
-    )
-
-
-def _states(conn: Any, group: AlertGroup) -> dict[str, int]:
-    """How many letters of a group are in which state."""
-    if group.unknown_names is not None:
-        return alert.letter_states(conn, group.environment, reason=Reason.UNKNOWN_TASK)
-    return alert.letter_states(conn, group.environment, task=group.task, fingerprint=group.fingerprint)
-
-
-def _letters(states: Mapping[str, int]) -> LettersChanged:
-    return LettersChanged(
-        dead=states.get("dead", 0),
-        requeued=states.get("requeued", 0),
-        recovered=states.get("recovered", 0),
-        discarded=states.get("discarded", 0),
     )
 
 

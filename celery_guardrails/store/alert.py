@@ -35,19 +35,22 @@ from sqlalchemy.dialects import postgresql, sqlite
 from celery_guardrails import clock
 from celery_guardrails.store.column import cut
 from celery_guardrails.store.metadata import UtcDateTime, metadata
-from celery_guardrails.store.table import dead_letter
+from celery_guardrails.store.table import audit, dead_letter
 
 __all__ = [
     "GroupRow",
     "RecordableEvent",
+    "Requeued",
     "alert_event",
     "alert_group",
     "count_since",
     "events_since",
+    "latest_audit_entry",
     "letter_states",
     "load_groups",
     "mark_processed",
     "record",
+    "requeues",
     "save_group",
     "save_posted",
     "save_shown",
@@ -119,6 +122,17 @@ class GroupRow:
     channel: str | None = None
     message_ts: str | None = None
     shown: str | None = None
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """The dead letters that one person has requeued for one reason: how many, and when the first and the last."""
+
+    by: str
+    reason: str
+    letters: int
+    first_at: datetime
+    last_at: datetime
 
 
 def record(conn: Connection, events: Iterable[RecordableEvent]) -> int:
@@ -237,10 +251,49 @@ def letter_states(
     fingerprint: str | None = None,
 ) -> dict[str, int]:
     """How many dead letters of an environment are in each state; only those of a task, reason, fingerprint if given."""
-    wanted = {"task": task, "reason": reason, "environment": environment, "fingerprint": fingerprint}
-    meant = [dead_letter.c[name] == cut(value) for name, value in wanted.items() if value is not None]
+    meant = _letters_of({"task": task, "reason": reason, "environment": environment, "fingerprint": fingerprint})
     query = select(dead_letter.c.state, func.count()).where(*meant).group_by(dead_letter.c.state)
     return {row[0]: row[1] for row in conn.execute(query)}
+
+
+def latest_audit_entry(conn: Connection) -> int:
+    """The number of the last entry of the audit trail; 0: it has none."""
+    return conn.execute(select(func.max(audit.c.seq))).scalar() or 0
+
+
+def requeues(
+    conn: Connection,
+    environment: str,
+    *,
+    after: int,
+    task: str | None = None,
+    reason: str | None = None,
+    fingerprint: str | None = None,
+) -> list[Requeued]:
+    """Who has requeued dead letters of an environment, and why, by the audit trail; the earliest first.
+
+    A requeue that is not published yet is left out; where a guardian publishes it later, the trail has another entry.
+
+    Args:
+        conn: a transaction.
+        environment: of the letters.
+        after: only entries after the one with this number.
+        task: only letters of this task; `None`: of any.
+        reason: only letters that died for this reason; `None`: for any.
+        fingerprint: only letters with this error; `None`: with any.
+    """
+    meant = _letters_of({"task": task, "reason": reason, "environment": environment, "fingerprint": fingerprint})
+    published = or_(dead_letter.c.requeue_published_at.is_not(None), audit.c.outcome == "finished")
+    done = (audit.c.seq > after, audit.c.action == "requeue", audit.c.outcome.in_(("done", "finished")), published)
+    figures = (func.count(audit.c.target.distinct()), func.min(audit.c.at), func.max(audit.c.at))
+    query = select(audit.c.actor, audit.c.reason, *figures).join(dead_letter, dead_letter.c.id == audit.c.target)
+    by = (audit.c.actor, audit.c.reason)
+    found = conn.execute(query.where(*done, *meant).group_by(*by).order_by(func.min(audit.c.seq)))
+    return [Requeued(*row) for row in found]
+
+
+def _letters_of(wanted: Mapping[str, str | None]) -> list[ColumnElement[bool]]:
+    return [dead_letter.c[name] == cut(value) for name, value in wanted.items() if value is not None]
 
 
 def _event(event: RecordableEvent, now: datetime) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_guardrails.alerts.engine import LIVE, next_due
-from celery_guardrails.alerts.event import Acknowledged, Unacknowledged
+from celery_guardrails.alerts.event import Acknowledged, PutBack, Unacknowledged
 from celery_guardrails.alerts.group import AlertGroup, GroupState
-from celery_guardrails.alerts.intent import Notice
+from celery_guardrails.alerts.intent import Kind, Notice
 from celery_guardrails.alerts.rules import EscalationStep, Rules
 from celery_guardrails.alerts.worse import worse
 from tests.unit.alerts.alert_play import Play, assert_apart
@@ -23,6 +23,7 @@ MOVES = st.one_of(
     st.tuples(st.just("hold"), st.booleans(), st.sampled_from(["overdue", "throughput"])),
     st.tuples(st.just("ack"), st.integers(1, 300), st.none()),
     st.tuples(st.just("unack"), st.none(), st.none()),
+    st.tuples(st.just("requeue"), st.integers(0, 5), st.sampled_from(["ada", "ben"])),
     st.tuples(st.just("silence"), st.integers(1, 300), st.none()),
     st.tuples(st.just("wait"), st.integers(1, 6 * 3600), st.none()),
     st.tuples(st.just("back"), st.integers(1, 3600), st.none()),
@@ -48,6 +49,10 @@ class Week(Play):
             self.happen(Acknowledged("ada", self.now + timedelta(minutes=number)))
         elif kind == "unack":
             self.happen(Unacknowledged("ada"))
+        elif kind == "requeue":
+            said = self.happen(PutBack((self.group.audited or 0) + 1, word, "it is mended", number))
+            assert said in ([], [(Kind.EDIT, Notice.REQUEUED), (Kind.REPLY, Notice.REQUEUED)])
+            assert not any(intent.is_loud for _, intent in self.said[len(self.said) - len(said) :])
         elif kind == "silence":
             self.silenced_until = self.now + timedelta(minutes=number)
         elif kind == "wait":

@@ -335,3 +335,11 @@ def test_a_letter_that_died_again_is_one_letter():
     assert sum(error.count for error in group.errors.values()) == sum(group.reasons.values()) == 2
     elsewhere = counted(first, replace(again, before=replace(stood, died_at=T0 - timedelta(days=1))))
     assert elsewhere.total == 2, "it was counted in a period before this one"
+
+
+def test_who_requeued_what_and_why_is_one_line_however_long_the_reason():
+    facts = {"by": "ada", "why": "it\nis <!here> mended" + " x" * 1000, "letters": 1}
+    reply = render_reply(TWELVE, Notice.REQUEUED, facts)
+    assert "ada requeued 1 letter: it is" in reply.plain
+    assert "<!here>" not in reply.text
+    assert len(reply.plain) < 500
