@@ -92,7 +92,7 @@ def opens(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool = False
 def next_due(group: AlertGroup, now: datetime, rules: Rules) -> datetime | None:
     """When a tick can next make this group notify; `None`: only a new event can."""
     if group.state is GroupState.PENDING:
-        return _wait_ends(group, rules)
+        return _wait_ends(group, rules) if _is_enough(group, now, rules) else _forgotten_at(group, rules)
     edit = None
     if group.unsaid and rules.can_edit and group.edited_at is not None:
         edit = group.edited_at + rules.edit_interval
@@ -274,7 +274,8 @@ def _is_void(group: AlertGroup, now: datetime) -> bool:
 def _wait(group: AlertGroup, now: datetime, rules: Rules, tick: Tick) -> _Step:
     if opens(group, now, rules, flush=tick.flush):
         return _open(group, now, rules, tick)
-    if not group.holds and group.seen_at is not None and now >= group.seen_at + max(rules.within, rules.quiet):
+    forgotten_at = _forgotten_at(group, rules)
+    if not group.holds and forgotten_at is not None and now >= forgotten_at:
         # too few came within the threshold's time; they stay counted
         before = GroupState.IDLE if group.resolved_at is None else GroupState.RESOLVED
         return replace(group, state=before, pending_at=None), []
@@ -288,6 +289,11 @@ def _is_enough(group: AlertGroup, now: datetime, rules: Rules) -> bool:
     if rules.count <= 1:
         return group.total > 0
     return within(group.counted, now, rules.within) >= rules.count
+
+
+def _forgotten_at(group: AlertGroup, rules: Rules) -> datetime | None:
+    """When a group that has not enough for a message waits no longer."""
+    return None if group.seen_at is None else group.seen_at + max(rules.within, rules.quiet)
 
 
 def _wait_ends(group: AlertGroup, rules: Rules) -> datetime:

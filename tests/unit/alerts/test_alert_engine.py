@@ -210,3 +210,23 @@ def test_requeues_that_end_in_the_same_letters_are_said_though_their_number_does
     for _ in range(24):
         said += play.die(before=stood).tick(600)
     assert (said, play.group.total) == ([(Kind.POST, Notice.REMINDER)], 2)
+
+
+def test_a_trouble_that_is_over_before_its_message_makes_nobody_look_again_at_once():
+    play = Play()
+    play.hold().hold(holds=False)
+    assert play.tick(30) == []
+    due = next_due(play.group, play.now, TOKEN)
+    assert due is not None
+    assert due - play.now > timedelta(minutes=10)
+    assert play.tick((due - play.now).total_seconds()) == []
+    assert play.group.state is GroupState.IDLE
+    assert next_due(play.group, play.now, TOKEN) is None
+
+
+def test_too_few_for_a_message_make_nobody_look_again_at_once():
+    play = Play(Rules(count=20, within=timedelta(minutes=5))).die()
+    assert play.tick(30) == []
+    due = next_due(play.group, play.now, play.rules)
+    assert due is not None
+    assert due - play.now > timedelta(minutes=10)
