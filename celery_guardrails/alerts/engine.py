@@ -27,7 +27,7 @@ from celery_guardrails.alerts.event import (
 )
 from celery_guardrails.alerts.group import Acknowledgement, AlertGroup, Base, GroupState, Members
 from celery_guardrails.alerts.intent import Intent, Kind, Notice
-from celery_guardrails.alerts.rules import LONGEST_QUIET, Rules
+from celery_guardrails.alerts.rules import LONGEST_QUIET, EscalationStep, Rules
 from celery_guardrails.alerts.window import within
 from celery_guardrails.alerts.worse import AT_ONCE, worse
 
@@ -353,13 +353,20 @@ def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _St
         return _say(group, now, rules, reason)
     further, taken = escalation.take(group, now)
     if taken is not None:
-        kind = Kind.REPLY if rules.can_edit and not taken.channel else Kind.ESCALATION
-        facts = {"mention": taken.mention, "channel": taken.channel, "after": taken.after.total_seconds()}
-        return _intend(further, kind, Notice.ESCALATED, broadcast=kind is Kind.REPLY, **facts)
+        return _escalate(further, taken, now, rules)
     due = _reminder_due(group, rules)
     if due is not None and now >= due:
         return _say(group, now, rules, Notice.REMINDER)
     return _edit(group, now, rules, flush=flush)
+
+
+def _escalate(group: AlertGroup, taken: EscalationStep, now: datetime, rules: Rules) -> _Step:
+    """Ask somebody else; a step without a channel of its own is a message in the group's, and counts as one."""
+    facts = {"mention": taken.mention, "channel": taken.channel, "after": taken.after.total_seconds()}
+    if rules.can_edit and not taken.channel:
+        return _reply(group, now, Notice.ESCALATED, broadcast=True, **facts)
+    asked, intents = _intend(group, Kind.ESCALATION, Notice.ESCALATED, **facts)
+    return (asked if taken.channel else _mark_posted(asked, now)), intents
 
 
 def _reminder_due(group: AlertGroup, rules: Rules) -> datetime | None:

@@ -88,7 +88,7 @@ REOPENED = [(Kind.EDIT, Notice.REOPENED), (Kind.REPLY, Notice.REOPENED)]
 
 def assert_apart(play: Play) -> None:
     """Between a message in the channel and the next about the same trouble: 5 minutes when worse, 4 hours else."""
-    loud = [(at, intent.notice) for at, intent in play.said if intent.is_loud]
+    loud = [(at, intent.notice) for at, intent in play.said if intent.is_loud and not intent.facts.get("channel")]
     for (earlier, _), (later, notice) in pairwise(loud):
         if notice in (Notice.WORSE_TOTAL, Notice.WORSE_RATE, Notice.NEW_ERROR, Notice.NEW_SIGNAL):
             assert later - earlier >= timedelta(minutes=5)

@@ -102,9 +102,14 @@ def test_no_sequence_loses_a_count_repeats_a_reason_or_hides_what_got_worse(move
     week.silenced_until = None
     week.look()
     week.pass_time(timedelta(minutes=6))
-    assert week.group.state is GroupState.IDLE or worse(week.group, week.now) is None or week.group.state not in LIVE
+    recently = week.group.spoke_at is not None and week.now < week.group.spoke_at + week.rules.worse_after
+    assert recently or worse(week.group, week.now) is None or week.group.state not in LIVE
     if week.died:
         assert any(intent.is_loud for _, intent in week.said)
+    # left alone for longer, it ends once nothing holds, and nobody need look again
+    week.pass_time(timedelta(days=2))
+    assert week.group.holds or week.group.state in (GroupState.IDLE, GroupState.RESOLVED)
+    assert week.group.holds or next_due(week.group, week.now, week.rules) is None
 
 
 def test_a_week_of_incidents_is_simulated_in_no_time():
