@@ -362,7 +362,7 @@ def _grow(group: AlertGroup, now: datetime, rules: Rules, *, flush: bool) -> _St
 
 def _escalate(group: AlertGroup, taken: EscalationStep, now: datetime, rules: Rules) -> _Step:
     """Ask somebody else; a step without a channel of its own is a message in the group's, and counts as one."""
-    facts = {"mention": taken.mention, "channel": taken.channel, "after": taken.after.total_seconds()}
+    facts: dict[str, Any] = {"mention": taken.mention, "channel": taken.channel, "after": taken.after.total_seconds()}
     if rules.can_edit and not taken.channel:
         return _reply(group, now, Notice.ESCALATED, broadcast=True, **facts)
     asked, intents = _intend(group, Kind.ESCALATION, Notice.ESCALATED, **facts)
