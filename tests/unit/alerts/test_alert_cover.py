@@ -215,7 +215,7 @@ def test_a_muted_task_only_counts():
     assert going_on(play, 24 * 3600) == []
     assert play.group.total > 600
     assert play.tick(3600) == []
-    assert play.group.state is GroupState.RESOLVED
+    assert play.group.state is GroupState.IDLE
 
 
 def made(task: str = "shop.*", **fields) -> Silence:
