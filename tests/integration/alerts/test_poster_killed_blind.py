@@ -68,8 +68,8 @@ class Blind:
         self.driver.now += timedelta(seconds=31)
 
     def take_over(self) -> None:
-        """Two others end what is left."""
-        assert self.run(None, None) == [0, 0]
+        """Another one ends what is left. A second one would wait until the first one's clock, which goes fast."""
+        assert self.run(None) == [0]
 
     def arrived(self) -> list[str]:
         """The messages, oldest first."""
