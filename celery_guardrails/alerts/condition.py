@@ -23,7 +23,6 @@ SIGNALS: Mapping[str, str] = {
     "overdue": "error",
     "unreconciled": "critical",
     "no_worker": "error",
-    "no_guardian": "error",
     "spool_growing": "error",
     "sink_down": "error",
 }

@@ -50,7 +50,6 @@ _SIGNALS = {
     "overdue": "overdue",
     "unreconciled": "dead letters missing from the archive",
     "no_worker": "no worker reports",
-    "no_guardian": "no guardian",
     "spool_growing": "spool grows",
     "sink_down": "alerts do not arrive",
 }
