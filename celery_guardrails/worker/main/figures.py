@@ -81,6 +81,8 @@ class FiguresShipping:
     def _take(self, now: datetime, *, is_there: bool = False) -> None:
         environment, at = self._guard.settings.environment, now.timestamp()
         taken = self._guard.counters.take(environment, self._worker, os.getpid(), at)
+        if self._taken_at is None:
+            self._taken_at = now  # a worker that ends at its start, for want of a right, should leave nothing behind
         if taken is None:
             if not is_there or self._has_reported(now):
                 return

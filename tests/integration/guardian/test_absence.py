@@ -139,6 +139,7 @@ def test_what_a_worker_sends_and_what_a_broker_says(app: Celery, tmp_path: Path)
     source = NoWorker(absence, lambda: counting.listening_since, lambda: waiting_work(guardrails), lambda now: False)
     counting.run_once(now, flush=False)
     assert counting.listening_since == now
+    assert worker.run_once(now - MINUTE, flush=False) == 0
     assert worker.run_once(now, flush=False) == 1
     while counting.counted < 1:
         counting.run_once(now, flush=False)
