@@ -6,7 +6,7 @@ time zones are theirs; and what keeps it from running. The workers' figures say 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
@@ -18,6 +18,7 @@ from celery import schedules
 from celery_guardrails import clock
 from celery_guardrails.alerts.finding import Finding, Scope
 from celery_guardrails.app.guardrails import Guardrails
+from celery_guardrails.policy import Policy
 from celery_guardrails.policy.alert import Limits, limits
 from celery_guardrails.policy.threshold import OverdueThreshold
 from celery_guardrails.store import expected, figure_query
@@ -69,14 +70,13 @@ class OverdueSource:
         """One finding for each entry."""
         if self._away():
             return None
-        environment = self.scope.environment
-        noted = {entry: task for entry, (task, _) in _entries(self._guardrails).items()}
-        noted |= {_expectation(task): task for task, _ in _expecting(self._guardrails)}
+        environment, plan = self.scope.environment, _Plan.of(self._guardrails)
+        noted = {entry: task for entry, (task, _) in plan.entries().items()}
+        noted |= {_expectation(task): task for task, _ in plan.expecting()}
         with self._store.begin() as conn:
             expected.note(conn, environment, noted, self.scope.tasks or (), now)
             gone = expected.gone(conn, environment, now) - (self.scope.tasks or frozenset())
         self.scope = replace(self.scope, gone=gone)
-        policies, wanted = self._guardrails.policies(), _limits(self._guardrails)
         return [
             Finding(
                 "overdue",
@@ -84,11 +84,11 @@ class OverdueSource:
                 each.task,
                 each.words,
                 each.entry,
-                owner=policies[each.task].owner,
-                runbook=policies[each.task].runbook,
+                owner=plan.policies[each.task].owner,
+                runbook=plan.policies[each.task].runbook,
             )
-            for each in find_overdue(self._guardrails, self._store, now)
-            if wanted.of(each.task) is not None
+            for each in _explained(plan, self._store, now)
+            if plan.limits.of(each.task) is not None
         ]
 
 
@@ -103,14 +103,7 @@ def find_overdue(guardrails: Guardrails, store: Store, now: datetime) -> list[Ov
     Raises:
         StoreError: the archive cannot be read.
     """
-    reason_of = cache(partial(_reason, guardrails))
-    found = []
-    for each in overdue_entries(guardrails, store, now):
-        if each.why != NO_SUCCESS:
-            why, words = reason_of(queue_of(guardrails, each.task))
-            each = replace(each, why=why, words=f"{each.words}: {words}")
-        found.append(each)
-    return found
+    return _explained(_Plan.of(guardrails), store, now)
 
 
 def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list[Overdue]:
@@ -119,24 +112,79 @@ def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list
     Only guarded tasks are looked at: of others nobody knows when they ran. A task whose policy wants no alert of it is
     overdue all the same. On a broker that carries no figures nobody knows of any task, so nothing is overdue.
     """
-    if not carries_figures(guardrails.app):
+    return _unexplained(_Plan.of(guardrails), store, now)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an application should run: the policies of its guarded tasks, and when each of them is overdue."""
+
+    guardrails: Guardrails
+    policies: Mapping[str, Policy]
+    limits: Limits[OverdueThreshold]
+
+    @classmethod
+    def of(cls, guardrails: Guardrails) -> _Plan:
+        policies = guardrails.policies()
+        words = {name: policy.alert for name, policy in policies.items()}
+        return cls(guardrails, policies, limits(guardrails.settings.alerts.thresholds.overdue, "overdue", words))
+
+    def limit(self, task: str) -> OverdueThreshold:
+        """When a task is overdue, even if that is no alert."""
+        return self.limits.of(task) or self.limits.usual
+
+    def entries(self) -> dict[str, tuple[str, Any]]:
+        """The entries of the beat schedule whose tasks are guarded, with their tasks and schedules."""
+        app = self.guardrails.app
+        found = {}
+        for name, entry in dict(app.conf.beat_schedule or {}).items():
+            task = entry.get("task")
+            if task not in self.policies or any(fnmatchcase(str(name), each) for each in self.limit(task).ignore):
+                continue
+            schedule = entry.get("schedule")
+            if isinstance(schedule, (int, float, timedelta)):
+                schedule = schedules.schedule(schedule)
+            if schedule is not None:
+                schedule.app = app  # as beat does
+                found[str(name)] = (task, schedule)
+        return found
+
+    def expecting(self) -> Iterator[tuple[str, timedelta]]:
+        """The tasks whose policies expect a success every so often."""
+        for task, policy in self.policies.items():
+            if policy.expect_every is not None:
+                yield task, policy.expect_every
+
+
+def _explained(plan: _Plan, store: Store, now: datetime) -> list[Overdue]:
+    reason_of = cache(partial(_reason, plan.guardrails))
+    found = []
+    for each in _unexplained(plan, store, now):
+        if each.why != NO_SUCCESS:
+            why, words = reason_of(queue_of(plan.guardrails, each.task))
+            each = replace(each, why=why, words=f"{each.words}: {words}")
+        found.append(each)
+    return found
+
+
+def _unexplained(plan: _Plan, store: Store, now: datetime) -> list[Overdue]:
+    if not carries_figures(plan.guardrails.app):
         return []
-    environment, allowed = guardrails.settings.environment, _limits(guardrails)
+    environment = plan.guardrails.settings.environment
     with store.read() as conn:
         since = expected.known(conn, environment)
         totals = {each.task: each for each in figure_query.totals(conn, environment=environment)}
     found = []
-    for entry, (task, schedule) in _entries(guardrails).items():
+    for entry, (task, schedule) in plan.entries().items():
         begun, known = since.get((entry, task)), totals.get(task)
-        limit = allowed.of(task) or allowed.usual
-        if begun is not None and (due := _due(schedule, begun, known, limit, now)) is not None:
+        if begun is not None and (due := _due(schedule, begun, known, plan.limit(task), now)) is not None:
             found.append(_overdue(entry, task, due, known, "", f"{entry} was due at {when(due)} and has not begun"))
-    for task, every in _expecting(guardrails):
+    for task, every in plan.expecting():
         begun, known = since.get((_expectation(task), task)), totals.get(task)
         if begun is None:
             continue
         last = max(begun, known.last_succeeded_at) if known and known.last_succeeded_at else begun
-        if now > last + every + _grace(every, allowed.of(task) or allowed.usual):
+        if now > last + every + _grace(every, plan.limit(task)):
             text = f"It has not succeeded since {when(last)}; its policy expects a success every {clock.shown(every)}"
             found.append(_overdue(EXPECT_EVERY, task, last + every, known, NO_SUCCESS, text))
     return sorted(found, key=lambda each: (each.due_at, each.entry))
@@ -145,35 +193,6 @@ def overdue_entries(guardrails: Guardrails, store: Store, now: datetime) -> list
 def _overdue(entry: str, task: str, due: datetime, known: TaskTotals | None, why: str, words: str) -> Overdue:
     started, succeeded = (known.last_started_at, known.last_succeeded_at) if known else (None, None)
     return Overdue(entry, task, due, started, succeeded, why, words)
-
-
-def _entries(guardrails: Guardrails) -> dict[str, tuple[str, Any]]:
-    """The entries of the beat schedule whose tasks are guarded, with their tasks and schedules."""
-    allowed = _limits(guardrails)
-    guarded = {task.name for task in guardrails.guarded_tasks()}
-    found = {}
-    for name, entry in dict(guardrails.app.conf.beat_schedule or {}).items():
-        task = entry.get("task")
-        ignored = (allowed.of(task) or allowed.usual).ignore
-        if task in guarded and not any(fnmatchcase(str(name), pattern) for pattern in ignored):
-            schedule = entry.get("schedule")
-            if isinstance(schedule, (int, float, timedelta)):
-                schedule = schedules.schedule(schedule)
-            if schedule is not None:
-                schedule.app = guardrails.app  # as beat does
-                found[str(name)] = (task, schedule)
-    return found
-
-
-def _limits(guardrails: Guardrails) -> Limits[OverdueThreshold]:
-    words = {name: policy.alert for name, policy in guardrails.policies().items()}
-    return limits(guardrails.settings.alerts.thresholds.overdue, "overdue", words)
-
-
-def _expecting(guardrails: Guardrails) -> Iterator[tuple[str, timedelta]]:
-    for task, policy in guardrails.policies().items():
-        if policy.expect_every is not None:
-            yield task, policy.expect_every
 
 
 def _expectation(task: str) -> str:
