@@ -15,10 +15,24 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_guardrails.store.table import guardian, lease
 
-__all__ = ["ALIVE", "GuardianSeen", "Lease", "acquire", "forget", "guardians", "heartbeat", "holds", "release", "renew"]
+__all__ = [
+    "ALIVE",
+    "GuardianSeen",
+    "Lease",
+    "acquire",
+    "expires_at",
+    "forget",
+    "guardians",
+    "heartbeat",
+    "holds",
+    "prolong",
+    "release",
+    "renew",
+]
 
 ALIVE = timedelta(seconds=30)
 """A guardian that was seen within this time counts as alive: six of its heartbeats."""
+_ANYBODY = "any guardian"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,17 @@ def acquire(conn: Connection, name: str, owner: str, ttl: timedelta, now: dateti
         )
         fence = conn.execute(taken.returning(lease.c.fence)).scalar()
     return None if fence is None else Lease(name, owner, fence, until)
+
+
+def prolong(conn: Connection, name: str, ttl: timedelta, now: datetime) -> None:
+    """Note that something was seen or done, for so long; every guardian may, and none owns it."""
+    acquire(conn, name, _ANYBODY, ttl, now)
+
+
+def expires_at(conn: Connection, name: str) -> datetime | None:
+    """Until when a lease lasts, or lasted; `None`: nobody ever took it."""
+    found: datetime | None = conn.execute(select(lease.c.expires_at).where(lease.c.name == name)).scalar()
+    return found
 
 
 def renew(conn: Connection, held: Lease, ttl: timedelta, now: datetime) -> Lease | None:

@@ -25,13 +25,12 @@ from celery_guardrails.store.column import cut
 from celery_guardrails.store.figure import environment_of
 from celery_guardrails.store.figure_table import figure_death
 from celery_guardrails.store.table import death
-from celery_guardrails.store.table import lease as lease_table
 
 __all__ = ["Unreconciled", "look_up", "note_counted", "note_renamed", "unreconciled"]
 
 WATCH = timedelta(minutes=2)
 """How long after a look nobody need look again; after a longer pause the time begins anew."""
-_LEASE, _ANYBODY = "reconciliation", "any guardian"
+_LEASE = "reconciliation"
 _AT_ONCE = 500
 _SHOWN = 5
 
@@ -109,7 +108,7 @@ def look_up(conn: Connection, now: datetime, *, backlog: bool) -> int:
             are missing then begins again, as it does if nobody has looked for two minutes: no guardian archived.
     """
     watched = _is_watched(conn, now)
-    lease.acquire(conn, _LEASE, _ANYBODY, WATCH, now)
+    lease.prolong(conn, _LEASE, WATCH, now)
     conn.execute(delete(figure_death).where(figure_death.c.missed_at.is_not(None), _archived()))
     missed = figure_death.c.missed_at.is_not(None)
     if backlog or not watched:
@@ -138,7 +137,7 @@ def unreconciled(conn: Connection, now: datetime, after: timedelta) -> list[Unre
 
 
 def _is_watched(conn: Connection, now: datetime) -> bool:
-    until = conn.execute(select(lease_table.c.expires_at).where(lease_table.c.name == _LEASE)).scalar()
+    until = lease.expires_at(conn, _LEASE)
     return until is not None and until > now
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from celery_guardrails.store import lease
 from celery_guardrails.store.column import cut
-from celery_guardrails.store.table import lease as lease_table
 
 __all__ = ["AFTERWARDS", "SILENT", "is_muted", "last", "mute", "note"]
 
@@ -21,7 +20,6 @@ SILENT = timedelta(minutes=5)
 """Workers send a report each minute at least: without one for so long, there is no worker."""
 AFTERWARDS = timedelta(minutes=30)
 """How long after an absence figures still show it: the longest span that a signal looks at."""
-_ANYBODY = "any guardian"
 
 
 def note(conn: Connection, environments: Iterable[str], now: datetime) -> None:
@@ -33,12 +31,12 @@ def note(conn: Connection, environments: Iterable[str], now: datetime) -> None:
         now: this instant, by the guardian's clock: those of the workers may be wrong.
     """
     for environment in sorted(set(environments)):
-        lease.acquire(conn, _reports(environment), _ANYBODY, SILENT, now)
+        lease.prolong(conn, _reports(environment), SILENT, now)
 
 
 def last(conn: Connection, environment: str) -> datetime | None:
     """When a worker of the environment last reported; `None`: none ever did."""
-    until = _expires_at(conn, _reports(environment))
+    until = lease.expires_at(conn, _reports(environment))
     return None if until is None else until - SILENT
 
 
@@ -50,18 +48,13 @@ def mute(conn: Connection, environment: str, now: datetime) -> None:
         environment: as in the settings.
         now: this instant.
     """
-    lease.acquire(conn, _effects(environment), _ANYBODY, AFTERWARDS, now)
+    lease.prolong(conn, _effects(environment), AFTERWARDS, now)
 
 
 def is_muted(conn: Connection, environment: str, now: datetime) -> bool:
     """Whether `mute` was called within the last 30 minutes."""
-    until = _expires_at(conn, _effects(environment))
+    until = lease.expires_at(conn, _effects(environment))
     return until is not None and now < until
-
-
-def _expires_at(conn: Connection, name: str) -> datetime | None:
-    found: datetime | None = conn.execute(select(lease_table.c.expires_at).where(lease_table.c.name == name)).scalar()
-    return found
 
 
 def _reports(environment: str) -> str:
