@@ -19,6 +19,7 @@ from celery_guardrails.alerts.people import Actor, acknowledge, end_silence, fin
 from celery_guardrails.alerts.render import Style, render
 from celery_guardrails.alerts.rules import Rules
 from celery_guardrails.alerts.sinks.build import build_sink
+from celery_guardrails.alerts.stored import read_group
 from celery_guardrails.cli.actor import given_reason, whoever_runs_this
 from celery_guardrails.cli.daemon.assembly import alerts_go_to
 from celery_guardrails.cli.group import LazyGroup
@@ -223,7 +224,7 @@ def unsilence(ctx: click.Context, silence_id: str, reason: str, by: str | None, 
 def _read(row: GroupRow) -> AlertGroup | None:
     """The group; `None`, with a note, if it cannot be read, so that the others are still listed."""
     try:
-        return AlertGroup.from_payload(row.data)
+        return read_group(row)
     except ValueError:
         note(f"The alert of {row.task} ({row.environment}) cannot be read, and begins anew with its next dead letter.")
         return None

@@ -81,10 +81,11 @@ class FiguresShipping:
     def _take(self, now: datetime, *, is_there: bool = False) -> None:
         environment, at = self._guard.settings.environment, now.timestamp()
         taken = self._guard.counters.take(environment, self._worker, os.getpid(), at)
-        if self._taken_at is None:
-            self._taken_at = now  # a worker that ends at its start, for want of a right, should leave nothing behind
+        # the first one waits, too: a worker that ends at its start, for want of a right, should leave nothing behind
+        self._taken_at = self._taken_at or now
         if taken is None:
-            if not is_there or self._has_reported(now):
+            # a clock that was set back counts as a minute
+            if not is_there or timedelta(0) <= now - self._taken_at < _REPORT:
                 return
             who = (stored_name(environment), stored_name(self._worker))
             taken = Summary(str(uuid4()), *who, os.getpid(), at, at)
@@ -94,10 +95,6 @@ class FiguresShipping:
         if len(self._waiting) > _MOST_WAITING:
             oldest = self._waiting.popleft()
             self._waiting[0].merge(oldest)
-
-    def _has_reported(self, now: datetime) -> bool:
-        """Whether a summary was made within the last minute; a clock that was set back counts as a minute."""
-        return self._taken_at is not None and timedelta(0) <= now - self._taken_at < _REPORT
 
     def _send(self, now: datetime) -> int:
         sent = 0

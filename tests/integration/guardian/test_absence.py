@@ -28,15 +28,6 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    is_file = request.param == "sqlite"
-    url = migrated_file(tmp_path / "archive.db") if is_file else request.getfixturevalue("migrated_postgresql_url")
-    opened = open_store(url)
-    yield opened
-    opened.close()
-
-
 class Night:
     """A guardian that looks at minutes after `NOW`, and what it is told."""
 

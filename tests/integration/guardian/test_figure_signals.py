@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -20,22 +18,12 @@ from celery_guardrails.policy.threshold import (
     QueueLatencyThreshold,
     ThroughputThreshold,
 )
-from celery_guardrails.store.engine import Store, open_store
+from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure import count
-from tests.archive import migrated_file
 
 NOW = datetime(2026, 11, 23, 12, 0, 30, tzinfo=timezone.utc)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 OWNER = TaskFacts(owner="mail team", runbook="https://wiki.example/mail", max_latency=timedelta(seconds=30))
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    is_file = request.param == "sqlite"
-    url = migrated_file(tmp_path / "archive.db") if is_file else request.getfixturevalue("migrated_postgresql_url")
-    opened = open_store(url)
-    yield opened
-    opened.close()
 
 
 def add(store: Store, at: datetime, task: str = "shop.mail", delay: float | None = None, **outcomes: int) -> None:
