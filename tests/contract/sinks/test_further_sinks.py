@@ -17,6 +17,7 @@ from celery_guardrails.alerts.sinks.sink import Message
 from celery_guardrails.errors import SinkError, Trouble, Undelivered
 from celery_guardrails.testing import SentryStandIn
 from celery_guardrails.testing.server import Answer
+from tests.sentry_client import sentry_client
 from tests.web import Web
 
 AT = datetime(2026, 3, 1, tzinfo=timezone.utc)
@@ -101,13 +102,12 @@ class TestSentry:
     def sentry(self):
         with SentryStandIn() as standing_in:
             yield standing_in
-            sentry_sdk.init()
 
     def test_one_event_with_facts(self, sentry):
-        sentry_sdk.init(sentry.dsn, default_integrations=False, environment="another")
-        sentry_sdk.add_breadcrumb(message="of another problem")
-        SentrySink().post(MESSAGE)
-        (event,) = sentry.wait_for(1)
+        with sentry_client(sentry.dsn, environment="another"):
+            sentry_sdk.add_breadcrumb(message="of another problem")
+            SentrySink().post(MESSAGE)
+            (event,) = sentry.wait_for(1)
         assert event["level"] == "fatal"
         assert event["environment"] == "production"
         assert event["event_id"] == ALERT.uid
@@ -124,15 +124,14 @@ class TestSentry:
         assert "of another problem" not in str(event)
 
     def test_without_sentry_it_refuses_until_somebody_initialises_it(self):
-        sentry_sdk.init()
-        for call in (SentrySink().check, lambda: SentrySink().post(MESSAGE)):
-            with pytest.raises(Undelivered) as error:
-                call()
-            assert error.value.trouble is Trouble.AUTH
+        with sentry_client(""):
+            for call in (SentrySink().check, lambda: SentrySink().post(MESSAGE)):
+                with pytest.raises(Undelivered) as error:
+                    call()
+                assert error.value.trouble is Trouble.AUTH
 
     def test_an_event_that_the_application_drops_is_not_delivered(self, sentry):
-        sentry_sdk.init(sentry.dsn, default_integrations=False, before_send=lambda event, hint: None)
-        with pytest.raises(Undelivered) as error:
+        with sentry_client(sentry.dsn, before_send=lambda event, hint: None), pytest.raises(Undelivered) as error:
             SentrySink().post(MESSAGE)
         assert error.value.trouble is Trouble.REFUSED
 

@@ -6,7 +6,6 @@ import logging
 from datetime import timedelta
 
 import pytest
-import sentry_sdk
 from pydantic import SecretStr
 
 from celery_guardrails import clock
@@ -21,6 +20,7 @@ from celery_guardrails.alerts.sinks.slack import SlackSink, SlackWebhookSink
 from celery_guardrails.errors import Trouble, Undelivered
 from celery_guardrails.settings import SlackSettings
 from celery_guardrails.testing import Mode, SentryStandIn, SlackStandIn
+from tests.sentry_client import sentry_client
 from tests.web import Web
 
 BLOCKS = ({"type": "section", "text": {"type": "mrkdwn", "text": "rich"}},)
@@ -57,16 +57,13 @@ def web():
 
 @pytest.fixture
 def sentry():
-    with SentryStandIn() as standing_in:
+    with SentryStandIn() as standing_in, sentry_client(standing_in.dsn, shutdown_timeout=0):
         yield standing_in
-        sentry_sdk.init()  # no address: it is off again
 
 
 @pytest.fixture
 def make(slack, web, sentry):
     def build(name):
-        if name == "sentry":
-            sentry_sdk.init(sentry.dsn, default_integrations=False, shutdown_timeout=0)
         return {
             "apprise": lambda: AppriseSink("apprise json", web.apprise_url),
             "sentry": SentrySink,

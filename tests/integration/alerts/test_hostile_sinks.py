@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import sentry_sdk
 
 from celery_guardrails import clock
 from celery_guardrails.alerts.service import AlertService
@@ -28,6 +27,7 @@ from celery_guardrails.policy.failure import Category
 from celery_guardrails.settings import AlertSettings, SlackSettings
 from celery_guardrails.store.engine import Store
 from celery_guardrails.testing import SentryStandIn, SlackStandIn
+from tests.sentry_client import sentry_client
 from tests.unit.guardian.test_ingest import Delivery
 from tests.unit.guardian.test_ingest import letter as letter_of_task
 from tests.web import Web
@@ -91,12 +91,9 @@ def sent(
             "own": (lambda: OwnSink("shop.Own", own), lambda: [str(each) for each in own.alerts]),
             "log": (LogSink, logged),
         }
-        if request.param == "sentry":
-            sentry_sdk.init(sentry.dsn, default_integrations=False)
         sink, arrived = made[request.param]
-        yield sink(), arrived
-        if request.param == "sentry":
-            sentry_sdk.init()
+        with sentry_client(sentry.dsn):
+            yield sink(), arrived
 
 
 def hostile(number: int, text: str) -> Delivery:

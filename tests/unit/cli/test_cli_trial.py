@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import sentry_sdk
 
 from celery_guardrails import Alert, SinkError
 from celery_guardrails.testing import Mode, SentryStandIn, SlackStandIn
 from celery_guardrails.testing.server import Answer
+from tests.sentry_client import sentry_client
 from tests.unit.cli.conftest import Shop, lines
 from tests.web import Web
 
@@ -225,15 +225,12 @@ def test_an_apprise_service_that_refuses(shop: Shop, web: Web) -> None:
 def test_sentry_with_and_without_an_application_that_initialised_it(shop: Shop) -> None:
     set_alerts(shop, "sentry")
     with SentryStandIn() as sentry:
-        sentry_sdk.init()
-        found = shop.json("alerts", "test", "--sink", "sentry", code=1)
+        with sentry_client(""):
+            found = shop.json("alerts", "test", "--sink", "sentry", code=1)
         assert "sentry_sdk.init" in found[0]["fix"]
-        sentry_sdk.init(sentry.dsn, default_integrations=False)
-        try:
+        with sentry_client(sentry.dsn):
             assert outcome(shop, "--sink", "sentry") == {"sentry": True}
             (event,) = sentry.wait_for(1)
-        finally:
-            sentry_sdk.init()
     assert event["level"] == "info"
     assert "Test alert" in event["message"]
 

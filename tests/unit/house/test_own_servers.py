@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import sentry_sdk
 
 from tests.harness import ROOT
+from tests.sentry_client import sentry_client
 
 # what a shared server's handle cannot refuse by itself, as it does `stop`, `pause` and the like
 ON_ALL = re.compile(
@@ -39,3 +41,21 @@ def _source(text: str, node: ast.FunctionDef) -> str:
 @pytest.mark.parametrize(("name", "source"), [pytest.param(*found, id=found[0]) for found in _acting_on_all()])
 def test_what_acts_on_a_whole_server_has_its_own(name: str, source: str) -> None:
     assert OWN.search(source), f"mark {name} with own_servers: {ON_ALL.findall(source)}"
+
+
+def test_sentry_is_on_for_a_block_and_off_again() -> None:
+    """A test that leaves it on patches Celery for all that come after it in its process."""
+    with sentry_client("http://public@127.0.0.1:1/1"):
+        assert sentry_sdk.is_initialized()
+    assert not sentry_sdk.is_initialized()
+    assert not sentry_sdk.get_client().integrations
+
+
+def test_no_test_initialises_sentry_by_itself() -> None:
+    """`sentry_sdk.init()` is not off: messages that are published in this process later would carry a trace."""
+    by = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if "apps" not in path.parts and re.search(r"^\s*sentry_sdk\.init\(", path.read_text("utf-8"), re.M)
+    ]
+    assert by == ["tests/sentry_client.py"]
