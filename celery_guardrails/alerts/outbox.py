@@ -195,6 +195,8 @@ class Poster:
     def _send(self, row: OutboxRow, fence: int, now: datetime) -> str:
         place, uid = self._place(row), row.post_uid or uuid4().hex
         notes = {**row.notes, "place": [place.sink, place.channel]}
+        if _asks_others(row):
+            notes["beside"] = True
         # Only a lease in the store has something to check here.
         held = getattr(self._lease, "held", None)
         with self._store.begin() as conn:
@@ -321,9 +323,11 @@ class Poster:
         return cure.status
 
     def _place(self, row: OutboxRow) -> Place:
-        """Where a notification goes: with the first one of its period, all of them."""
+        """Where a notification goes: with the first one of its period, all but those that ask another channel."""
         if (noted := row.notes.get("place")) and noted[0] in self._lines:
             return Place(*noted)
+        if _asks_others(row):
+            return self.sinks.channel(row.facts["channel"])
         key = _period(row)
         if key not in self._places:
             self._places[key] = self._composer.place(row, self.sinks)
@@ -367,8 +371,12 @@ def _period(row: OutboxRow) -> tuple[str, int]:
 
 
 def _channel(row: OutboxRow, place: Place) -> str | None:
-    wider = row.facts.get("channel") if row.kind == Kind.ESCALATION else None
-    return row.notes.get("channel") or wider or place.channel
+    return row.notes.get("channel") or place.channel
+
+
+def _asks_others(row: OutboxRow) -> bool:
+    """Whether it is an escalation's message to another channel, which the period's other messages do not follow."""
+    return row.kind == Kind.ESCALATION and bool(row.facts.get("channel"))
 
 
 def _guarded(call: Callable[[], _T]) -> _T:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from celery_guardrails.alerts.route import destination_of
 from celery_guardrails.alerts.sinks.log import LogSink
 from celery_guardrails.alerts.sinks.sink import Sink
@@ -60,6 +62,10 @@ class Sinks:
         """Where the alerts of a problem go."""
         found = destination_of(self._routes, task=task, owner=owner, severity=severity)
         return Place(self.default.name) if found is None else self.place_of(found)
+
+    def channel(self, name: str) -> Place:
+        """A channel of Slack. Without a bot's token it is the default sink: it cannot choose a channel."""
+        return self.place_of(Destination(Means.SLACK, SecretStr(name)))
 
     def place_of(self, destination: Destination) -> Place:
         """The sink and channel of a destination. A channel needs a bot's token: without one it is the default sink."""

@@ -256,3 +256,33 @@ class TestFallback:
         driver.run(flush=True)
         (message,) = slack.in_channel("#spare")
         assert "shop.Pager did not take it: never" in str(message.blocks[-1])
+
+
+def test_a_channel_that_is_asked_later_gets_its_message_wherever_the_alert_itself_is(drive, slack, bot):
+    pager = own("shop.Pager", can_edit=False, can_find=False)
+    driver = drive(sink=routed(bot, pager, Bill="shop.Pager"), escalation=[{"after": "15m", "channel": "#everybody"}])
+    for _ in range(20):
+        driver.die(task="a.Bill")
+        driver.run(60)
+        driver.settle(0)
+    (wider,) = slack.in_channel("#everybody")
+    assert "Nobody has acknowledged it for 15 min" in wider.text
+    before = len(titles(pager))
+    driver.die(100, task="a.Bill")  # later messages go where the alert is, not where others were asked
+    driver.run(600)
+    driver.settle(0)
+    assert len(titles(pager)) == before + 1
+    assert len(slack.in_channel("#everybody")) == 1
+    assert slack.in_channel("#alerts") == []
+
+
+def test_without_a_bot_the_channel_that_is_asked_later_is_the_usual_sink(drive):
+    pager, rest = own("shop.Pager", can_edit=False), MemorySink(can_edit=False)
+    driver = drive(sink=routed(rest, pager, Bill="shop.Pager"), escalation=[{"after": "15m", "channel": "#everybody"}])
+    for _ in range(20):
+        driver.die(task="a.Bill")
+        driver.run(60)
+        driver.settle(0)
+    (asked,) = [kept.message.plain for kept in rest.messages.values()]
+    assert "Nobody has acknowledged it for 15 min" in asked
+    assert not [kept for kept in pager.messages.values() if "Nobody has acknowledged" in kept.message.plain]
