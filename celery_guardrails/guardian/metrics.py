@@ -24,6 +24,8 @@ from celery_guardrails.figures.measure import retry_rate, success_rate
 from celery_guardrails.figures.summary import TaskFigures
 from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.label import Labels
+from celery_guardrails.policy.alert import Limits
+from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.store import figure_query, reconcile, sign, tally
 from celery_guardrails.store.engine import Store
 from celery_guardrails.store.figure_beside import Beside, beside
@@ -34,7 +36,6 @@ __all__ = ["GuardianMetrics", "Sources"]
 logger = logging.getLogger("celery_guardrails.guardian")
 
 _RECENT = timedelta(minutes=5)
-_MISSING_AFTER = timedelta(minutes=10)
 
 
 def _none() -> None:
@@ -53,7 +54,7 @@ class Sources:
         spool_files: how many files are in the spool of this machine; `None`: it cannot be read.
         dropped: summaries that this guardian has dropped, by the reason.
         sinks: the sinks that alerts go to, and whether alerts reach each of them.
-        missing_after: from when on a death that workers counted and the archive lacks is exported.
+        missing: for each task, from when on a death that workers counted and the archive lacks is exported.
         overdue: the tasks that should have run and did not, each once for each entry that is overdue.
         now: the clock.
     """
@@ -65,7 +66,7 @@ class Sources:
     spool_files: Callable[[], int | None] = _none
     dropped: Mapping[str, int] = field(default_factory=dict)
     sinks: Callable[[], Mapping[str, bool]] = dict
-    missing_after: timedelta = _MISSING_AFTER
+    missing: Limits[UnreconciledThreshold] = Limits(UnreconciledThreshold())  # noqa: RUF009 - frozen
     overdue: Callable[[], Iterable[str]] = tuple
     now: Callable[[], datetime] = clock.now
 
@@ -128,7 +129,7 @@ class GuardianMetrics:
             standing, deaths = tally.standing(conn), tally.deaths_in_all(conn)
             totals = figure_query.totals(conn, environment=own.environment)
             recent = figure_query.between(conn, now - _RECENT, now, environment=own.environment)
-            missing = reconcile.unreconciled(conn, now, own.missing_after)
+            missing = reconcile.missing_deaths(conn, now, own.missing)
             alerts, counted = sign.open_alerts(conn), beside(conn, own.environment)
         yield from self._letters(standing, deaths, now)
         yield from self._tasks({each.task: each.figures for each in totals})

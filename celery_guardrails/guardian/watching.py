@@ -104,12 +104,7 @@ class Unreconciled:
     def find(self, now: datetime) -> Sequence[Finding]:
         """One finding for each task."""
         with self._store.read() as conn:
-            missing = [
-                each
-                for after in {limit.after for limit in self._limits.different}
-                for each in reconcile.unreconciled(conn, now, after)
-                if (own := self._limits.of(each.task)) is not None and own.after == after
-            ]
+            missing = reconcile.missing_deaths(conn, now, self._limits)
         return [
             Finding(
                 "unreconciled",

@@ -19,6 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.letters.identity import is_letter_id
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.policy.alert import Limits
+from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.store import lease
 from celery_guardrails.store.alert import alert_event
 from celery_guardrails.store.column import cut
@@ -26,7 +28,7 @@ from celery_guardrails.store.figure import environment_of
 from celery_guardrails.store.figure_table import figure_death
 from celery_guardrails.store.table import death
 
-__all__ = ["Unreconciled", "look_up", "note_counted", "note_renamed", "unreconciled"]
+__all__ = ["Unreconciled", "look_up", "missing_deaths", "note_counted", "note_renamed", "unreconciled"]
 
 WATCH = timedelta(minutes=2)
 """How long after a look nobody need look again; after a longer pause the time begins anew."""
@@ -133,6 +135,22 @@ def unreconciled(conn: Connection, now: datetime, after: timedelta) -> list[Unre
             environment, task, number, since, _some_ids(conn, (*missing, names[0] == environment, names[1] == task))
         )
         for environment, task, number, since in found
+    ]
+
+
+def missing_deaths(conn: Connection, now: datetime, limits: Limits[UnreconciledThreshold]) -> list[Unreconciled]:
+    """The deaths that workers counted and the archive lacks, each after the time that its task allows.
+
+    Args:
+        conn: a transaction.
+        now: this instant.
+        limits: for each task, how long a letter may be under way; those of a task without the signal are left out.
+    """
+    return [
+        each
+        for after in {limit.after for limit in limits.different}
+        for each in unreconciled(conn, now, after)
+        if (own := limits.of(each.task)) is not None and own.after == after
     ]
 
 

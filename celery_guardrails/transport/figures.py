@@ -87,13 +87,14 @@ class FiguresSender:
         timeout: seconds to connect, and to wait for an answer.
 
     Attributes:
+        timeout: as given; a change counts for the next connection.
         backlog: the queue after the last message was sent; `None`: the broker has not said.
     """
 
     def __init__(self, app: Celery, dead_letter_queue: str, timeout: float = _TIMEOUT) -> None:
         self._app = app
         self._queue = declared_figures_queue(dead_letter_queue)
-        self._timeout = timeout
+        self.timeout = timeout
         self._connection: Connection | None = None
         self._producer: Producer | None = None
         self._asks = True
@@ -143,7 +144,7 @@ class FiguresSender:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = opened(self._app, timeout=self._timeout)
+            self._connection = opened(self._app, timeout=self.timeout)
         return self._connection
 
     def _publish(self, connection: Connection, body: bytes, kind: str) -> None:

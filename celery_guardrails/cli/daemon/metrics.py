@@ -17,6 +17,7 @@ from celery_guardrails.cli.project import Project
 from celery_guardrails.errors import ConfigurationError, Fault, SpoolError
 from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.guardian.health import Health
+from celery_guardrails.policy.alert import limits
 from celery_guardrails.store.engine import Store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
 from celery_guardrails.transport.figures import carries_figures, declared_figures_queue
@@ -64,6 +65,7 @@ def serving(
             raise
         words, hint = "needs prometheus-client, which is not installed", "pip install 'celery-guardrails[prometheus]'"
         raise ConfigurationError([Fault("metrics.port", str(settings.metrics.port), words, None, hint)]) from exc
+    by_task = {name: policy.alert for name, policy in project.guardrails.policies().items()}
     publisher = Publisher(project.app, _ANSWER)
     waiting = waiting_for(project.app, publisher)
     sources = Sources(
@@ -74,7 +76,7 @@ def serving(
         files_of(project.guardrails),
         figures.dropped if figures is not None else {},
         lambda: poster.well,
-        missing_after=settings.alerts.thresholds.unreconciled.after,
+        missing=limits(settings.alerts.thresholds.unreconciled, "unreconciled", by_task),
         overdue=lambda: [each.task for each in overdue_entries(project.guardrails, store, clock.now())],
     )
     server = MetricsServer(settings.metrics.host, settings.metrics.port, sources)

@@ -27,6 +27,8 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 _MOST_WAITING = 6
 _REPORT = timedelta(minutes=1)
+_LAST_TIMEOUT = 4.0
+"""Seconds for each try at the worker's end, of two, unless the broker was away before. No task waits for it then."""
 
 
 class FiguresShipping:
@@ -73,6 +75,8 @@ class FiguresShipping:
             return
         try:
             self._take(now)
+            if not self._is_away:
+                self._sender.timeout = _LAST_TIMEOUT  # a slow broker would cost up to ten seconds of figures
             self._send(now)
             self._sender.close()
         finally:

@@ -21,7 +21,9 @@ from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.label import OTHER, Labels
 from celery_guardrails.guardian.metrics import GuardianMetrics, Sources
 from celery_guardrails.guardian.metrics_server import MetricsServer
+from celery_guardrails.policy.alert import Limits
 from celery_guardrails.policy.decision import Reason
+from celery_guardrails.policy.threshold import UnreconciledThreshold
 from celery_guardrails.recovery import transition
 from celery_guardrails.store import alert, figure_beside, reconcile, tally
 from celery_guardrails.store.engine import Store
@@ -124,6 +126,8 @@ def test_every_metric_says_what_stands_in_the_archive(mortuary: Mortuary, serve:
     assert found["guardrails_alerts_open"][labels(severity="critical")] == 1
     assert found["guardrails_sink_up"] == {labels(sink="slack"): 1}
     assert found["guardrails_unreconciled"] == {labels(environment="production", task="shop.mail"): 1}
+    later = Limits(UnreconciledThreshold(), {"shop.mail": UnreconciledThreshold(after="1h")})
+    assert "guardrails_unreconciled" not in samples(serve(missing=later))
     assert found["guardrails_overdue"] == {labels(task="shop.report"): 1}
     assert found["guardrails_summaries_dropped_total"][labels(reason="late")] == 3
     assert found["guardrails_guardian_lag_seconds"] == {(): 0}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -19,7 +21,8 @@ from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.store import worker_report
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.transport.consumer import DeadLetterConsumer
-from celery_guardrails.transport.figures import FiguresSender, declared_figures_queue
+from celery_guardrails.transport.depth import depth
+from celery_guardrails.transport.figures import FiguresSender, declared_figures_queue, figures_queue
 from celery_guardrails.worker.main.figures import FiguresShipping
 from tests.archive import migrated_file
 from tests.conftest import Broker
@@ -143,3 +146,20 @@ def test_what_a_worker_sends_and_what_a_broker_says(app: Celery, tmp_path: Path)
     worker.finish(now)
     counting.close()
     store.close()
+
+
+@pytest.mark.own_lines
+def test_the_last_figures_reach_a_broker_that_takes_five_seconds(app: Celery, broker: Broker) -> None:
+    """A worker that ends sends no figures later; those of its last ten seconds would be lost."""
+    guardrails, now = Guardrails.of(app), clock.now()
+    shipping = FiguresShipping(guardrails, "celery@a")
+    guardrails.counters.note_dead(str(uuid4()), "night.work")
+    broker.server.pause()
+    slow = threading.Timer(5.0, broker.server.resume)
+    slow.start()
+    try:
+        shipping.finish(now)
+    finally:
+        slow.join()
+    with app.connection_for_read() as connection:
+        assert depth(connection, figures_queue("t.dead")) == 1
