@@ -23,6 +23,9 @@ __all__ = [
     "Fault",
     "GuardrailsError",
     "InvalidTransition",
+    "KeyRefused",
+    "LeaseLost",
+    "LedgerError",
     "NoArchive",
     "PermanentError",
     "PublishError",
@@ -117,6 +120,37 @@ class PublishError(GuardrailsError):
     def __str__(self) -> str:
         perhaps = " (it runs at most once, and may be there nevertheless)" if self.unsure else ""
         return f"could not publish to {self.queue}: {self.reason}{perhaps}"
+
+
+class LedgerError(GuardrailsError):
+    """The ledger of idempotent work is away, or refuses what it was asked. `.ledger` is where it is."""
+
+    def __init__(self, ledger: str, reason: str) -> None:
+        super().__init__(ledger, reason)
+        self.ledger = ledger
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the ledger {self.ledger}: {self.reason}"
+
+
+class KeyRefused(GuardrailsError):
+    """What was asked of the ledger about a key is not possible: it knows no such work, or the work is being done."""
+
+
+class LeaseLost(GuardrailsError):
+    """Another run has begun the same work, because this one did not renew its lease in time.
+
+    `.key` is the work's key, `.fence` the number of this run. What it writes in a transaction must not be committed.
+    """
+
+    def __init__(self, key: str, fence: int) -> None:
+        super().__init__(key, fence)
+        self.key = key
+        self.fence = fence
+
+    def __str__(self) -> str:
+        return f"another run has taken the work {self.key} over from run {self.fence}"
 
 
 class UnansweredError(PublishError):

@@ -1,8 +1,8 @@
 """The `guardrails` header of a guarded task's message: what an attempt knows of the attempts before it.
 
 Owns the fields `v`, `published_at`, `due_at`, `work`, `given`, `requeued_at`, `history`, `crashes`, `dead_letter_id`,
-`generation`, `claim_token`, `described` and `span`, at most 4 KiB as JSON. Reading never raises: a damaged header
-counts as absent. It must not know Celery.
+`generation`, `claim_token`, `described`, `span`, `key` and `waits`, at most 4 KiB as JSON. Reading never raises: a
+damaged header counts as absent. It must not know Celery.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ __all__ = [
     "HEADER",
     "KEPT_FIRST",
     "KEPT_LAST",
+    "KEY",
+    "LONGEST_KEY",
     "MAX_BYTES",
     "SPAN",
     "Header",
@@ -40,6 +42,10 @@ KEPT_FIRST, KEPT_LAST = 2, 8
 DUE = "it was due"
 SPAN = "span"
 """The field that a task looks for before its body begins, so by its name."""
+KEY = "key"
+"""The field with the sender's idempotency key, which a worker looks for by its name, too."""
+LONGEST_KEY = 512
+"""Bytes of such a key in UTF-8."""
 _CLAIM = "claim_token"
 _MESSAGE_LENGTHS = (200, 100, 40, 0)
 _ERROR, _WORKER = 120, 80
@@ -61,7 +67,8 @@ class Header:
     `None` if the publisher did not write it. `id_given` says that somebody chose the task id, so that other works may
     have the same id. `described` names the arguments, `args` or `kwargs`, for which the sender gave a text of its own
     (`argsrepr`, `kwargsrepr`). `span` is the latest attempt's span in the application's traces, in the form of W3C's
-    `traceparent`, `None` if no attempt had a span.
+    `traceparent`, `None` if no attempt had a span. `key` is the idempotency key that the sender gave. `waits` says how
+    often this attempt was put off, because the same work was being done elsewhere.
     """
 
     published_at: datetime | None = None
@@ -76,6 +83,8 @@ class Header:
     described: tuple[str, ...] = ()
     claim_token: str | None = field(default=None, repr=False)
     span: str | None = None
+    key: str | None = None
+    waits: int = 0
 
     @property
     def names_its_work(self) -> bool:
@@ -111,7 +120,7 @@ class Header:
         # not dataclasses.replace, which takes three times as long: every retry comes here
         return Header(
             self.published_at, self.requeued_at, kept, self.crashes, self.dead_letter_id, self.generation, self.work,
-            self.id_given, self.due_at, self.described, self.claim_token, self.span,
+            self.id_given, self.due_at, self.described, self.claim_token, self.span, self.key,
         )  # fmt: skip
 
     def encode(self) -> dict[str, Any]:
@@ -143,6 +152,10 @@ class Header:
             encoded["described"] = list(self.described)
         if self.span is not None:
             encoded[SPAN] = self.span
+        if self.key is not None:
+            encoded[KEY] = self.key
+        if self.waits:
+            encoded["waits"] = self.waits
         if attempts:
             encoded["history"] = [_encode_attempt(attempt, message_length) for attempt in attempts]
         if self.crashes:
@@ -171,8 +184,8 @@ def read_header(headers: Mapping[str, Any] | None, *, attempts: bool = True) -> 
         return Header()
     nested = headers.get("headers")
     outer, inner = headers.get(HEADER), nested.get(HEADER) if isinstance(nested, Mapping) else None
-    if inner is None or _is_same(outer, inner):
-        return _decode(outer, attempts)
+    if inner is None or outer is None or _is_same(outer, inner):
+        return _decode(inner if outer is None else outer, attempts)
     found = max(_decode(outer), _decode(inner), key=lambda header: len(header.attempts))
     return found if attempts else replace(found, attempts=())
 
@@ -247,6 +260,8 @@ def _decode(raw: Any, with_attempts: bool = True) -> Header:
         due_at=_instant(raw.get("due_at")),
         described=_described(raw.get("described")),
         span=span_text(raw.get(SPAN)),
+        key=_text(raw.get(KEY), LONGEST_KEY + 1) or None,
+        waits=_count(raw.get("waits")),
     )
 
 

@@ -105,6 +105,7 @@ def _header(letter: Letter, before: Header, dead_letter_id: str, now: datetime) 
         id_given=before.id_given or before.work is None,
         described=before.described,
         span=letter.span or before.span,
+        key=before.key,
     )
 
 

@@ -22,6 +22,7 @@ __all__ = ["ACTIONS", "GUARDIAN", "REFUSED", "AuditEntry", "append", "append_all
 
 ACTIONS = (
     "requeue", "recover", "die", "discard", "restore", "prune", "acknowledge", "unacknowledge", "silence", "unsilence",
+    "idempotency.forget",
 )  # fmt: skip
 """All actions, done or refused, that the trail keeps."""
 GUARDIAN = "guardian"
@@ -37,10 +38,10 @@ must not hide that a report of another kind is refused, either."""
 class AuditEntry:
     """One thing that somebody did.
 
-    `target` is the id of a dead letter, an alert or a silence. `before` and `after` are what changed. `outcome` is
-    `done`, `failed`, `finished` (a guardian ended what somebody else had begun) or `refused` (it did not believe a
-    report). `operation_id` links the entries of one operation, `None` if there is only this entry. `seq` is 0 until the
-    entry is stored.
+    `target` is the id of a dead letter, an alert or a silence, or the key of some work. `before` and `after` are what
+    changed. `outcome` is `done`, `failed`, `finished` (a guardian ended what somebody else had begun) or `refused` (it
+    did not believe a report). `operation_id` links the entries of one operation, `None` if there is only this entry.
+    `seq` is 0 until the entry is stored.
     """
 
     at: datetime

@@ -32,7 +32,7 @@ from celery_guardrails.redaction import is_denied
 from celery_guardrails.redaction.address import ENCODE, database_problem, shown_address
 from celery_guardrails.store.refusal import is_away, is_full, reason_of
 
-__all__ = ["SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
+__all__ = ["WRITE", "SchemaState", "Store", "open_store", "sqlite_file", "sqlite_files"]
 
 VERSION_TABLE = "guardrails_schema"
 BUSY_TIMEOUT = 5.0
@@ -40,7 +40,8 @@ BUSY_TIMEOUT = 5.0
 
 _MIGRATION_LOCK = 0x67726472  # "grdr": any fixed number that no other application is likely to lock
 _OLDEST_SQLITE = (3, 35)  # INSERT ... RETURNING
-_WRITE = "guardrails_write"
+WRITE = "guardrails_write"
+"""The option of a connection that says whether its transaction may write."""
 # alembic's `context` and `op` are global to the process
 _migrating = threading.Lock()
 
@@ -157,7 +158,7 @@ class Store:
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         try:
-            with self.engine.connect().execution_options(**{_WRITE: write}) as conn, conn.begin():
+            with self.engine.connect().execution_options(**{WRITE: write}) as conn, conn.begin():
                 yield conn
         except SQLAlchemyError as exc:
             raise StoreError(self.url, reason_of(exc), away=is_away(exc), full=is_full(exc)) from exc
@@ -304,7 +305,7 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin_sqlite(conn: Connection) -> None:
-    write = conn.get_execution_options().get(_WRITE, True)
+    write = conn.get_execution_options().get(WRITE, True)
     conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 

@@ -25,6 +25,7 @@ LATER_TABLES = (
     "guardrails_silence",
     "guardrails_expected",
     "guardrails_figure_beside",
+    "guardrails_ledger",
 )
 """What an archive of an older version does not have yet."""
 

@@ -16,7 +16,7 @@ from celery_guardrails.errors import NoArchive, SchemaMismatch, StoreError
 from celery_guardrails.letters.recovery import Recovery
 from celery_guardrails.policy.decision import Reason
 from celery_guardrails.recovery.transition import claim_requeue
-from celery_guardrails.store import alert, expected, figure_table, outbox, silence, table
+from celery_guardrails.store import alert, expected, figure_table, ledger_table, outbox, silence, table
 from celery_guardrails.store import letter as reading
 from celery_guardrails.store.engine import SchemaState, Store, open_store
 from celery_guardrails.store.filter import Query
@@ -52,6 +52,7 @@ def test_the_migrations_make_what_the_tables_declare(store: Store) -> None:
         silence.silence,
         expected.expected,
         figure_table.figure,
+        ledger_table.ledger,
     }
     assert {each.name for each in known} <= metadata.tables.keys()
     with store.read() as conn:

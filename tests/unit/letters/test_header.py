@@ -75,9 +75,15 @@ def test_never_over_four_kibibytes(attempts: list[Attempt]) -> None:
 
 
 def test_one_more_attempt_changes_nothing_else() -> None:
-    header = Header(T0, T0, (attempt(1),), 2, LETTER, 1, "work", True, T0, ("args",), draw_token(), SPAN)
+    header = Header(T0, T0, (attempt(1),), 2, LETTER, 1, "work", True, T0, ("args",), draw_token(), SPAN, "key", 3)
     assert all(getattr(header, each.name) != getattr(Header(), each.name) for each in fields(Header))
-    assert header.with_attempt(attempt(2)) == replace(header, attempts=(attempt(1), attempt(2)))
+    # but how often it was put off, which counts for one attempt
+    assert header.with_attempt(attempt(2)) == replace(header, attempts=(attempt(1), attempt(2)), waits=0)
+
+
+def test_an_eager_tasks_header_stands_only_in_the_nested_headers() -> None:
+    header = Header(T0, work="work", key="order-4711")
+    assert read_header({"guardrails": None, "headers": {HEADER: header.encode()}}) == header
 
 
 def test_sentrys_nested_headers_are_written_and_read_too() -> None:
