@@ -20,13 +20,14 @@ if TYPE_CHECKING:
         DeadLetterNotFound,
         GuardrailsError,
         InvalidTransition,
+        LeaseLost,
         PermanentError,
         RequeueFailed,
         SinkError,
         StoreError,
         TransientError,
     )
-    from celery_guardrails.policy import Constant, Exponential, Linear, Policy, Schedule
+    from celery_guardrails.policy import Constant, Exponential, Idempotency, Linear, Policy, Schedule
     from celery_guardrails.task import GuardedTask, GuardMixin, Guardrails
 
 __all__ = [
@@ -40,7 +41,9 @@ __all__ = [
     "GuardedTask",
     "Guardrails",
     "GuardrailsError",
+    "Idempotency",
     "InvalidTransition",
+    "LeaseLost",
     "Linear",
     "PermanentError",
     "Policy",
@@ -53,7 +56,7 @@ __all__ = [
 
 _HOMES = {
     "celery_guardrails.alerts.sinks.alert": ("Alert",),
-    "celery_guardrails.policy": ("Constant", "Exponential", "Linear", "Policy", "Schedule"),
+    "celery_guardrails.policy": ("Constant", "Exponential", "Idempotency", "Linear", "Policy", "Schedule"),
     "celery_guardrails.task": ("GuardMixin", "GuardedTask", "Guardrails"),
 }
 

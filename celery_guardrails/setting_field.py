@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, PlainValidator, SecretStr
 
 from celery_guardrails.destination import Destination, read_destination
+from celery_guardrails.policy.faults import HIDDEN
 from celery_guardrails.policy.field import problem, read_names
 from celery_guardrails.redaction.address import ENCODE, database_problem, service_problem
 
@@ -19,6 +20,7 @@ __all__ = [
     "DatabaseUrl",
     "DestinationField",
     "GroupByField",
+    "LedgerUrl",
     "PatternsField",
     "ProxyUrl",
     "SecretUrl",
@@ -54,6 +56,15 @@ def _read_database(value: str) -> str:
     if found := database_problem(value):
         raise problem(value, found, ENCODE)
     return value
+
+
+def _read_ledger(value: str) -> str:
+    scheme = value.partition("://")[0]
+    if scheme in ("redis", "rediss", "unix", "memory"):
+        return value
+    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise problem(HIDDEN, "is not the URL of a ledger", "write redis://HOST:6379/0 or postgresql://USER@HOST/NAME")
+    return _read_database(value)
 
 
 def _read_service(value: Any) -> Any:
@@ -94,6 +105,7 @@ GroupByField = Annotated[tuple[str, ...], PlainValidator(_read_group_by)]
 PatternsField = Annotated[tuple[str, ...], PlainValidator(_read_patterns)]
 DestinationField = Annotated[Destination, PlainValidator(read_destination)]
 DatabaseUrl = Annotated[str, AfterValidator(_read_database)]
+LedgerUrl = Annotated[str, AfterValidator(_read_ledger)]
 SecretUrl = Annotated[SecretStr | None, AfterValidator(_read_service)]
 ServiceUrl = Annotated[str | None, AfterValidator(_read_optional_service)]
 ProxyUrl = Annotated[str | None, AfterValidator(_read_proxy)]

@@ -38,6 +38,7 @@ from celery_guardrails.setting_field import (
     DatabaseUrl,
     DestinationField,
     GroupByField,
+    LedgerUrl,
     Mention,
     PatternsField,
     ProxyUrl,
@@ -59,7 +60,7 @@ __all__ = [
     "sections",
 ]
 
-_SECRET_SECTIONS = frozenset({"slack", "store"})
+_SECRET_SECTIONS = frozenset({"idempotency", "slack", "store"})
 _PUBLIC_KEYS = frozenset({"slack.base_url", "slack.channel", "slack.fallback_channel", "slack.timeout"})
 _SECRET_KEYS = frozenset({"alerts.fallback", "alerts.heartbeat_url"})
 _ROUTES = "alerts.routes"
@@ -134,6 +135,18 @@ class StoreSettings(Section):
     """
 
     url: Annotated[DatabaseUrl, Field(min_length=1, repr=False)] = "sqlite:///guardrails.sqlite3"
+
+
+class IdempotencySettings(Section):
+    """Where the ledger of idempotent work is.
+
+    Args:
+        url: `redis://HOST:PORT/NUMBER`, or a database as in `store.url`; `memory://` for tests in one process. `None`:
+            the archive's. A Redis that forgets, by FLUSHALL, eviction or a failover, lets work be done again.
+            Default none.
+    """
+
+    url: Annotated[LedgerUrl | None, Field(repr=False)] = None
 
 
 class SlackSettings(Section):
@@ -300,6 +313,7 @@ class Settings(Section):
     policies: dict[str, Policy] = Field(default_factory=dict)
     dead_letter: DeadLetterSettings = Field(default_factory=DeadLetterSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    idempotency: IdempotencySettings = Field(default_factory=IdempotencySettings)
     slack: SlackSettings = Field(default_factory=SlackSettings)
     alerts: AlertSettings = Field(default_factory=AlertSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)

@@ -39,11 +39,13 @@ LANES: tuple[tuple[str, ...], ...] = (
 SINGLY = (
     "tests/acceptance/test_demo.py",
     "tests/chaos/test_chaos_short.py",
+    "tests/chaos/test_effect_short.py",
     "tests/integration/test_overdue_way.py",
     _WORKER + "test_known_end.py",
     _WORKER + "test_spooling.py",
     _WORKER + "test_journal.py",
     _WORKER + "test_due.py",
+    _WORKER + "test_once.py",
     _WORKER + "test_limited_user.py",
     "tests/integration/test_whole_way.py",
     "tests/integration/redis/test_lease.py",

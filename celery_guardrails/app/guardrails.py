@@ -27,6 +27,9 @@ from celery_guardrails.app.own_option import cover, uncover, undo_autoretry
 from celery_guardrails.app.registry import guard_registered, registered
 from celery_guardrails.errors import ConfigurationError, Fault
 from celery_guardrails.figures.counters import Counters
+from celery_guardrails.idempotency.ledger import Ledger
+from celery_guardrails.idempotency.memory import MemoryLedger
+from celery_guardrails.idempotency.opening import open_ledger
 from celery_guardrails.letters.record import Letter
 from celery_guardrails.policy import Effective, Policy
 from celery_guardrails.redaction import Redactor, hide_also
@@ -94,6 +97,8 @@ class Guardrails:
         # by the names of the outer and the inner task: what runs a `map`, `starmap` or `chunks` (`task/carrier.py`)
         self.carriers: dict[tuple[str, str], Task] = {}
         self._publisher: Publisher | None = None
+        self._ledger: Ledger | None = None
+        self._eager_ledger = MemoryLedger()
         with _lock:
             earlier = vars(app).get(_INSTALLED)
             if earlier is not None:
@@ -166,6 +171,19 @@ class Guardrails:
     def journals(self) -> Journals:
         """The journals of all workers that share this one's spool."""
         return Journals(Path(self.settings.dead_letter.spool_dir), self.app.main or "")
+
+    def ledger(self, *, eager: bool = False) -> Ledger:
+        """What knows which work is done and which is being done; of eager runs, one in memory.
+
+        Raises:
+            LedgerError: its URL is of no ledger, or a library is missing.
+        """
+        if eager:
+            return self._eager_ledger
+        with _lock:
+            if self._ledger is None:
+                self._ledger = open_ledger(self.settings.idempotency.url or self.settings.store.url)
+        return self._ledger
 
     @cached_property
     def started(self) -> StartedMarks:
@@ -267,6 +285,8 @@ class Guardrails:
         undo_autoretry(task)
         retries = None if policy.max_attempts is None else policy.max_attempts - 1
         # max_crashes bounds the lost workers of a task: Celery's own options would run the task again without a bound
+        if policy.idempotency is not None:
+            task._guardrails_once = policy.idempotency
         cover(task, {"acks_late": policy.acks == "late", "max_retries": retries, "reject_on_worker_lost": False,
                      "retry_on_worker_lost": False})  # fmt: skip
 

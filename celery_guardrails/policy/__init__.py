@@ -10,6 +10,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, Requ
 from celery_guardrails.policy.declaration import policy_fields
 from celery_guardrails.policy.describe import describe
 from celery_guardrails.policy.failure import Attempt, Category, Failure, History
+from celery_guardrails.policy.idempotency import Idempotency
 from celery_guardrails.policy.merge import Effective, Layer, match_pattern, merge
 from celery_guardrails.policy.policy import Policy
 from celery_guardrails.policy.schedule import PlannedAttempt, schedule
@@ -25,6 +26,7 @@ __all__ = [
     "Exponential",
     "Failure",
     "History",
+    "Idempotency",
     "Layer",
     "Linear",
     "PlannedAttempt",

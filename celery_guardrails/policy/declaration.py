@@ -13,6 +13,7 @@ from celery_guardrails.clock import format_duration
 from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.backoff import Constant, Exponential, Linear, Schedule, is_tenacity_wait
 from celery_guardrails.policy.dotted import dotted_name
+from celery_guardrails.policy.idempotency import Idempotency
 from celery_guardrails.policy.policy import Policy
 
 __all__ = ["policy_fields"]
@@ -33,6 +34,8 @@ def _plain(value: Any) -> Any:
         return format_duration(value)
     if isinstance(value, TaskAlerts):
         return _plain(value.as_data())
+    if isinstance(value, Idempotency):
+        return {name: _plain(getattr(value, name)) for name in Idempotency.model_fields}
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, Mapping):

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from celery_guardrails.errors import ConfigurationError, Fault
+from pydantic import BaseModel, ValidationError
+
+from celery_guardrails.errors import ConfigurationError, Fault, nearest
 from celery_guardrails.policy import origin
 from celery_guardrails.redaction import Redactor
 
@@ -20,6 +22,7 @@ __all__ = [
     "WORDS",
     "collected",
     "collecting",
+    "faults_in",
     "is_collecting",
     "report",
     "shown",
@@ -115,3 +118,29 @@ def shown(value: object) -> str:
 def shown_text(text: str) -> str:
     """The text of a fault without secrets: it may quote a value."""
     return _REDACTOR.text(text)
+
+
+def faults_in(error: ValidationError, model: type[BaseModel], section: str = "") -> list[Fault]:
+    """The faults of one pydantic error, one for each wrong field.
+
+    Args:
+        error: what pydantic says.
+        model: whose fields they are.
+        section: what comes before the names of the fields, such as `idempotency.`.
+    """
+    found: dict[str, Fault] = {}
+    for entry in error.errors(include_url=False):
+        context = entry.get("ctx", {})
+        name = str(entry["loc"][0]) if entry["loc"] else context.get("at", "")
+        if entry["type"] == "extra_forbidden":
+            near = nearest(name, model.model_fields)
+            hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"
+            fault = Fault(section + shown_text(name), HIDDEN, "unknown field", suggestion=hint)
+        elif entry["type"] == "guardrails":
+            inside = f".{context['at']}" if entry["loc"] and context["at"] else ""
+            better = context["hint"] or None
+            fault = Fault(section + name + inside, context["value"], context["problem"], suggestion=better)
+        else:
+            fault = Fault(section + name, shown(entry["input"]), entry["msg"][:1].lower() + entry["msg"][1:])
+        found.setdefault(name, fault)
+    return list(found.values())

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from celery_guardrails.clock import Duration
-from celery_guardrails.errors import Fault, nearest
+from celery_guardrails.errors import Fault
 from celery_guardrails.policy import backoff as backoffs
 from celery_guardrails.policy import faults, field
 from celery_guardrails.policy.alert import AlertField, TaskAlerts
 from celery_guardrails.policy.backoff import Backoff
 from celery_guardrails.policy.field import Acks, Jitter, Matcher, OnExhausted, OnExpired, Severity
+from celery_guardrails.policy.idempotency import Idempotency, IdempotencyField
 
-__all__ = ["Policy", "faults_in"]
+__all__ = ["Policy"]
 
 
 class Policy(BaseModel):
@@ -73,6 +74,8 @@ class Policy(BaseModel):
             Default 5 minutes.
         expect_every: how often the task succeeds where all is well; an alert where it has not for longer. For tasks
             whose schedule is not in `beat_schedule`. Default none.
+        idempotency: that the work takes effect once: `Idempotency(key=("order_id",))`, or `True` for a key that is the
+            task id. A second message with the same key gets the first one's result. Default none.
         version: the job's version, kept in the dead letter. Default none.
 
     Durations are seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"2h"`, `"14d"`.
@@ -108,6 +111,7 @@ class Policy(BaseModel):
     redact: field.NamesField = ()
     max_latency: field.DurationField = timedelta(minutes=5)
     expect_every: field.OptionalDurationField = None
+    idempotency: IdempotencyField = None
     version: str | None = None
 
     if TYPE_CHECKING:
@@ -137,6 +141,7 @@ class Policy(BaseModel):
             redact: Iterable[str] = ...,
             max_latency: Duration = ...,
             expect_every: Duration | None = ...,
+            idempotency: Idempotency | Mapping[str, Any] | bool | None = ...,
             version: str | None = ...,
         ) -> None: ...
 
@@ -149,7 +154,7 @@ class Policy(BaseModel):
                     super().__init__(**data)
                     break
                 except ValidationError as error:
-                    further = faults_in(error, type(self))
+                    further = faults.faults_in(error, type(self))
                 # Again without the wrong fields: pydantic checks fields together only when each of them is right.
                 found += further
                 wrong = {fault.setting.partition(".")[0] for fault in further}
@@ -162,22 +167,3 @@ class Policy(BaseModel):
         if self.max_attempts is None and self.deadline is None:
             raise field.problem(None, "is needed where max_attempts is None", 'write deadline="2h"', "deadline")
         return self
-
-
-def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """The faults of one pydantic error, one for each wrong field."""
-    found: dict[str, Fault] = {}
-    for entry in error.errors(include_url=False):
-        context = entry.get("ctx", {})
-        name = str(entry["loc"][0]) if entry["loc"] else context.get("at", "")
-        if entry["type"] == "extra_forbidden":
-            near = nearest(name, model.model_fields)
-            hint = f"did you mean {near}?" if near else f"fields are {', '.join(model.model_fields)}"
-            fault = Fault(faults.shown_text(name), faults.HIDDEN, "unknown field", suggestion=hint)
-        elif entry["type"] == "guardrails":
-            inside = f".{context['at']}" if entry["loc"] and context["at"] else ""
-            fault = Fault(name + inside, context["value"], context["problem"], suggestion=context["hint"] or None)
-        else:
-            fault = Fault(name, faults.shown(entry["input"]), entry["msg"][:1].lower() + entry["msg"][1:])
-        found.setdefault(name, fault)
-    return list(found.values())

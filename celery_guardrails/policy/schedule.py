@@ -15,7 +15,7 @@ from celery_guardrails.policy import jitter
 from celery_guardrails.policy.failure import Category, Failure
 from celery_guardrails.policy.policy import Policy
 
-__all__ = ["MOST_ROWS", "PlannedAttempt", "schedule"]
+__all__ = ["MOST_ROWS", "PlannedAttempt", "retry_window", "schedule"]
 
 MOST_ROWS = 50
 
@@ -53,6 +53,15 @@ def schedule(policy: Policy) -> tuple[PlannedAttempt, ...]:
         if planned[-1].deadline == "exceeds":
             break
     return tuple(planned)
+
+
+def retry_window(policy: Policy) -> timedelta:
+    """From the first attempt to the start of the last one, at most, if each fails at once."""
+    planned = [attempt.latest for attempt in schedule(policy) if attempt.deadline != "exceeds"]
+    window = max(planned, default=timedelta(0))
+    if policy.max_attempts is None and policy.deadline is not None:
+        return max(window, policy.deadline)
+    return window if policy.deadline is None else min(window, policy.deadline)
 
 
 def _planned(number: int, earliest: timedelta, latest: timedelta, deadline: timedelta | None) -> PlannedAttempt:

@@ -21,17 +21,19 @@ from celery_guardrails.app.in_force import subject_of
 from celery_guardrails.app.lazy_body import LAZY, unrun_failure
 from celery_guardrails.app.own_option import OWN_ACKS, own_acks_late
 from celery_guardrails.app.request_class import OURS, RequestClass, install_request
-from celery_guardrails.letters.header import HEADER, SPAN, VERSION
+from celery_guardrails.letters.header import HEADER, KEY, LONGEST_KEY, SPAN, VERSION
 from celery_guardrails.letters.replay import BROKER_HEADERS
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.policy import Policy
 from celery_guardrails.task.delayed import apply_timed, return_to_queue
 from celery_guardrails.task.on_commit import install_on_commit
 from celery_guardrails.transport.routing import ROUTE
-from celery_guardrails.worker.child.body import report_recovery, settle_attempt
+from celery_guardrails.worker.child.body import Failed, report_recovery, settle_attempt
 from celery_guardrails.worker.child.exits import is_of_body
+from celery_guardrails.worker.child.once import Claim, claim_of, run_once
 from celery_guardrails.worker.child.retry_call import RetryCall, is_unpublished, retry_as_raised, retry_by_hand
 from celery_guardrails.worker.failure.failed_run import STARTED
+from celery_guardrails.worker.failure.once import guarded_once
 from celery_guardrails.worker.failure.sent_repr import described_by, kept_reprs
 from celery_guardrails.worker.failure.tracing import link_to
 
@@ -56,6 +58,7 @@ class GuardMixin:
     Request = RequestClass(OURS)
 
     _guardrails_guarded = True
+    _guardrails_once: Any = None
     request_stack: Any
     run: Callable[..., Any]
     name: str
@@ -87,7 +90,7 @@ class GuardMixin:
         if _INSIDE in request.__dict__:
             return self.run(*args, **kwargs)
         result = _run(self, request, self.run, args, kwargs)
-        if type(result) is _Failed:
+        if type(result) is Failed:
             raise result.outcome
         return result
 
@@ -98,16 +101,21 @@ class GuardMixin:
         broker has confirmed the message when this returns. A task past its `expires` still reaches a worker, which
         dead-letters it; only with `on_expired="drop"` may RabbitMQ drop the message.
 
+        With `idempotency_key`, a text of at most 512 bytes, a worker does the work that it names once: a second message
+        with this key gets the first one's result (`Idempotency`).
+
         Raises:
             kombu.exceptions.OperationalError: the broker did not take the message.
+            ValueError: the key is no text, empty or too long.
         """
+        key = _own_key(options.pop("idempotency_key")) if options and "idempotency_key" in options else None
         timed = (options and not _TIMED.isdisjoint(options)) or self.expires is not None
         headers = options.get("headers")
         if not headers:
-            options["headers"] = {HEADER: _first_header(rest, options)}
+            options["headers"] = {HEADER: _first_header(rest, options, key)}
         else:
             # a task may hand its headers on to another task, which must not inherit the history in them
-            header = _kept_header(self, headers, options) or _first_header(rest, options)
+            header = _kept_header(self, headers, options) or _first_header(rest, options, key)
             options["headers"] = {key: value for key, value in headers.items() if key not in _PAST} | {HEADER: header}
             if "redelivered" in options:
                 return_to_queue(self.app, options)
@@ -115,6 +123,20 @@ class GuardMixin:
             return super().apply_async(args, kwargs, *rest, **options)  # type: ignore[misc]
         options.update(zip(_POSITIONAL, rest, strict=False))
         return apply_timed(self, options, partial(super().apply_async, args, kwargs))  # type: ignore[misc]
+
+    @property
+    def idempotency(self) -> Claim:
+        """Within the body: the right to do this work, with its `key` and its `fence`.
+
+        Raises:
+            RuntimeError: the task's work is not idempotent, or runs unprotected because the ledger is down.
+        """
+        claim = claim_of(self.request)  # type: ignore[attr-defined]
+        if claim is None:
+            raise RuntimeError(
+                f"{self.name} runs without a key: it has no Policy(idempotency=...), or its ledger is down"
+            )
+        return claim
 
     def signature_from_request(
         self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
@@ -182,13 +204,25 @@ class GuardedTask(GuardMixin, Task):  # type: ignore[misc]
     abstract = True
 
 
-def _first_header(rest: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _own_key(key: object) -> str:
+    """The key that the sender of a task gives; a wrong one is refused before anything is sent."""
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"idempotency_key is {'empty' if key == '' else type(key).__name__}: give a text")
+    size = len(key.encode("utf-8", "replace"))
+    if size > LONGEST_KEY:
+        raise ValueError(f"idempotency_key has {size} bytes, {LONGEST_KEY} is the most")
+    return key
+
+
+def _first_header(rest: Sequence[Any], options: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
     """The header of a first publish: new work, even if other work has the same task id."""
     header: dict[str, Any] = {"v": VERSION, "published_at": round(time(), 3), "work": new_token()}
     if options.get("task_id") or (rest and rest[0]):
         header["given"] = True
     if "argsrepr" in options or "kwargsrepr" in options:
         header["described"] = described_by(options)
+    if key is not None:
+        header[KEY] = key
     return header
 
 
@@ -232,7 +266,7 @@ def install_call(cls: type) -> None:
         request.__dict__[_INSIDE] = True
 
         result = _run(self, request, partial(original, self), args, kwargs)
-        if type(result) is _Failed:
+        if type(result) is Failed:
             raise result.outcome
         return result
 
@@ -240,26 +274,24 @@ def install_call(cls: type) -> None:
     cls.__call__ = __call__  # type: ignore[method-assign]
 
 
-class _Failed:
-    """What `_run` returns when the body failed: the exception that the caller raises."""
-
-    __slots__ = ("outcome",)
-
-    def __init__(self, outcome: BaseException) -> None:
-        self.outcome = outcome
-
-
-def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any, *, may_begin: bool = False) -> Any:
     """Run the body. Every guarded task comes this way, so the tasks that succeed pay for each line.
 
     The exception to raise is returned: Celery copies every frame between the `raise` and its tracer, at a tenth of a
     millisecond each, and a Retry that is raised outside the handler has no context, which would be copied, too.
+
+    `may_begin`: the ledger was asked, if this work takes effect once.
     """
-    if request.is_eager:
-        return _run_eagerly(task, request, call, args, kwargs)
     fields = request.__dict__
     fields[STARTED] = time()
     header = fields.get(HEADER)
+    if not may_begin and (
+        task._guardrails_once is not None or (type(header) is dict and KEY in header) or request.is_eager
+    ):
+        run = partial(_run, task, request, call, args, kwargs, may_begin=True)
+        return run_once(task, request, args, kwargs, run) if guarded_once(task, request) else run()
+    if request.is_eager:
+        return _run_eagerly(task, request, call, args, kwargs)
     try:
         if type(header) is dict and SPAN in header:
             link_to(header[SPAN])
@@ -270,15 +302,15 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
             if isinstance(signal, Ignore):
                 report_recovery(task, request)
             raise
-        return _Failed(retry_as_raised(task, request, signal))
+        return Failed(retry_as_raised(task, request, signal))
     except Exception as exc:  # noqa: BLE001 the one place that catches a task's failure
-        return _Failed(settle_attempt(task, request, exc))
+        return Failed(settle_attempt(task, request, exc))
     except BaseException as exc:
         if not is_of_body(exc, task, request):
             raise
-        return _Failed(settle_attempt(task, request, exc))
+        return Failed(settle_attempt(task, request, exc))
     if type(result) in LAZY and (unrun := unrun_failure(task, result)) is not None:
-        return _Failed(settle_attempt(task, request, unrun))
+        return Failed(settle_attempt(task, request, unrun))
     if type(header) is dict and "dead_letter_id" in header:
         report_recovery(task, request)
     return result
@@ -286,7 +318,6 @@ def _run(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: A
 
 def _run_eagerly(task: Any, request: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Run one attempt in eager mode. If it ends with a Retry, Celery runs the next attempt, as in its own retries."""
-    request.__dict__[STARTED] = time()
     try:
         return call(*args, **kwargs)
     except TaskPredicate:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -20,6 +21,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery_guardrails import clock
 from celery_guardrails.app.guardrails import Guardrails, is_plain
 from celery_guardrails.app.in_force import retries_automatically, subject_of
+from celery_guardrails.errors import LeaseLost
 from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import Header, read_header, write_header
 from celery_guardrails.letters.record import Letter
@@ -29,6 +31,7 @@ from celery_guardrails.policy.decision import DeadLetter, Decision, Reason, deci
 from celery_guardrails.policy.decision import Retry as Again
 from celery_guardrails.worker.child.exits import harmless, is_terminating
 from celery_guardrails.worker.child.journaled import mark_done
+from celery_guardrails.worker.child.put_off import PutOff, put_off
 from celery_guardrails.worker.child.soft_limit import call_undisturbed
 from celery_guardrails.worker.failure import sentry
 from celery_guardrails.worker.failure.attempt_end import attach_end, note_run
@@ -48,11 +51,14 @@ from celery_guardrails.worker.failure.outcome import (
 
 __all__ = [
     "FINAL",
+    "Failed",
     "as_celery_says",
     "headers_with",
     "report_recovery",
     "settle_after_body",
     "settle_attempt",
+    "settle_decided",
+    "settle_put_off",
     "settle_unbegun",
 ]
 
@@ -60,6 +66,15 @@ logger = logging.getLogger("celery_guardrails.worker")
 
 FINAL = "_guardrails_final"
 """Where a request keeps a decision that is made already: for a refused `retry()`, or a body that did not begin."""
+
+
+class Failed:
+    """What running a body gives when it failed: the exception that is to leave the task."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: BaseException) -> None:
+        self.outcome = outcome
 
 
 def settle_attempt(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -88,6 +103,35 @@ def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException
         return _settle(task, request, exc, began=False)
 
     return _act_once(act)
+
+
+def settle_decided(task: Any, request: Any, exc: BaseException, decision: DeadLetter) -> Failed:
+    """Dead-letter work whose body did not begin, as is decided already.
+
+    Args:
+        task, request: the task and its request.
+        exc: what is wrong.
+        decision: why it is dead.
+    """
+
+    def act() -> BaseException:
+        try:
+            run = examine(task, request, exc)
+            return _finish(run, dead_letter(run, decision, ran=False), exc)
+        except Exception as ours:  # noqa: BLE001 logged there
+            return _act_in_brief(task, request, exc, decision, ours)
+
+    return Failed(_noted(request, _act_once(act)))
+
+
+def settle_put_off(task: Any, request: Any, why: str) -> Failed:
+    """Have work wait whose body must not begin now.
+
+    Args:
+        task, request: the task and its request.
+        why: for the log and, if it may not wait any longer, the letter.
+    """
+    return Failed(_noted(request, _act_once(partial(_put_off, task, request, PutOff(why)))))
 
 
 def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -161,6 +205,8 @@ def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> 
             return exc
         if request.__dict__.get(SEEN) is Retry and not request.is_eager:
             outcome: BaseException = Retry("retry() had published its next attempt already", harmless(exc))
+        elif isinstance(exc, LeaseLost):
+            outcome = _put_off(task, request, exc)
         elif began and task.throws and isinstance(exc, task.throws):
             outcome = _settle_expected(task, request, exc)
         else:
@@ -168,10 +214,7 @@ def _settle(task: Any, request: Any, exc: BaseException, began: bool = True) -> 
     except Exception as ours:  # noqa: BLE001 logged there
         decision = DeadLetter(Reason.PERMANENT_ERROR, f"guardrails failed on its failure: {ours!r}")
         outcome = _act_in_brief(task, request, exc, decision, ours)
-    request.__dict__[SEEN] = type(outcome)
-    if isinstance(outcome, (Ignore, Reject)):
-        attach_end(outcome, request)  # they are ours; to other outcomes Celery's handling attaches it
-    return outcome if request.is_eager else harmless(outcome)
+    return _noted(request, outcome)
 
 
 def _settle_expected(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -181,6 +224,27 @@ def _settle_expected(task: Any, request: Any, exc: BaseException) -> BaseExcepti
     report_recovery(task, request)
     _harmlessly(lambda: note_run(examine(task, request, exc), AttemptOutcome.EXPECTED), task)
     return exc
+
+
+def _put_off(task: Any, request: Any, exc: BaseException) -> BaseException:
+    decision: BaseException | DeadLetter = DeadLetter(Reason.CANCELLED, str(exc))
+    try:
+        run = examine(task, request, exc)
+        if not request.is_eager:
+            decision = put_off(run, str(exc))
+        if isinstance(decision, DeadLetter):
+            return _finish(run, dead_letter(run, decision, ran=False), exc)
+        return decision
+    except Exception as ours:  # noqa: BLE001 logged there
+        return _act_in_brief(task, request, exc, DeadLetter(Reason.CANCELLED, str(exc)), ours)
+
+
+def _noted(request: Any, outcome: BaseException) -> BaseException:
+    """The outcome, noted in the request as settled."""
+    request.__dict__[SEEN] = type(outcome)
+    if isinstance(outcome, (Ignore, Reject)):
+        attach_end(outcome, request)  # they are ours; to other outcomes Celery's handling attaches it
+    return outcome if request.is_eager else harmless(outcome)
 
 
 def _act(run: FailedRun, exc: BaseException, *, expected: bool = False) -> BaseException:

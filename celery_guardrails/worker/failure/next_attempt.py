@@ -26,7 +26,7 @@ from celery_guardrails.worker.failure.original import Original, original_of
 from celery_guardrails.worker.failure.sentry import trace_on
 from celery_guardrails.worker.failure.tracing import kept_context
 
-__all__ = ["decide_unpublishable", "publish_again", "publish_retry", "republishable_original"]
+__all__ = ["decide_unpublishable", "publish_again", "publish_later", "publish_retry", "republishable_original"]
 
 
 def republishable_original(request: Any) -> Original | None:
@@ -74,6 +74,27 @@ def publish_again(run: FailedRun) -> None:
     consumed = (request.delivery_info or {}).get("queue")
     envelope, declare = _to_its_queue(task.app, _same_message(task, request, original), consumed)
     run.guard.dispatch.run(envelope, declare, 0, run.now, f"{task.name}[{request.id}]")
+
+
+def publish_later(run: FailedRun, header: Header, delay: float) -> None:
+    """Publish the same message to come back as the same attempt, which has not begun.
+
+    Args:
+        run: the attempt.
+        header: the header that the message gets.
+        delay: seconds until it may come back.
+
+    Raises:
+        PublishError: neither the broker nor the spool took it, or the original is not at hand.
+    """
+    task, request, original = run.task, run.request, republishable_original(run.request)
+    if original is None:
+        raise PublishError("its queue", "the original message is not at hand")
+    message = _same_message(task, request, original)
+    message.headers["eta"] = (run.now + timedelta(seconds=delay)).isoformat()
+    write_header(message.headers, header)
+    envelope, declare = _to_its_queue(task.app, message, (request.delivery_info or {}).get("queue"))
+    run.guard.dispatch.run(envelope, declare, delay, run.now, f"{task.name}[{request.id}]")
 
 
 def decide_unpublishable(lost: PublishError) -> DeadLetter:

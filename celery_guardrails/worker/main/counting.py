@@ -26,6 +26,7 @@ from celery_guardrails.figures.counters import TOGETHER, Counters
 from celery_guardrails.figures.summary import AttemptOutcome
 from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.record import SELF_TEST
+from celery_guardrails.worker.child.put_off import WAITS
 from celery_guardrails.worker.failure.attempt_end import ENDED, end_of_message, ended_of
 from celery_guardrails.worker.failure.attempt_log import log_end
 
@@ -34,7 +35,7 @@ __all__ = ["count_as", "count_reported", "count_rest", "count_settled", "countin
 logger = logging.getLogger("celery_guardrails.worker")
 
 _COUNTED = "_guardrails_counted_in"
-_FIRST = frozenset(("v", "published_at", "work", "given", "described"))
+_FIRST = frozenset(("v", "published_at", "work", "given", "described", "key"))
 """What the header of a first attempt may hold that was due when it was published."""
 _REPLACED = "Replaced by"
 """How Celery's Ignore begins when `self.replace()` has raised it."""
@@ -89,7 +90,9 @@ def count_rest(request: Any, exc_info: Any, handled: bool) -> None:
     if request.counted:
         return
     exc = _exception(exc_info)
-    if isinstance(exc, Ignore):
+    if hasattr(exc, WAITS):
+        request.counted = True  # no attempt has ended: the body did not begin
+    elif isinstance(exc, Ignore):
         replaced = str(exc).startswith(_REPLACED)
         count_as(request, AttemptOutcome.REPLACED if replaced else AttemptOutcome.IGNORED)
     elif isinstance(exc, Reject):

@@ -23,6 +23,7 @@ from celery_guardrails.service import Runner, Service
 from celery_guardrails.transport.service import SPOOL_FIX, fix_of
 from celery_guardrails.transport.spool import Spool
 from celery_guardrails.worker.failure.broker_services import BrokerServices
+from celery_guardrails.worker.main import lease
 from celery_guardrails.worker.main.figures import FiguresShipping
 
 __all__ = ["Housekeeping", "HousekeepingThread", "purge_waiting"]
@@ -46,15 +47,17 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         self.obj: HousekeepingThread | None = None
         self._figures: FiguresShipping | None = None
+        self._guard: Guardrails | None = None
         super().__init__(worker, **kwargs)
 
     def create(self, worker: Any) -> HousekeepingThread | None:
         """Make the thread. The journal is opened here too, before the children are forked: they share it."""
         try:
-            guard = Guardrails.of(worker.app)
+            self._guard = guard = Guardrails.of(worker.app)
             logger.debug("the spool is %s, retries wait by %s", guard.spool.directory, guard.waiting.name)
             _check_spool(guard.spool)
             self._open_journal(guard, worker.hostname)
+            worker_shutdown.connect(self._give_leases_back, sender=worker)
             if guard.settings.enabled:
                 self._figures = FiguresShipping(guard, worker.hostname)
                 # the pool, which stops after this step, still reports the ends of tasks
@@ -79,6 +82,11 @@ class Housekeeping(bootsteps.StartStopStep):  # type: ignore[misc]
     def terminate(self, worker: Any) -> None:
         """As `stop`."""
         self.stop(worker)
+
+    def _give_leases_back(self, **_: Any) -> None:
+        """Called by Celery when everything else of the worker has ended."""
+        if self._guard is not None and (leases := lease.of(self._guard)) is not None:
+            leases.close()
 
     def _finish_figures(self, **_: Any) -> None:
         """Called by Celery when everything else of the worker has ended."""

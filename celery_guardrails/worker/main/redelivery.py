@@ -217,6 +217,8 @@ def _announce_crash(guard: Guardrails, mark: str, announce: Announce) -> None:
 def _mark_of(guard: Guardrails, copy: Copy) -> str:
     work, generation = copy.life
     execution = f"{work.lasting_key}/{generation}/{copy.retries}/{copy.crashes}"
+    if copy.waits:
+        execution += f"/{copy.waits}"
     return mark_name(guard.settings.dead_letter.queue, execution)
 
 

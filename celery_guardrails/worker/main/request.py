@@ -21,9 +21,10 @@ from celery_guardrails.letters.header import HEADER
 from celery_guardrails.letters.work import new_token
 from celery_guardrails.transport.journal.journal import Slot
 from celery_guardrails.transport.routing import restore
+from celery_guardrails.worker.failure.once import is_once
 from celery_guardrails.worker.failure.original import ORIGINAL, Original, original_of
 from celery_guardrails.worker.failure.sentry import Facts
-from celery_guardrails.worker.main import counting, ending, journal, redelivery, unguarded
+from celery_guardrails.worker.main import counting, ending, journal, lease, redelivery, unguarded
 from celery_guardrails.worker.main.ended import Ended
 from celery_guardrails.worker.main.seen import Copy
 from celery_guardrails.worker.main.time_limit import TimeLimit
@@ -80,6 +81,8 @@ class GuardedRequest(_CelerysPart):
     goes_back: bool | None = None
     """Whether an unfinished message goes back to its queue (`True`), or the work goes on without it (`False`); set just
     before the message is rejected or acknowledged."""
+    run_owner: str | None = None
+    """The name of this run in the ledger, if its work takes effect once."""
     slot: Slot | None = None
     """The journal's entry of a task that runs at most once, from before its acknowledgement to its end."""
     counted: bool = False
@@ -100,7 +103,12 @@ class GuardedRequest(_CelerysPart):
         restore(self._app, message, self._delivery_info)
         # Celery sends these body and header objects to the child anyway: pickle writes each object only once.
         header = request.get(HEADER)
-        arrival = None if type(header) is dict and "work" in header else new_token()
+        once = is_once(self._task, header) and not is_plain(self._task)
+        # of work that takes effect once, each delivery is a run of its own for the ledger
+        arrival = None if type(header) is dict and "work" in header and not once else new_token()
+        if once:
+            self.run_owner = arrival
+            lease.note_arrival(self)
         original = (message.body, message.content_type, message.content_encoding, message.headers, arrival)
         request["properties"] = {**request["properties"], ORIGINAL: original}
         came_before = type(header) is dict and ("crashes" in header or "dead_letter_id" in header)

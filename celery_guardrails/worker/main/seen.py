@@ -37,18 +37,19 @@ class Life(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """One message of a life: its attempt, and how many workers died before while they ran the work."""
+    """One message of a life: its attempt, how many workers died before while they ran the work, and its waits."""
 
     life: Life
     retries: int
     crashes: int
+    waits: int = 0
 
     @classmethod
     def of(cls, request: Any, header: Header | None = None) -> Copy:
         """The copy that a worker's request has received; its header is read if it is not given."""
         header = header or read_header(request.request_dict, attempts=False)
         retries = request.request_dict.get("retries")
-        return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes)
+        return cls(Life.of(request, header), retries if isinstance(retries, int) else 0, header.crashes, header.waits)
 
 
 class Seen:

@@ -21,10 +21,10 @@ from celery_guardrails.policy.decision import DeadLetter, Decision
 from celery_guardrails.policy.describe import LONGEST_MESSAGE
 from celery_guardrails.worker.failure.attempt_end import ENDED
 from celery_guardrails.worker.failure.failed_run import STARTED, FailedRun, examine
-from celery_guardrails.worker.failure.outcome import Dead, Outcome, carry_out, carry_out_in_brief, put_back
+from celery_guardrails.worker.failure.outcome import Dead, Outcome, Retried, carry_out, carry_out_in_brief, put_back
 from celery_guardrails.worker.failure.succeeded import has_succeeded
 from celery_guardrails.worker.failure.tracing import FailureSpan, note_end
-from celery_guardrails.worker.main import counting, journal, seen
+from celery_guardrails.worker.main import counting, journal, lease, seen
 from celery_guardrails.worker.main.announcement import (
     Announce,
     announce_and_acknowledge,
@@ -108,6 +108,12 @@ def publish(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     Returns:
         What guardrails has done (`None`: nothing was published), and what is left to do: Celery announces the end.
     """
+    outcome, announce = _publish_end(request, end)
+    lease.note_end(request, goes_on=isinstance(outcome, Retried))
+    return outcome, announce
+
+
+def _publish_end(request: Any, end: End) -> tuple[Outcome | None, Announce]:
     if end.mark is not None:
         setattr(request, end.mark, True)
     if end.succeeded is not None and has_succeeded(request):

@@ -195,6 +195,7 @@ def test_defaults_are_the_table():
         "redact": (),
         "max_latency": timedelta(minutes=5),
         "expect_every": None,
+        "idempotency": None,
         "version": None,
     }
 

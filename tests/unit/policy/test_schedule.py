@@ -3,11 +3,12 @@ from __future__ import annotations
 import itertools
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_guardrails.policy import Constant, Exponential, PlannedAttempt, Policy, schedule
-from celery_guardrails.policy.schedule import MOST_ROWS
+from celery_guardrails.policy import Constant, Exponential, PlannedAttempt, Policy, Schedule, schedule
+from celery_guardrails.policy.schedule import MOST_ROWS, retry_window
 
 
 def minutes(count):
@@ -49,3 +50,18 @@ def test_rows_are_in_order_whatever_the_policy(jitter, base, cap):
 
 def test_a_callable_is_drawn_too():
     assert len(schedule(Policy(backoff=lambda attempt, failure: len(failure.mro) * attempt))) == 5
+
+
+@pytest.mark.parametrize(
+    ("policy", "window"),
+    [
+        (Policy(), timedelta(seconds=250)),
+        (Policy(max_attempts=1), timedelta(0)),
+        (Policy(max_attempts=3, backoff=Constant("10m"), jitter="none"), timedelta(minutes=20)),
+        (Policy(max_attempts=10, backoff=Schedule(["1h"]), jitter="none", deadline="3h"), timedelta(hours=3)),
+        (Policy(max_attempts=None, deadline="5h"), timedelta(hours=5)),
+        (Policy(max_attempts=4, backoff=Schedule(["8h"]), jitter="none", deadline=None), timedelta(hours=24)),
+    ],
+)
+def test_how_long_retries_may_take(policy, window):
+    assert retry_window(policy) == window
