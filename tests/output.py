@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "guardrails alerts unsilence": (("{silence}", "--reason", "{reason}"),),
     "guardrails alerts simulate": ((), ("--days", "400")),
     "guardrails alerts test": ((), ("--sink", "slack")),
+    "guardrails idempotency show": (("{key}",),),
+    "guardrails idempotency forget": (("{key}", "--reason", "{reason}", "--by", "{reason}"),),
     "guardrails audit list": ((), ("--action", "requeue")),
     "guardrails doctor": ((),),
     "guardrails topology": ((),),
@@ -58,7 +60,7 @@ TABLES = {
     "guardrails_audit_cut", "guardrails_claim", "guardrails_dead_letter", "guardrails_death", "guardrails_expected",
     "guardrails_figure", "guardrails_figure_beside", "guardrails_figure_death", "guardrails_figure_letter",
     "guardrails_figure_summary", "guardrails_figure_task", "guardrails_guardian", "guardrails_lease",
-    "guardrails_letter_argument", "guardrails_silence",
+    "guardrails_ledger", "guardrails_letter_argument", "guardrails_silence",
 }  # fmt: skip
 # Every column of every table is read raw, except these: here the work is kept whole, to be run again.
 WHOLE = {("guardrails_death", "payload")}

@@ -59,6 +59,7 @@ def guardian(
         "dlq": "celery_guardrails.cli.dlq:dlq",
         "retries": "celery_guardrails.cli.retries:retries",
         "alerts": "celery_guardrails.cli.alerts:alerts",
+        "idempotency": "celery_guardrails.cli.idempotency:idempotency",
         "audit": "celery_guardrails.cli.audit:audit",
         "doctor": "celery_guardrails.cli.doctor.command:doctor",
         "topology": "celery_guardrails.cli.topology:topology",

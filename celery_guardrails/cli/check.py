@@ -52,11 +52,11 @@ def check(ctx: click.Context, migrate: bool, as_json: bool) -> None:
     elif found:
         _show(found)
     if not found:
-        remarks = [*_remarks(project.guardrails), *_pitfalls(project)]
-        for remark in remarks:
-            note(f"Warning: {shown(remark)}")
+        remarks = [*((Level.WARNING, remark) for remark in _remarks(project.guardrails)), *_pitfalls(project)]
+        for level, remark in remarks:
+            note(f"{'Notice' if level is Level.NOTICE else 'Warning'}: {shown(remark)}")
         if not as_json:
-            _praise(project.guardrails, len(remarks))
+            _praise(project.guardrails, sum(level is not Level.NOTICE for level, _ in remarks))
     if found:
         ctx.exit(1)
 
@@ -135,14 +135,14 @@ def _remarks(guardrails: Guardrails) -> Iterable[str]:
         yield "no task is under guard: use base=GuardedTask, or the setting guard"
 
 
-def _pitfalls(project: Project) -> Iterable[str]:
+def _pitfalls(project: Project) -> Iterable[tuple[Level, str]]:
     """The pitfalls of this set-up that can be seen without a connection; `guardrails doctor` sees the others too."""
     context = Context(project, online=False)
     for one in CHECKS:
         if one.offline:
             for finding in found_by(one, context):
                 if finding.level is not Level.OK:
-                    yield f"{one.name}: {finding.found}. Fix: {finding.fix}"
+                    yield finding.level, f"{one.name}: {finding.found}. Fix: {finding.fix}"
 
 
 def _praise(guardrails: Guardrails, warnings: int) -> None:

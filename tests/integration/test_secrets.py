@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -36,11 +37,14 @@ from celery_guardrails.cli import guardian, guardrails
 from celery_guardrails.figures.summary import Summary
 from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.metrics import GuardianMetrics, Sources
+from celery_guardrails.idempotency.key import key_of_text
+from celery_guardrails.idempotency.ledger import Run
 from celery_guardrails.letters.codec import encode
 from celery_guardrails.store import alert, reconcile
 from celery_guardrails.store import letter as archived
 from celery_guardrails.store.engine import Store, open_store
 from celery_guardrails.store.figure import count
+from celery_guardrails.store.ledger import SqlLedger
 from celery_guardrails.store.metadata import metadata
 from celery_guardrails.testing import SlackStandIn
 from celery_guardrails.testing.sentry import SentryStandIn
@@ -196,6 +200,8 @@ class Site:
     def _filled(self, word: str, store: Store) -> str:
         if word == "{reason}":
             return f"it was password={PRIVATE['reason']}"
+        if word == "{key}":
+            return self._begun_once()
         if word == "{waiting}":
             return str(self.guarded_waiting()[0].id)
         if word in ("{alert}", "{silence}"):
@@ -207,6 +213,15 @@ class Site:
                 one.id for one in self.letters(store) if one.state.value == state and one.task == "telltale.fail"
             )
         return word
+
+    def _begun_once(self) -> str:
+        """The key of some work that failed, so that it may be forgotten; the ledger knows more work than this."""
+        ledger = SqlLedger(self.guarded.store_url)
+        for text in ("order-4711", "order-4712"):
+            key = key_of_text("production", "telltale.fail", text)
+            ledger.begin(key, Run(f"run of {text}", text, 0, "telltale.fail", str(uuid4())), "", timedelta(0))
+        ledger.close()
+        return "order-4711"
 
     def guarded_waiting(self) -> Any:
         return self.app._celery_guardrails.waiting.entries(100)

@@ -27,14 +27,13 @@ from celery_guardrails.guardian.figure_signals import (
 )
 from celery_guardrails.guardian.figures import FigureCounting
 from celery_guardrails.guardian.watching import EACH_MINUTE, SinkDown, Source, SpoolGrowing, Unreconciled, Watching
-from celery_guardrails.policy import Policy
 from celery_guardrails.policy.alert import TaskAlerts, limits
-from celery_guardrails.policy.schedule import schedule
+from celery_guardrails.policy.schedule import retry_window
 from celery_guardrails.store.engine import Store
 from celery_guardrails.text import count_of
 from celery_guardrails.transport.consumer import ConsumerLost, waiting
 
-__all__ = ["alert_service", "retry_window", "task_alerts", "task_facts", "waiting_work", "watching"]
+__all__ = ["alert_service", "task_alerts", "task_facts", "waiting_work", "watching"]
 
 _MOST_QUEUES, _SHOWN_QUEUES = 20, 3
 """How many queues are asked what waits in them, and how many of those an alert names."""
@@ -131,12 +130,3 @@ def task_facts(guardrails: Guardrails) -> Callable[[str], TaskFacts]:
         for name, policy in guardrails.policies().items()
     }
     return lambda task: facts.get(task, TaskFacts())
-
-
-def retry_window(policy: Policy) -> timedelta:
-    """From the first attempt to the start of the last one, at most, if each fails at once."""
-    planned = [attempt.latest for attempt in schedule(policy) if attempt.deadline != "exceeds"]
-    window = max(planned, default=timedelta(0))
-    if policy.max_attempts is None and policy.deadline is not None:
-        return max(window, policy.deadline)
-    return window if policy.deadline is None else min(window, policy.deadline)

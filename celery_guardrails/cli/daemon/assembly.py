@@ -32,7 +32,7 @@ from celery_guardrails.guardian.figures import FigureCounting, Reconciliation
 from celery_guardrails.guardian.guardian import Guardian, OnceReport
 from celery_guardrails.guardian.health import Health
 from celery_guardrails.guardian.ingest import Ingest
-from celery_guardrails.guardian.pruning import Pruning
+from celery_guardrails.guardian.pruning import LedgerPruning, Pruning
 from celery_guardrails.guardian.service import Alerting, Heartbeat, RequeueFinishing
 from celery_guardrails.letters.redaction import LetterRedaction
 from celery_guardrails.service import Service
@@ -61,8 +61,9 @@ class Assembly:
     """A guardian and its parts.
 
     `queues` are the dead-letter queues that it consumes; for each it also consumes the queue for recoveries. `broker`
-    ships the `spool` and releases waiting messages that are due. `figures` counts the workers' summaries (`None`: this
-    broker carries none), `health` is what the guardian's loop knows of itself.
+    ships the `spool` and releases waiting messages that are due. `ledger` prunes the ledger of idempotent work.
+    `figures` counts the workers' summaries (`None`: this broker carries none), `health` is what the guardian's loop
+    knows of itself.
     """
 
     guardian: Guardian
@@ -73,6 +74,7 @@ class Assembly:
     poster: StoreLease
     broker: BrokerServices
     spool: Spool
+    ledger: LedgerPruning
     figures: FigureCounting | None = None
     health: Health = field(default_factory=Health)
 
@@ -233,9 +235,11 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
     alerts = alert_service(project, store, poster)
     broker = BrokerServices(guardrails)
     figures = figure_counting(project, store)
+    ledger = LedgerPruning(settings.idempotency.url or settings.store.url)
     services: list[Service] = [
         RequeueFinishing(store, Replayer(project.app, project.publisher)),
         Pruning(store, settings.retention, owner),
+        ledger,
     ]
     if figures is not None:
         services += [figures, Reconciliation(store, consumer.waiting)]
@@ -252,7 +256,7 @@ def _assemble(project: Project, store: Store, owner: str, once: bool) -> Assembl
         url = settings.alerts.heartbeat_url.get_secret_value()
         guardian.add(Beacon(url, lambda: alerts.poster.leads, lambda: _unwell(guardian, store, alerts)))
     return Assembly(
-        guardian, alerts, store, settings, queues, poster, broker, guardrails.spool, figures=figures, health=health
+        guardian, alerts, store, settings, queues, poster, broker, guardrails.spool, ledger, figures, health
     )
 
 
@@ -277,5 +281,6 @@ def _sign_off(assembly: Assembly, owner: str) -> None:
     finally:
         if assembly.figures is not None:
             assembly.figures.close()
+        assembly.ledger.close()
         assembly.broker.close()
         assembly.store.close()

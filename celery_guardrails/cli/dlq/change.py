@@ -25,6 +25,7 @@ from celery_guardrails.cli.dlq.doubt import (
     question,
     underway,
 )
+from celery_guardrails.cli.dlq.finished import LOOKED_AT, Finished, finished, finished_words
 from celery_guardrails.cli.dlq.selection import build_query, is_query
 from celery_guardrails.cli.output import emit_json, is_attended, note, progress, say
 from celery_guardrails.cli.project import Project, project_of
@@ -71,16 +72,18 @@ class _Outcome:
 class _Meant:
     """The letters that are meant: their ids, how many they are, and what a query leaves out (`None`: named by id).
 
-    `terms`: those of the query.
+    `terms`: those of the query. `finished`: the letters to be put back whose work is done already.
     """
 
     ids: Iterable[str]
     matched: int
     left_out: LeftOut | None = None
     terms: Sequence[str] = ()
+    finished: Sequence[Finished] = ()
 
-    def left_as_json(self) -> dict[str, Any]:
-        return {"left_out": self.left_out.as_json()} if self.left_out is not None and self.left_out.count else {}
+    def noted_as_json(self) -> dict[str, Any]:
+        left = {"left_out": self.left_out.as_json()} if self.left_out is not None and self.left_out.count else {}
+        return left | ({"finished": [each.as_json() for each in self.finished]} if self.finished else {})
 
 
 _OPTIONS = (
@@ -177,10 +180,12 @@ def _change(
         raise click.UsageError(_unattended(ctx, project), ctx)
     if by_query and verb.name == "restore" and build_query(project, given["which"]).says("state", State.REQUEUED):
         verb = replace(verb, source=State.REQUEUED)
-    meant = _by_query(project, verb, given) if by_query else _by_id(given["which"])
+    meant = _by_query(project, verb, given) if by_query else _by_id(project, verb, given["which"])
+    if (words := finished_words(meant.finished, meant.matched)) and (by_query or given["yes"] or given["dry_run"]):
+        note(words)
     if given["dry_run"]:
         if given["as_json"]:
-            emit_json({"action": verb.name, "dry_run": True, "matched": meant.matched, **meant.left_as_json()})
+            emit_json({"action": verb.name, "dry_run": True, "matched": meant.matched, **meant.noted_as_json()})
         else:
             say(f"Would {verb.name} {count_of(meant.matched, 'dead letter')}. Nothing was changed.")
         return
@@ -212,7 +217,8 @@ def _consent(ctx: click.Context, project: Project, verb: _Verb, meant: _Meant, g
     elif verb.name == "requeue":
         doubtful = in_doubt(project, given["which"])
         off = "" if project.settings.enabled else SWITCHED_OFF
-        why = " ".join(text for text in (question(doubtful) if doubtful else "", off) if text)
+        texts = (question(doubtful) if doubtful else "", finished_words(meant.finished, meant.matched), off)
+        why = " ".join(text for text in texts if text)
         look = f" Look first: {project.typed('dlq show', doubtful[0].id)}." if doubtful else ""
     if not why:
         return
@@ -226,9 +232,9 @@ def _unattended(ctx: click.Context, project: Project) -> str:
     return f"There is no terminal to ask at, so a change by QUERY needs --yes (--dry-run counts first): {again}"
 
 
-def _by_id(which: Sequence[str]) -> _Meant:
+def _by_id(project: Project, verb: _Verb, which: Sequence[str]) -> _Meant:
     ids = list(dict.fromkeys(which))
-    return _Meant(ids, len(ids))
+    return _Meant(ids, len(ids), finished=finished(project, ids) if verb.name == "requeue" else ())
 
 
 def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
@@ -246,7 +252,10 @@ def _by_query(project: Project, verb: _Verb, given: dict[str, Any]) -> _Meant:
     note(f"{count_of(matched, 'dead letter')} to {verb.name}.{alone}")
     if left.count:
         note(left.words(project, given["which"]))
-    return _Meant(_ids(project, wanted), matched, left, given["which"])
+    done: Sequence[Finished] = ()
+    if verb.name == "requeue":
+        done = finished(project, [each.id for each in search.search(project.archive, wanted, LOOKED_AT).letters])
+    return _Meant(_ids(project, wanted), matched, left, given["which"], done)
 
 
 def _ids(project: Project, wanted: Query) -> Iterable[str]:
@@ -313,7 +322,7 @@ def _as_json(verb: _Verb, meant: _Meant, outcome: _Outcome, awaited: Awaited | N
         "done": outcome.done,
         "failed": outcome.failed,
         "stopped": outcome.stopped,
-        **meant.left_as_json(),
+        **meant.noted_as_json(),
     }
     if awaited is not None:
         found |= {"recovered": awaited.recovered, "dead_again": awaited.dead_again, "unknown": awaited.unknown}

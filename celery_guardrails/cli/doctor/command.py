@@ -31,7 +31,7 @@ from celery_guardrails.transport.address import address_faults
 
 __all__ = ["doctor"]
 
-_STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "bold red"}
+_STYLES = {Level.OK: "green", Level.NOTICE: "cyan", Level.WARNING: "yellow", Level.FAULT: "bold red"}
 
 _NARROW = 30
 
@@ -166,9 +166,10 @@ def _show(rows: Sequence[Row]) -> None:
 def _summary(rows: Sequence[Row]) -> str:
     levels = [row.finding.level for row in rows]
     faults, warnings = levels.count(Level.FAULT), levels.count(Level.WARNING)
+    notices = f", {count_of(count, 'notice')}" if (count := levels.count(Level.NOTICE)) else ""
     if not faults and not warnings:
-        return f"{count_of(len(rows), 'check')}, all well."
-    return f"{count_of(faults, 'fault')}, {count_of(warnings, 'warning')}, {levels.count(Level.OK)} ok."
+        return f"{count_of(len(rows), 'check')}, all well{notices}."
+    return f"{count_of(faults, 'fault')}, {count_of(warnings, 'warning')}{notices}, {levels.count(Level.OK)} ok."
 
 
 def _as_json(row: Row) -> dict[str, Any]:

@@ -16,13 +16,18 @@ from celery_guardrails.cli.doctor.context import BrokerAway, Context, StoreAway
 from celery_guardrails.redaction.process import shown
 from celery_guardrails.transport.right import refusal
 
-__all__ = ["Check", "Finding", "Level", "fault", "fine", "found_by", "warning"]
+__all__ = ["Check", "Finding", "Level", "fault", "fine", "found_by", "notice", "warning"]
 
 
 class Level(str, Enum):
-    """How bad it is. `fault`: work is lost, or guardrails does not work; `warning`: that may happen."""
+    """How bad it is.
+
+    `fault`: work is lost, or guardrails does not work; `warning`: that may happen; `notice`: it works as declared, and
+    somebody has to know that this is meant.
+    """
 
     OK = "ok"
+    NOTICE = "notice"
     WARNING = "warning"
     FAULT = "fault"
 
@@ -55,6 +60,11 @@ class Check:
 def fine(found: str) -> Finding:
     """It is as it should be."""
     return Finding(Level.OK, shown(found))
+
+
+def notice(found: str, fix: str) -> Finding:
+    """It works as declared: somebody has to know that this is meant."""
+    return Finding(Level.NOTICE, shown(found), shown(fix))
 
 
 def warning(found: str, fix: str) -> Finding:

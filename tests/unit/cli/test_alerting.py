@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
 from celery import Celery
 
-from celery_guardrails import Constant, GuardedTask, Policy, Schedule
+from celery_guardrails import GuardedTask, Policy
 from celery_guardrails.app.guardrails import Guardrails
-from celery_guardrails.cli.daemon.alerting import retry_window, task_alerts
+from celery_guardrails.cli.daemon.alerting import task_alerts
 from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.threshold import DeadLetterThreshold
-
-
-@pytest.mark.parametrize(
-    ("policy", "window"),
-    [
-        (Policy(), timedelta(seconds=250)),
-        (Policy(max_attempts=1), timedelta(0)),
-        (Policy(max_attempts=3, backoff=Constant("10m"), jitter="none"), timedelta(minutes=20)),
-        (Policy(max_attempts=10, backoff=Schedule(["1h"]), jitter="none", deadline="3h"), timedelta(hours=3)),
-        (Policy(max_attempts=None, deadline="5h"), timedelta(hours=5)),
-        (Policy(max_attempts=4, backoff=Schedule(["8h"]), jitter="none", deadline=None), timedelta(hours=24)),
-    ],
-)
-def test_how_long_retries_may_take(policy, window):
-    assert retry_window(policy) == window
 
 
 def run():

@@ -20,6 +20,18 @@ from celery_guardrails.policy.schedule import PlannedAttempt, schedule
 from tests.unit.cli.conftest import Shop, lines, runner
 
 
+def test_a_notice_is_shown_and_is_no_warning(shop: Shop) -> None:
+    shop.app.conf.guardrails |= {"policies": {"shop.mail": {"severity": "critical"}}}
+    result = shop.run("check")
+    assert result.exit_code == 0
+    assert "Notice: running twice: critical and acknowledged late: shop.mail." in result.stderr
+    assert result.stdout.startswith("Settings and policies are right: ")
+    looked = shop.run("doctor")
+    assert ", 1 notice, " in looked.stderr
+    (notice,) = [row for row in shop.json("doctor", code=looked.exit_code) if row["level"] == "notice"]
+    assert (notice["check"], bool(notice["fix"])) == ("running twice", True)
+
+
 def test_check_praises_what_is_right(shop: Shop) -> None:
     result = shop.run("check")
     assert result.exit_code == 0

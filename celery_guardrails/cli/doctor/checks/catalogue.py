@@ -10,6 +10,7 @@ from celery_guardrails.cli.doctor.checks import (
     dead_letter,
     guardian,
     journal,
+    ledger,
     orphan,
     rabbitmq,
     redis,
@@ -56,6 +57,8 @@ CHECKS = (
     Check("spool", spool.directory),
     Check("spool", spool.trusted),
     Check("journal", journal.entries),
+    Check("ledger", ledger.reachable),
+    Check("ledger", ledger.forgetful),
     Check("alerts", sink.slack),
     Check("alerts", sink.routes),
     Check("alerts", sink.heartbeat),
@@ -67,4 +70,5 @@ CHECKS = (
     Check("heartbeat", worker.heartbeat, offline=True),
     Check("acknowledgement", worker.acknowledgement, offline=True),
     Check("shutdown", worker.shutdown),
+    Check("running twice", ledger.declared, offline=True),
 )

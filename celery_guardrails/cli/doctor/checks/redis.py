@@ -12,7 +12,7 @@ from celery_guardrails.cli.doctor.finding import Finding, fault, fine, warning
 from celery_guardrails.clock import shown
 from celery_guardrails.transport.redis.rights import missing
 
-__all__ = ["eviction", "persistence", "replication", "rights", "visibility_timeout"]
+__all__ = ["eviction", "persistence", "replication", "rights", "setting_of", "visibility_timeout"]
 
 _KEEP = "set appendonly yes and appendfsync everysec in redis.conf"
 _VISIBILITY = 3600.0
@@ -23,7 +23,7 @@ def persistence(context: Context) -> Iterator[Finding]:
     if context.transport != "redis":
         return
     aof = context.redis.info("persistence").get("aof_enabled")
-    save, fsync = _setting(context, "save"), _setting(context, "appendfsync")
+    save, fsync = setting_of(context.redis, "save"), setting_of(context.redis, "appendfsync")
     if aof:
         if fsync == "no":
             yield warning("appendfsync is no: a power cut loses what the system has not written yet", _KEEP)
@@ -135,10 +135,10 @@ def _fits(limit: float | None, timeout: timedelta) -> bool:
     return limit is not None and limit <= timeout.total_seconds()
 
 
-def _setting(context: Context, name: str) -> str | None:
-    """A setting of the server; `None` where the server does not say, as hosted servers often do not."""
+def setting_of(client: Any, name: str) -> str | None:
+    """A setting of a server; `None` where the server does not say, as hosted servers often do not."""
     try:
-        found = context.redis.config_get(name)
+        found = client.config_get(name)
     except Exception:  # noqa: BLE001 CONFIG may be renamed, forbidden or unknown
         return None
     value = found.get(name)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kombu import Exchange, Queue
 
+from celery_guardrails import Constant
 from celery_guardrails.cli.doctor.checks import broker, cloud, rabbitmq, redis, waiting, worker
 from celery_guardrails.cli.doctor.checks.time_limit import named
 from celery_guardrails.cli.doctor.finding import Check, Level, found_by
@@ -248,3 +249,35 @@ def test_check_warns_of_them_too(shop: Shop) -> None:
     assert result.exit_code == 0
     assert result.stderr.startswith("Warning: time limits: the threads pool enforces no time limit (worker_pool)")
     assert "Fix: use the prefork pool" in result.stderr
+
+
+def declared(**policy: Any) -> dict[str, Any]:
+    return {"policies": {"shop.mail": policy}}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"severity": "critical", "idempotency": {}},
+        {"severity": "critical", "acks": "early", "max_attempts": 1},
+        {"severity": "error"},
+        {"idempotency": {"ttl": "1h"}, "backoff": Constant("10m"), "max_attempts": 3},
+    ],
+)
+def test_work_that_runs_twice_or_once_as_it_may(offline: Offline, policy: dict[str, Any]) -> None:
+    assert bad(offline("redis", guardrails=declared(**policy), **LIMITED)) == []
+
+
+def test_critical_work_that_may_run_twice_is_a_notice(offline: Offline) -> None:
+    ((name, finding),) = bad(offline("redis", guardrails=declared(severity="critical"), **LIMITED))
+    assert (name, finding.level) == ("running twice", Level.NOTICE)
+    assert finding.found.startswith("critical and acknowledged late: shop.mail.")
+    assert "declare idempotency=" in finding.fix
+
+
+def test_keys_that_end_before_the_retries_do(offline: Offline) -> None:
+    policy = {"idempotency": {"ttl": "1h"}, "max_attempts": None, "deadline": "5h"}
+    ((name, finding),) = bad(offline("redis", guardrails=declared(**policy), **LIMITED))
+    assert (name, finding.level) == ("running twice", Level.WARNING)
+    assert "shop.mail: its retries may take 5 h, but its idempotency keys are kept for 1 h" in finding.found
+    assert finding.fix.startswith('set ttl="5h" or longer')
