@@ -75,7 +75,7 @@ test-oldest: $(OLDEST)/.installed servers ## the integration tests on the oldest
 package-test: $(VENV)/.installed-dev servers ## build sdist and wheel, install them outside the checkout, and use them there
 	$(BIN)/python -m pytest tests/package $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-dev servers ## measure against plain Celery, write bench/results.md (needs Redis, RabbitMQ, PostgreSQL)
+bench: $(VENV)/.installed-bench servers ## measure against plain Celery and others, write bench/results.md (needs Redis, RabbitMQ, PostgreSQL)
 	$(BIN)/python -m bench
 
 chaos: $(VENV)/.installed-dev servers ## break everything while 5,000 tasks run on each broker, then balance the books (about 30 minutes)
@@ -103,6 +103,11 @@ $(VENV)/.installed-example: $(PACKAGING) | $(BIN)/python
 $(VENV)/.installed-dev: $(PACKAGING) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $(VENV)/.installed-example $@
+
+# apart from the rest: only the measurements need it
+$(VENV)/.installed-bench: $(PACKAGING) | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[bench]'
+	touch $(VENV)/.installed-example $(VENV)/.installed-dev $@
 
 # apart from the rest: whoever only runs the tests does not wait for Sphinx
 $(VENV)/.installed-docs: $(PACKAGING) | $(BIN)/python

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import early, endtoend, ingest, keeping_up, publishing, tracer
+from bench import early, endtoend, ingest, keeping_up, once, publishing, tracer
 from bench.figure import Pair, spread
 from tests.rabbitmq import RabbitMQServer
 from tests.servers import RedisServer
@@ -33,6 +33,9 @@ def main() -> int:
             for measure in (endtoend.success_path, endtoend.success_path_late, endtoend.failing_path, endtoend.dying):
                 rows.append(_rate_row(_said(measure.__name__, measure, ours, theirs)))
         rows += [_rate_row(pair) for pair in early.measure(server)]
+        print("idempotent tasks ...", flush=True)
+        rows += [_rate_row(pair) for pair in once.measure(server)]
+        rows += [_cost_row(cost) for cost in once.costs(server)]
         rows.append(_rate_row(_said("dead letters", publishing.dead_letters, server.fresh_url(), "Redis")))
         rows.append(_rate_row(_on_rabbitmq()))
         rows.append(_rate_row(_said("waiting retries", publishing.waiting_retries, server.fresh_url())))
@@ -67,6 +70,8 @@ BROKERS, ARCHIVES = ("Redis", "RabbitMQ"), ("SQLite", "PostgreSQL")
 TARGETS = {
     "success path": "at least 2.00",
     "failing path": "at least 2.50",
+    "idempotent tasks, and celery-once": "at least 1.00",
+    "idempotent tasks, and celery-singleton": "at least 1.00",
     "dead-lettering on Redis": "at least 0.80",
     "dead-lettering on RabbitMQ": "at least 0.80",
     **{f"keeping up, {broker} to {store}": "at least 2.00" for broker in BROKERS for store in ARCHIVES},
@@ -79,6 +84,32 @@ UNITS = {
     "guardian ingest": "letters/s",
     **{f"keeping up, {broker} to {store}": "letters/s" for broker in BROKERS for store in ARCHIVES},
 }
+
+
+LEGEND = (
+    "- *Success path in the tracer*: one task in a worker's process, microseconds; less is better.",
+    "- *Success path*: tasks of no work through Redis and a prefork worker with 2 processes. Plain tasks",
+    "  acknowledge early there, as is Celery's default; guarded ones late.",
+    "- *Early tasks*: acknowledged before they begin, and kept in the worker's journal: one sync of the disk",
+    "  each. Plain ones are not kept; the second row's `plain` are guarded ones with the journal off.",
+    "- *Idempotent tasks*: with a ledger on the broker's Redis. Those of celery-once and celery-singleton have",
+    "  taken their lock when they were sent, which is not measured: their worker only frees it. The last of",
+    "  these rows shows what the ledger costs a guarded task.",
+    "- *A task's ledger*: how often it is asked for a task that succeeds, as the ledger's server counts.",
+    "- *Failing path*: three attempts a task without delay; plain is Celery's `autoretry_for`. Guarded tasks",
+    "  also publish a confirmed dead letter at the end.",
+    "- *Failing for good at once*: guarded tasks are dead-lettered, confirmed; plain ones are only logged.",
+    "- *Dead-lettering*: one process, a letter of 4 KB encoded and published; plain is a bare kombu",
+    "  producer with confirms that sends the same bytes, ready made.",
+    "- *Waiting retries*: a retry put where it waits outside the workers; plain is a bare kombu",
+    "  publish to a queue.",
+    "- *Guardian ingest*: dead letters from Redis into SQLite; plain is a kombu consumer that only",
+    "  acknowledges.",
+    "- *Keeping up*: what one guardian process archives, with all its services; `plain` is what one prefork",
+    "  worker with 2 processes dead-letters at most. How much memory the guardian needs for 200,000 letters is",
+    "  measured by `python -m bench.memory`.",
+)
+"""What the rows are."""
 
 
 def _tracer_row(pair: Pair) -> str:
@@ -95,6 +126,10 @@ def _rate_row(pair: Pair) -> str:
         f"| {pair.name} | {spread(pair.ours, 0)} {unit} | {spread(pair.theirs, 0)} {unit} | "
         f"{spread(pair.ratios(), 3)} | {TARGETS.get(pair.name, '')} |"
     )
+
+
+def _cost_row(cost: once.Cost) -> str:
+    return f"| a task's ledger on {cost.name} | {cost.count:.2f} {cost.unit} |  |  | at most 2.00 |"
 
 
 def _page(rows: list[str]) -> str:
@@ -117,23 +152,7 @@ def _page(rows: list[str]) -> str:
             "Plain is an application and a worker that have never heard of guardrails; while one worker is",
             "measured, the other is stopped.",
             "",
-            "- *Success path in the tracer*: one task in a worker's process, microseconds; less is better.",
-            "- *Success path*: tasks of no work through Redis and a prefork worker with 2 processes. Plain tasks",
-            "  acknowledge early there, as is Celery's default; guarded ones late.",
-            "- *Early tasks*: acknowledged before they begin, and kept in the worker's journal: one sync of the disk",
-            "  each. Plain ones are not kept; the second row's `plain` are guarded ones with the journal off.",
-            "- *Failing path*: three attempts a task without delay; plain is Celery's `autoretry_for`. Guarded tasks",
-            "  also publish a confirmed dead letter at the end.",
-            "- *Failing for good at once*: guarded tasks are dead-lettered, confirmed; plain ones are only logged.",
-            "- *Dead-lettering*: one process, a letter of 4 KB encoded and published; plain is a bare kombu",
-            "  producer with confirms that sends the same bytes, ready made.",
-            "- *Waiting retries*: a retry put where it waits outside the workers; plain is a bare kombu",
-            "  publish to a queue.",
-            "- *Guardian ingest*: dead letters from Redis into SQLite; plain is a kombu consumer that only",
-            "  acknowledges.",
-            "- *Keeping up*: what one guardian process archives, with all its services; `plain` is what one prefork",
-            "  worker with 2 processes dead-letters at most. How much memory the guardian needs for 200,000 letters is",
-            "  measured by `python -m bench.memory`.",
+            *LEGEND,
             "",
         ]
     )

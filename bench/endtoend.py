@@ -7,6 +7,8 @@ queue and unacknowledged messages are gone.
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
 import signal
 import subprocess
@@ -32,7 +34,7 @@ _POLL = 0.01
 
 @contextmanager
 def worker(module: str, url: str, **variables: str) -> Iterator[Drain]:
-    """A prefork worker with two processes on this broker, stopped; `module` is `plain` or `guarded`."""
+    """A prefork worker with two processes on this broker, stopped; `module` is `plain`, `guarded` or `rival`."""
     command = [sys.executable, "-m", "celery", "-A", f"bench.{module}", "worker", "-c", "2", "-l", "warning",
                "-n", f"{module}@bench", "--without-gossip", "--without-mingle"]  # fmt: skip
     environment = {**os.environ, f"{module.upper()}_URL": url, **variables}
@@ -57,20 +59,19 @@ class Drain:
     """Fills the queue of a stopped worker, times how long it takes to empty it, and stops it again."""
 
     def __init__(self, module: str, url: str, process: subprocess.Popen[bytes]) -> None:
-        from bench import guarded, plain
-
-        self.app: Celery = {"plain": plain, "guarded": guarded}[module].app
+        self.app: Celery = importlib.import_module(f"bench.{module}").app
         self._url = url
         self.process = process
         self._redis = redis.Redis.from_url(url)
+        self._numbers = itertools.count(1)
 
     def rate(self, task: Any, count: int) -> float:
-        """Tasks a second."""
+        """Tasks a second; each has another number, because the same arguments may be the same work."""
         # a connection of its own: two workers may run the same application, each with its own broker
         with self.app.connection_for_write(self._url) as connection:
             producer = self.app.amqp.Producer(connection)
             for _ in range(count):
-                task.apply_async((1, 2), producer=producer)
+                task.apply_async((next(self._numbers), 2), producer=producer)
         self.process.send_signal(signal.SIGCONT)
         started = time.perf_counter()
         self._wait_until_empty()

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Pair", "alternate"]
+__all__ = ["Pair", "alternate", "rotate"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ def alternate(rounds: int, ours: Callable[[], float], theirs: Callable[[], float
             a.append(ours())
             b.append(theirs())
     return a, b
+
+
+def rotate(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Measure several in turn, with another one first in each round; returns the figures of each."""
+    found: list[list[float]] = [[] for _ in measures]
+    for index in range(rounds):
+        for step in range(len(measures)):
+            which = (index + step) % len(measures)
+            found[which].append(measures[which]())
+    return found
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

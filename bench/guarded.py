@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 
 from bench.plain import body
-from celery_guardrails import Constant, GuardedTask, Policy
+from celery_guardrails import Constant, GuardedTask, Idempotency, Policy
 
 QUEUE = "bench.dead"
 
@@ -20,6 +20,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     guardrails={
         "environment": "bench",
+        "idempotency": {"url": os.environ.get("GUARDED_LEDGER") or None},
         "dead_letter": {
             "queue": QUEUE,
             "spool_dir": os.path.join(tempfile.gettempdir(), "guardrails-bench.spool"),
@@ -36,6 +37,16 @@ def works(x: int, y: int) -> int:
 
 @app.task(name="bench.works_early", shared=False, base=GuardedTask, policy=Policy(acks="early"))
 def works_early(x: int, y: int) -> int:
+    return body(x, y)
+
+
+@app.task(
+    name="bench.works_once",
+    shared=False,
+    base=GuardedTask,
+    policy=Policy(idempotency=Idempotency(key=("x", "y"))),
+)
+def works_once(x: int, y: int) -> int:
     return body(x, y)
 
 

@@ -24,9 +24,10 @@ from celery_guardrails.destination import Destination
 from celery_guardrails.policy import Policy, field
 from celery_guardrails.policy.alert import TaskAlerts
 from celery_guardrails.policy.backoff import Backoff, Constant, Exponential, Linear, Schedule
+from celery_guardrails.policy.idempotency import Idempotency, KeyOf
 from celery_guardrails.settings import ENVIRONMENT_VARIABLES, EscalationSettings, RouteSettings, Settings, sections
 
-__all__ = ["TABLES", "Row", "described", "policy_rows", "setting_rows", "table", "variable_rows"]
+__all__ = ["TABLES", "Row", "described", "idempotency_rows", "policy_rows", "setting_rows", "table", "variable_rows"]
 
 _NAMED_TYPES: dict[Any, str] = {
     timedelta: "duration",
@@ -40,6 +41,8 @@ _NAMED_TYPES: dict[Any, str] = {
     RouteSettings: "list of routes",
     EscalationSettings: "list of steps",
     TaskAlerts: "thresholds by signal, or `False`",
+    Idempotency: "an `Idempotency`, its fields as a dict, `True`",
+    tuple[str, ...] | KeyOf: "names, a function `(args, kwargs) -> text`",
     Destination: "a destination",
     field.Jitter: 'number from 0 to 1, or `"full"`, `"equal"`, `"decorrelated"`, `"none"`',
     field.Matcher: "exception classes, dotted paths, predicates",
@@ -82,6 +85,12 @@ def policy_rows() -> Iterator[Row]:
         yield _row(Policy, name, name, info)
 
 
+def idempotency_rows() -> Iterator[Row]:
+    """Every field of the policy's `Idempotency`."""
+    for name, info in Idempotency.model_fields.items():
+        yield _row(Idempotency, name, name, info)
+
+
 def setting_rows(section: str = "") -> Iterator[Row]:
     """Every setting of a section; `""` is those that stand in no section."""
     if section == "retention":
@@ -114,8 +123,9 @@ def variable_rows() -> Iterator[Row]:
 
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "settings": ("", "dead_letter", "store", "slack", "alerts", "metrics", "retention"),
+    "settings": ("", "dead_letter", "store", "idempotency", "slack", "alerts", "metrics", "retention"),
     "policy": ("",),
+    "idempotency": ("",),
     "variables": ("",),
 }
 """Which tables there are, and the sections of each."""
@@ -127,10 +137,8 @@ def table(name: str, section: str = "") -> str:
         rows, head = list(variable_rows()), ("variable", "setting", "meaning")
         cells = [(f"`{row.name}`", row.kind, row.meaning) for row in rows]
     else:
-        rows, head = (
-            list(policy_rows() if name == "policy" else setting_rows(section)),
-            ("name", "type", "default", "meaning"),
-        )
+        fields = {"policy": policy_rows, "idempotency": idempotency_rows}.get(name)
+        rows, head = list(fields() if fields else setting_rows(section)), ("name", "type", "default", "meaning")
         cells = [(f"`{row.name}`", row.kind, row.default, row.meaning) for row in rows]
     lines = [head, tuple("---" for _ in head), *cells]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines) + "\n"

@@ -14,7 +14,7 @@ OF_THE_TESTS = frozenset({"GUARDRAILS_RANDOM_SEARCH", "GUARDRAILS_REQUIRE_SERVER
 """Variables that only the project's own tests read."""
 _RETENTION = frozenset(Settings().retention)
 _VARIABLE = re.compile(r"\bGUARDRAILS_[A-Z_]+\b")
-_SETTING = re.compile(r"(dead_letter|store|slack|alerts|retention|policy)\.([a-z_]+)")
+_SETTING = re.compile(r"(dead_letter|store|idempotency|slack|alerts|retention|policy)\.([a-z_]+)")
 
 
 def unknown_variable(name: str) -> str | None:

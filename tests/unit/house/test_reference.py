@@ -10,7 +10,7 @@ import pytest
 
 import celery_guardrails
 from celery_guardrails import testing
-from celery_guardrails.policy import Policy
+from celery_guardrails.policy import Idempotency, Policy
 from celery_guardrails.settings import ENVIRONMENT_VARIABLES, Settings
 from tests.document.reference import field_table
 from tests.harness import ROOT
@@ -45,12 +45,17 @@ def test_every_field_of_a_policy_is_in_the_table() -> None:
     assert [row.name for row in field_table().policy_rows()] == list(Policy.model_fields)
 
 
+def test_every_field_of_idempotency_is_in_the_table() -> None:
+    assert [row.name for row in field_table().idempotency_rows()] == list(Idempotency.model_fields)
+
+
 def test_every_variable_is_in_the_table() -> None:
     assert [row.name for row in field_table().variable_rows()] == list(ENVIRONMENT_VARIABLES)
 
 
 def test_every_row_says_what_it_means() -> None:
-    every = [*rows().values(), *field_table().policy_rows(), *field_table().variable_rows()]
+    tables = field_table()
+    every = [*rows().values(), *tables.policy_rows(), *tables.idempotency_rows(), *tables.variable_rows()]
     for row in every:
         assert re.fullmatch(r"[A-Z`].{15,}\.", row.meaning), row
         assert "Default" not in row.meaning, row
@@ -62,6 +67,7 @@ def test_every_row_says_what_it_means() -> None:
     [
         ("dead_letter.publish_timeout", "duration", '`"5s"`'),
         ("dead_letter.spool_limit", "whole number from 1", "`268_435_456`"),
+        ("idempotency.url", "text or `None`", "`None`"),
         ("slack.token", "text, secret or `None`", "`None`"),
         ("alerts.group_by", "names", '`("task",)`'),
         ("alerts.routes", "list of routes", "`()`"),
@@ -85,10 +91,25 @@ def test_a_setting_is_written_as_its_user_writes_it(name: str, kind: str, defaul
         ("backoff", "backoff", '`Exponential("5s", factor=3, cap="5m")`'),
         ("acks", '`"late"` or `"early"`', '`"late"`'),
         ("deadline", "duration or `None`", '`"2h"`'),
+        ("idempotency", "an `Idempotency`, its fields as a dict, `True` or `None`", "`None`"),
     ],
 )
 def test_a_field_is_written_as_its_user_writes_it(name: str, kind: str, default: str) -> None:
     (row,) = [row for row in field_table().policy_rows() if row.name == name]
+    assert (row.kind, row.default) == (kind, default)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "default"),
+    [
+        ("key", "names, a function `(args, kwargs) -> text` or `None`", "`None`"),
+        ("keep_result", "whole number from 0", "`65_536`"),
+        ("lease", "duration", '`"1m"`'),
+        ("on_duplicate", '`"result"` or `"ignore"`', '`"result"`'),
+    ],
+)
+def test_a_field_of_idempotency_is_written_as_its_user_writes_it(name: str, kind: str, default: str) -> None:
+    (row,) = [row for row in field_table().idempotency_rows() if row.name == name]
     assert (row.kind, row.default) == (kind, default)
 
 
