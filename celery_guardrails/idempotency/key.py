@@ -37,7 +37,10 @@ def key_of_text(environment: str, scope: str, text: object) -> Key:
         raise UnusableKey(f"the idempotency key is a {type(text).__name__}, not text")
     if not text:
         raise UnusableKey("the idempotency key is empty")
-    size = len(text.encode("utf-8", "surrogatepass"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise UnusableKey("the idempotency key has a lone surrogate, which no database can hold") from None
     if size > LONGEST_KEY:
         raise UnusableKey(f"the idempotency key has {size} bytes, {LONGEST_KEY} is the most")
     return Key(environment, scope, text, _digest("key", environment, scope, text))

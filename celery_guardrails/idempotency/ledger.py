@@ -180,8 +180,8 @@ class Ledger(Protocol):
     def hold(self, owner: str, seconds: float) -> bool:
         """Keep the key of a run that has ended, for the next attempt of its work; `False`: it had lost its lease."""
 
-    def finish(self, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
-        """Note that the work is done; `False`: the run with that fence has lost its lease to another one.
+    def finish(self, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
+        """Note that the work is done; `False`: that run has lost its lease to another one.
 
         A run that has noted it already may note a result once more.
         """

@@ -84,11 +84,11 @@ class MemoryLedger:
         """As the protocol says."""
         return bool(self.renew([owner], timedelta(seconds=seconds)))
 
-    def finish(self, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
+    def finish(self, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
         """As the protocol says."""
         with self._lock:
             line = self._lines.get(key.digest)
-            if line is None or line.fence != fence or line.state is State.FREE:
+            if line is None or line.run.owner != owner or line.state is State.FREE:
                 return False
             now = self.now()
             line.state, line.result, line.until = State.DONE, result, now + ttl

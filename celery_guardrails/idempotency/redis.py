@@ -36,7 +36,7 @@ from celery_guardrails.redaction.address import broker_problem, shown_address
 __all__ = ["RedisLedger"]
 
 _T = TypeVar("_T")
-_PREFIX = "guardrails:ledger:"
+_PREFIX = "guardrails.ledger."
 _PAGE, _MOST_PAGES = 1000, 1000
 """Keys that one step of a scan looks at, and how many steps it takes at most."""
 _TIMEOUT = 2.0
@@ -101,8 +101,8 @@ return kept
 _FINISH = (
     _NOW
     + """
--- KEYS: the key's line. ARGV: fence, ttl in microseconds, how the result is kept, the result, its content type
-local line = redis.call('HMGET', KEYS[1], 'fence', 'state', 'done_at')
+-- KEYS: the key's line. ARGV: owner, ttl in microseconds, how the result is kept, the result, its content type
+local line = redis.call('HMGET', KEYS[1], 'owner', 'state', 'done_at')
 if line[1] ~= ARGV[1] or line[2] == 'free' then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'done', 'until', text(now + ARGV[2]), 'done_at', line[3] or text(now),
            'kept', ARGV[3], 'body', ARGV[4], 'type', ARGV[5])
@@ -181,9 +181,9 @@ class RedisLedger:
         """As the protocol says."""
         return bool(self.renew([owner], timedelta(seconds=seconds)))
 
-    def finish(self, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
+    def finish(self, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
         """As the protocol says."""
-        given = (fence, _microseconds(ttl), result.kept.value, result.body, result.content_type)
+        given = (owner, _microseconds(ttl), result.kept.value, result.body, result.content_type)
         return bool(self._run(_FINISH, [_line(key)], given))
 
     def free(self, owner: str) -> bool:
@@ -274,16 +274,16 @@ def _shown(url: str) -> str:
 
 
 def _line(key: Key) -> str:
-    return f"{_PREFIX}key:{key.digest}"
+    return f"{_PREFIX}key.{key.digest}"
 
 
 def _digest(name: bytes) -> str:
-    return name.decode().removeprefix(f"{_PREFIX}key:")
+    return name.decode().removeprefix(f"{_PREFIX}key.")
 
 
 def _scanned(client: Any, *, cursor: int) -> tuple[int, list[bytes]]:
     """The lines of keys on the next page of a scan, and where the page after it begins; 0: nowhere."""
-    following, names = client.scan(cursor, match=f"{_PREFIX}key:*", count=_PAGE)
+    following, names = client.scan(cursor, match=f"{_PREFIX}key.*", count=_PAGE)
     return int(following), list(names)
 
 
@@ -298,7 +298,7 @@ def _known(client: Any, *, names: list[bytes]) -> list[tuple[bytes, list[Any]]]:
 
 
 def _owner(owner: str) -> str:
-    return f"{_PREFIX}owner:{owner}"
+    return f"{_PREFIX}owner.{owner}"
 
 
 def _microseconds(time: timedelta) -> int:

@@ -164,7 +164,9 @@ class Store:
             raise StoreError(self.url, reason_of(exc), away=is_away(exc), full=is_full(exc)) from exc
 
 
-def open_store(url: str, *, create: bool = True, verify: bool = True, app: str = UNNAMED_APP) -> Store:
+def open_store(
+    url: str, *, create: bool = True, verify: bool = True, ping: bool = True, app: str = UNNAMED_APP
+) -> Store:
     """Open the archive.
 
     Args:
@@ -172,6 +174,7 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
         create: `False` for callers that only read: a missing archive is an error, and is not created.
         verify: whether to check at once that the tables exist. With `False` the first statement finds out; use it with
             `create=False`, if you need only a single statement.
+        ping: whether a kept connection to PostgreSQL is tried before each use, at one round trip.
         app: what to write after `celery -A` in the commands that errors show.
 
     Raises:
@@ -187,7 +190,7 @@ def open_store(url: str, *, create: bool = True, verify: bool = True, app: str =
     if backend == "sqlite":
         store = _sqlite(parsed, create, app)
     elif backend in {"postgresql", "postgres"}:
-        store = _postgresql(parsed, app)
+        store = _postgresql(parsed, ping, app)
     else:
         raise StoreError(_shown(parsed), f"{backend} is not supported: use sqlite or postgresql")
     if not create and verify:
@@ -250,12 +253,12 @@ def _sqlite(url: URL, create: bool, app: str) -> Store:
     return Store(engine, app)
 
 
-def _postgresql(url: URL, app: str) -> Store:
+def _postgresql(url: URL, ping: bool, app: str) -> Store:
     url = url.set(drivername="postgresql+psycopg")
     connect_args = {} if "connect_timeout" in url.query else {"connect_timeout": int(BUSY_TIMEOUT)}
     try:
         engine = create_engine(
-            url, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=connect_args
+            url, hide_parameters=True, pool_pre_ping=ping, isolation_level="READ COMMITTED", connect_args=connect_args
         )
     except ImportError:
         raise StoreError(_shown(url), "psycopg is missing: pip install 'celery-guardrails[postgres]'") from None

@@ -69,7 +69,7 @@ class SqlLedger:
 
     def __init__(self, url: str) -> None:
         try:
-            self._store = open_store(url, create=False, verify=False)
+            self._store = open_store(url, create=False, verify=False, ping=False)
         except StoreError as exc:
             raise LedgerError(exc.url, exc.reason) from exc
         self._pid = os.getpid()
@@ -118,9 +118,9 @@ class SqlLedger:
         """As the protocol says."""
         return self._changes(lambda conn: update(ledger).where(*_of([owner])).values(until=_after(conn, seconds)))
 
-    def finish(self, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
+    def finish(self, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
         """As the protocol says."""
-        return self._changes(lambda conn: finishing(conn.dialect.name, key, fence, result, ttl))
+        return self._changes(lambda conn: finishing(conn.dialect.name, key, owner, result, ttl))
 
     def free(self, owner: str) -> bool:
         """As the protocol says."""
@@ -198,18 +198,18 @@ class SqlLedger:
             return step(conn)
 
 
-def finishing(dialect: str, key: Key, fence: int, result: Result, ttl: timedelta) -> Update:
+def finishing(dialect: str, key: Key, owner: str, result: Result, ttl: timedelta) -> Update:
     """The statement that notes that the work is done: it changes no row if the run has lost its lease.
 
     Args:
         dialect: `postgresql` or `sqlite`.
         key: names the work.
-        fence: of the run.
+        owner: the run.
         result: what it returned, as far as it is known.
         ttl: how long it is remembered.
     """
     now = _now_of(dialect)
-    mine = (ledger.c.digest == key.digest, ledger.c.fence == fence, ledger.c.state != State.FREE.value)
+    mine = (ledger.c.digest == key.digest, ledger.c.owner == owner, ledger.c.state != State.FREE.value)
     return (
         update(ledger)
         .where(*mine)
@@ -224,15 +224,15 @@ def finishing(dialect: str, key: Key, fence: int, result: Result, ttl: timedelta
     )
 
 
-def finish_in(transaction: Any, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
+def finish_in(transaction: Any, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
     """Note that work is done, in a transaction of the application.
 
     Args:
         transaction: a SQLAlchemy `Session` or `Connection`; an alias of Django's `DATABASES`, or Django's connection.
-        key, fence, result, ttl: as for `Ledger.finish`.
+        key, owner, result, ttl: as for `Ledger.finish`.
 
     Returns:
-        `False`: no row has this fence.
+        `False`: the run has lost its lease.
 
     Raises:
         LedgerError: it is none of these, or Django's connection is in no `atomic` block.
@@ -240,23 +240,23 @@ def finish_in(transaction: Any, key: Key, fence: int, result: Result, ttl: timed
     if isinstance(transaction, str):
         transaction = import_module("django.db").connections[transaction]
     if hasattr(transaction, "in_atomic_block"):
-        return _in_django(transaction, key, fence, result, ttl)
+        return _in_django(transaction, key, owner, result, ttl)
     bind = transaction.get_bind() if hasattr(transaction, "get_bind") else transaction
     name = getattr(getattr(bind, "dialect", None), "name", None)
     if name not in _DIALECTS:
         what = "a SQLAlchemy session or connection, or Django's alias, on PostgreSQL or SQLite"
         raise LedgerError("your transaction", f"{type(transaction).__name__} is not {what}")
-    return bool(transaction.execute(finishing(name, key, fence, result, ttl)).rowcount > 0)
+    return bool(transaction.execute(finishing(name, key, owner, result, ttl)).rowcount > 0)
 
 
-def _in_django(connection: Any, key: Key, fence: int, result: Result, ttl: timedelta) -> bool:
+def _in_django(connection: Any, key: Key, owner: str, result: Result, ttl: timedelta) -> bool:
     if not connection.in_atomic_block:
         raise LedgerError(f"Django's {connection.alias}", "finish_in needs a transaction: call it in `with atomic():`")
     if connection.vendor not in _DIALECTS:
         raise LedgerError(f"Django's {connection.alias}", f"{connection.vendor} holds no ledger")
     # Django writes `%s` on every database
     dialect: Any = _DIALECTS[connection.vendor](paramstyle="format")
-    compiled = finishing(connection.vendor, key, fence, result, ttl).compile(dialect=dialect)
+    compiled = finishing(connection.vendor, key, owner, result, ttl).compile(dialect=dialect)
     values = [compiled.params[name] for name in compiled.positiontup or ()]
     with connection.cursor() as cursor:
         cursor.execute(str(compiled), values)

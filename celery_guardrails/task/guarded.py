@@ -208,7 +208,7 @@ def _own_key(key: object) -> str:
     """The key that the sender of a task gives; a wrong one is refused before anything is sent."""
     if not isinstance(key, str) or not key:
         raise ValueError(f"idempotency_key is {'empty' if key == '' else type(key).__name__}: give a text")
-    size = len(key.encode("utf-8", "replace"))
+    size = len(key.encode())
     if size > LONGEST_KEY:
         raise ValueError(f"idempotency_key has {size} bytes, {LONGEST_KEY} is the most")
     return key

@@ -86,7 +86,7 @@ class Claim:
             raise LedgerError(self.ledger.name, words)
         note: Callable[..., bool] = symbol_by_name(_IN_TRANSACTION)
         kept = self.keep(self, result)
-        if not note(transaction, self.key, self.fence, kept, self.idempotency.ttl):
+        if not note(transaction, self.key, self.run.owner, kept, self.idempotency.ttl):
             entry = self.ledger.entry(self.key)
             if entry is not None and entry.fence == self.fence and entry.state is State.RUNNING:
                 words = "finish_in was given a transaction in another database; idempotency.url has to be the same one"
@@ -178,7 +178,7 @@ def _finish(task: Any, request: Any, claim: Claim, result: Result) -> None:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            kept = claim.ledger.finish(claim.key, claim.fence, result, claim.idempotency.ttl)
+            kept = claim.ledger.finish(claim.key, claim.run.owner, result, claim.idempotency.ttl)
             break
         except LedgerError as exc:
             if time.monotonic() >= until:

@@ -29,6 +29,7 @@ __all__ = ["ONCE", "guarded_once", "idempotency_of", "is_once", "key_of", "owner
 ONCE = "_guardrails_once"
 """The attribute of a task whose policy says that its work takes effect once."""
 _OWNER = "_guardrails_owner"
+_SIGNATURE = "_guardrails_signature"
 _USUAL = Idempotency()
 
 
@@ -94,7 +95,7 @@ def key_of(task: Any, task_id: str, header: Header, args: Any, kwargs: Any) -> t
     scope = idempotency.scope or str(subject_of(task).name)
     args, kwargs = tuple(args or ()), dict(kwargs or {})
     if header.key is not None:
-        return key_of_text(environment, scope, header.key), digest_of([args, kwargs])
+        return key_of_text(environment, scope, header.key), digest_of(_comparable(task, args, kwargs))
     how = idempotency.key
     if how is None:
         return key_of_text(environment, scope, task_id), ""
@@ -110,10 +111,26 @@ def key_of(task: Any, task_id: str, header: Header, args: Any, kwargs: Any) -> t
     return key_of_arguments(environment, scope, {name: known[name] for name in how}), ""
 
 
+def _comparable(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The arguments in a form that is the same however they were given; as they are, if the task does not take them."""
+    try:
+        return _arguments(task, args, kwargs)
+    except UnusableKey:
+        return [args, kwargs]
+
+
+def _signature(task: Any) -> inspect.Signature:
+    found: inspect.Signature | None = vars(task).get(_SIGNATURE)
+    if found is None:
+        found = inspect.signature(task.run)
+        setattr(task, _SIGNATURE, found)
+    return found
+
+
 def _arguments(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """A task's arguments by name, defaults included: leaving one out is the same work as giving its default."""
     try:
-        bound = inspect.signature(task.run).bind(*args, **kwargs)
+        bound = _signature(task).bind(*args, **kwargs)
     except (TypeError, ValueError) as exc:
         raise UnusableKey(f"the idempotency key cannot be made: {exc}") from exc
     bound.apply_defaults()

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -136,8 +137,16 @@ def note_arrival(request: Any) -> None:
         if guard not in _kept:
             _kept[guard] = Leases(guard.ledger())
         _kept[guard].expect(idempotency_of(request.task).lease.total_seconds())
+    except LedgerError as exc:
+        _complain(str(exc))
     except Exception:
         logger.warning("the leases of this worker's tasks are not renewed", exc_info=True)
+
+
+@cache
+def _complain(exc_text: str) -> None:
+    """Log once for each trouble: every message that arrives may have it."""
+    logger.warning("the leases of this worker's tasks are not renewed: %s", exc_text)
 
 
 def note_end(request: Any, *, goes_on: bool) -> None:

@@ -72,7 +72,7 @@ def test_one_run_does_the_work_and_a_later_one_gets_its_result(ledger: Ledger) -
     assert isinstance(waits, Running)
     assert waits.task_id == "id-1"
     assert 3590 < waits.seconds <= 3600
-    assert ledger.finish(KEY, 1, RESULT, LONG)
+    assert ledger.finish(KEY, "run-1", RESULT, LONG)
     done = begin(ledger, OTHER)
     assert isinstance(done, Done)
     assert (done.result, done.task_id) == (RESULT, "id-1")
@@ -93,7 +93,7 @@ def test_keys_are_apart(ledger: Ledger) -> None:
 def test_other_arguments_under_the_same_key_are_a_mistake(ledger: Ledger) -> None:
     begin(ledger)
     assert begin(ledger, OTHER, arguments="b") == Differs("id-1")
-    ledger.finish(KEY, 1, RESULT, LONG)
+    ledger.finish(KEY, "run-1", RESULT, LONG)
     assert begin(ledger, OTHER, arguments="b") == Differs("id-1")
 
 
@@ -107,7 +107,7 @@ def test_a_key_that_was_freed_is_begun_again_with_the_next_fence(ledger: Ledger)
     assert ledger.free("run-1")
     assert not ledger.free("run-1")
     assert begin(ledger, OTHER, arguments="b") == Begun(2)
-    assert not ledger.finish(KEY, 1, RESULT, LONG)
+    assert not ledger.finish(KEY, "run-1", RESULT, LONG)
 
 
 def test_the_next_attempt_takes_over_at_once_and_a_copy_of_the_same_attempt_waits(ledger: Ledger) -> None:
@@ -119,18 +119,18 @@ def test_the_next_attempt_takes_over_at_once_and_a_copy_of_the_same_attempt_wait
     assert begin(ledger, after) == Begun(3)
     assert isinstance(begin(ledger, twin), Running)
     assert not ledger.free("run-1")
-    assert ledger.finish(KEY, 3, RESULT, LONG)
+    assert ledger.finish(KEY, "run-1b", RESULT, LONG)
 
 
 def test_a_lease_that_is_over_lets_anybody_begin_and_the_run_before_cannot_finish(ledger: Ledger) -> None:
     begin(ledger, lease=SHORT)
     time.sleep(0.1)
     assert begin(ledger, OTHER, arguments="b") == Begun(2)
-    assert not ledger.finish(KEY, 1, RESULT, LONG)
+    assert not ledger.finish(KEY, "run-1", RESULT, LONG)
     assert ledger.renew(["run-1"], LONG) == set()
     assert not ledger.hold("run-1", 10)
     assert not ledger.free("run-1")
-    assert ledger.finish(KEY, 2, RESULT, LONG)
+    assert ledger.finish(KEY, OTHER.owner, RESULT, LONG)
 
 
 def test_a_lease_is_renewed_for_many_runs_at_once_also_late(ledger: Ledger) -> None:
@@ -138,7 +138,7 @@ def test_a_lease_is_renewed_for_many_runs_at_once_also_late(ledger: Ledger) -> N
     runs = [Run(f"run-{number}", f"work-{number}", 0, "shop.charge", f"id-{number}") for number in range(20)]
     for key, run in zip(keys, runs, strict=True):
         begin(ledger, run, key, lease=SHORT)
-    ledger.finish(keys[0], 1, RESULT, LONG)
+    ledger.finish(keys[0], "run-0", RESULT, LONG)
     ledger.free("run-1")
     time.sleep(0.1)  # nobody has taken them
     assert ledger.renew([run.owner for run in runs] + ["nobody"], LONG) == {run.owner for run in runs[2:]}
@@ -156,15 +156,23 @@ def test_a_key_is_held_for_the_next_attempt(ledger: Ledger) -> None:
 
 def test_what_is_done_may_be_noted_once_more_and_is_forgotten_after_its_time(ledger: Ledger) -> None:
     begin(ledger)
-    assert ledger.finish(KEY, 1, Result(), LONG)
-    assert ledger.finish(KEY, 1, RESULT, LONG)
+    assert ledger.finish(KEY, "run-1", Result(), LONG)
+    assert ledger.finish(KEY, "run-1", RESULT, LONG)
     assert not ledger.free("run-1")
     again = begin(ledger, replace(FIRST, owner="run-1b", turn=1))
     assert isinstance(again, Done)
     assert again.result == RESULT
-    assert ledger.finish(KEY, 1, RESULT, SHORT)
+    assert ledger.finish(KEY, "run-1", RESULT, SHORT)
     time.sleep(0.1)
     assert isinstance(begin(ledger, OTHER, arguments="b"), Begun)
+
+
+def test_after_all_is_forgotten_the_run_before_cannot_finish_the_next_ones_work(ledger: Ledger) -> None:
+    """A Redis that was flushed counts its fences from 1 again."""
+    begin(ledger)
+    ledger.forget(KEY)
+    assert begin(ledger, OTHER, arguments="b") == Begun(1)
+    assert not ledger.finish(KEY, "run-1", RESULT, LONG)
 
 
 def test_an_entry_shows_what_is_known(ledger: Ledger) -> None:
@@ -175,7 +183,7 @@ def test_an_entry_shows_what_is_known(ledger: Ledger) -> None:
     assert (entry.scope, entry.text, entry.state, entry.fence) == ("shop.charge", "order-4711", State.RUNNING, 1)
     assert (entry.task, entry.task_id, entry.done_at, entry.result) == ("shop.charge", "id-1", None, Result())
     assert abs(entry.until - entry.began_at - LONG) < timedelta(minutes=1)
-    ledger.finish(KEY, 1, RESULT, LONG)
+    ledger.finish(KEY, "run-1", RESULT, LONG)
     entry = ledger.entry(KEY)
     assert entry is not None
     assert (entry.state, entry.result) == (State.DONE, RESULT)
@@ -213,7 +221,7 @@ def test_what_is_past_its_time_is_removed(ledger: Ledger) -> None:
     for number in range(3):
         key = key_of_text("production", "shop.charge", f"order-{number}")
         begin(ledger, Run(f"run-{number}", f"work-{number}", 0, "shop.charge", f"id-{number}"), key)
-        assert ledger.finish(key, 1, RESULT, SHORT)
+        assert ledger.finish(key, f"run-{number}", RESULT, SHORT)
     begin(ledger)
     time.sleep(0.2)
     removed = ledger.prune(2)

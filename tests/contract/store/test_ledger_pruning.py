@@ -99,7 +99,7 @@ def test_work_that_is_begun_anew_meanwhile_stays(store: Store, url: str) -> None
     key, run = key_of_text("e", "s", "order-4711"), Run("run-2", "work-2", 0, "t", "id-2")
     ledger = SqlLedger(url)
     assert ledger.begin(key, Run("run-1", "work-1", 0, "t", "id-1"), "", HOUR) == Begun(1)
-    assert ledger.finish(key, 1, Result(), timedelta(0))
+    assert ledger.finish(key, "run-1", Result(), timedelta(0))
     if store.engine.dialect.name == "sqlite":  # whoever writes has the database for itself
         assert ledger.begin(key, run, "", HOUR) == Begun(2)
         assert ledger.prune() == 0

@@ -61,7 +61,7 @@ def letter(number: int = 1, task: str = "shop.charge", *, key: str | None = None
 def finish(ledger: SqlLedger, key: Key, ttl: timedelta = HOUR) -> None:
     """Note that some work is done."""
     ledger.begin(key, Run(f"run of {key.digest}", key.digest, 0, "t", "first-id"), "", HOUR)
-    assert ledger.finish(key, 1, Result(), ttl)
+    assert ledger.finish(key, f"run of {key.digest}", Result(), ttl)
 
 
 def requeue(shop: Shop, *words: str) -> Any:

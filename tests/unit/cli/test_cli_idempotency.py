@@ -51,7 +51,9 @@ def begin(ledger: SqlLedger, named: Key, lease: timedelta = HOUR, task: str = "s
 def finished(ledger: SqlLedger, named: Key, result: Result | None = None) -> Key:
     """Begin some work and finish it."""
     begin(ledger, named)
-    assert ledger.finish(named, 1, result or Result(Kept.HERE, SECRET, "application/json utf-8"), HOUR)
+    assert ledger.finish(
+        named, f"run of {named.digest}", result or Result(Kept.HERE, SECRET, "application/json utf-8"), HOUR
+    )
     return named
 
 
@@ -206,7 +208,7 @@ def test_a_ledger_that_cannot_be_asked_says_so(tmp_path: Path, url: str, problem
 
 def test_a_guardian_removes_what_need_not_be_remembered(shop: Shop, bank: SqlLedger) -> None:
     begin(bank, key("old"))
-    assert bank.finish(key("old"), 1, Result(), timedelta(0))
+    assert bank.finish(key("old"), f"run of {key('old').digest}", Result(), timedelta(0))
     finished(bank, key("young"))
     assert shop.run("guardian", "--once").exit_code == 0
     assert bank.entry(key("old")) is None

@@ -87,6 +87,7 @@ def _nested(depth: int) -> object:
         ("", "is empty"),
         ("k" * 513, "has 513 bytes, 512 is the most"),
         ("ä" * 257, "514 bytes"),
+        ("\ud800", "lone surrogate"),
     ],
 )
 def test_a_text_that_is_no_key_is_refused(text: object, words: str) -> None:
