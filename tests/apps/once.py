@@ -113,6 +113,13 @@ def plain(key: str) -> int:
     return ran(key)
 
 
+@app.task(base=GuardedTask, name="once.soft", soft_time_limit=3, policy=Policy(idempotency=ONCE, **QUICK), shared=False)
+def soft(key: str) -> str:
+    ran(key)
+    until(f"{key}.go")
+    return "done"
+
+
 BRIEF = Policy(idempotency=ONCE, deadline="4s", max_attempts=1)
 
 

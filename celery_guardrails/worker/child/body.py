@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Reject, Retry
@@ -52,6 +52,7 @@ from celery_guardrails.worker.failure.outcome import (
 __all__ = [
     "FINAL",
     "Failed",
+    "act_once",
     "as_celery_says",
     "headers_with",
     "report_recovery",
@@ -63,6 +64,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("celery_guardrails.worker")
+
+_T = TypeVar("_T")
 
 FINAL = "_guardrails_final"
 """Where a request keeps a decision that is made already: for a refused `retry()`, or a body that did not begin."""
@@ -87,7 +90,7 @@ def settle_attempt(task: Any, request: Any, exc: BaseException) -> BaseException
         request: its request.
         exc: what left the body.
     """
-    return _act_once(lambda: _settle(task, request, exc))
+    return act_once(lambda: _settle(task, request, exc))
 
 
 def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -102,7 +105,7 @@ def settle_unbegun(task: Any, request: Any, exc: BaseException) -> BaseException
             logger.warning("guardrails failed on %s[%s]", task.name, request.id, exc_info=True)
         return _settle(task, request, exc, began=False)
 
-    return _act_once(act)
+    return act_once(act)
 
 
 def settle_decided(task: Any, request: Any, exc: BaseException, decision: DeadLetter) -> Failed:
@@ -121,7 +124,7 @@ def settle_decided(task: Any, request: Any, exc: BaseException, decision: DeadLe
         except Exception as ours:  # noqa: BLE001 logged there
             return _act_in_brief(task, request, exc, decision, ours)
 
-    return Failed(_noted(request, _act_once(act)))
+    return Failed(_noted(request, act_once(act)))
 
 
 def settle_put_off(task: Any, request: Any, why: str) -> Failed:
@@ -131,7 +134,7 @@ def settle_put_off(task: Any, request: Any, why: str) -> Failed:
         task, request: the task and its request.
         why: for the log and, if it may not wait any longer, the letter.
     """
-    return Failed(_noted(request, _act_once(partial(_put_off, task, request, PutOff(why)))))
+    return Failed(_noted(request, act_once(partial(_put_off, task, request, PutOff(why)))))
 
 
 def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseException:
@@ -147,7 +150,7 @@ def settle_after_body(task: Any, request: Any, exc: BaseException) -> BaseExcept
         except Exception as ours:  # noqa: BLE001 logged there
             return _act_in_brief(task, request, exc, decision, ours)
 
-    return _act_once(act)
+    return act_once(act)
 
 
 def report_recovery(task: Any, request: Any) -> None:
@@ -175,13 +178,13 @@ def _reported_name(task: Any, request: Any) -> str:
     return str(subject_of(task).name)
 
 
-def _act_once(act: Callable[[], BaseException]) -> BaseException:
+def act_once(act: Callable[[], _T]) -> _T:
     """Call `act` once and return what it returns, even if a soft time limit comes just before or after it.
 
     Args:
         act: what is to be done; it raises nothing itself.
     """
-    done: list[BaseException] = []
+    done: list[_T] = []
 
     def once() -> None:
         if not done:

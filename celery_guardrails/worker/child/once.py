@@ -21,7 +21,7 @@ from typing import Any
 
 from celery import states
 from celery.exceptions import Ignore, Retry, TaskPredicate
-from kombu.serialization import dumps, loads
+from kombu.serialization import dumps, loads, prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
 from celery_guardrails.app.guardrails import Guardrails
@@ -32,7 +32,7 @@ from celery_guardrails.idempotency.memory import MemoryLedger
 from celery_guardrails.letters.header import read_header
 from celery_guardrails.policy import Idempotency
 from celery_guardrails.policy.decision import DeadLetter, Reason
-from celery_guardrails.worker.child.body import Failed, report_recovery, settle_decided, settle_put_off
+from celery_guardrails.worker.child.body import Failed, act_once, report_recovery, settle_decided, settle_put_off
 from celery_guardrails.worker.failure.once import idempotency_of, key_of, run_of
 
 __all__ = ["Claim", "claim_of", "run_once"]
@@ -146,18 +146,19 @@ def _run(task: Any, request: Any, claim: Claim, body: Callable[[], Any]) -> Any:
         result = body()
     except TaskPredicate as signal:
         if isinstance(signal, Ignore):
-            _finish(task, request, claim, Result())
+            act_once(partial(_finish, task, request, claim, Result()))
         else:
-            _let_go(task, request, claim, signal)
+            act_once(partial(_let_go, task, request, claim, signal))
         raise
     except Exception as exc:  # an eager run raises its failure
         _let_go(task, request, claim, exc)
         raise
     if type(result) is Failed:
-        _let_go(task, request, claim, result.outcome)
+        act_once(partial(_let_go, task, request, claim, result.outcome))
         return result
     if not claim.is_finished:
-        _finish(task, request, claim, claim.given or claim.keep(claim, result))
+        # a soft time limit that comes now must not make a failure of work that is done
+        act_once(lambda: _finish(task, request, claim, claim.given or claim.keep(claim, result)))
     return result
 
 
@@ -217,7 +218,8 @@ def _duplicate(task: Any, request: Any, idempotency: Idempotency, key: Key, answ
         logger.info("%s does not run: the same work (%s) is done since %s as %s", name, key.text, at, answer.task_id)
     else:
         logger.info("%s does not run: the same work (%s) is being done as %s", name, key.text, answer.task_id)
-    report_recovery(task, request)
+    if isinstance(answer, Done):
+        report_recovery(task, request)
     if idempotency.on_duplicate == "ignore":
         raise Ignore
     return _result(task, name, answer) if isinstance(answer, Done) else None
@@ -230,7 +232,8 @@ def _result(task: Any, name: str, done: Done) -> Any:
     try:
         if kept.kept is Kept.HERE:
             content_type, _, encoding = kept.content_type.partition(" ")
-            return loads(kept.body, content_type, encoding, accept={content_type})
+            accepted = task.app.conf.result_accept_content or task.app.conf.accept_content
+            return loads(kept.body, content_type, encoding, accept=prepare_accept_content(accepted))
         if kept.kept is Kept.BACKEND:
             found = task.AsyncResult(done.task_id)
             if found.state == states.SUCCESS:

@@ -248,6 +248,24 @@ def test_early_work_takes_effect_once_too(once: Guarded) -> None:
 
 
 @pytest.mark.own_servers
+def test_a_soft_time_limit_makes_no_failure_of_work_that_is_being_noted_as_done(
+    rabbitmq_broker: Broker, redis_broker: Broker, harness: Harness
+) -> None:
+    settings: dict[str, Any] = {"idempotency": {"url": redis_broker.url}}
+    once = Guarded(harness, rabbitmq_broker.url, "rpc://", settings, "once")
+    worker = once.worker("-c", "1")
+    task = once.tasks.soft.delay("a")
+    once.wait_for_runs("a", 1)
+    redis_broker.server.pause()
+    (once.runs_folder / "a.go").touch()
+    worker.wait_for_log("Soft time limit (3s) exceeded")
+    redis_broker.server.resume()
+    assert task.get(timeout=60) == "done"
+    once.no_letters()
+    assert len(once.runs("a")) == 1
+
+
+@pytest.mark.own_servers
 def test_while_the_ledger_is_away_work_waits_and_spends_no_attempt(
     rabbitmq_broker: Broker, redis_broker: Broker, harness: Harness
 ) -> None:

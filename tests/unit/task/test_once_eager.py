@@ -79,6 +79,15 @@ def test_a_key_of_the_sender_is_for_any_task(app: Celery) -> None:
         plain.apply_async((1,), idempotency_key=4711)
 
 
+def test_a_result_in_a_form_that_the_application_does_not_accept_is_not_read(app: Celery) -> None:
+    charge = declare(app)
+    app.conf.result_serializer = "pickle"
+    app.conf.accept_content = ["json"]
+    assert charge.delay(1).get() == 1
+    assert charge.delay(1).get() is None
+    assert RUNS == [(1, 1)]
+
+
 def test_whoever_has_no_key_is_told_so(app: Celery) -> None:
     @app.task(base=GuardedTask, bind=True, shared=False)
     def keyless(self: Any) -> int:
