@@ -37,4 +37,4 @@ def test_each_order_is_paid_once_on_redis(
 def test_each_order_is_paid_once_on_rabbitmq(
     own_rabbitmq: RabbitMQServer, own_postgresql: PostgreSQLServer, tmp_path: Path
 ) -> None:
-    pay_once("rabbitmq", own_rabbitmq, own_postgresql, tmp_path)
+    pay_once("rabbitmq-quorum", own_rabbitmq, own_postgresql, tmp_path)
