@@ -64,7 +64,8 @@ class _Run:
     def __init__(self, broker: ChaosBroker, database: PostgreSQLServer, folder: Path, ledger: str, seed: int) -> None:
         self._broker, self._database, self._rng = broker, database, random.Random(seed)
         self.url = database.fresh_url()
-        open_store(self.url).ready()
+        archive = open_store(self.url).ready()
+        archive.close()
         environment = {
             **broker.variables(),
             "EFFECT_DATABASE": self.url,
