@@ -274,10 +274,10 @@ def test_every_port_that_a_server_opens_is_reserved(kind):
 
 def test_the_port_that_rabbitmqctl_opens_is_reserved(own_rabbitmq):
     waits = own_rabbitmq._environment()
-    with subprocess.Popen([own_rabbitmq._control, "eval", "timer:sleep(60000)."], env=waits, text=True) as control:
+    with subprocess.Popen([own_rabbitmq._control, "eval", "timer:sleep(180000)."], env=waits, text=True) as control:
         try:
             mine = {own_rabbitmq.pid, own_rabbitmq._epmd.pid}
-            wait_until(lambda: open_ports(group_of(control.pid) - mine), 60, "rabbitmqctl opens its port")
+            wait_until(lambda: open_ports(group_of(control.pid) - mine), 150, "rabbitmqctl opens its port")
             assert [port for port in open_ports(group_of(control.pid) - mine) if not is_reserved(port)] == []
         finally:
             for pid in group_of(control.pid):
